@@ -1,0 +1,23 @@
+"""The one exception for what a user can mend, and the one place where commands print it."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+
+class UserError(ValueError):
+    """A mistake the person at the keyboard can mend: bad file, bad value, bad option.
+
+    The message is one line of the form ``what: found X, expected Y; do Z``. Commands print it without a
+    traceback and exit with code 2; any other exception is our own fault and keeps its traceback.
+    """
+
+
+@contextlib.contextmanager
+def user_errors_in_one_line() -> Iterator[None]:
+    """Turns a `UserError` raised inside into one line on standard error and exit code 2."""
+    try:
+        yield
+    except UserError as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
+        sys.exit(2)
