@@ -1,0 +1,230 @@
+import codecs
+import json
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from lit_jax.classes import RANKS, ClassTable, match_folders, read_class_table, write_class_table
+from lit_jax.errors import UserError
+
+REAL = Path(__file__).parents[2] / "shared" / "data" / "inat2021-categories.csv"
+BIRDS = ClassTable(
+    (4, 2, 9),
+    {
+        "folder": ("Pine_Siskin", "Blue_Jay", "House_Wren"),
+        "name": ("Spinus pinus", "Cyanocitta cristata", "Troglodytes aedon"),
+        "common_name": ("Pine Siskin", "Blue Jay", "House Wren"),
+    },
+)
+
+
+def file(folder: Path, content: str | bytes, name: str = "classes.csv") -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_ranks_go_from_the_kingdom_to_the_genus():
+    assert RANKS == ("kingdom", "phylum", "class", "order", "family", "genus")
+
+
+def test_a_table_gives_its_rows_names_and_row_numbers():
+    assert len(BIRDS) == 3
+    assert BIRDS.row(1) == {"folder": "Blue_Jay", "name": "Cyanocitta cristata", "common_name": "Blue Jay"}
+    assert BIRDS.rows()[2]["common_name"] == "House Wren"
+    assert [BIRDS.index_of(i) for i in BIRDS.ids] == [0, 1, 2]
+    assert BIRDS.names == ("Spinus pinus", "Cyanocitta cristata", "Troglodytes aedon")
+
+
+def test_names_are_common_names_where_there_is_no_column_name():
+    assert ClassTable((0,), {"common_name": ("Wren",)}).names == ("Wren",)
+    with pytest.raises(UserError, match=r"class table: found genus, expected a column 'name' or 'common_name'; add"):
+        _ = ClassTable((0,), {"genus": ("Pica",)}).names
+
+
+def test_columns_of_another_length_than_the_ids_are_refused():
+    with pytest.raises(ValueError, match=r"column 'name': found 1 values, expected 2"):
+        ClassTable((0, 1), {"name": ("Pica",)})
+
+
+def test_a_subset_has_the_order_of_its_ids():
+    part = BIRDS.subset([9, 4])
+    assert part.ids == (9, 4)
+    assert part.columns["common_name"] == ("House Wren", "Pine Siskin")
+    assert part.index_of(4) == 1
+    with pytest.raises(UserError, match=r"class id: found 5, expected one of the 3 ids from 2 to 9 in the class table"):
+        BIRDS.subset([9, 5])
+    with pytest.raises(UserError, match=r"class ids: found '9' twice, expected each once"):
+        BIRDS.subset([9, 4, 9])
+
+
+def test_csv_is_read_with_or_without_byte_order_mark_and_without_the_unnamed_column(tmp_path):
+    text = ",id, name ,family\n0,7,Malus ×domestica,Rosaceae\n1,3,Pica pica,\n"
+    expected = ClassTable((7, 3), {"name": ("Malus ×domestica", "Pica pica"), "family": ("Rosaceae", "")})
+    assert read_class_table(file(tmp_path, text)) == expected
+    assert read_class_table(file(tmp_path, codecs.BOM_UTF8 + text.encode())) == expected
+    assert read_class_table(file(tmp_path, text.replace("\n", "\r\n"))) == expected
+    assert list(expected.columns) == ["name", "family"]
+    assert read_class_table(file(tmp_path, ",name,\n0,Pica pica,\n")) == ClassTable((0,), {"name": ("Pica pica",)})
+
+
+def test_ids_are_row_numbers_where_the_file_has_none(tmp_path):
+    assert read_class_table(file(tmp_path, "common_name\nWren\n\nJay\n")).ids == (0, 1)
+
+
+@pytest.mark.parametrize("wrap", [lambda entries: entries, lambda entries: {"images": [], "categories": entries}])
+def test_json_is_read_as_a_list_or_as_annotations(tmp_path, wrap):
+    entries = [{"id": 5, "name": "Pica pica", "mass": 0.2}, {"id": "6", "name": "日本語", "note": None}]
+    table = read_class_table(file(tmp_path, json.dumps(wrap(entries)), "train.JSON"))
+    assert table == ClassTable((5, 6), {"name": ("Pica pica", "日本語"), "mass": ("0.2", ""), "note": ("", "")})
+
+
+def test_what_is_written_is_read_back_equal(tmp_path):
+    values = ("a, b", 'say "x"', "two\nlines", "lone\rreturn", " édge ", "Malus ×domestica", "", "日本語 Кириллица")
+    table = ClassTable(tuple(range(10, 18)), {"name": values, "class": values[::-1]})
+    path = tmp_path / "table.csv"
+    write_class_table(table, path)
+    assert read_class_table(path) == table
+    assert list(read_class_table(path).columns) == ["name", "class"]
+    assert os.listdir(tmp_path) == ["table.csv"]
+
+
+def test_writing_leaves_the_old_file_where_the_rename_fails(tmp_path, monkeypatch):
+    path = tmp_path / "table.csv"
+    write_class_table(BIRDS, path)
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(UserError, match=r"table.csv: found No space left on device, expected a place to write to"):
+        write_class_table(BIRDS.subset([4]), path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["table.csv"]
+
+
+def test_writing_into_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"x.csv: found No such file or directory, expected a place to write to"):
+        write_class_table(BIRDS, tmp_path / "none" / "x.csv")
+
+
+REFUSED = {
+    "empty": ("", r"classes.csv: found an empty file, expected a class table"),
+    "blank": ("\n \n", r"classes.csv: found an empty file"),
+    "header only": ("id,name\n", r"classes.csv: found no data rows, expected one row a class"),
+    "repeated id": (
+        "id,name\n3,a\n4,b\n3,c\n",
+        r"id: found '3' twice \(\S*classes.csv line 2 and \S*classes.csv line 4\), expected each once",
+    ),
+    "word as id": ("id,name\n1,a\nx,b\n", r"classes.csv line 3: found id 'x', expected an integer >= 0"),
+    "negative id": ("id,name\n-1,a\n", r"classes.csv line 2: found id '-1', expected an integer >= 0"),
+    "underscore in id": ("id,name\n1_0,a\n", r"line 2: found id '1_0', expected an integer >= 0"),
+    "fraction as id": ("id,name\n1.0,a\n", r"line 2: found id '1.0', expected an integer >= 0"),
+    "short row": ("id,name\n1,a\n2\n", r"classes.csv line 3: found 1 fields, expected 2 as in the header"),
+    "long row": ("id,name\n1,a,b\n", r"classes.csv line 2: found 3 fields, expected 2 as in the header"),
+    "short row below a value of two lines": ('id,name\n1,"a\nb"\n2\n', r"classes.csv line 4: found 1 fields"),
+    "open quote": ('id,name\n1,"a\n2,b\n', r"classes.csv line 3: found bad CSV \(.*\), expected RFC 4180"),
+    "Latin-1": ("id,name\n1,a\n2,é\n".encode("latin-1"), r"classes.csv line 3: found byte 0xe9, expected UTF-8"),
+    "repeated column": ("id,name, name\n1,a,b\n", r"classes.csv columns: found 'name' twice, expected each once"),
+    "no names": ("id,genus\n1,Pica\n", r"classes.csv: found genus, expected a column 'name' or 'common_name'"),
+    "semicolons": ("id;name\n1;a\n", r"classes.csv: found id;name, expected a column 'name'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_csv_is_refused_in_one_line(tmp_path, case):
+    content, message = REFUSED[case]
+    with pytest.raises(UserError, match=message) as caught:
+        read_class_table(file(tmp_path, content))
+    assert "\n" not in str(caught.value)
+    assert re.search(r"found .*, expected .*; ", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"name": "a"},\n {]', r"c.json line 2: found bad JSON \(.*\), expected a class table"),
+        ('{"images": []}', r"c.json: found other JSON, expected a list of objects or an object with such a list"),
+        ('["a"]', r"c.json: found other JSON, expected a list of objects"),
+        ("[]", r"c.json: found no data rows"),
+        ('[{"name": ["a"]}]', r"c.json entry 0 'name': found a list or object, expected a text"),
+        ('[{"name": "a", "id": 1}, {"name": "b", "id": true}]', r"c.json entry 1: found id 'true', expected an int"),
+        ('[{"name": "a", "id": 1}, {"name": "b"}]', r"c.json entry 1: found id '', expected an integer >= 0"),
+        ('[{"genus": "a"}]', r"c.json: found genus, expected a column 'name'"),
+    ],
+)
+def test_bad_json_is_refused_in_one_line(tmp_path, content, message):
+    with pytest.raises(UserError, match=message):
+        read_class_table(file(tmp_path, content, "c.json"))
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"none.csv: found No such file or directory, expected a class table; check"):
+        read_class_table(tmp_path / "none.csv")
+    with pytest.raises(UserError, match=r"found Is a directory, expected a class table"):
+        read_class_table(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["House_Wren", "Pine_Siskin"], ["Troglodytes aedon", "Spinus pinus"], ["House Wren", "Pine Siskin"], ["9", "4"]],
+)
+def test_class_names_are_found_in_whichever_column_has_them_all(names):
+    assert match_folders(BIRDS, iter([*names, names[0]])) == {names[0]: 9, names[1]: 4}
+
+
+def test_the_first_column_that_has_all_names_wins():
+    table = ClassTable((0, 1), {"folder": ("1", "0"), "name": ("0", "1")})
+    assert match_folders(table, ["0", "1"]) == {"0": 1, "1": 0}
+
+
+def test_composed_and_decomposed_accents_are_the_same_folder():
+    composed, decomposed = (unicodedata.normalize(form, "Orchidée") for form in ("NFC", "NFD"))
+    assert match_folders(ClassTable((3,), {"name": (composed,)}), [decomposed]) == {decomposed: 3}
+    assert match_folders(ClassTable((3,), {"name": (decomposed,)}), [composed]) == {composed: 3}
+
+
+def test_unmatched_names_are_told_with_the_nearest_entry_of_the_best_column():
+    with pytest.raises(
+        UserError,
+        match=r"class names: found 1 of 2 not in column 'common_name' \('Huose Wren'; the nearest to 'Huose Wren' is "
+        r"'House Wren'\), expected all of them in one of the columns folder, name, common_name, id; correct them",
+    ):
+        match_folders(BIRDS, ["Blue Jay", "Huose Wren"])
+    with pytest.raises(UserError, match=r"found 1 of 1 not in column"):
+        match_folders(BIRDS, ["q1", "q1"])
+    with pytest.raises(UserError, match=r"found 4 of 4 not in column 'folder' \('q1', 'q2', 'q3', ...\), expected all"):
+        match_folders(BIRDS, ["q1", "q2", "q3", "q4"])
+    # Nothing is found anywhere: the column with a near entry is the one to speak of.
+    with pytest.raises(UserError, match=r"not in column 'name' .* is 'Spinus pinus'"):
+        match_folders(BIRDS, ["Spinus_pinus"])
+
+
+def test_a_name_of_two_classes_is_refused_only_if_it_is_used():
+    table = ClassTable((1, 2, 3), {"common_name": ("Daisy", "Daisy", "Rose")})
+    assert match_folders(table, ["Rose"]) == {"Rose": 3}
+    with pytest.raises(
+        UserError, match=r"class 'Daisy': found 2 classes in column 'common_name' \(ids 1, 2\), expected one; name the"
+    ):
+        match_folders(table, ["Rose", "Daisy"])
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real class table is not here")
+def test_the_real_table_is_read_and_written_back_equal(tmp_path):
+    table = read_class_table(REAL)
+    assert len(table) == 10_000
+    assert set(RANKS) < set(table.columns)
+    assert "" not in table.columns
+    assert "Malus ×domestica" in table.names
+    write_class_table(table, tmp_path / "copy.csv")
+    assert read_class_table(tmp_path / "copy.csv") == table
+    folders = table.columns["image_dir_name"][::-1]
+    assert list(match_folders(table, folders).values()) == list(table.ids[::-1])
+    with pytest.raises(
+        UserError, match=r"found 1 of 2 not in column 'name' \('Malus ×domestics'; .* 'Malus ×domestica'"
+    ):
+        match_folders(table, ["Pica pica", "Malus ×domestics"])

@@ -1,0 +1,112 @@
+import codecs
+
+import pytest
+
+from lit_jax.errors import UserError
+from lit_jax.prompts import duplicates, prompts, read_templates
+
+ROWS = [
+    {"common_name": "Pine White", "supercategory": "Insects", "name": "Neophasia menapia", "genus": "Neophasia"},
+    {"common_name": "Common Blue Crab", "supercategory": "Animalia", "name": "Callinectes sapidus", "genus": ""},
+]
+
+
+def test_templates_are_read_without_comments_and_blank_lines(tmp_path):
+    path = tmp_path / "templates.txt"
+    text = "# the first\n\n  a bad photo of a {}. \r\n  # two\nthe {name} {{é}}, of {family}\n"
+    path.write_bytes(codecs.BOM_UTF8 + text.encode())
+    assert read_templates(path) == ("a bad photo of a {}.", "the {name} {{é}}, of {family}")
+    path.write_bytes(text.encode())
+    assert read_templates(str(path)) == ("a bad photo of a {}.", "the {name} {{é}}, of {family}")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a photo", r"found 0 {} and 0 named fields, expected exactly one {} or named {column} fields; rewrite it"),
+        ("a {} {}", r"found 2 {} and 0 named fields, expected exactly one {}"),
+        ("a {} of {family}", r"found 1 {} and 1 named fields, expected exactly one {}"),
+        ("a {{}}", r"found 0 {} and 0 named fields"),
+        ("a {name", r"template 'a {name': found bad braces \(.*\), expected {column}"),
+    ],
+)
+def test_a_bad_template_is_refused_with_file_and_line(tmp_path, line, message):
+    path = tmp_path / "templates.txt"
+    path.write_text(f"# c\na {{}}\n{line}\n")
+    with pytest.raises(UserError, match=r"templates.txt line 3: " + message):
+        read_templates(path)
+    with pytest.raises(UserError, match=r"template '.*': .*" + message):
+        prompts(ROWS, ["a {}", line])
+
+
+def test_files_without_templates_are_refused(tmp_path):
+    path = tmp_path / "t.txt"
+    with pytest.raises(UserError, match=r"t.txt: found No such file or directory, expected templates; check the path"):
+        read_templates(path)
+    path.write_text("# only a comment\n\n")
+    with pytest.raises(UserError, match=r"t.txt: found no template, expected one a line; add .* 'A photo of a {}'"):
+        read_templates(path)
+    path.write_bytes("an é {}".encode("latin-1"))
+    with pytest.raises(UserError, match=r"t.txt: found other bytes, expected UTF-8; save the file as UTF-8"):
+        read_templates(path)
+
+
+def test_a_blank_takes_the_class_name_by_the_caption_rule_and_fields_take_columns():
+    assert prompts(ROWS, ["a sketch of a {}.", "{name}, one of the {supercategory}"]) == [
+        [
+            "a sketch of a Pine White Insects Neophasia menapia.",
+            "Neophasia menapia, one of the Insects",
+        ],
+        ["a sketch of a Common Blue Crab Callinectes sapidus.", "Callinectes sapidus, one of the"],
+    ]
+
+
+def test_the_recorded_names_keep_animalia():
+    template = "{common_name} {supercategory} {genus}"
+    assert prompts(ROWS, ["a {}"], name_template=template, omit=()) == [
+        ["a Pine White Insects Neophasia"],
+        ["a Common Blue Crab Animalia"],
+    ]
+
+
+def test_braces_in_a_class_name_are_text():
+    assert prompts([{"name": "a {} {name}"}], ["the {}", "{name}"], name_template="{name}") == [
+        ["the a {} {name}", "a {} {name}"]
+    ]
+
+
+def test_a_name_equal_to_an_omitted_value_is_kept_when_it_is_said_on_purpose():
+    assert prompts([{"name": "Animalia"}], ["a {}"], name_template="{name}", omit=()) == [["a Animalia"]]
+
+
+@pytest.mark.parametrize("template", ["a {}", "a {genus}", "a {genus} {supercategory}"])
+def test_a_class_without_a_name_is_refused(template):
+    with pytest.raises(
+        UserError, match=r"class row 1: found only empty or omitted values for '.*{genus}.*', expected a name; fill in"
+    ):
+        prompts(ROWS, [template], name_template="{genus}")
+
+
+def test_the_name_template_must_have_named_fields_and_known_columns():
+    for bad, blanks in (("{}", 1), ("wren", 0), ("{} {name}", 1)):
+        with pytest.raises(
+            UserError, match=rf"name template '.*': found {blanks} {{}} .*, expected named {{column}} fi"
+        ):
+            prompts(ROWS, ["a {}"], name_template=bad)
+    with pytest.raises(UserError, match=r"template: found column 'gnus', expected one of .*; the nearest is 'genus'"):
+        prompts(ROWS, ["a {gnus}"])
+
+
+def test_a_name_template_is_not_needed_where_no_template_has_a_blank():
+    assert prompts([{"family": "Pieridae"}], ["a {family}"]) == [["a Pieridae"]]
+
+
+def test_duplicates_are_the_classes_that_share_all_their_prompts_but_for_case():
+    assert duplicates(
+        [["a x", "b x"], ["a y", "b y"], ["a X", "b x"], ["a x", "b y"], ["a y", "b y"], ["a x", "b x"]]
+    ) == [
+        (0, 2, 5),
+        (1, 4),
+    ]
+    assert duplicates([["a"], ["b"]]) == []
+    assert duplicates([]) == []
