@@ -1,0 +1,95 @@
+"""The text tower: a transformer over tokens, in CLIP's form or in big_vision's."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lit_jax.models.layers import AttentionPool, Dtype, Encoder
+
+
+class TextTransformer(nn.Module):
+    """A tokenised sentence to one vector.
+
+    A sentence ends at its first end token; what follows is padding and has no influence on the result.
+
+    Attributes:
+        vocab_size: V, tokens known.
+        context: T, tokens read at the most.
+        end_id: id of the end token.
+        width: channels.
+        depth: L, blocks.
+        heads: attention heads.
+        embed_dim: D, width of the result.
+        mlp_dim: hidden width of the MLPs; 0 for 4 times the width.
+        causal: a position sees only what stands before it (CLIP); otherwise the whole sentence.
+        pool: ``end`` reads the end token, ``first`` the first one, ``mean`` the mean up to the end token,
+            ``map`` attention pooling.
+        projection_bias: whether the last projection has a bias (big_vision: yes, CLIP: no).
+        exact_gelu: the erf form of GELU (CLIP trained by open_clip) rather than the tanh form.
+        norm_epsilon: of the layer norms.
+        dtype: computation dtype.
+    """
+
+    vocab_size: int
+    context: int
+    end_id: int
+    width: int
+    depth: int
+    heads: int
+    embed_dim: int
+    mlp_dim: int = 0
+    causal: bool = False
+    pool: str = "end"
+    projection_bias: bool = False
+    exact_gelu: bool = False
+    norm_epsilon: float = 1e-6
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """Embeds `[B, T]` int32 tokens as `[B, D]`, not normalised; T may be shorter than `context`."""
+        hidden = self.mlp_dim or 4 * self.width
+        table = nn.Embed(
+            self.vocab_size,
+            self.width,
+            dtype=self.dtype,
+            embedding_init=nn.initializers.normal(0.02),
+            name="embedding",
+        )
+        shape = (1, self.context, self.width)
+        position = self.param("position_embedding", nn.initializers.normal(0.01), shape)
+        x = table(tokens) + position[:, : tokens.shape[1]].astype(self.dtype)
+        last = first_end(tokens, self.end_id)
+        mask = jnp.arange(tokens.shape[1])[None, :] <= last[:, None]
+        options = (
+            self.depth,
+            self.heads,
+            hidden,
+            self.causal,
+            self.exact_gelu,
+            self.norm_epsilon,
+            self.dtype,
+        )
+        x = Encoder(*options, name="encoder")(x, mask)
+        return nn.Dense(self.embed_dim, use_bias=self.projection_bias, dtype=self.dtype, name="projection")(
+            self._pooled(x, mask, last, hidden)
+        )
+
+    def _pooled(self, x: jax.Array, mask: jax.Array, last: jax.Array, hidden: int) -> jax.Array:
+        if self.pool == "first":
+            return x[:, 0]
+        if self.pool == "end":
+            # A masked sum rather than a gather: it has one gradient rule on every kind of mesh axis.
+            return jnp.sum(
+                x * (jnp.arange(x.shape[1])[None, :] == last[:, None])[..., None].astype(x.dtype), 1
+            )
+        if self.pool == "mean":
+            weights = mask[..., None].astype(jnp.float32)
+            return (jnp.sum(x * weights, 1) / jnp.sum(weights, 1)).astype(x.dtype)
+        return AttentionPool(self.heads, hidden, self.norm_epsilon, self.dtype, name="pool")(x, mask)
+
+
+def first_end(tokens: jax.Array, end_id: int) -> jax.Array:
+    """Position of the first end token in each row of `[B, T]`: `[B]` int32; the last position if there is none."""
+    found = tokens == end_id
+    return jnp.where(found.any(1), jnp.argmax(found, 1), tokens.shape[1] - 1).astype(jnp.int32)

@@ -1,0 +1,108 @@
+"""Two towers and what joins them: the image projection, the logit scale, and unit-norm embeddings.
+
+Parameters are one plain dictionary::
+
+    {"image": tree, "text": tree, "projection": {"kernel": [W, D], "bias": [D]}, "logit_scale": [], "logit_bias": []}
+
+`projection` is there only if the model has one, `logit_bias` only for the sigmoid loss. `logit_scale` is the
+logarithm of the factor that multiplies cosine similarities (CLIP, arXiv 2103.00020).
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Params = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoTower:
+    """The shape of a model; it holds no parameters.
+
+    Attributes:
+        image: Flax module, `[B, H, W, 3]` to `[B, W]`.
+        text: Flax module, `[B, T]` int32 to `[B, D]`.
+        embed_dim: D.
+        projection: whether image embeddings pass a trainable linear layer; otherwise W must equal D.
+        mean: of the pixels, 0 to 1, one a channel; what the image tower's weights expect.
+        std: likewise.
+        scale_init: initial factor of the similarities, not its logarithm.
+        bias_init: initial bias of the similarities, None for none (softmax loss).
+    """
+
+    image: nn.Module
+    text: nn.Module
+    embed_dim: int
+    projection: bool = True
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    scale_init: float = 1 / 0.07
+    bias_init: float | None = None
+
+
+def init(model: TwoTower, key: jax.Array, *, image_size: int, context: int) -> Params:
+    """Fresh float32 parameters of both towers and of what joins them.
+
+    Raises:
+        ValueError: if there is no projection and the image tower's width is not `embed_dim`.
+    """
+    image_key, text_key, projection_key = jax.random.split(key, 3)
+    pixels = jnp.zeros((1, image_size, image_size, 3))
+    image = model.image.init(image_key, pixels)["params"]
+    width = jax.eval_shape(lambda: model.image.apply({"params": image}, pixels)).shape[-1]
+    params: Params = {
+        "image": image,
+        "text": model.text.init(text_key, jnp.zeros((1, context), jnp.int32))["params"],
+        "logit_scale": jnp.log(jnp.float32(model.scale_init)),
+    }
+    if model.projection:
+        kernel = nn.initializers.lecun_normal()(projection_key, (width, model.embed_dim))
+        params["projection"] = {"kernel": kernel, "bias": jnp.zeros(model.embed_dim)}
+    elif width != model.embed_dim:
+        raise ValueError(
+            f"embed_dim: found {model.embed_dim} without image projection, expected the image tower's width {width}"
+        )
+    if model.bias_init is not None:
+        params["logit_bias"] = jnp.float32(model.bias_init)
+    return params
+
+
+def image_features(model: TwoTower, tower_params: Params, images: jax.Array) -> jax.Array:
+    """What the image tower alone says of a batch of pictures.
+
+    Pictures travel to the device as bytes, a quarter of the traffic of floats, and are normalised there.
+
+    Args:
+        model: the towers.
+        tower_params: parameters of the image tower.
+        images: `[B, H, W, 3]` uint8.
+
+    Returns:
+        `[B, W]` in the tower's computation dtype, not normalised.
+    """
+    mean, std = (jnp.array(value).reshape(1, 1, 1, 3) for value in (model.mean, model.std))
+    pixels = (images.astype(jnp.float32) / 255 - mean) / std
+    return model.image.apply({"params": tower_params}, pixels)
+
+
+def project(model: TwoTower, params: Params, features: jax.Array) -> jax.Array:
+    """Image features `[B, W]` to unit-norm float32 embeddings `[B, D]`."""
+    if model.projection:
+        layer = params["projection"]
+        features = features @ layer["kernel"].astype(features.dtype) + layer["bias"].astype(features.dtype)[None]
+    return unit(features)
+
+
+def embed_text(model: TwoTower, params: Params, tokens: jax.Array) -> jax.Array:
+    """Tokens `[B, T]` to unit-norm float32 embeddings `[B, D]`."""
+    return unit(model.text.apply({"params": params["text"]}, tokens))
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """Scales the last axis to norm 1, in float32; a zero vector stays zero, with a zero gradient."""
+    x = x.astype(jnp.float32)
+    # The floor stands under the root: the norm itself has no derivative at zero.
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-16))

@@ -1,0 +1,125 @@
+"""What is locked, the warm-up-cosine schedule, and the optax chain."""
+
+from typing import Any
+
+import jax
+import optax
+
+from lit_jax.errors import UserError
+
+Params = dict[str, Any]
+
+# LiT's letters (arXiv 2111.07991, section 4.1), image tower first: L locked and pre-trained, U unlocked and
+# pre-trained, u unlocked and from scratch.
+LOCKS = ("Lu", "LU", "UU", "Uu", "uu")
+TOWERS = ("image", "text")
+
+
+def lock_letters(lock: str) -> dict[str, str]:
+    """The letter of each tower.
+
+    Example:
+        >>> lock_letters("Lu")
+        {'image': 'L', 'text': 'u'}
+
+    Raises:
+        UserError: if `lock` is none of `LOCKS`.
+    """
+    if lock not in LOCKS:
+        raise UserError(f"train.lock: found {lock!r}, expected one of {', '.join(LOCKS)} (image tower first)")
+    return dict(zip(TOWERS, lock, strict=True))
+
+
+def split_locked(params: Params, lock: str) -> tuple[Params, Params]:
+    """Parts the parameters into those that move and those that must not.
+
+    This is the one place that says what locked means. The locked part is given to the step apart from the rest:
+    it gets no gradient, no optimizer state and no place in a checkpoint.
+
+    Args:
+        params: as in `lit_jax.models.two_tower`.
+        lock: one of `LOCKS`.
+
+    Returns:
+        (moving, locked); together they hold every key of `params` once.
+    """
+    still = {tower for tower, letter in lock_letters(lock).items() if letter == "L"}
+    return (
+        {name: tree for name, tree in params.items() if name not in still},
+        {name: tree for name, tree in params.items() if name in still},
+    )
+
+
+def warmup_cosine(*, peak: float, warmup_steps: int, horizon_steps: int) -> optax.Schedule:
+    """Linear from 0 to the peak, then half a cosine to 0 at the horizon.
+
+    Step t, from 0, has ``peak * (t + 1) / warmup`` while t < warmup, as in open_clip, so that the first step
+    moves; then ``peak / 2 * (1 + cos(pi * (t - warmup) / (horizon - warmup)))``; 0 from the horizon on.
+
+    Args:
+        peak: the highest learning rate.
+        warmup_steps: optimizer steps of the linear part; may be 0.
+        horizon_steps: step at which the rate is 0; must be greater than `warmup_steps`.
+
+    Returns:
+        A function of the step.
+
+    Raises:
+        UserError: if the warm-up does not end before the horizon.
+    """
+    if not 0 <= warmup_steps < horizon_steps:
+        raise UserError(
+            f"optimizer.warmup: found {warmup_steps} steps, expected less than the {horizon_steps} of the whole "
+            "schedule; shorten it or train longer"
+        )
+
+    def rate(step: Any) -> jax.Array:
+        warm = peak * (step + 1) / max(warmup_steps, 1)
+        along = (step - warmup_steps) / (horizon_steps - warmup_steps)
+        # cos(x / 2) ** 2 is (1 + cos(x)) / 2 without its cancellation near the end.
+        cosine = peak * jax.numpy.cos(jax.numpy.pi / 2 * jax.numpy.clip(along, 0, 1)) ** 2
+        return jax.numpy.where(step < warmup_steps, warm, cosine)
+
+    return rate
+
+
+def decayed(params: Params) -> Any:
+    """True at each parameter with weight decay: matrices and embeddings, not biases, norms or the logit scale."""
+
+    def is_decayed(path: tuple[Any, ...], _: Any) -> bool:
+        return path[-1].key in ("kernel", "embedding", "position_embedding", "probe")
+
+    return jax.tree_util.tree_map_with_path(is_decayed, params)
+
+
+def adamw(
+    schedule: optax.Schedule,
+    *,
+    weight_decay: float,
+    b1: float,
+    b2: float,
+    eps: float,
+    clip_norm: float = 0.0,
+    accumulate: int = 1,
+) -> optax.GradientTransformation:
+    """AdamW with the masks of `decayed`; the decay is multiplied by the learning rate, as in torch.
+
+    Args:
+        schedule: learning rate of each optimizer step.
+        weight_decay: factor of the decay.
+        b1: decay of the first moment.
+        b2: decay of the second moment.
+        eps: added to the root of the second moment.
+        clip_norm: largest global norm of the gradient; 0 for no clipping.
+        accumulate: batches whose gradients are averaged into one step. Each batch is still contrasted only
+            with itself.
+
+    Returns:
+        An optax optimizer.
+    """
+    chain = optax.adamw(schedule, b1, b2, eps, weight_decay=weight_decay, mask=decayed)
+    if clip_norm:
+        chain = optax.chain(optax.clip_by_global_norm(clip_norm), chain)
+    if accumulate > 1:
+        return optax.MultiSteps(chain, accumulate).gradient_transformation()
+    return chain

@@ -1,0 +1,137 @@
+"""The state of a run, one locked training step, and the loop as a generator."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lit_jax import losses, models
+from lit_jax.models.two_tower import Params, TwoTower
+from lit_jax.precision import LossScale, all_finite, next_loss_scale
+from lit_jax.sharding import gathered
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+
+class State(NamedTuple):
+    """All that training changes.
+
+    Attributes:
+        step: `[]` int32, batches consumed.
+        updates: `[]` int32, batches whose gradient was finite and counted.
+        params: the moving parameters, float32.
+        optimizer: the optimizer's state for them.
+        loss_scale: of float16; constant otherwise.
+    """
+
+    step: jax.Array
+    updates: jax.Array
+    params: Params
+    optimizer: Any
+    loss_scale: LossScale
+
+
+def initial_state(moving: Params, optimizer: optax.GradientTransformation, loss_scale: LossScale) -> State:
+    """The state before the first step; arrays are copied, so that donating the state spares the arguments."""
+    return State(
+        jnp.int32(0),
+        jnp.int32(0),
+        jax.tree.map(jnp.copy, moving),
+        optimizer.init(moving),
+        jax.tree.map(jnp.copy, loss_scale),
+    )
+
+
+def pair_loss(model: TwoTower, moving: Params, locked: Params, batch: Batch) -> jax.Array:
+    """The contrastive loss of one global batch.
+
+    Args:
+        model: the towers.
+        moving: parameters that get gradients.
+        locked: parameters that get none: they are under `stop_gradient`.
+        batch: ``image`` `[B, H, W, 3]` uint8 and ``tokens`` `[B, T]` int32.
+
+    Returns:
+        `[]` float32: InfoNCE, or the sigmoid loss if the model has a bias.
+    """
+    params = {**moving, **jax.lax.stop_gradient(locked)}
+    features = models.image_features(model, params["image"], batch["image"])
+    if "image" in locked:
+        # Nothing behind this point moves; XLA drops the whole backward pass of the tower.
+        features = jax.lax.stop_gradient(features)
+    image_emb = models.project(model, params, features)
+    text_emb = models.embed_text(model, params, batch["tokens"])
+    scale = jnp.exp(params["logit_scale"])
+    if "logit_bias" in params:
+        return losses.sigmoid_contrastive(image_emb, text_emb, scale, params["logit_bias"], gather=gathered)
+    return losses.softmax_contrastive(image_emb, text_emb, scale, gather=gathered)
+
+
+def make_step(
+    model: TwoTower,
+    optimizer: optax.GradientTransformation,
+    *,
+    max_scale: float,
+    dynamic_scale: bool,
+) -> Callable[[State, Params, Batch], tuple[State, Metrics]]:
+    """Builds the jitted step. The state is donated; the locked parameters are not.
+
+    Args:
+        model: the towers.
+        optimizer: over the moving parameters.
+        max_scale: the logit scale is clamped to [1, max_scale] after each update.
+        dynamic_scale: whether the loss scale adapts (float16).
+
+    Returns:
+        A function of (state, locked parameters, batch) to (state, metrics). Metrics are float32 scalars on the
+        device: loss, gradient_norm, logit_scale, loss_scale, and skipped (1 where a gradient overflowed and
+        nothing moved).
+    """
+
+    def scaled_loss(
+        moving: Params, locked: Params, batch: Batch, factor: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        loss = pair_loss(model, moving, locked, batch)
+        return loss * factor, loss
+
+    def step(state: State, locked: Params, batch: Batch) -> tuple[State, Metrics]:
+        factor = state.loss_scale.factor
+        grads, loss = jax.grad(scaled_loss, has_aux=True)(state.params, locked, batch, factor)
+        grads = jax.tree.map(lambda g: g.astype(jnp.float32) / factor, grads)
+        # Without loss scaling nothing is skipped: a NaN must reach the loss and stop the run.
+        finite = all_finite(grads) if dynamic_scale else jnp.bool_(True)
+        updates, opt_state = optimizer.update(grads, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        params["logit_scale"] = jnp.clip(params["logit_scale"], 0.0, jnp.log(max_scale))
+        kept = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old), (params, opt_state), (state.params, state.optimizer)
+        )
+        metrics = {
+            "loss": loss,
+            "gradient_norm": optax.global_norm(grads),
+            "logit_scale": jnp.exp(kept[0]["logit_scale"]),
+            "loss_scale": factor,
+            "skipped": 1.0 - finite.astype(jnp.float32),
+        }
+        loss_scale = next_loss_scale(state.loss_scale, finite, dynamic=dynamic_scale)
+        return State(state.step + 1, state.updates + finite, *kept, loss_scale), metrics
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def run(
+    state: State,
+    locked: Params,
+    batches: Iterable[Batch],
+    step: Callable[[State, Params, Batch], tuple[State, Metrics]],
+) -> Iterator[tuple[State, Metrics]]:
+    """Yields after each batch and does nothing else: no files, no clock, no fetch from the device.
+
+    The state yielded is donated to the next step: a caller that keeps it must copy it before asking for more.
+    """
+    for batch in batches:
+        state, metrics = step(state, locked, batch)
+        yield state, metrics

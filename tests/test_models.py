@@ -1,0 +1,212 @@
+"""Towers against a plain NumPy float64 version of the papers' formulas, and against published counts."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lit_jax import models
+from lit_jax.models.text import TextTransformer, first_end
+from lit_jax.models.two_tower import TwoTower, unit
+from lit_jax.models.vit import ViT
+
+END = 1
+
+
+# The naive twin.
+
+
+def norm(x, p, eps):
+    mean = x.mean(-1, keepdims=True)
+    return (x - mean) / np.sqrt(((x - mean) ** 2).mean(-1, keepdims=True) + eps) * p["scale"] + p["bias"]
+
+
+def gelu(x, exact):
+    if exact:
+        from math import erf
+
+        return x * 0.5 * (1 + np.vectorize(erf)(x / np.sqrt(2)))
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def attend(q_in, kv_in, p, visible):
+    """One example: `[T, D]` over `[S, D]`; visible `[T, S]` bool."""
+    q = np.einsum("td,dhk->thk", q_in, p["query"]["kernel"]) + p["query"]["bias"]
+    k = np.einsum("sd,dhk->shk", kv_in, p["key"]["kernel"]) + p["key"]["bias"]
+    v = np.einsum("sd,dhk->shk", kv_in, p["value"]["kernel"]) + p["value"]["bias"]
+    scores = np.einsum("thk,shk->hts", q, k) / np.sqrt(q.shape[-1])
+    scores = np.where(visible[None], scores, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    return np.einsum("hts,shk,hkd->td", weights, v, p["out"]["kernel"]) + p["out"]["bias"]
+
+
+def mlp(x, p, exact=False):
+    hidden = gelu(x @ p["expand"]["kernel"] + p["expand"]["bias"], exact)
+    return hidden @ p["contract"]["kernel"] + p["contract"]["bias"]
+
+
+def encode(x, p, visible, *, exact=False, eps=1e-6):
+    depth = len(p["blocks"]["mlp_norm"]["scale"])
+    for i in range(depth):
+        block = jax.tree.map(lambda a, i=i: a[i], p["blocks"])
+        y = norm(x, block["attention_norm"], eps)
+        x = x + attend(y, y, block["attention"], visible)
+        x = x + mlp(norm(x, block["mlp_norm"], eps), block["mlp"], exact)
+    return norm(x, p["norm"], eps)
+
+
+def map_pool(x, p, visible, eps=1e-6):
+    pooled = attend(p["probe"][0], x, p["attention"], visible[None])
+    return (pooled + mlp(norm(pooled, p["norm"], eps), p["mlp"]))[0]
+
+
+def naive_vit(image, p, patch, pool):
+    side = image.shape[0] // patch
+    tiles = image.reshape(side, patch, side, patch, 3).transpose(0, 2, 1, 3, 4).reshape(side * side, -1)
+    x = tiles @ p["embedding"]["kernel"].reshape(patch * patch * 3, -1) + p["embedding"]["bias"]
+    if pool == "token":
+        x = np.concatenate([p["class_token"][0], x])
+    x = x + p["position_embedding"][0]
+    x = encode(x, p["encoder"], np.ones((len(x), len(x)), bool))
+    return {"token": lambda: x[0], "gap": lambda: x.mean(0),
+            "map": lambda: map_pool(x, p["pool"], np.ones(len(x), bool))}[pool]()  # fmt: skip
+
+
+def naive_text(tokens, p, *, causal, pool, exact, eps):
+    length = list(tokens).index(END) + 1
+    tokens = tokens[:length]
+    x = p["embedding"]["embedding"][tokens] + p["position_embedding"][0, :length]
+    visible = np.tril(np.ones((length, length), bool)) if causal else np.ones((length, length), bool)
+    x = encode(x, p["encoder"], visible, exact=exact, eps=eps)
+    pooled = {"end": lambda: x[-1], "first": lambda: x[0], "mean": lambda: x.mean(0),
+              "map": lambda: map_pool(x, p["pool"], np.ones(length, bool), eps)}[pool]()  # fmt: skip
+    out = pooled @ p["projection"]["kernel"]
+    return out + p["projection"].get("bias", 0)
+
+
+def scrambled(params, seed=0):
+    """Parameters with nothing left at zero or one, as float32 and as float64."""
+    rng = np.random.default_rng(seed)
+    exact = jax.tree.map(lambda x: np.float32(x + 0.1 * rng.normal(size=x.shape)), params)
+    return exact, jax.tree.map(np.float64, exact)
+
+
+# Tests.
+
+
+@pytest.mark.parametrize("pool", ["token", "gap", "map"])
+def test_vit_equals_its_formulas(rng, pool):
+    tower = ViT(patch=4, width=24, depth=3, heads=3, pool=pool)
+    images = rng.normal(size=(2, 12, 12, 3))
+    params, exact = scrambled(tower.init(jax.random.key(0), jnp.float32(images))["params"])
+    got = tower.apply({"params": params}, jnp.float32(images))
+    want = np.stack([naive_vit(image, exact, 4, pool) for image in images])
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pool", ["end", "first", "mean", "map"])
+@pytest.mark.parametrize("causal", [True, False])
+def test_text_tower_equals_its_formulas_and_padding_has_no_influence(pool, causal):
+    options = {"exact_gelu": causal, "norm_epsilon": 1e-5 if causal else 1e-6, "projection_bias": not causal}
+    tower = TextTransformer(
+        vocab_size=20, context=8, end_id=END, width=16, depth=2, heads=2, embed_dim=6, causal=causal, pool=pool, **options
+    )
+    tokens = np.array([[5, 6, 7, END, 0, 0, 0, 0], [9, END, 9, END, 3, 3, 3, 3], [2, 3, 4, 5, 6, 7, 8, END]])
+    params, exact = scrambled(tower.init(jax.random.key(0), jnp.int32(tokens))["params"])
+    got = tower.apply({"params": params}, jnp.int32(tokens))
+    want = [
+        naive_text(row, exact, causal=causal, pool=pool, exact=options["exact_gelu"], eps=options["norm_epsilon"])
+        for row in tokens
+    ]
+    np.testing.assert_allclose(got, np.stack(want), rtol=2e-4, atol=2e-5)
+    shorter = tower.apply({"params": params}, jnp.int32(tokens[:2, :4]))
+    np.testing.assert_allclose(shorter, got[:2], rtol=1e-5, atol=1e-6)
+
+
+def test_causal_attention_has_no_gradient_from_later_tokens():
+    tower = TextTransformer(vocab_size=9, context=6, end_id=END, width=8, depth=2, heads=2, embed_dim=4, causal=True, pool="first")
+    tokens = jnp.int32([[2, 3, 4, 5, END, 0]])
+    params, _ = scrambled(tower.init(jax.random.key(0), tokens)["params"])
+
+    def first_position(table):
+        changed = {**params, "embedding": {"embedding": table}}
+        return jnp.sum(tower.apply({"params": changed}, tokens))
+
+    grads = jax.grad(first_position)(params["embedding"]["embedding"])
+    assert np.any(grads[2]) and not np.any(grads[jnp.array([3, 4, 5, END])])
+
+
+def test_the_first_end_token_counts_and_a_row_without_one_ends_at_its_end():
+    tokens = jnp.int32([[5, END, 3, END], [END, 0, 0, 0], [4, 5, 6, 7]])
+    assert first_end(tokens, END).tolist() == [1, 0, 3]
+
+
+def count(tower, example):
+    shapes = jax.eval_shape(tower.init, jax.random.key(0), example)["params"]
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+def test_parameter_counts_of_the_published_towers():
+    image = jnp.zeros((1, 384, 384, 3))
+    assert count(ViT(patch=16, width=1024, depth=24, heads=16), image) == 303_690_752  # ViT-L/16-384, no head
+    recorded = TextTransformer(49408, 77, 49407, width=512, depth=12, heads=8, embed_dim=512, causal=True)
+    assert count(recorded, jnp.zeros((1, 77), jnp.int32)) == 63_428_096  # CLIP's text tower
+    small = TextTransformer(32000, 16, 1, width=384, depth=12, heads=6, embed_dim=384, projection_bias=True)
+    assert round(count(small, jnp.zeros((1, 16), jnp.int32)) / 1e6, 1) == 33.7  # "33M", head included
+    projection = nn.Dense(512)
+    assert count(projection, jnp.zeros((1, 1024))) == 524_800
+
+
+@pytest.mark.parametrize("name", sorted(models.IMAGE_TOWERS))
+def test_each_named_image_tower_can_be_made(name):
+    tower = models.IMAGE_TOWERS[name](patch=4, width=8, depth=1, heads=2)
+    assert jax.eval_shape(tower.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+
+
+def tiny(**options):
+    image = ViT(patch=4, width=8, depth=1, heads=2)
+    text = TextTransformer(vocab_size=9, context=5, end_id=END, width=8, depth=1, heads=2, embed_dim=6)
+    return TwoTower(image, text, embed_dim=6, **options)
+
+
+def test_embeddings_have_norm_one_and_the_scale_is_stored_as_a_logarithm(rng):
+    model = tiny(scale_init=10.0, bias_init=-2.0)
+    params = models.init(model, jax.random.key(0), image_size=8, context=5)
+    images = rng.integers(0, 256, (3, 8, 8, 3), np.uint8)
+    image_emb = models.project(model, params, models.image_features(model, params["image"], images))
+    text_emb = models.embed_text(model, params, jnp.int32([[2, 3, END, 0, 0]] * 3))
+    for emb in (image_emb, text_emb):
+        assert emb.shape == (3, 6) and emb.dtype == jnp.float32
+        np.testing.assert_allclose(np.linalg.norm(emb, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(params["logit_scale"], np.log(10), rtol=1e-6)
+    assert float(params["logit_bias"]) == -2 and "logit_bias" not in models.init(tiny(), jax.random.key(0), image_size=8, context=5)
+
+
+def test_pixels_are_normalised_by_mean_and_std(rng):
+    images = rng.integers(0, 256, (2, 8, 8, 3), np.uint8)
+    model = tiny(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    params = models.init(model, jax.random.key(0), image_size=8, context=5)
+    by_hand = (images / 255 - [0.1, 0.2, 0.3]) / [0.5, 0.6, 0.7]
+    want = model.image.apply({"params": params["image"]}, jnp.float32(by_hand))
+    np.testing.assert_allclose(models.image_features(model, params["image"], images), want, rtol=1e-4, atol=1e-5)
+
+
+def test_without_projection_the_widths_must_agree():
+    with pytest.raises(ValueError, match="embed_dim: found 6 without image projection, expected the image tower's width 8"):
+        models.init(tiny(projection=False), jax.random.key(0), image_size=8, context=5)
+
+
+def test_a_zero_vector_stays_zero_with_a_finite_gradient():
+    value, grad = jax.value_and_grad(lambda x: jnp.sum(unit(x)))(jnp.zeros((1, 3)))
+    assert float(value) == 0 and np.all(np.isfinite(grad))
+
+
+def test_half_precision_changes_the_arithmetic_not_the_parameters(rng):
+    images = jnp.float32(rng.normal(size=(2, 8, 8, 3)))
+    full, half = (ViT(patch=4, width=8, depth=2, heads=2, dtype=d) for d in (jnp.float32, jnp.bfloat16))
+    params = full.init(jax.random.key(0), images)["params"]
+    assert half.apply({"params": params}, images).dtype == jnp.bfloat16
+    assert jax.tree.map(jnp.shape, half.init(jax.random.key(0), images)["params"]) == jax.tree.map(jnp.shape, params)
+    np.testing.assert_allclose(half.apply({"params": params}, images), full.apply({"params": params}, images), atol=0.1)
