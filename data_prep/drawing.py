@@ -112,9 +112,7 @@ def _blade(length: float, width: float, angle: float, x: float = 0.0, y: float =
     """A leaf-shaped polygon from (x, y) outwards at an angle, in body coordinates."""
     along = np.linspace(0, 1, 9)
     half = width * np.sin(np.pi * along**0.8)
-    outline = np.concatenate(
-        [np.stack([along * length, half], 1), np.stack([along[::-1] * length, -half[::-1]], 1)]
-    )
+    outline = np.concatenate([np.stack([along * length, half], 1), np.stack([along[::-1] * length, -half[::-1]], 1)])
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     return [(float(px) + x, float(py) + y) for px, py in outline @ turn]
 
@@ -128,12 +126,8 @@ def _fish(canvas: _Canvas, look: Look) -> float:
     rx, ry = 0.55 * canvas.size, 0.52 / canvas.aspect * canvas.size
     _oval(canvas.mask, 0.08, 0, rx, ry, 255)
     fin = 0.24 + 0.04 * look.build[2]
-    canvas.under.polygon(
-        _xy([(-0.35, 0), (-0.82, -fin - 0.08), (-0.68, 0), (-0.82, fin + 0.08)]), fill=canvas.shade
-    )
-    canvas.under.polygon(
-        _xy([(-0.2, -ry * 0.8), (0.0, -ry - fin * 0.6), (0.25, -ry * 0.8)]), fill=canvas.shade
-    )
+    canvas.under.polygon(_xy([(-0.35, 0), (-0.82, -fin - 0.08), (-0.68, 0), (-0.82, fin + 0.08)]), fill=canvas.shade)
+    canvas.under.polygon(_xy([(-0.2, -ry * 0.8), (0.0, -ry - fin * 0.6), (0.25, -ry * 0.8)]), fill=canvas.shade)
     _eye(canvas, 0.08 + rx * 0.66, -ry * 0.2)
     return -ry
 
@@ -176,9 +170,7 @@ def _beetle(canvas: _Canvas, look: Look) -> float:
             canvas.under.line(_xy([(x, 0), (x * 1.3, side * (ry + 0.1)), foot]), fill=_INK, width=4)
     _oval(canvas.under, 0.1 + rx, 0, 0.17, min(ry * 0.6, 0.22), canvas.shade)
     for side in (-1, 1):
-        canvas.under.line(
-            _xy([(rx, 0), (rx + 0.34, side * (0.24 + 0.03 * look.build[2]))]), fill=_INK, width=2
-        )
+        canvas.under.line(_xy([(rx, 0), (rx + 0.34, side * (0.24 + 0.03 * look.build[2]))]), fill=_INK, width=2)
     _oval(canvas.mask, 0, 0, rx, ry, 255)
     canvas.over.line(_xy([(-rx, 0), (rx * 0.55, 0)]), fill=_INK, width=2)
     return -ry
@@ -337,9 +329,7 @@ def _background(width: int, height: int, rng: np.random.Generator) -> Image.Imag
             radius = rng.uniform(3, 12)
             draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=tone)
         else:
-            draw.line(
-                [x, y, x + rng.normal(0, 30), y + rng.normal(0, 30)], fill=tone, width=int(rng.integers(1, 4))
-            )
+            draw.line([x, y, x + rng.normal(0, 30), y + rng.normal(0, 30)], fill=tone, width=int(rng.integers(1, 4)))
     return scene.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 2.0))))
 
 
@@ -377,9 +367,7 @@ def _tint(colour: tuple[int, int, int], rng: np.random.Generator, *, spread: flo
     return red, green, blue
 
 
-def _tint_fixed(
-    colour: tuple[int, int, int], towards: tuple[int, int, int], share: float
-) -> tuple[int, int, int]:
+def _tint_fixed(colour: tuple[int, int, int], towards: tuple[int, int, int], share: float) -> tuple[int, int, int]:
     red, green, blue = (int(a * (1 - share) + b * share) for a, b in zip(colour, towards, strict=True))
     return red, green, blue
 

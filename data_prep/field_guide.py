@@ -206,9 +206,7 @@ def draw(book: Guide, out: str | os.PathLike[str], *, seed: int = 0, workers: in
         found = out / "guide.json"
         if found.is_file() and found.read_text() == key:
             return out
-        raise UserError(
-            f"{out}: found a folder with something else in it, expected none; delete it or choose another"
-        )
+        raise UserError(f"{out}: found a folder with something else in it, expected none; delete it or choose another")
     aside = out.with_name(out.name + ".incomplete")
     shutil.rmtree(aside, ignore_errors=True)
     (aside / "photos").mkdir(parents=True)
@@ -235,9 +233,7 @@ def _shuffled_jobs(book: Guide, seed: int) -> list[tuple[int, str]]:
     return [jobs[i] for i in order]
 
 
-def _draw_all(
-    jobs: Sequence[tuple[int, str]], book: Guide, folder: pathlib.Path, seed: int, workers: int
-) -> None:
+def _draw_all(jobs: Sequence[tuple[int, str]], book: Guide, folder: pathlib.Path, seed: int, workers: int) -> None:
     tasks = [(book.species[number].look, i, seed, folder) for i, (number, _) in enumerate(jobs)]
     if workers == 1:
         for task in tasks:
@@ -276,9 +272,7 @@ def _write_tables(book: Guide, jobs: Sequence[tuple[int, str]], folder: pathlib.
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command: draws the guide of the demo, or one of another seed."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.field_guide", description=draw.__doc__.split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m data_prep.field_guide", description=draw.__doc__.split("\n")[0])
     parser.add_argument("--out", required=True, help="folder to make")
     parser.add_argument("--seed", type=int, default=0, help="another seed is another tree of life")
     parser.add_argument("--heldout", type=int, default=40, help="species never used for training")

@@ -72,9 +72,7 @@ def draw_photos(species: Sequence[Species], each: int) -> np.ndarray:
         return np.stack(list(pool.map(_draw, tasks, chunksize=256)))
 
 
-def _loss(
-    params: Any, images: jax.Array, targets: dict[str, jax.Array]
-) -> tuple[jax.Array, dict[str, jax.Array]]:
+def _loss(params: Any, images: jax.Array, targets: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
     features = ViT(**TOWER).apply({"params": params["tower"]}, images.astype(jnp.float32) / 127.5 - 1)
     losses, right = [], {}
     for rank, target in targets.items():
@@ -105,9 +103,7 @@ def pretrain(species: Sequence[Species], *, each: int, epochs: int, batch_size: 
     tower = ViT(**TOWER).init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))["params"]
     heads = {rank: jnp.zeros((TOWER["width"], int(numbers.max()) + 1)) for rank, numbers in targets.items()}
     params = {"tower": tower, "heads": heads}
-    optimizer = optax.adamw(
-        optax.warmup_cosine_decay_schedule(0, 1.5e-3, steps // 20, steps), weight_decay=0.05
-    )
+    optimizer = optax.adamw(optax.warmup_cosine_decay_schedule(0, 1.5e-3, steps // 20, steps), weight_decay=0.05)
     state = optimizer.init(params)
 
     @jax.jit
@@ -127,17 +123,13 @@ def pretrain(species: Sequence[Species], *, each: int, epochs: int, batch_size: 
             params, state, loss, _ = step(params, state, _augment(images[take], rng), batch)
         right = evaluate(params, images[held], {rank: numbers[held] for rank, numbers in targets.items()})
         shown = ", ".join(f"{rank} {float(value):.3f}" for rank, value in right.items())
-        print(
-            f"epoch {epoch + 1}/{epochs} {time.time() - started:.0f} s, loss {float(loss):.3f}, new photos: {shown}"
-        )
+        print(f"epoch {epoch + 1}/{epochs} {time.time() - started:.0f} s, loss {float(loss):.3f}, new photos: {shown}")
     return params["tower"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command: draws, trains and writes the tower in float16."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.pretrain_tower", description=__doc__.split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m data_prep.pretrain_tower", description=__doc__.split("\n")[0])
     parser.add_argument("--out", required=True, help="the .npz file to write")
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--photos", type=int, default=36, help="photos of each species")

@@ -1,0 +1,391 @@
+"""Photos and a class table to a record set: `python -m data_prep.convert` or `lit-jax-convert`.
+
+Work is done in ``DIR.incomplete``, and the last step renames that folder. A conversion that was stopped, in
+whatever way, goes on where it was when the same command is given again. Equal photos, class table and
+options give equal shards and manifest, whatever the number of workers, stopped in between or not.
+
+A new kind of source is a reader in a file of its own, which yields `data_prep.plan.Item`, and a line in
+`SOURCES`.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_prep.folder import read_folder, read_names
+from data_prep.photos import MAX_PIXELS
+from data_prep.plan import TRAIN, Item, Plan, Planned, plan_photos, shard_photos
+from data_prep.report import report_lines, report_of
+from data_prep.shards import Job, Outcome, Texts, finished, write_shards
+from data_prep.workspace import (
+    REPORT,
+    REPORT_TEXT,
+    alone_in,
+    disk_errors_in_one_line,
+    is_up_to_date,
+    move_into_place,
+    prepare,
+    refuse_foreign,
+)
+from lit_jax.captions import TEMPLATE, class_captions
+from lit_jax.classes import ClassTable, read_class_table, write_class_table
+from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.prompts import read_templates
+from lit_jax.records import (
+    CLASS_TABLE,
+    INCOMPLETE,
+    MANIFEST,
+    RANK_FIELDS,
+    TOKENIZER,
+    RecordSet,
+    open_records,
+    shard_name,
+    write_json,
+    write_metadata,
+)
+from lit_jax.tokens import load_tokenizer, train_sentencepiece
+
+Reader = Callable[[Path, Path | None], Iterable[Item]]
+
+SOURCES: dict[str, Reader] = {"folder": read_folder}
+"""Readers by name: from the folder of photos and the file of splits, if any, to items."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """All that decides what a record set holds, besides photos and class table.
+
+    Attributes:
+        templates: Caption templates; a record holds one caption a template.
+        drop_repeats: Leave out of a caption what an earlier column said already.
+        max_side: Longest side of a photo in pixels; larger ones are shrunk. 0: any.
+        quality: JPEG quality of photos that are encoded anew, 1 to 95.
+        max_pixels: Photos of more pixels are left out.
+        shard_mb: Size of a shard in MiB, where `shards` is 0; by the sizes of the files before shrinking.
+        shards: Number of shards of each split; never more than its photos.
+        seed: Decides order, validation photos, drawn held-out classes and `limit`.
+        validation_fraction: Part of each class drawn for validation where the source has no splits.
+        heldout: Number of classes to hold out, drawn by seed.
+        heldout_classes: Their names instead.
+        rename_splits: The source's split name to ours.
+        allow_empty_classes: Accept classes of the table without any photo.
+        limit: At most so many photos, drawn by seed; 0: all.
+        vocab_size: Pieces of the tokenizer that is trained on the captions of the training classes; 0: none.
+        tokenizer: A SentencePiece model to take instead.
+    """
+
+    templates: tuple[str, ...] = (TEMPLATE,)
+    drop_repeats: bool = False
+    max_side: int = 0
+    quality: int = 95
+    max_pixels: int = MAX_PIXELS
+    shard_mb: int = 128
+    shards: int = 0
+    seed: int = 0
+    validation_fraction: float = 0.1
+    heldout: int = 0
+    heldout_classes: tuple[str, ...] = ()
+    rename_splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    allow_empty_classes: bool = False
+    limit: int = 0
+    vocab_size: int = 4096
+    tokenizer: Path | None = None
+
+
+def convert(
+    items: Iterable[Item],
+    table: ClassTable,
+    out: str | Path,
+    options: Options | None = None,
+    *,
+    workers: int = 0,
+    restart: bool = False,
+) -> RecordSet:
+    """Writes a record set, or goes on writing it, or finds that it is there already.
+
+    A script that calls this with more than one worker must do so under ``if __name__ == "__main__":``,
+    because each worker imports the script.
+
+    Args:
+        items: The photos, as a reader in `SOURCES` yields them.
+        table: The classes.
+        out: The folder to make; ``out.incomplete`` is used in the meantime.
+        options: What the set holds; by default `Options()`.
+        workers: Number of processes; 0: one a core.
+        restart: Replace what an earlier conversion left in these folders, finished or not. Files that no
+            conversion wrote are never deleted.
+
+    Returns:
+        The record set, opened.
+
+    Raises:
+        UserError: a bad option; a folder of something else; an earlier conversion with other options or
+            photos, without `restart`; another conversion at work in the folder; no photo that can be used;
+            a full disk; and all that `plan_photos` refuses.
+    """
+    options = options or Options()
+    _check_options(options)
+    if workers < 0:
+        raise UserError(f"workers: found {workers}, expected 0 (all cores) or more; correct it")
+    out = Path(os.path.abspath(out))
+    work = out.with_name(out.name + INCOMPLETE)
+    refuse_foreign(out, work)
+    captions = class_captions(table, options.templates, drop_repeats=options.drop_repeats)
+    print("looking at names, sizes and duplicates", flush=True)
+    plan = plan_photos(
+        items,
+        table,
+        seed=options.seed,
+        validation_fraction=options.validation_fraction,
+        heldout=options.heldout,
+        heldout_classes=options.heldout_classes,
+        split_names=options.rename_splits,
+        allow_empty_classes=options.allow_empty_classes,
+        limit=options.limit,
+    )
+    identity = _identity(plan, table, options)
+    if is_up_to_date(out, identity, restart=restart):
+        record_set = open_records(out)
+        print(f"{out} is up to date", flush=True)
+        return record_set
+    print(f"{len(plan.photos)} photos to store, {len(plan.skips)} left out before reading", flush=True)
+    with disk_errors_in_one_line(work), alone_in(work):
+        prepare(work, identity, restart=restart)
+        if not (work / MANIFEST).exists():  # else only the renaming is missing
+            _write_set(work, plan, table, captions, options, workers or _cores())
+        move_into_place(work, out)
+    print(f"wrote {out}; what was left out and why: {out / REPORT_TEXT}", flush=True)
+    return open_records(out)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command; see ``--help``."""
+    arguments = _parser().parse_args(argv)
+    with user_errors_in_one_line():
+        try:
+            convert(
+                SOURCES[arguments.source](arguments.images, arguments.splits),
+                read_class_table(arguments.classes),
+                arguments.out,
+                _options(arguments),
+                workers=arguments.workers,
+                restart=arguments.restart,
+            )
+        except KeyboardInterrupt:
+            print("stopped; run the same command again to go on", file=sys.stderr)
+            sys.exit(130)
+
+
+def _write_set(
+    work: Path,
+    plan: Plan,
+    table: ClassTable,
+    captions: Sequence[tuple[str, ...]],
+    options: Options,
+    workers: int,
+) -> None:
+    """Fills the folder: small files that may be refused first, then shards, then what says they are whole."""
+    write_class_table(table, work / CLASS_TABLE)
+    _write_tokenizer(work / TOKENIZER, plan, table, captions, options)
+    shards = _shards(work, plan, options)
+    before = {path: outcome for split in shards.values() for path in split if (outcome := finished(path))}
+    todo = {path: photos for split in shards.values() for path, photos in split.items() if path not in before}
+    if before:
+        print(f"{len(before)} of {len(before) + len(todo)} shards were finished before", flush=True)
+    number = sum(map(len, todo.values()))
+    start = time.monotonic()
+    written = write_shards(
+        _jobs(todo, table, captions, options),
+        workers=max(1, min(workers, len(todo))),
+        total=len(plan.photos),
+        done=len(plan.photos) - number,
+    )
+    seconds = max(time.monotonic() - start, 1e-3)
+    by_path = before | dict(zip(todo, written, strict=True))
+    outcomes = {split: [by_path[path] for path in paths] for split, paths in shards.items()}
+    _write_reports(work, table, plan, outcomes)
+    write_metadata(
+        work,
+        {split: [outcome.shard for outcome in done] for split, done in outcomes.items()},
+        templates=options.templates,
+        drop_repeats=options.drop_repeats,
+        captions=captions,
+        class_ids={split: set().union(*(o.photos_of_class for o in done)) for split, done in outcomes.items()},
+        options=_facts(options),
+    )
+    print(f"{number} photos in {seconds:.1f} s, {number / seconds:.0f} a second", flush=True)
+
+
+def _shards(work: Path, plan: Plan, options: Options) -> dict[str, dict[Path, list[Planned]]]:
+    """The photos of each shard file, by split."""
+    photos_of: dict[str, list[Planned]] = defaultdict(list)
+    for photo in plan.photos:
+        photos_of[photo.split].append(photo)
+    shards = {}
+    for split, photos in sorted(photos_of.items()):
+        parts = shard_photos(photos, seed=options.seed, shards=options.shards, shard_bytes=options.shard_mb << 20)
+        shards[split] = {work / shard_name(split, i, len(parts)): part for i, part in enumerate(parts)}
+    return shards
+
+
+def _jobs(
+    shards: Mapping[Path, Sequence[Planned]],
+    table: ClassTable,
+    captions: Sequence[tuple[str, ...]],
+    options: Options,
+) -> Iterator[Job]:
+    """A job for each shard file, made when it is asked for: all texts of all jobs would be a lot at a time."""
+    cleaning = {name: getattr(options, name) for name in ("max_side", "quality", "max_pixels")}
+    texts = {
+        class_id: Texts(captions[i], {rank: table.row(i).get(rank, "") for rank in RANK_FIELDS})
+        for i, class_id in enumerate(table.ids)
+    }
+    for path, photos in shards.items():
+        yield Job(path, photos, {photo.class_id: texts[photo.class_id] for photo in photos}, cleaning)
+
+
+def _write_tokenizer(
+    path: Path, plan: Plan, table: ClassTable, captions: Sequence[tuple[str, ...]], options: Options
+) -> None:
+    """Before the shards, so that a vocabulary that cannot be is refused at once."""
+    if options.tokenizer:
+        shutil.copyfile(options.tokenizer, path)
+    elif options.vocab_size:
+        # Held-out species are new words to the model that is to be judged on them.
+        classes = {photo.class_id for photo in plan.photos if photo.split == TRAIN} or set(table.ids)
+        texts = (text for i, class_id in enumerate(table.ids) if class_id in classes for text in captions[i])
+        train_sentencepiece(texts, path, vocab_size=options.vocab_size)
+
+
+def _write_reports(work: Path, table: ClassTable, plan: Plan, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
+    report = report_of(table, plan.present, plan.skips, outcomes)
+    write_json(work / REPORT, report)
+    (work / REPORT_TEXT).write_text("\n".join(report_lines(report)) + "\n", encoding="utf-8")
+    print("\n".join(report_lines(report, shown=1)), flush=True)
+    if not any(split["photos"] for split in report["splits"].values()):
+        raise UserError(
+            f"photos: found none that can be used, expected at least one; see {work / REPORT_TEXT} for reasons"
+        )
+
+
+def _cores() -> int:
+    """The cores that this process may use, which a cluster's scheduler makes fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_options(options: Options) -> None:
+    ranges = {
+        "max_side": (0, None),
+        "quality": (1, 95),
+        "max_pixels": (1, None),
+        "shard_mb": (1, None),
+        "shards": (0, 99999),
+        "heldout": (0, None),
+        "limit": (0, None),
+        "vocab_size": (0, None),
+    }
+    for name, (low, high) in ranges.items():
+        value = getattr(options, name)
+        if value < low or (high is not None and value > high):
+            expected = f"{low} or more" if high is None else f"{low} to {high}"
+            raise UserError(f"{name}: found {value}, expected {expected}; correct it")
+    if not 0 <= options.validation_fraction < 1:
+        found = options.validation_fraction
+        raise UserError(f"validation_fraction: found {found}, expected at least 0 and below 1; correct it")
+    if not options.templates:
+        raise UserError("templates: found none, expected at least one; add one")
+    if options.tokenizer:
+        load_tokenizer(options.tokenizer)
+
+
+def _facts(options: Options) -> dict[str, Any]:
+    """The options as JSON values, the tokenizer by content: where it lay says nothing."""
+    tokenizer = hashlib.sha256(options.tokenizer.read_bytes()).hexdigest() if options.tokenizer else None
+    facts: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(options) | {"tokenizer": tokenizer}))
+    return facts
+
+
+def _identity(plan: Plan, table: ClassTable, options: Options) -> dict[str, Any]:
+    """What makes two conversions the same; kept in the folder, so that another one is not mixed in."""
+    classes = hashlib.sha256(repr((table.ids, sorted(table.columns.items()))).encode()).hexdigest()
+    return {"options": _facts(options), "classes": classes, "photos or splits": plan.inputs}
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    """Options of the command line; files that they name are read here."""
+    names = [field.name for field in dataclasses.fields(Options)]
+    values = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    if arguments.templates:
+        values["templates"] = read_templates(arguments.templates)
+    elif arguments.template:
+        values["templates"] = tuple(arguments.template)
+    else:
+        del values["templates"]
+    values["heldout_classes"] = read_names(arguments.heldout_classes) if arguments.heldout_classes else ()
+    values["rename_splits"] = dict(arguments.rename_split)
+    return Options(**values)
+
+
+def _renaming(text: str) -> tuple[str, str]:
+    theirs, equals, ours = text.partition("=")
+    if not (theirs and equals and ours):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected FROM=TO")
+    return theirs, ours
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells defaults where there are any."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default not in (None, False, []) else action.help
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = Options()
+    parser = argparse.ArgumentParser(
+        prog="lit-jax-convert",
+        description="Photos and a class table to TFRecords that lit_jax and TFDS read.",
+        formatter_class=_Help,
+    )
+    add = parser.add_argument
+    add("--source", choices=sorted(SOURCES), default="folder", help="how the photos are laid out")
+    add("--images", type=Path, required=True, metavar="DIR", help="folder of the photos")
+    add("--splits", type=Path, metavar="CSV", help="list of photos: file, and if wanted class and split")
+    add("--classes", type=Path, required=True, metavar="CSV", help="class table, CSV or JSON")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    texts = parser.add_mutually_exclusive_group()
+    texts.add_argument("--template", action="append", metavar="TEXT", help=f"caption; repeat for more ({TEMPLATE})")
+    texts.add_argument("--templates", type=Path, metavar="FILE", help="captions, one template a line")
+    add("--drop-repeats", action="store_true", help="no value twice in a caption")
+    add("--max-side", type=int, default=default.max_side, help="shrink longer sides to this; 0: never")
+    add("--quality", type=int, default=default.quality, help="JPEG quality of what is encoded anew")
+    add("--max-pixels", type=int, default=default.max_pixels, help="leave out photos of more pixels")
+    add("--shard-mb", type=int, default=default.shard_mb, help="size of a shard, MiB")
+    add("--shards", type=int, default=default.shards, help="shards of each split; 0: by size")
+    add("--seed", type=int, default=default.seed, help="decides order and all draws")
+    add("--validation-fraction", type=float, default=default.validation_fraction, help="of each class, if no splits")
+    heldout = parser.add_mutually_exclusive_group()
+    heldout.add_argument("--heldout", type=int, default=default.heldout, metavar="N", help="hold out N species")
+    heldout.add_argument("--heldout-classes", type=Path, metavar="FILE", help="hold these out: CSV or one a line")
+    add("--rename-split", type=_renaming, action="append", default=[], metavar="FROM=TO", help="name of a split")
+    add("--allow-empty-classes", action="store_true", help="accept classes without a photo")
+    add("--limit", type=int, default=default.limit, help="at most so many photos, drawn; 0: all")
+    tokenizer = parser.add_mutually_exclusive_group()
+    tokenizer.add_argument("--vocab-size", type=int, default=default.vocab_size, help="of the tokenizer; 0: none")
+    tokenizer.add_argument("--tokenizer", type=Path, metavar="FILE", help="SentencePiece model to take instead")
+    add("--workers", type=int, default=0, help="processes; 0: all cores")
+    add("--restart", action="store_true", help="replace an earlier conversion in the same folder")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""One photo file to clean JPEG bytes, or the reason to leave it out.
+
+A sound JPEG stays byte for byte as it is; what training could not decode, or would decode turned, inverted
+or see-through, is encoded anew once, here, so that the input pipeline needs no special case.
+"""
+
+import contextlib
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageChops, ImageOps
+
+MAX_PIXELS = 100_000_000  # larger than the photos of any common camera; decodes to 300 MB
+
+_LONGEST_SIDE = 65_500  # of a JPEG, by the reference library
+
+# Formats by their first bytes, with the file endings that are right for each.
+_FORMATS = {
+    "JPEG": (re.compile(rb"\xff\xd8\xff"), ("jpg", "jpeg", "jpe", "jfif", "mpo")),
+    "PNG": (re.compile(rb"\x89PNG\r\n\x1a\n"), ("png",)),
+    "GIF": (re.compile(rb"GIF8[79]a"), ("gif",)),
+    "WEBP": (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), ("webp",)),
+    "BMP": (re.compile(rb"BM.{12}", re.DOTALL), ("bmp", "dib")),
+    "TIFF": (re.compile(rb"II[*+]\0|MM\0[*+]"), ("tif", "tiff")),
+}
+
+EMPTY = "empty file"
+NOT_AN_IMAGE = "not JPEG, PNG, GIF, WebP, BMP or TIFF"
+BROKEN = "broken data"
+TRUNCATED = "truncated"
+TOO_MANY_PIXELS = "too many pixels"
+UNSUPPORTED = "unsupported kind of pixel"
+
+
+class BadPhoto(Exception):
+    """The photo cannot be used; `reason` is one of this module's few fixed texts, so it can be counted."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Photo(NamedTuple):
+    """A photo ready to be stored.
+
+    Attributes:
+        jpeg: Encoded JPEG, 8 bits, RGB or grey, upright.
+        width: Pixels, > 0.
+        height: Pixels, > 0.
+        notes: What was unusual, as fixed texts that can be counted; empty for an ordinary JPEG.
+    """
+
+    jpeg: bytes
+    width: int
+    height: int
+    notes: tuple[str, ...]
+
+
+def photo_format(raw: bytes) -> str | None:
+    """Name of the image format that the first bytes announce, or None; the file's name plays no part."""
+    return next((name for name, (magic, _) in _FORMATS.items() if magic.match(raw)), None)
+
+
+def clean_photo(
+    raw: bytes, *, max_side: int = 0, quality: int = 95, max_pixels: int = MAX_PIXELS, ending: str = ""
+) -> Photo:
+    """One file's bytes as an upright 8-bit RGB or grey JPEG.
+
+    An RGB or grey JPEG that is whole, upright and small enough keeps its bytes. Everything else is decoded
+    and encoded: EXIF rotation applied, transparency over white, CMYK and 16-bit grey brought to 8 bits, the
+    first frame of an animation. ICC profiles are ignored, as the input pipeline ignores them.
+
+    Args:
+        raw: The file's content.
+        max_side: Longest side in pixels; larger photos are shrunk (Lanczos). 0: any size.
+        quality: JPEG quality of what is encoded, 1 to 95.
+        max_pixels: Width times height above which the file is refused, by its header, before decoding.
+        ending: The file name's ending, with or without dot; a wrong one is noted, nothing more.
+
+    Raises:
+        BadPhoto: empty, not an image, broken, truncated, too many pixels, unsupported pixels.
+    """
+    kind = photo_format(raw)
+    if kind is None:
+        raise BadPhoto(NOT_AN_IMAGE if raw else EMPTY)
+    ending = ending.lower().lstrip(".")
+    notes = [f"is {kind}, named .{ending}"] if ending and ending not in _FORMATS[kind][1] else []
+    with _pillow():
+        sound = _check_whole(raw, kind)
+        image = _opened(raw, kind, max_pixels)
+        common = sound and image.format == "JPEG" and image.mode in ("RGB", "L")
+        turned = _is_turned(image)
+        shrunk = 0 < max_side < max(image.size)
+        if shrunk and kind == "JPEG":
+            # The decoder may shrink by 2, 4 or 8 on its way; twice the wanted size is left for the filter.
+            image.draft(None, (2 * max_side, 2 * max_side))
+        image.load()  # decodes all of it: the only way to know that a photo is whole
+        if common and not turned and not shrunk:
+            return Photo(raw, *image.size, tuple(notes))
+        if not common:
+            notes.append(f"encoded anew from {image.format}" + (" CMYK" if image.mode == "CMYK" else ""))
+        if turned:
+            notes.append("turned upright as its EXIF says")
+        image = _upright_rgb_or_grey(image, ink_as_is=kind == "JPEG" and "adobe" not in image.info)
+        if shrunk:
+            image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+        encoded = io.BytesIO()
+        image.save(encoded, "JPEG", quality=quality)
+    return Photo(encoded.getvalue(), *image.size, tuple(notes))
+
+
+@contextlib.contextmanager
+def _pillow() -> Iterator[None]:
+    """Pillow with our limit instead of its own, without warnings, and with `BadPhoto` as its only error."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata of photos that decode
+            yield
+    except (BadPhoto, MemoryError):
+        raise
+    except Exception as error:  # decoders raise nearly anything on broken data
+        raise BadPhoto(TRUNCATED if "truncated" in str(error).lower() else BROKEN) from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _opened(raw: bytes, kind: str, max_pixels: int) -> Image.Image:
+    """The image with its header read and nothing decoded."""
+    image = Image.open(io.BytesIO(raw), formats=[kind])
+    width, height = image.size
+    if width * height > max_pixels or max(width, height) > _LONGEST_SIDE:
+        raise BadPhoto(TOO_MANY_PIXELS)
+    return image
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """True if EXIF says that the photo is to be turned or mirrored; unreadable EXIF says nothing."""
+    try:
+        return image.getexif().get(0x0112, 1) in range(2, 9)
+    except Exception:
+        return False
+
+
+def _upright_rgb_or_grey(image: Image.Image, *, ink_as_is: bool) -> Image.Image:
+    """Decoded image of any mode to mode RGB or L."""
+    with contextlib.suppress(Exception):  # EXIF that cannot be read turns nothing
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "F":  # nothing says which value is white
+        raise BadPhoto(UNSUPPORTED)
+    if image.mode.startswith("I"):
+        return _grey_from_deep(image)
+    if image.mode == "CMYK":
+        # Pillow takes every CMYK JPEG for Adobe's, with inverted ink. Without Adobe's marker it is not.
+        return (ImageChops.invert(image) if ink_as_is else image).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image if image.mode in ("RGB", "L") else image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _grey_from_deep(image: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits, `[H, W]` in 0 to 65535, scaled to 8 bits; Pillow's own conversion clips."""
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise BadPhoto(UNSUPPORTED)
+    return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+
+
+def _check_whole(raw: bytes, kind: str) -> bool:
+    """Raises `BadPhoto` where a decoder would not miss the end; False for a JPEG of an uncommon coding."""
+    if kind == "JPEG":
+        return _jpeg_frame(raw) in _COMMON_FRAMES
+    if kind == "PNG":
+        if _PNG_END not in raw:
+            raise BadPhoto(TRUNCATED)
+        Image.open(io.BytesIO(raw), formats=[kind]).verify()  # checksums, which decoding leaves aside
+    # A RIFF file begins with its length, less these eight bytes.
+    if kind == "WEBP" and len(raw) < 8 + int.from_bytes(raw[4:8], "little"):
+        raise BadPhoto(TRUNCATED)
+    return True
+
+
+_PNG_END = b"IEND\xaeB`\x82"
+# Start-of-frame markers that every JPEG decoder knows: baseline, extended and progressive Huffman.
+_COMMON_FRAMES = (0xC0, 0xC1, 0xC2)
+_END_OF_IMAGE = 0xD9
+# In coded data a marker is an FF that no stuffed zero, restart number or fill byte follows.
+_NEXT_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+
+
+def _jpeg_frame(raw: bytes) -> int:
+    """Walks the markers to the end of the image; returns the start-of-frame marker.
+
+    A decoder is content when all rows are there and does not ask for the end marker; but a file without it
+    was cut short, be it by two bytes. The end must be looked for behind the scans, as an embedded preview
+    has one as well. Source: ITU-T T.81, annex B.
+
+    Raises:
+        BadPhoto: truncated.
+    """
+    position, frame = 2, 0
+    while found := _NEXT_MARKER.search(raw, position):
+        marker, position = found[1][0], found.end()
+        if marker == _END_OF_IMAGE:
+            return frame
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            frame = marker
+        position += int.from_bytes(raw[position : position + 2], "big")  # over the segment
+    raise BadPhoto(TRUNCATED)

@@ -1,0 +1,266 @@
+"""What `clean_photo` keeps, mends and refuses."""
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep.photos import BadPhoto, Photo, clean_photo
+
+
+def picture(width: int = 64, height: int = 48) -> Image.Image:
+    """Left half red, right half blue, with a white top row band: no two turns of it look the same."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, : width // 2, 0] = 200
+    pixels[:, width // 2 :, 2] = 200
+    pixels[: height // 4] = 255
+    return Image.fromarray(pixels)
+
+
+def encoded(image: Image.Image, form: str, **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, form, **options)
+    return out.getvalue()
+
+
+def clean(raw: bytes, **options: object) -> Photo:
+    return clean_photo(raw, **{"max_pixels": 10**6, **options})
+
+
+def pixels(jpeg: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")).astype(int)
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A sound header that claims a size, and next to no data."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(b"")) + png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def without_segment(raw: bytes, marker: bytes) -> bytes:
+    start = raw.index(marker)
+    return raw[:start] + raw[start + 2 + int.from_bytes(raw[start + 2 : start + 4], "big") :]
+
+
+def exif(orientation: int) -> Image.Exif:
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+JPEG = encoded(picture(), "JPEG", quality=95)
+PNG = encoded(picture(), "PNG")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        JPEG,
+        encoded(picture().convert("L"), "JPEG"),
+        encoded(picture(), "JPEG", progressive=True),
+        encoded(picture(), "JPEG", exif=exif(1)),
+        encoded(picture(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0cut short"),
+        encoded(picture(), "JPEG", exif=b"Exif\0\0" + b"\xff\xd8\xff\xd9" * 4),
+        JPEG + b"bytes behind the end marker",
+    ],
+    ids=["rgb", "grey", "progressive", "upright by exif", "unreadable exif", "preview in exif", "junk behind the end"],
+)
+def test_a_sound_jpeg_keeps_its_bytes_without_a_warning(raw: bytes) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        photo = clean(raw, ending=".JPG", max_side=64)
+    assert photo.jpeg is raw
+    assert photo[1:] == (64, 48, ())
+
+
+# Rows and columns of the stored picture to those of the upright one, from the EXIF 2.32 table of orientations.
+UPRIGHT = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: a.transpose(1, 0, 2)[:, ::-1],
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: a.transpose(1, 0, 2)[::-1],
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_exif_rotation_is_applied(orientation: int) -> None:
+    raw = encoded(picture(), "JPEG", quality=95, subsampling=0, exif=exif(orientation))
+    photo = clean(raw)
+    expected = UPRIGHT[orientation](pixels(raw))
+    assert photo.notes == ("turned upright as its EXIF says",)
+    assert (photo.height, photo.width) == expected.shape[:2]
+    assert np.abs(pixels(photo.jpeg) - expected).mean() < 4
+    assert not Image.open(io.BytesIO(photo.jpeg)).getexif()
+
+
+@pytest.mark.parametrize("form", ["PNG", "GIF", "WEBP", "BMP", "TIFF", "MPO"])
+def test_other_formats_are_encoded_anew_with_the_same_pixels(form: str) -> None:
+    # Where a format can, it holds a second picture, which must not be taken.
+    more = {"save_all": True, "append_images": [Image.new("RGB", (64, 48), "green")]}
+    photo = clean(encoded(picture(), form, **(more if form in ("GIF", "MPO", "TIFF", "WEBP") else {})))
+    assert photo[1:] == (64, 48, (f"encoded anew from {form}",))
+    assert np.abs(pixels(photo.jpeg) - np.asarray(picture())).mean() < 4
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_becomes_white(mode: str) -> None:
+    if mode == "P":
+        image = Image.new("P", (16, 16), 0)
+        image.putpalette([10, 20, 30, 0, 0, 0])
+        raw = encoded(image, "PNG", transparency=0)
+    else:
+        raw = encoded(Image.new(mode, (16, 16), (10, 20, 30, 0) if mode == "RGBA" else (10, 0)), "PNG")
+    assert pixels(clean(raw).jpeg).min() == 255
+
+
+def test_half_transparent_red_over_white_is_pink() -> None:
+    raw = encoded(Image.new("RGBA", (16, 16), (255, 0, 0, 128)), "PNG")
+    np.testing.assert_allclose(pixels(clean(raw).jpeg)[8, 8], [255, 127, 127], atol=3)
+
+
+def test_sixteen_bit_grey_is_scaled_and_not_clipped() -> None:
+    deep = np.repeat(np.array([0, 257 * 64, 257 * 128, 65535], np.uint16), 16)[None].repeat(16, 0)
+    photo = clean(encoded(Image.fromarray(deep), "PNG"))
+    np.testing.assert_allclose(pixels(photo.jpeg)[8, [8, 24, 40, 56], 0], [0, 64, 128, 255], atol=2)
+
+
+def test_one_bit_pictures_are_black_and_white() -> None:
+    photo = clean(encoded(Image.new("1", (8, 8), 1), "PNG"))
+    assert pixels(photo.jpeg).min() == 255
+
+
+def cmyk_jpeg(*, adobe: bool) -> bytes:
+    """Full magenta and yellow ink, which is red. Adobe's files hold ink inverted and say who wrote them."""
+    ink = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    if adobe:
+        return encoded(ink, "JPEG", quality=95)  # Pillow writes as Adobe does
+    raw = encoded(Image.new("CMYK", (16, 16), (255, 0, 0, 255)), "JPEG", quality=95)
+    return without_segment(raw, b"\xff\xee")
+
+
+@pytest.mark.parametrize("adobe", [True, False])
+def test_cmyk_with_and_without_adobes_inversion(adobe: bool) -> None:
+    raw = cmyk_jpeg(adobe=adobe)
+    assert (b"Adobe" in raw) == adobe
+    photo = clean(raw)
+    assert photo.notes == ("encoded anew from JPEG CMYK",)
+    np.testing.assert_allclose(pixels(photo.jpeg)[8, 8], [255, 0, 0], atol=4)
+
+
+def test_a_coding_that_few_decoders_know_is_not_kept() -> None:
+    raw = JPEG.replace(b"\xff\xc0", b"\xff\xc9", 1)  # start of frame: arithmetic coding
+    try:
+        assert clean(raw).notes == ("encoded anew from JPEG",)
+    except BadPhoto as error:  # this Pillow does not know it either
+        assert error.reason == "broken data"
+
+
+def preview_with_end_marker() -> bytes:
+    """Cut short, but with an end marker inside its EXIF, as embedded previews have one."""
+    return encoded(picture(), "JPEG", exif=b"Exif\0\0" + b"\xff\xd8\xff\xd9" * 4)[:-2]
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (b"", "empty file"),
+        (b"<html>404</html>", "not JPEG, PNG, GIF, WebP, BMP or TIFF"),
+        (b"\0" * 500, "not JPEG, PNG, GIF, WebP, BMP or TIFF"),
+        (JPEG[: len(JPEG) * 3 // 4], "truncated"),
+        (JPEG[:-2], "truncated"),
+        (JPEG[: len(JPEG) // 2] + bytes(len(JPEG) // 2), "truncated"),
+        (preview_with_end_marker(), "truncated"),
+        (PNG[: len(PNG) // 2], "truncated"),
+        (PNG[:-2], "truncated"),
+        (encoded(picture(), "GIF")[:-40], "truncated"),
+        (encoded(picture(), "WEBP")[:-20], "truncated"),
+        (encoded(picture(), "BMP")[:-20], "truncated"),
+        (encoded(picture(), "TIFF")[:500], "truncated"),
+        (PNG[:60] + bytes([PNG[60] ^ 1]) + PNG[61:], "broken data"),
+        (without_segment(JPEG, b"\xff\xdb"), "broken data"),  # a table is missing, which only decoding finds
+        (b"\xff\xd8\xff\xd9", "broken data"),
+        (b"GIF89a", "broken data"),
+        (png_of_size(0, 48), "broken data"),
+        (encoded(picture().convert("F"), "TIFF"), "unsupported kind of pixel"),
+        (png_of_size(60_000, 60_000), "too many pixels"),
+        (png_of_size(1001, 1000), "too many pixels"),
+        (png_of_size(70_000, 1), "too many pixels"),
+    ],
+)
+def test_refused_with_a_fixed_reason(raw: bytes, reason: str) -> None:
+    with pytest.raises(BadPhoto) as refusal:
+        clean(raw)
+    assert refusal.value.reason == reason
+
+
+def test_the_pixel_limit_is_inclusive_and_known_from_the_header_alone() -> None:
+    assert clean(JPEG, max_pixels=64 * 48).width == 64
+    with pytest.raises(BadPhoto, match="too many pixels"):
+        clean(JPEG, max_pixels=64 * 48 - 1)
+    # At the limit the next thing to go wrong is the data, so the size was judged before any of it was read.
+    with pytest.raises(BadPhoto, match=r"truncated|broken data"):
+        clean(png_of_size(1000, 1000))
+
+
+def test_a_limit_above_pillows_own_is_obeyed_and_pillow_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(BadPhoto, match=r"truncated|broken data"):
+            clean(png_of_size(20_000, 20_000), max_pixels=10**9)
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+@pytest.mark.parametrize(
+    ("size", "max_side", "expected"),
+    [((300, 100), 100, (100, 33)), ((100, 300), 100, (33, 100)), ((2000, 3), 100, (100, 1))],
+)
+def test_shrinks_the_longest_side(size: tuple[int, int], max_side: int, expected: tuple[int, int]) -> None:
+    for form in ("JPEG", "PNG"):
+        photo = clean(encoded(picture(*size), form), max_side=max_side)
+        assert (photo.width, photo.height) == expected == Image.open(io.BytesIO(photo.jpeg)).size
+
+
+def test_shrinking_a_jpeg_is_no_note_and_looks_like_a_good_filter() -> None:
+    large = picture(800, 600)
+    photo = clean(encoded(large, "JPEG", quality=95), max_side=120)
+    assert photo[1:] == (120, 90, ())
+    expected = np.asarray(large.resize((120, 90), Image.Resampling.LANCZOS)).astype(int)
+    assert np.abs(pixels(photo.jpeg) - expected).mean() < 4
+
+
+def test_shrinking_finds_truncation_too() -> None:
+    large = encoded(picture(800, 600), "JPEG", quality=95)
+    with pytest.raises(BadPhoto, match="truncated"):
+        clean(large[: len(large) // 2], max_side=100)
+
+
+def test_quality_sets_the_size_of_what_is_encoded() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    raw = encoded(noise, "PNG")
+    assert len(clean(raw, quality=30).jpeg) < len(clean(raw, quality=95).jpeg) / 2
+
+
+@pytest.mark.parametrize(
+    ("raw", "ending", "notes"),
+    [
+        (JPEG, ".png", ("is JPEG, named .png",)),
+        (JPEG, "jfif", ()),
+        (JPEG, "", ()),
+        (PNG, ".jpg", ("is PNG, named .jpg", "encoded anew from PNG")),
+    ],
+)
+def test_a_wrong_ending_is_noted_and_nothing_more(raw: bytes, ending: str, notes: tuple[str, ...]) -> None:
+    assert clean(raw, ending=ending).notes == notes
