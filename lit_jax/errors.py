@@ -1,6 +1,7 @@
 """The one exception for what a user can mend, and the one place where commands print it."""
 
 import contextlib
+import logging
 import sys
 from collections.abc import Iterator
 
@@ -15,7 +16,11 @@ class UserError(ValueError):
 
 @contextlib.contextmanager
 def user_errors_in_one_line() -> Iterator[None]:
-    """Turns a `UserError` raised inside into one line on standard error and exit code 2."""
+    """Turns a `UserError` raised inside into one line on standard error and exit code 2.
+
+    Libraries that log through absl (Orbax, TFDS) are heard from their errors on only.
+    """
+    logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         yield
     except UserError as error:

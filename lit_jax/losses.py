@@ -82,6 +82,4 @@ def sigmoid_contrastive(
 
 def _check_shapes(image_emb: jax.Array, text_emb: jax.Array) -> None:
     if image_emb.shape != text_emb.shape or image_emb.ndim != 2:
-        raise ValueError(
-            f"embeddings: found {image_emb.shape} and {text_emb.shape}, expected two equal [B, D]"
-        )
+        raise ValueError(f"embeddings: found {image_emb.shape} and {text_emb.shape}, expected two equal [B, D]")

@@ -26,7 +26,7 @@ def lock_letters(lock: str) -> dict[str, str]:
         UserError: if `lock` is none of `LOCKS`.
     """
     if lock not in LOCKS:
-        raise UserError(f"train.lock: found {lock!r}, expected one of {', '.join(LOCKS)} (image tower first)")
+        raise UserError(f"train.locks: found {lock!r}, expected one of {', '.join(LOCKS)} (image tower first)")
     return dict(zip(TOWERS, lock, strict=True))
 
 
@@ -69,7 +69,7 @@ def warmup_cosine(*, peak: float, warmup_steps: int, horizon_steps: int) -> opta
     """
     if not 0 <= warmup_steps < horizon_steps:
         raise UserError(
-            f"optimizer.warmup: found {warmup_steps} steps, expected less than the {horizon_steps} of the whole "
+            f"optimizer.warmup_steps: found {warmup_steps} steps, expected less than the {horizon_steps} of the whole "
             "schedule; shorten it or train longer"
         )
 

@@ -91,9 +91,7 @@ def make_step(
         nothing moved).
     """
 
-    def scaled_loss(
-        moving: Params, locked: Params, batch: Batch, factor: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def scaled_loss(moving: Params, locked: Params, batch: Batch, factor: jax.Array) -> tuple[jax.Array, jax.Array]:
         loss = pair_loss(model, moving, locked, batch)
         return loss * factor, loss
 
@@ -111,7 +109,7 @@ def make_step(
         )
         metrics = {
             "loss": loss,
-            "gradient_norm": optax.global_norm(grads),
+            "gradient_norm": optax.tree.norm(grads),
             "logit_scale": jnp.exp(kept[0]["logit_scale"]),
             "loss_scale": factor,
             "skipped": 1.0 - finite.astype(jnp.float32),

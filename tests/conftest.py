@@ -4,6 +4,8 @@ import sys
 
 # Before JAX starts: eight devices on one CPU.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# Most of the suite's time is compiling; towers of a few channels need no optimised code.
+os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Compiled programs are kept between runs of the suite, and between its processes.
@@ -22,6 +24,13 @@ import pytest  # noqa: E402
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def random_like(tower, example, *, seed=0, scale=0.3):
+    """Parameters of a Flax module's shapes, drawn by NumPy: nothing is compiled, nothing is zero or one."""
+    shapes = jax.eval_shape(tower.init, jax.random.key(0), example)["params"]
+    draw = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: (scale * draw.normal(size=x.shape)).astype(np.float32), shapes)
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
@@ -34,3 +43,66 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip("no shared data beside the project")
     return folder
+
+
+@pytest.fixture(scope="session")
+def field_guide_folder(tmp_path_factory):
+    """Photos of 12 invented species, 4 of them held out: a train, a validation and a heldout split."""
+    from data_prep import field_guide
+
+    species = tuple(field_guide.taxonomy(3)[::13][:12])
+    heldout = tuple(i % 3 == 2 for i in range(12))
+    book = field_guide.Guide(species, heldout, photos=(7,) * 12, validation=3)
+    return field_guide.draw(book, tmp_path_factory.mktemp("guide") / "photos", workers=1)
+
+
+@pytest.fixture(scope="session")
+def records(field_guide_folder, tmp_path_factory):
+    """The same as a record set of several shards: 56 train, 24 validation, 28 heldout."""
+    from data_prep import convert, folder
+    from lit_jax.classes import read_class_table
+
+    templates = ("A photo of the {common_name} {supercategory} {name}", "the {name}, a kind of {order}")
+    options = convert.Options(templates=templates, shards=3, vocab_size=400)
+    items = folder.read_folder(field_guide_folder, field_guide_folder / "splits.csv")
+    table = read_class_table(field_guide_folder / "classes.csv")
+    return convert.convert(items, table, tmp_path_factory.mktemp("records") / "set", options, workers=1)
+
+
+@pytest.fixture(scope="session")
+def tower_file(tmp_path_factory):
+    """Weights of a tiny ViT (patch 8, width 16, depth 1) for 16 x 16 pixels."""
+    import jax.numpy as jnp
+
+    from lit_jax.models import ViT
+    from lit_jax.models.weights import tower_to_npz, write_npz
+
+    params = random_like(ViT(patch=8, width=16, depth=1, heads=2), jnp.zeros((1, 16, 16, 3)))
+    path = tmp_path_factory.mktemp("tower") / "tower.npz"
+    write_npz(path, tower_to_npz(params, "image"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_config(records, tower_file, tmp_path_factory):
+    """A config file for a run of seconds on the tiny records."""
+    path = tmp_path_factory.mktemp("config") / "tiny.py"
+    path.write_text(f"""
+from lit_jax.config import defaults
+
+def get_config():
+    config = defaults()
+    config.data.records = {str(records.directory)!r}
+    config.image.weights = {str(tower_file)!r}
+    config.image.size, config.image.patch = 16, 8
+    config.image.width, config.image.depth, config.image.heads = 16, 1, 2
+    config.text.context, config.text.width, config.text.depth, config.text.heads = 24, 16, 1, 2
+    config.model.embed_dim = 8
+    config.optimizer.lr = 0.01
+    config.optimizer.warmup_epochs = 0.5
+    config.train.batch_size, config.train.epochs = 16, 3.0
+    config.evaluation.batch_size = 16
+    config.log.every_steps = 1
+    return config
+""")
+    return path

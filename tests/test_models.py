@@ -10,6 +10,7 @@ from lit_jax import models
 from lit_jax.models.text import TextTransformer, first_end
 from lit_jax.models.two_tower import TwoTower, unit
 from lit_jax.models.vit import ViT
+from tests.conftest import random_like
 
 END = 1
 
@@ -86,11 +87,10 @@ def naive_text(tokens, p, *, causal, pool, exact, eps):
     return out + p["projection"].get("bias", 0)
 
 
-def scrambled(params, seed=0):
-    """Parameters with nothing left at zero or one, as float32 and as float64."""
-    rng = np.random.default_rng(seed)
-    exact = jax.tree.map(lambda x: np.float32(x + 0.1 * rng.normal(size=x.shape)), params)
-    return exact, jax.tree.map(np.float64, exact)
+def drawn(tower, example):
+    """Random parameters, as float32 and as float64."""
+    params = random_like(tower, example)
+    return params, jax.tree.map(np.float64, params)
 
 
 # Tests.
@@ -100,41 +100,53 @@ def scrambled(params, seed=0):
 def test_vit_equals_its_formulas(rng, pool):
     tower = ViT(patch=4, width=24, depth=3, heads=3, pool=pool)
     images = rng.normal(size=(2, 12, 12, 3))
-    params, exact = scrambled(tower.init(jax.random.key(0), jnp.float32(images))["params"])
-    got = tower.apply({"params": params}, jnp.float32(images))
+    params, exact = drawn(tower, jnp.float32(images))
+    got = jax.jit(tower.apply)({"params": params}, jnp.float32(images))
     want = np.stack([naive_vit(image, exact, 4, pool) for image in images])
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("pool", ["end", "first", "mean", "map"])
-@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(
+    ("pool", "causal"), [("end", True), ("end", False), ("first", False), ("mean", False), ("map", True)]
+)
 def test_text_tower_equals_its_formulas_and_padding_has_no_influence(pool, causal):
     options = {"exact_gelu": causal, "norm_epsilon": 1e-5 if causal else 1e-6, "projection_bias": not causal}
     tower = TextTransformer(
-        vocab_size=20, context=8, end_id=END, width=16, depth=2, heads=2, embed_dim=6, causal=causal, pool=pool, **options
+        vocab_size=20,
+        context=8,
+        end_id=END,
+        width=16,
+        depth=2,
+        heads=2,
+        embed_dim=6,
+        causal=causal,
+        pool=pool,
+        **options,
     )
     tokens = np.array([[5, 6, 7, END, 0, 0, 0, 0], [9, END, 9, END, 3, 3, 3, 3], [2, 3, 4, 5, 6, 7, 8, END]])
-    params, exact = scrambled(tower.init(jax.random.key(0), jnp.int32(tokens))["params"])
-    got = tower.apply({"params": params}, jnp.int32(tokens))
+    params, exact = drawn(tower, jnp.int32(tokens))
+    got = jax.jit(tower.apply)({"params": params}, jnp.int32(tokens))
     want = [
         naive_text(row, exact, causal=causal, pool=pool, exact=options["exact_gelu"], eps=options["norm_epsilon"])
         for row in tokens
     ]
     np.testing.assert_allclose(got, np.stack(want), rtol=2e-4, atol=2e-5)
-    shorter = tower.apply({"params": params}, jnp.int32(tokens[:2, :4]))
+    shorter = jax.jit(tower.apply)({"params": params}, jnp.int32(tokens[:2, :4]))
     np.testing.assert_allclose(shorter, got[:2], rtol=1e-5, atol=1e-6)
 
 
 def test_causal_attention_has_no_gradient_from_later_tokens():
-    tower = TextTransformer(vocab_size=9, context=6, end_id=END, width=8, depth=2, heads=2, embed_dim=4, causal=True, pool="first")
+    tower = TextTransformer(
+        vocab_size=9, context=6, end_id=END, width=8, depth=2, heads=2, embed_dim=4, causal=True, pool="first"
+    )
     tokens = jnp.int32([[2, 3, 4, 5, END, 0]])
-    params, _ = scrambled(tower.init(jax.random.key(0), tokens)["params"])
+    params, _ = drawn(tower, tokens)
 
     def first_position(table):
         changed = {**params, "embedding": {"embedding": table}}
         return jnp.sum(tower.apply({"params": changed}, tokens))
 
-    grads = jax.grad(first_position)(params["embedding"]["embedding"])
+    grads = jax.jit(jax.grad(first_position))(params["embedding"]["embedding"])
     assert np.any(grads[2]) and not np.any(grads[jnp.array([3, 4, 5, END])])
 
 
@@ -171,9 +183,13 @@ def tiny(**options):
     return TwoTower(image, text, embed_dim=6, **options)
 
 
+def fresh(model):
+    return jax.jit(lambda key: models.init(model, key, image_size=8, context=5))(jax.random.key(0))
+
+
 def test_embeddings_have_norm_one_and_the_scale_is_stored_as_a_logarithm(rng):
     model = tiny(scale_init=10.0, bias_init=-2.0)
-    params = models.init(model, jax.random.key(0), image_size=8, context=5)
+    params = fresh(model)
     images = rng.integers(0, 256, (3, 8, 8, 3), np.uint8)
     image_emb = models.project(model, params, models.image_features(model, params["image"], images))
     text_emb = models.embed_text(model, params, jnp.int32([[2, 3, END, 0, 0]] * 3))
@@ -181,20 +197,22 @@ def test_embeddings_have_norm_one_and_the_scale_is_stored_as_a_logarithm(rng):
         assert emb.shape == (3, 6) and emb.dtype == jnp.float32
         np.testing.assert_allclose(np.linalg.norm(emb, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(params["logit_scale"], np.log(10), rtol=1e-6)
-    assert float(params["logit_bias"]) == -2 and "logit_bias" not in models.init(tiny(), jax.random.key(0), image_size=8, context=5)
+    assert float(params["logit_bias"]) == -2 and "logit_bias" not in fresh(tiny())
 
 
 def test_pixels_are_normalised_by_mean_and_std(rng):
     images = rng.integers(0, 256, (2, 8, 8, 3), np.uint8)
     model = tiny(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
-    params = models.init(model, jax.random.key(0), image_size=8, context=5)
+    params = fresh(model)
     by_hand = (images / 255 - [0.1, 0.2, 0.3]) / [0.5, 0.6, 0.7]
     want = model.image.apply({"params": params["image"]}, jnp.float32(by_hand))
     np.testing.assert_allclose(models.image_features(model, params["image"], images), want, rtol=1e-4, atol=1e-5)
 
 
 def test_without_projection_the_widths_must_agree():
-    with pytest.raises(ValueError, match="embed_dim: found 6 without image projection, expected the image tower's width 8"):
+    with pytest.raises(
+        ValueError, match="embed_dim: found 6 without image projection, expected the image tower's width 8"
+    ):
         models.init(tiny(projection=False), jax.random.key(0), image_size=8, context=5)
 
 
@@ -206,7 +224,9 @@ def test_a_zero_vector_stays_zero_with_a_finite_gradient():
 def test_half_precision_changes_the_arithmetic_not_the_parameters(rng):
     images = jnp.float32(rng.normal(size=(2, 8, 8, 3)))
     full, half = (ViT(patch=4, width=8, depth=2, heads=2, dtype=d) for d in (jnp.float32, jnp.bfloat16))
-    params = full.init(jax.random.key(0), images)["params"]
+    params = random_like(full, images)
     assert half.apply({"params": params}, images).dtype == jnp.bfloat16
-    assert jax.tree.map(jnp.shape, half.init(jax.random.key(0), images)["params"]) == jax.tree.map(jnp.shape, params)
+    assert jax.tree.map(jnp.shape, jax.eval_shape(half.init, jax.random.key(0), images)["params"]) == jax.tree.map(
+        jnp.shape, params
+    )
     np.testing.assert_allclose(half.apply({"params": params}, images), full.apply({"params": params}, images), atol=0.1)

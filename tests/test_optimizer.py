@@ -101,7 +101,7 @@ def test_locked_towers_leave_the_moving_part():
         assert set(locked) == {"image"} and set(moving) == {"text", "projection", "logit_scale"}
     for lock in ("UU", "Uu", "uu"):
         assert optimizer.split_locked(params, lock) == (params, {})
-    with pytest.raises(UserError, match="train.lock: found 'LL', expected one of Lu, LU, UU, Uu, uu"):
+    with pytest.raises(UserError, match="train.locks: found 'LL', expected one of Lu, LU, UU, Uu, uu"):
         optimizer.split_locked(params, "LL")
 
 

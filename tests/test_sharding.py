@@ -7,7 +7,9 @@ from lit_jax.errors import UserError
 
 
 def test_a_batch_that_does_not_divide_names_the_sizes_that_do():
-    with pytest.raises(UserError, match=r"train.batch_size: found 100 on 8 devices, expected a multiple of 8; use 96 or 104"):
+    with pytest.raises(
+        UserError, match=r"train.batch_size: found 100 on 8 devices, expected a multiple of 8; use 96 or 104"
+    ):
         sharding.check_divides(100, 8, name="train.batch_size")
     with pytest.raises(UserError, match="use 8$"):
         sharding.check_divides(3, 8, name="train.batch_size")

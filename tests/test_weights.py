@@ -9,18 +9,17 @@ from lit_jax.errors import UserError
 from lit_jax.models import weights
 from lit_jax.models.text import TextTransformer
 from lit_jax.models.vit import ViT
+from tests.conftest import random_like
 
 
 def vit_params(size=12, seed=0, **options):
     tower = ViT(**{"patch": 4, "width": 8, "depth": 2, "heads": 2, **options})
-    params = tower.init(jax.random.key(seed), jnp.zeros((1, size, size, 3)))["params"]
-    keys = iter(jax.random.split(jax.random.key(seed + 1), 100))
-    return jax.tree.map(lambda x: x + jax.random.normal(next(keys), x.shape), params)
+    return random_like(tower, jnp.zeros((1, size, size, 3)), seed=seed)
 
 
 def text_params(**options):
     tower = TextTransformer(20, 8, 1, width=8, depth=2, heads=2, embed_dim=6, projection_bias=True, **options)
-    return tower.init(jax.random.key(0), jnp.zeros((1, 8), jnp.int32))["params"]
+    return random_like(tower, jnp.zeros((1, 8), jnp.int32))
 
 
 def equal(a, b):
@@ -130,9 +129,9 @@ def test_another_image_size_is_reported(tmp_path):
 
 def test_the_digest_knows_values_and_names_but_not_dtype():
     params = vit_params()
-    other = jax.tree.map(lambda x: x, params)
-    other["class_token"] = other["class_token"].at[0, 0, 0].add(1e-6)
-    assert weights.digest(params) == weights.digest(jax.tree.map(np.asarray, params))
+    other = jax.tree.map(np.copy, params)
+    other["class_token"][0, 0, 0] += 1e-6
+    assert weights.digest(params) == weights.digest(jax.tree.map(jnp.asarray, params))
     assert weights.digest(params) != weights.digest(other)
     renamed = {("x" if name == "class_token" else name): tree for name, tree in params.items()}
     assert weights.digest(params) != weights.digest(renamed)

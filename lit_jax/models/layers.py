@@ -5,6 +5,7 @@ blocks of a tower are one `nn.scan`, so that the compiler sees one block whateve
 a leading axis [L].
 """
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -45,9 +46,21 @@ class Attention(nn.Module):
         q = nn.DenseGeneral(**split, name="query")(queries)
         k = nn.DenseGeneral(**split, name="key")(values)
         v = nn.DenseGeneral(**split, name="value")(values)
-        wide_mask = None if mask is None else mask[:, None, None, :]
-        mixed = jax.nn.dot_product_attention(q, k, v, mask=wide_mask, is_causal=causal)
+        mixed = _attend(q, k, v, mask, causal)
         return nn.DenseGeneral(width, axis=(-2, -1), dtype=self.dtype, name="out")(mixed)
+
+
+def _attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, causal: bool) -> jax.Array:
+    """`softmax(q k / sqrt(d)) v` for `[B, T, H, d]`, `[B, S, H, d]`; the softmax is in float32."""
+    # Scaled before the product, which could overflow float16 otherwise.
+    scores = jnp.einsum("bthd,bshd->bhts", q / math.sqrt(q.shape[-1]), k).astype(jnp.float32)
+    if mask is not None:
+        scores = jnp.where(mask[:, None, None, :], scores, -jnp.inf)
+    if causal:
+        visible = jnp.tril(jnp.ones((1, 1, q.shape[1], k.shape[1]), bool))
+        scores = jnp.where(visible, scores, -jnp.inf)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    return jnp.einsum("bhts,bshd->bthd", weights, v)
 
 
 class Mlp(nn.Module):

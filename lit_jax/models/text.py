@@ -80,9 +80,7 @@ class TextTransformer(nn.Module):
             return x[:, 0]
         if self.pool == "end":
             # A masked sum rather than a gather: it has one gradient rule on every kind of mesh axis.
-            return jnp.sum(
-                x * (jnp.arange(x.shape[1])[None, :] == last[:, None])[..., None].astype(x.dtype), 1
-            )
+            return jnp.sum(x * (jnp.arange(x.shape[1])[None, :] == last[:, None])[..., None].astype(x.dtype), 1)
         if self.pool == "mean":
             weights = mask[..., None].astype(jnp.float32)
             return (jnp.sum(x * weights, 1) / jnp.sum(weights, 1)).astype(x.dtype)

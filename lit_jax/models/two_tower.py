@@ -51,20 +51,19 @@ def init(model: TwoTower, key: jax.Array, *, image_size: int, context: int) -> P
     """
     image_key, text_key, projection_key = jax.random.split(key, 3)
     pixels = jnp.zeros((1, image_size, image_size, 3))
-    image = model.image.init(image_key, pixels)["params"]
-    width = jax.eval_shape(lambda: model.image.apply({"params": image}, pixels)).shape[-1]
+    width = jax.eval_shape(lambda: model.image.init_with_output(image_key, pixels)[0]).shape[-1]
+    if not model.projection and width != model.embed_dim:
+        raise ValueError(
+            f"embed_dim: found {model.embed_dim} without image projection, expected the image tower's width {width}"
+        )
     params: Params = {
-        "image": image,
+        "image": model.image.init(image_key, pixels)["params"],
         "text": model.text.init(text_key, jnp.zeros((1, context), jnp.int32))["params"],
         "logit_scale": jnp.log(jnp.float32(model.scale_init)),
     }
     if model.projection:
         kernel = nn.initializers.lecun_normal()(projection_key, (width, model.embed_dim))
         params["projection"] = {"kernel": kernel, "bias": jnp.zeros(model.embed_dim)}
-    elif width != model.embed_dim:
-        raise ValueError(
-            f"embed_dim: found {model.embed_dim} without image projection, expected the image tower's width {width}"
-        )
     if model.bias_init is not None:
         params["logit_bias"] = jnp.float32(model.bias_init)
     return params

@@ -41,9 +41,7 @@ class ViT(nn.Module):
         # With a class token its own position comes first, as in the published files.
         shape = (1, x.shape[1], self.width)
         position = self.param("position_embedding", nn.initializers.normal(0.02), shape)
-        x = Encoder(self.depth, self.heads, hidden, dtype=self.dtype, name="encoder")(
-            x + position.astype(x.dtype)
-        )
+        x = Encoder(self.depth, self.heads, hidden, dtype=self.dtype, name="encoder")(x + position.astype(x.dtype))
         if self.pool == "token":
             return x[:, 0]
         if self.pool == "gap":

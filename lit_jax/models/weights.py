@@ -84,9 +84,7 @@ def read_npz(path: str | os.PathLike[str]) -> Flat:
         with np.load(path, allow_pickle=False) as archive:
             flat = {name: archive[name] for name in archive.files}
     except (zipfile.BadZipFile, ValueError, OSError, EOFError, AttributeError) as error:
-        raise UserError(
-            f"weights {path}: found {error}, expected a whole .npz archive; fetch it again"
-        ) from None
+        raise UserError(f"weights {path}: found {error}, expected a whole .npz archive; fetch it again") from None
     flat = {name: a.view(ml_dtypes.bfloat16) if a.dtype.str[1:] == "V2" else a for name, a in flat.items()}
     for prefix in _PREFIXES:
         if any(name.startswith(prefix) for name in flat):
@@ -173,15 +171,11 @@ def resize_positions(value: np.ndarray, shape: tuple[int, ...], *, source: str =
     """
     (token, grid), (wants_token, new_grid) = _grid(value.shape[1]), _grid(shape[1])
     if value.ndim != 3 or value.shape[2] != shape[2] or grid is None or new_grid is None:
-        raise UserError(
-            f"weights {source}: found position embeddings {value.shape}, expected a form of {shape}"
-        )
+        raise UserError(f"weights {source}: found position embeddings {value.shape}, expected a form of {shape}")
     first = value[:, :1] if token else np.zeros((1, 1, shape[2]), np.float32)
     square = value[:, int(token) :].reshape(grid, grid, shape[2])
     if new_grid != grid:
-        square = np.asarray(
-            jax.image.resize(square, (new_grid, new_grid, shape[2]), "bicubic", antialias=True)
-        )
+        square = np.asarray(jax.image.resize(square, (new_grid, new_grid, shape[2]), "bicubic", antialias=True))
     square = square.reshape(1, new_grid * new_grid, shape[2])
     return np.concatenate([first, square], 1) if wants_token else square
 
@@ -207,15 +201,11 @@ def _grid(positions: int) -> tuple[bool, int | None]:
 def _file_names(like: Any, kind: str, flat: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
     """For each leaf of the tree, its name in the file: one, or one a block."""
     encoder = _ENCODERS[kind]
-    modern = kind == "text" or any(
-        "MultiHeadDotProductAttention_0" in name and encoder in name for name in flat
-    )
+    modern = kind == "text" or any("MultiHeadDotProductAttention_0" in name and encoder in name for name in flat)
     names = {}
     for path, leaf in _leaves(like).items():
         if path.startswith("encoder/blocks/"):
-            inside = _renamed(
-                path.removeprefix("encoder/blocks/"), {k: v[modern] for k, v in _BLOCK_NAMES.items()}
-            )
+            inside = _renamed(path.removeprefix("encoder/blocks/"), {k: v[modern] for k, v in _BLOCK_NAMES.items()})
             names[path] = [f"{encoder}/encoderblock_{i}/{inside}" for i in range(leaf.shape[0])]
         else:
             names[path] = [_position_name(_renamed(path, _NAMES[kind]), kind, flat)]
@@ -252,8 +242,4 @@ def _unflatten(leaves: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _some(names: list[str]) -> str:
-    return (
-        "nothing"
-        if not names
-        else ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    )
+    return "nothing" if not names else ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,231 @@
+"""Records to batches: each host's part, shuffled by seed and epoch, cropped, tokenised, and resumable anywhere.
+
+Training reads an endless stream: epoch after epoch, each with its own order, so that every record is read exactly
+once an epoch over all hosts and no batch is ever short. Batch n of a host is rows ``[n * b, (n + 1) * b)`` of its
+stream; a resumed run starts there without decoding what comes before, and reads at most one shuffle window of it.
+"""
+
+import collections
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from lit_jax import images
+from lit_jax.errors import UserError
+from lit_jax.records import RecordSet, file_instructions, parse_example
+from lit_jax.tokens import Tokenizer
+
+HostBatch = dict[str, np.ndarray]
+Part = tuple[Path, int, int]  # a shard, records to skip, records to take
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def training_batches(
+    record_set: RecordSet,
+    split: str,
+    *,
+    tokenizer: Tokenizer,
+    context: int,
+    batch_size: int,
+    image_size: int,
+    seed: int,
+    host: int = 0,
+    hosts: int = 1,
+    position: int = 0,
+    window: int = 16384,
+    crop_scale: tuple[float, float] = (0.9, 1.0),
+    flip: bool = False,
+) -> Iterator[HostBatch]:
+    """This host's endless stream of training batches, from a position on.
+
+    Args:
+        record_set: where to read.
+        split: which of its splits.
+        tokenizer: of the captions; one caption of each record is drawn.
+        context: T, tokens a caption.
+        batch_size: rows a batch on this host.
+        image_size: side of the crops, pixels.
+        seed: decides order, crops and captions, epoch by epoch.
+        host: number of this host.
+        hosts: how many there are.
+        position: batches already consumed.
+        window: records that are shuffled together: whole shards, drawn anew each epoch.
+        crop_scale: share of the photo's area that a crop may have.
+        flip: whether to mirror half of the photos.
+
+    Yields:
+        ``image`` `[batch_size, S, S, 3]` uint8, ``tokens`` `[batch_size, T]` int32 and ``class_id``
+        `[batch_size]` int64.
+
+    Raises:
+        UserError: if the split has fewer records than there are hosts.
+    """
+    tf = images.tensorflow()
+    parts = file_instructions(record_set, split, host, hosts)
+    if not parts:
+        raise UserError(f"split {split}: found {record_set.examples(split)} records, expected one a host at least")
+
+    def windows() -> Iterator[tuple[Any, ...]]:
+        yield from _windows(parts, seed=seed, host=host, window=window, first=position * batch_size)
+
+    @tf.autograph.experimental.do_not_convert
+    def prepare(serialized: Any, epoch_seed: Any, number: Any) -> dict[str, Any]:
+        example = parse_example(serialized)
+        key = tf.stack([epoch_seed, number])
+        # The crop draws from `key` itself; the caption needs a draw of its own.
+        draw = tf.random.stateless_uniform([], key + tf.constant([1, 0], tf.int64))
+        count = tf.shape(example["captions"])[0]
+        chosen = tf.minimum(tf.cast(draw * tf.cast(count, tf.float32), tf.int32), count - 1)
+        square = images.random_crop(example["image"], key, size=image_size, scale=crop_scale, flip=flip)
+        return {"image": square, "caption": example["captions"][chosen], "class_id": example["class_id"]}
+
+    signature = tuple(tf.TensorSpec(shape, dtype) for shape, dtype in (
+        ([None], tf.string), ([None], tf.int64), ([None], tf.int64), ([], tf.int64), ([], tf.int64), ([], tf.int64),
+    ))  # fmt: skip
+    stream = tf.data.Dataset.from_generator(windows, output_signature=signature)
+    stream = stream.flat_map(tf.autograph.experimental.do_not_convert(_window_records))
+    stream = stream.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    stream = stream.batch(batch_size, drop_remainder=True).prefetch(2)
+    tokenise = _memoised(tokenizer, context)
+    for batch in stream.as_numpy_iterator():
+        yield {"image": batch["image"], "tokens": tokenise(batch["caption"]), "class_id": batch["class_id"]}
+
+
+def evaluation_batches(
+    record_set: RecordSet, split: str, *, batch_size: int, image_size: int, host: int = 0, hosts: int = 1
+) -> Iterator[HostBatch]:
+    """Every record of this host's part of a split once, in order; the last batch is padded and masked.
+
+    All hosts yield the same number of batches, so that a step over all devices never waits for one of them.
+
+    Args:
+        record_set: where to read.
+        split: which of its splits.
+        batch_size: rows a batch on this host.
+        image_size: side of the central crop, pixels.
+        host: number of this host.
+        hosts: how many there are.
+
+    Yields:
+        ``image`` `[batch_size, S, S, 3]` uint8, ``class_id`` `[batch_size]` int64 and ``mask`` `[batch_size]`
+        bool, False where a row is padding.
+    """
+    tf = images.tensorflow()
+    parts = file_instructions(record_set, split, host, hosts)
+
+    @tf.autograph.experimental.do_not_convert
+    def prepare(serialized: Any) -> dict[str, Any]:
+        example = parse_example(serialized)
+        return {"image": images.centre_crop(example["image"], size=image_size), "class_id": example["class_id"]}
+
+    largest = -(-record_set.examples(split) // hosts)
+    empty = {
+        "image": np.zeros((batch_size, image_size, image_size, 3), np.uint8),
+        "class_id": np.zeros(batch_size, np.int64),
+        "mask": np.zeros(batch_size, bool),
+    }
+    batches: Iterator[HostBatch] = iter(())
+    if parts:
+        records = _part_records(*_columns(parts))
+        stream = records.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        batches = stream.batch(batch_size).prefetch(2).as_numpy_iterator()
+    for _ in range(-(-largest // batch_size)):
+        batch = next(batches, None)
+        yield empty if batch is None else _padded(batch, batch_size)
+
+
+def steps_per_epoch(examples: int, batch_size: int) -> float:
+    """Batches in one pass over `examples`; not a whole number, since batches run on into the next epoch."""
+    return examples / batch_size
+
+
+def ahead(items: Iterable[Item], put: Callable[[Item], Result], *, depth: int = 2) -> Iterator[Result]:
+    """Applies `put` to `depth` items before they are asked for: transfers overlap with computing."""
+    queue: collections.deque[Result] = collections.deque()
+    for item in items:
+        queue.append(put(item))
+        if len(queue) > depth:
+            yield queue.popleft()
+    yield from queue
+
+
+def _windows(
+    parts: Sequence[Part], *, seed: int, host: int, window: int, first: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, int, int, int]]:
+    """Endless shuffle windows: paths, skips, takes, seed of the epoch, number of its first record, records to drop.
+
+    `first` is where the stream starts, in records. Windows before it are passed over unread.
+    """
+    total = sum(take for _, _, take in parts)
+    epoch, into = divmod(first, total)
+    while True:
+        # Each epoch has a stream of random numbers of its own, whatever was drawn before.
+        sequence = np.random.SeedSequence([seed, epoch, host])
+        epoch_seed = int(sequence.generate_state(1, np.uint64)[0] >> 2)
+        number = 0
+        for group in _grouped(parts, np.random.default_rng(sequence), window):
+            size = sum(take for _, _, take in group)
+            drop = min(max(into - number, 0), size)
+            if drop < size:
+                yield (*_columns(group), epoch_seed, number, drop)
+            number += size
+        epoch, into = epoch + 1, 0
+
+
+def _grouped(parts: Sequence[Part], rng: np.random.Generator, window: int) -> Iterator[list[Part]]:
+    """Shards in random order, in groups of about `window` records."""
+    group: list[Part] = []
+    for i in rng.permutation(len(parts)):
+        if group and sum(take for _, _, take in group) + parts[i][2] > window:
+            yield group
+            group = []
+        group.append(parts[i])
+    yield group
+
+
+def _columns(parts: Sequence[Part]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    paths, skips, takes = zip(*parts, strict=True)
+    return np.array([str(path) for path in paths]), np.array(skips, np.int64), np.array(takes, np.int64)
+
+
+def _window_records(paths: Any, skips: Any, takes: Any, epoch_seed: Any, number: Any, drop: Any) -> Any:
+    """One window as a data set of (serialised record, seed of the epoch, number in the epoch), still encoded."""
+    tf = images.tensorflow()
+    size = tf.reduce_sum(takes)
+    shuffled = _part_records(paths, skips, takes).shuffle(
+        size, seed=epoch_seed + number, reshuffle_each_iteration=False
+    )
+    numbers = tf.data.Dataset.range(number, number + size)
+    numbered = tf.data.Dataset.zip((shuffled, numbers)).skip(drop)
+    return numbered.map(lambda serialized, i: (serialized, epoch_seed, i))
+
+
+def _part_records(paths: Any, skips: Any, takes: Any) -> Any:
+    tf = images.tensorflow()
+    files = tf.data.Dataset.from_tensor_slices((paths, skips, takes))
+    return files.flat_map(lambda path, skip, take: tf.data.TFRecordDataset(path).skip(skip).take(take))
+
+
+def _padded(batch: HostBatch, batch_size: int) -> HostBatch:
+    rows = len(batch["class_id"])
+    padded = {
+        name: np.concatenate([value, np.zeros((batch_size - rows, *value.shape[1:]), value.dtype)])
+        for name, value in batch.items()
+    }
+    return {**padded, "mask": np.arange(batch_size) < rows}
+
+
+def _memoised(tokenizer: Tokenizer, context: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Captions repeat within a class: each distinct one is tokenised once."""
+    seen: dict[bytes, np.ndarray] = {}
+
+    def tokenise(texts: np.ndarray) -> np.ndarray:
+        new = list({text for text in texts if text not in seen})
+        if new:
+            seen.update(zip(new, tokenizer.encode([text.decode() for text in new], context), strict=True))
+        return np.stack([seen[text] for text in texts])
+
+    return tokenise

@@ -1,0 +1,234 @@
+"""Saves and restores a run with Orbax: asynchronous, atomic, and without a copy of the locked tower.
+
+A checkpoint holds three items: ``params`` (the moving parameters), ``rest`` (step counters, optimizer, loss scale)
+and ``about``, a JSON with all that is needed to use or to resume it: config, data position, tokenizer, class
+table, and the digest of each locked tower instead of its weights.
+"""
+
+import base64
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from lit_jax.errors import UserError
+from lit_jax.train import State
+
+ITEMS = ("params", "rest", "about")
+BEST = "best"  # name of the metric by which the best checkpoint is kept; higher is better
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What a checkpoint says of itself.
+
+    Attributes:
+        config: every option, by dotted name.
+        position: batches of the training stream consumed.
+        locked: SHA-256 of each locked tower's float32 weights, by tower.
+        fingerprint: of the record set.
+        templates: caption templates of the record set.
+        drop_repeats: whether its captions leave out what an earlier column said.
+        class_table: the class table as CSV.
+        train_classes: ids of the classes with training photos.
+        tokenizer: the SentencePiece model.
+        results: of the last evaluation; empty before the first.
+    """
+
+    config: dict[str, Any]
+    position: int
+    locked: dict[str, str]
+    fingerprint: str
+    templates: list[str]
+    drop_repeats: bool
+    class_table: str
+    train_classes: list[int]
+    tokenizer: bytes = dataclasses.field(repr=False)
+    results: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def open_manager(directory: str | os.PathLike[str], *, keep: int = 1, read_only: bool = False) -> ocp.CheckpointManager:
+    """Opens a folder of checkpoints.
+
+    Args:
+        directory: the folder; made if missing, unless `read_only`.
+        keep: how many of the latest to keep, besides the best.
+        read_only: for evaluation.
+
+    Returns:
+        Orbax's manager. Close it, or call `wait_until_finished`, before the program ends.
+    """
+    policy = preservation_policy.AnyPreservationPolicy(
+        [
+            preservation_policy.LatestN(keep),
+            preservation_policy.BestN(
+                get_metric_fn=lambda metrics: metrics[BEST], n=1, keep_checkpoints_without_metrics=False
+            ),
+        ]
+    )
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=None if read_only else policy,
+        best_fn=None if read_only else (lambda metrics: metrics[BEST]),
+        step_prefix="step",
+        cleanup_tmp_directories=not read_only,
+        read_only=read_only,
+        create=not read_only,
+    )
+    return ocp.CheckpointManager(pathlib.Path(directory).absolute(), options=options, item_names=ITEMS)
+
+
+def save(manager: ocp.CheckpointManager, state: State, about: About, *, score: float | None = None) -> None:
+    """Starts saving; the state may be donated as soon as this returns.
+
+    Args:
+        manager: of the folder.
+        state: the run.
+        about: goes with it.
+        score: of the last evaluation, by which the best checkpoint is chosen; None if there was none.
+    """
+    # A copy: on a CPU, Orbax would write from the very memory that the next step is allowed to overwrite.
+    state = jax.tree.map(jnp.copy, state)
+    manager.save(
+        int(state.step),
+        args=ocp.args.Composite(
+            params=ocp.args.StandardSave(state.params),
+            rest=ocp.args.StandardSave(_rest(state)),
+            about=ocp.args.JsonSave(_to_json(about)),
+        ),
+        metrics=None if score is None else {BEST: score},
+    )
+
+
+def restore(manager: ocp.CheckpointManager, step: int, like: State) -> State:
+    """Reads a whole state.
+
+    Args:
+        manager: of the folder.
+        step: which checkpoint.
+        like: a state of the run that resumes: its shapes, dtypes and shardings.
+
+    Returns:
+        The state, on the devices of `like`.
+
+    Raises:
+        UserError: a truncated file, or a state of another shape.
+    """
+    found = _restored(
+        manager,
+        step,
+        params=ocp.args.StandardRestore(_abstract(like.params)),
+        rest=ocp.args.StandardRestore(_abstract(_rest(like))),
+    )
+    rest = found["rest"]
+    return State(rest["step"], rest["updates"], found["params"], rest["optimizer"], rest["loss_scale"])
+
+
+def restore_params(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
+    """Reads the moving parameters only; `like` gives shapes, dtypes and shardings. Raises as `restore`."""
+    return _restored(manager, step, params=ocp.args.StandardRestore(_abstract(like)))["params"]
+
+
+def read_about(manager: ocp.CheckpointManager, step: int) -> About:
+    """Reads what a checkpoint says of itself.
+
+    Raises:
+        UserError: if it is not a whole checkpoint of this package.
+    """
+    found = _restored(manager, step, about=ocp.args.JsonRestore())["about"]
+    try:
+        # JSON knows no tuples; a config has no lists.
+        config = {name: tuple(v) if isinstance(v, list) else v for name, v in found["config"].items()}
+        return About(**{**found, "config": config, "tokenizer": base64.b64decode(found["tokenizer"])})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{_name(manager, step)}: found {error}, expected a checkpoint of this version") from None
+
+
+def choose(manager: ocp.CheckpointManager, which: str) -> int:
+    """The step named by ``latest``, ``best`` or a number.
+
+    Raises:
+        UserError: if there is none; the steps that there are are listed.
+    """
+    steps = sorted(manager.all_steps())
+    if not steps:
+        raise UserError(f"checkpoint {manager.directory}: found no checkpoint in it, expected a run's folder")
+    if which == "latest":
+        return steps[-1]
+    if which == "best":
+        scores = {step: (manager.metrics(step) or {}).get(BEST) for step in steps}
+        scored = {step: score for step, score in scores.items() if score is not None}
+        return max(scored, key=lambda step: (scored[step], step)) if scored else steps[-1]
+    if which.isdigit() and int(which) in steps:
+        return int(which)
+    raise UserError(f"--step: found {which!r}, expected latest, best or one of {', '.join(map(str, steps))}")
+
+
+def check_fits(saved: About, now: About, changed: list[str], *, where: str) -> None:
+    """Refuses to resume a run with another config, tower, data set or tokenizer.
+
+    Args:
+        saved: of the checkpoint.
+        now: of the run that would resume.
+        changed: options that differ, as `lit_jax.config.difference` gives them.
+        where: the run's folder, for the message.
+
+    Raises:
+        UserError: naming the first thing that differs.
+    """
+    remedy = "; use another --workdir for a new run"
+    if changed:
+        raise UserError(
+            f"checkpoint {where}: found other options ({', '.join(changed[:3])}), expected the same{remedy}"
+        )
+    for tower, digest in now.locked.items():
+        if saved.locked.get(tower) != digest:
+            raise UserError(
+                f"checkpoint {where}: found {tower} tower {str(saved.locked.get(tower))[:12]}, expected the "
+                f"{digest[:12]} of the config's weights{remedy}"
+            )
+    if saved.fingerprint != now.fingerprint:
+        raise UserError(
+            f"checkpoint {where}: found records {saved.fingerprint[:12]}, expected the {now.fingerprint[:12]} of "
+            f"data.records{remedy}"
+        )
+    if saved.tokenizer != now.tokenizer:
+        raise UserError(f"checkpoint {where}: found another tokenizer, expected the one it was trained with{remedy}")
+
+
+def _rest(state: State) -> dict[str, Any]:
+    return {
+        "step": state.step,
+        "updates": state.updates,
+        "optimizer": state.optimizer,
+        "loss_scale": state.loss_scale,
+    }
+
+
+def _abstract(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+
+
+def _restored(manager: ocp.CheckpointManager, step: int, **items: Any) -> Mapping[str, Any]:
+    # Orbax and TensorStore raise a dozen kinds of errors for what is, to a person, one: this does not fit.
+    try:
+        return manager.restore(step, args=ocp.args.Composite(**items))
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"{_name(manager, step)}: found {reason}, expected a whole checkpoint of this config; delete it to go on "
+            "from the one before"
+        ) from error
+
+
+def _name(manager: ocp.CheckpointManager, step: int) -> str:
+    return f"checkpoint {manager.directory}/step_{step}"
+
+
+def _to_json(about: About) -> dict[str, Any]:
+    return {**dataclasses.asdict(about), "tokenizer": base64.b64encode(about.tokenizer).decode()}

@@ -1,0 +1,313 @@
+"""Every option: its name, default, meaning and limits. Unknown names are refused with the nearest valid one.
+
+A config file is Python with one function, `get_config`, that changes what differs from the defaults::
+
+    from lit_jax.config import defaults
+
+    def get_config():
+        config = defaults()
+        config.data.records = "data/my_birds"
+        return config
+
+It may also define ``prepare(config)``, which makes the records where they are missing.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import importlib.util
+import json
+import pathlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from lit_jax.errors import UserError
+
+Value = bool | int | float | str | tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option: its default (which also gives its type), what it means, and what it may be."""
+
+    default: Value
+    meaning: str
+    choices: tuple[str, ...] = ()
+    low: float = float("-inf")
+    high: float = float("inf")
+    free: bool = False  # may change when a run is resumed
+
+
+OPTIONS: dict[str, Option] = {
+    "seed": Option(0, "decides initial parameters, order and augmentation", low=0),
+    "workdir": Option("", "folder for checkpoints, metrics and results", free=True),
+    # Data.
+    "data.records": Option("", "folder of the record set", free=True),
+    "data.train_split": Option("train", "split to learn from"),
+    "data.seen_split": Option("validation", "split of other photos of the training species; empty for none"),
+    "data.heldout_split": Option("heldout", "split of species never trained on; empty for none"),
+    "data.tokenizer": Option("", "a SentencePiece .model file; empty for the record set's own", free=True),
+    "data.shuffle_window": Option(16384, "records shuffled together, in whole shards", low=1),
+    "data.crop_scale": Option(
+        (0.9, 1.0), "area of the random crop as a share of the photo, from and to", low=0, high=1
+    ),
+    "data.flip": Option(False, "mirror half of the training photos"),
+    # The image tower.
+    "image.tower": Option("vit", "kind of tower", ("vit",)),
+    "image.weights": Option("", "file of pre-trained weights, .npz", free=True),
+    "image.size": Option(224, "side of the input, pixels", low=1),
+    "image.patch": Option(16, "side of a patch, pixels", low=1),
+    "image.width": Option(768, "channels", low=1),
+    "image.depth": Option(12, "blocks", low=1),
+    "image.heads": Option(12, "attention heads", low=1),
+    "image.mlp_dim": Option(0, "hidden width of the MLPs; 0 for 4 times the width", low=0),
+    "image.pool": Option("token", "what is read at the end", ("token", "gap", "map")),
+    "image.mean": Option((0.5, 0.5, 0.5), "of the pixels that the weights expect, 0 to 1"),
+    "image.std": Option((0.5, 0.5, 0.5), "likewise"),
+    # The text tower.
+    "text.tower": Option("transformer", "kind of tower", ("transformer",)),
+    "text.weights": Option("", "file of pre-trained weights, .npz, for the locks LU and UU", free=True),
+    "text.context": Option(64, "tokens read at the most", low=2),
+    "text.width": Option(384, "channels", low=1),
+    "text.depth": Option(12, "blocks", low=1),
+    "text.heads": Option(6, "attention heads", low=1),
+    "text.mlp_dim": Option(0, "hidden width of the MLPs; 0 for 4 times the width", low=0),
+    "text.causal": Option(False, "each position sees only what stands before it"),
+    "text.pool": Option("end", "what is read at the end", ("end", "first", "mean", "map")),
+    "text.projection_bias": Option(False, "whether the last projection has a bias"),
+    "text.exact_gelu": Option(False, "the erf form of GELU, not the tanh form"),
+    "text.norm_epsilon": Option(1e-6, "of the layer norms", low=0),
+    # What joins them.
+    "model.embed_dim": Option(512, "width of the common embedding", low=1),
+    "model.projection": Option(True, "a trainable linear layer after the image tower"),
+    "model.loss": Option("softmax", "InfoNCE (softmax) or SigLIP's (sigmoid)", ("softmax", "sigmoid")),
+    "model.scale_init": Option(1 / 0.07, "initial logit scale, the factor itself", low=1),
+    "model.scale_max": Option(100.0, "the logit scale is clamped to this", low=1),
+    "model.bias_init": Option(-10.0, "initial logit bias of the sigmoid loss"),
+    # The optimizer.
+    "optimizer.lr": Option(5e-4, "peak learning rate of AdamW", low=0),
+    "optimizer.weight_decay": Option(0.1, "times the learning rate; none on biases, norms, logit scale", low=0),
+    "optimizer.b1": Option(0.9, "decay of the first moment", low=0, high=1),
+    "optimizer.b2": Option(0.98, "decay of the second moment", low=0, high=1),
+    "optimizer.eps": Option(1e-6, "of AdamW", low=0),
+    "optimizer.warmup_steps": Option(0, "linear warm-up in steps, or", low=0),
+    "optimizer.warmup_epochs": Option(0.0, "in epochs; one of the two", low=0),
+    "optimizer.horizon_epochs": Option(0.0, "epochs after which the cosine is 0; 0 for train.epochs", low=0),
+    "optimizer.clip_norm": Option(0.0, "largest global norm of the gradient; 0 for none", low=0),
+    "optimizer.accumulate": Option(1, "batches a step; each is contrasted with itself only", low=1),
+    # The run.
+    "train.locks": Option("Lu", "LiT's letters, image tower first: L locked, U pre-trained, u from scratch"),
+    "train.epochs": Option(10.0, "passes over the training split", low=0),
+    "train.batch_size": Option(256, "pairs of the global batch", low=1),
+    "train.precision": Option("float32", "dtype of the arithmetic", ("float32", "bfloat16", "float16")),
+    "train.devices": Option(0, "devices to use; 0 for all", low=0, free=True),
+    "evaluation.every_epochs": Option(1.0, "epochs between zero-shot evaluations; 0 for the end only", low=0),
+    "evaluation.batch_size": Option(256, "photos or prompts at a time", low=1, free=True),
+    "evaluation.templates": Option("", "file of prompt templates; empty for the caption templates", free=True),
+    "checkpoint.every_epochs": Option(1.0, "epochs between checkpoints; 0 for the end only", low=0, free=True),
+    "checkpoint.keep": Option(2, "latest checkpoints to keep, besides the best", low=1, free=True),
+    "log.every_steps": Option(10, "steps between lines of metrics", low=1, free=True),
+    "log.tensorboard": Option(True, "write TensorBoard events where tensorboard is installed", free=True),
+}
+
+
+def defaults() -> ml_collections.ConfigDict:
+    """All options at their defaults, as a config that refuses unknown names."""
+    return nested({name: option.default for name, option in OPTIONS.items()})
+
+
+def nested(flat: Mapping[str, Value]) -> ml_collections.ConfigDict:
+    """A locked config from values by dotted name."""
+    config = ml_collections.ConfigDict()
+    for name, value in flat.items():
+        *sections, last = name.split(".")
+        node = config
+        for section in sections:
+            if section not in node:
+                node[section] = ml_collections.ConfigDict()
+            node = node[section]
+        node[last] = value
+    return config.lock()
+
+
+def flattened(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Values by dotted name; the inverse of `nested`."""
+    flat: dict[str, Any] = {}
+    for key in config:
+        value = config[key]
+        if isinstance(value, ml_collections.ConfigDict):
+            flat |= flattened(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def load(
+    path: str | pathlib.Path, overrides: Mapping[str, str] | None = None
+) -> tuple[ml_collections.FrozenConfigDict, Callable[[Any], None] | None]:
+    """Reads a config file, applies overrides, and checks every value.
+
+    Args:
+        path: a Python file with `get_config`.
+        overrides: text by dotted name, as on the command line.
+
+    Returns:
+        The checked, frozen config, and the file's `prepare` function if it has one.
+
+    Raises:
+        UserError: a missing or broken file, an unknown name (the nearest valid one is given), a value of the
+            wrong type or out of its range.
+    """
+    module = _module(pathlib.Path(path))
+    if not hasattr(module, "get_config"):
+        raise UserError(f"config {path}: found no function get_config, expected one that returns a config")
+    try:
+        config = module.get_config()
+    except (AttributeError, KeyError) as error:
+        raise UserError(f"config {path}: {_unknown_in_file(str(error))}") from None
+    flat = flattened(config)
+    for name, text in (overrides or {}).items():
+        known(name)
+        flat[name] = parse(name, text)
+    return ml_collections.FrozenConfigDict(nested(check(flat, source=f"config {path}"))), getattr(
+        module, "prepare", None
+    )
+
+
+def _module(path: pathlib.Path) -> Any:
+    if not path.is_file():
+        raise UserError(f"--config: found no file {path}, expected a Python file such as configs/demo.py")
+    spec = importlib.util.spec_from_file_location("lit_jax_config", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--config: found {path}, expected a file whose name ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise UserError(f"config {path}: found a syntax error in line {error.lineno}: {error.msg}") from None
+    return module
+
+
+def _unknown_in_file(message: str) -> str:
+    found = re.search(r"[Kk]ey [\"'\\]*([\w.]+)", message)
+    if not found:
+        return message.splitlines()[0]
+    return f"found unknown option {found[1]!r}, expected a known one; did you mean {nearest(found[1])!r}?"
+
+
+def nearest(name: str) -> str:
+    """The valid option whose name looks most like this one; sections and last parts count on their own."""
+    names = difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0.5)
+    if names:
+        return names[0]
+    last = {option.rsplit(".", 1)[-1]: option for option in OPTIONS}
+    sections = {option.split(".", 1)[0]: option.split(".", 1)[0] for option in OPTIONS}
+    pool = {**last, **sections}
+    found = difflib.get_close_matches(name.rsplit(".", 1)[-1], pool, n=1, cutoff=0)
+    return pool[found[0]] if found else "seed"
+
+
+def known(name: str) -> None:
+    """Raises UserError unless the dotted name is an option."""
+    if name not in OPTIONS:
+        raise UserError(f"option {name}: found an unknown name, expected a known one; did you mean {nearest(name)}?")
+
+
+def parse(name: str, text: str) -> Value:
+    """Command-line text as the option's type: ``true``, ``12``, ``1e-3``, ``0.9,1.0`` or any string.
+
+    Raises:
+        UserError: if the text is not of that type.
+    """
+    default = OPTIONS[name].default
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
+        if isinstance(default, tuple):
+            return tuple(float(part) for part in text.strip("()").split(","))
+        return type(default)(text)
+    except (ValueError, KeyError):
+        raise UserError(f"option {name}: found {text!r}, expected {_kind(default)}") from None
+
+
+def check(flat: Mapping[str, Any], *, source: str) -> dict[str, Value]:
+    """Every option with a value of its own type within its limits.
+
+    Raises:
+        UserError: naming the option, what was found and what was expected.
+    """
+    for name in flat:
+        known(name)
+    return {name: _checked(name, flat.get(name, option.default), option, source) for name, option in OPTIONS.items()}
+
+
+def _checked(name: str, value: Any, option: Option, source: str) -> Value:
+    kind = type(option.default)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if isinstance(option.default, tuple) and isinstance(value, list | tuple):
+        value = tuple(float(part) for part in value)
+    if type(value) is not kind or (isinstance(option.default, tuple) and len(value) != len(option.default)):
+        raise UserError(f"{source}: {name}: found {value!r}, expected {_kind(option.default)}")
+    if option.choices and value not in option.choices:
+        raise UserError(f"{source}: {name}: found {value!r}, expected one of {', '.join(option.choices)}")
+    numbers = value if isinstance(value, tuple) else (value,)
+    if not isinstance(value, str) and not all(option.low <= number <= option.high for number in numbers):
+        limits = f"at least {option.low:g}" + (f" and at most {option.high:g}" if option.high < float("inf") else "")
+        raise UserError(f"{source}: {name}: found {value!r}, expected {limits}")
+    return value
+
+
+def _kind(default: Value) -> str:
+    if isinstance(default, tuple):
+        return f"{len(default)} numbers such as {','.join(f'{part:g}' for part in default)}"
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[type(default)]
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Options, apart from the free ones, in which a resumed run would differ, as ``name: old -> new``."""
+    fixed = [name for name, option in OPTIONS.items() if not option.free]
+    return [f"{name}: {old[name]} -> {new[name]}" for name in fixed if name in old and old[name] != new[name]]
+
+
+def digest(flat: Mapping[str, Any]) -> str:
+    """A short name for a config: the first 12 digits of the SHA-256 over its sorted values."""
+    return hashlib.sha256(json.dumps(dict(sorted(flat.items()))).encode()).hexdigest()[:12]
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Parts ``--config.NAME=VALUE`` (or ``--config.NAME VALUE``) from the other arguments.
+
+    Raises:
+        UserError: an override without a value.
+    """
+    others, overrides = [], {}
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("--config."):
+            others.append(argument)
+            continue
+        name, equals, text = argument.removeprefix("--config.").partition("=")
+        if not equals:
+            known(name)
+            if not rest:
+                raise UserError(f"option {name}: found no value, expected --config.{name}=VALUE")
+            text = rest.pop(0)
+        overrides[name] = text
+    return others, overrides
+
+
+def describe() -> str:
+    """Every option with its default and meaning, a line each, for ``--help``."""
+    lines = [f"  --config.{name}={_shown(option.default)}  {option.meaning}" for name, option in OPTIONS.items()]
+    return "options of the config, with their defaults:\n" + "\n".join(lines)
+
+
+def _shown(value: Value) -> str:
+    if isinstance(value, tuple):
+        return ",".join(f"{part:g}" for part in value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,292 @@
+"""The checkpoint-to-evaluation command: ``python -m lit_jax.evaluate --checkpoint=runs/demo``.
+
+Names the photos of a split among classes given only in words: those of the record set, or those of any CSV,
+species never trained on included.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import rich.box
+import rich.table
+
+from lit_jax import checkpoint, experiment, models, optimizer, report
+from lit_jax import config as options
+from lit_jax.captions import class_captions
+from lit_jax.checkpoint import About
+from lit_jax.classes import ClassTable, match_folders, read_class_table
+from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.metrics import TopK
+from lit_jax.models import weights
+from lit_jax.models.two_tower import Params, TwoTower
+from lit_jax.precision import DTYPES, cast
+from lit_jax.prompts import duplicates, prompts, read_templates
+from lit_jax.records import RecordSet, open_records
+from lit_jax.sharding import check_divides, make_mesh, put_replicated
+from lit_jax.tokens import Tokenizer, tokenizer_from_bytes
+
+SHOWN = 10  # classes in the printed table, unless all are asked for
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A model read from a checkpoint.
+
+    Attributes:
+        about: what the checkpoint says of itself.
+        config: of the run.
+        step: batches trained.
+        model: the towers.
+        tokenizer: of the run.
+        params: all parameters, locked ones included, on the host.
+    """
+
+    about: About
+    config: Any
+    step: int
+    model: TwoTower
+    tokenizer: Tokenizer
+    params: Params
+
+
+def load(directory: str | pathlib.Path, *, step: str = "best", weight_files: dict[str, str] | None = None) -> Trained:
+    """Reads a trained model.
+
+    Args:
+        directory: a run's folder, or its folder of checkpoints.
+        step: ``best``, ``latest`` or a number.
+        weight_files: where a locked tower's weights are now, by tower, if not where the run found them.
+
+    Raises:
+        UserError: no checkpoint, a broken one, or weights that are not those of the run.
+    """
+    folder = pathlib.Path(directory)
+    folder = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
+    if not folder.is_dir():
+        raise UserError(f"--checkpoint: found no folder {directory}, expected that of a run")
+    manager = checkpoint.open_manager(folder, read_only=True)
+    chosen = checkpoint.choose(manager, step)
+    about = checkpoint.read_about(manager, chosen)
+    config = _config(about, weight_files or {})
+    tokenizer = tokenizer_from_bytes(about.tokenizer)
+    model = experiment.build_model(config, tokenizer)
+    shapes = jax.eval_shape(
+        lambda key: models.init(model, key, image_size=config.image.size, context=config.text.context),
+        jax.random.key(0),
+    )
+    moving, locked = optimizer.split_locked(shapes, config.train.locks)
+    params = checkpoint.restore_params(manager, chosen, moving)
+    for tower in locked:
+        params[tower] = _locked_tower(tower, config[tower].weights, shapes[tower], about)
+    return Trained(about, config, chosen, model, tokenizer, params)
+
+
+def _config(about: About, weight_files: dict[str, str]) -> Any:
+    moved = {f"{tower}.weights": path for tower, path in weight_files.items() if path}
+    flat = options.check({**about.config, **moved}, source="checkpoint")
+    return ml_collections.FrozenConfigDict(options.nested(flat))
+
+
+def _locked_tower(tower: str, path: str, shapes: Any, about: About) -> Any:
+    params, _ = weights.load_tower(path, shapes, tower)
+    found, expected = weights.digest(params), about.locked[tower]
+    if found != expected:
+        raise UserError(
+            f"{tower}.weights {path}: found weights {found[:12]}, expected the {expected[:12]} of the run; give the "
+            f"right file with --{tower}-weights"
+        )
+    return params
+
+
+def evaluate(
+    trained: Trained,
+    records: RecordSet,
+    split: str,
+    *,
+    classes: ClassTable | None = None,
+    templates: Sequence[str] = (),
+    batch_size: int = 256,
+    devices: int = 0,
+) -> dict[str, Any]:
+    """Classifies every photo of a split once.
+
+    Args:
+        trained: the model.
+        records: where the photos are.
+        split: which of them.
+        classes: the classes to choose from; None for those of the record set: for a split of species that were
+            trained on, all of those; otherwise the species of the split.
+        templates: prompt templates; empty for the caption templates of the run.
+        batch_size: photos and prompts at a time.
+        devices: devices to use; 0 for all.
+
+    Returns:
+        ``top1``, ``top5``, ``images``, ``classes`` (with photos), ``candidates``, ``chance``, ``same_prompts``
+        (groups of class names that share all prompts), ``per_class`` (name, images, top1, top5) and facts about
+        the run; JSON-ready.
+
+    Raises:
+        UserError: a split that is not there, classes that do not cover its photos, an odd batch size.
+    """
+    config = trained.config
+    mesh = make_mesh(devices)
+    check_divides(batch_size, mesh.size, name="--batch-size")
+    own = read_class_table(records.class_table)
+    present = records.classes_in(split)
+    table = own.subset(_candidates(trained.about, records, present)) if classes is None else classes
+    missing = sorted(set(present) - set(table.ids))
+    if missing:
+        name = own.names[own.index_of(missing[0])]
+        raise UserError(
+            f"--classes: found no row for {name} (id {missing[0]}), expected one for each class with photos"
+        )
+    texts = prompts(table.rows(), templates) if templates else class_captions(table, trained.about.templates, drop_repeats=trained.about.drop_repeats)
+    task = experiment.Task(split, split, tuple(table.ids))
+    evaluator = experiment.build_evaluator(
+        mesh, trained.model, trained.tokenizer, records, dict(zip(table.ids, texts, strict=True)), [task],
+        image_size=config.image.size, context=config.text.context, batch_size=batch_size, keep=True,
+    )  # fmt: skip
+    params = {**trained.params, "image": cast(trained.params["image"], DTYPES[config.train.precision])}
+    hits = evaluator.hits(task, put_replicated(params, mesh))
+    shared = [[table.names[row] for row in group] for group in duplicates([list(row) for row in texts])]
+    return {**_summary(hits, table), "same_prompts": shared, **_facts(trained, records, split)}
+
+
+def _candidates(about: About, records: RecordSet, present: Sequence[int]) -> list[int]:
+    """Seen species compete with all species of training, others among themselves."""
+    trained_on = set(about.train_classes) if records.fingerprint == about.fingerprint else set()
+    return sorted(trained_on | set(present) if trained_on & set(present) else set(present))
+
+
+def _summary(hits: TopK, table: ClassTable) -> dict[str, Any]:
+    rates = hits.per_class()
+    rows = [
+        {"class": table.names[row], "id": table.ids[row], "images": int(hits.images[row]), "top1": top1, "top5": top5}
+        for row, (top1, top5) in enumerate(rates.tolist())
+        if hits.images[row]
+    ]
+    return {
+        **hits.summary(),
+        "mean_per_class_top1": float(np.mean([row["top1"] for row in rows])) if rows else 0.0,
+        "candidates": len(table),
+        "chance": 1 / len(table),
+        "per_class": sorted(rows, key=lambda row: (row["top1"], row["class"])),
+    }
+
+
+def _facts(trained: Trained, records: RecordSet, split: str) -> dict[str, Any]:
+    return {
+        "split": split,
+        "records": records.fingerprint,
+        "step": trained.step,
+        "config": options.digest(trained.about.config),
+        "locked": trained.about.locked,
+    }
+
+
+def table_of(result: dict[str, Any], *, all_classes: bool = False) -> str:
+    """The result as text: the overall accuracies, then the hardest classes, or all of them."""
+    rows = result["per_class"] if all_classes else result["per_class"][:SHOWN]
+    lines = [report.results_table({result["split"]: result})]
+    if result["same_prompts"]:
+        few = "; ".join(" = ".join(group) for group in result["same_prompts"][:3])
+        lines.append(f"{len(result['same_prompts'])} groups of classes have the same prompts: {few}")
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
+    heading = "class" if all_classes else f"hardest {len(rows)} of {len(result['per_class'])} classes"
+    for column in (heading, "images", "top-1", "top-5"):
+        table.add_column(column, justify="left" if column == heading else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(row["class"], str(row["images"]), *(f"{100 * row[k]:.1f} %" for k in ("top1", "top5")))
+    return "\n".join([*lines, report.as_text(table)])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command: prints the table and writes the JSON."""
+    parsed = _parser().parse_args(argv)
+    with user_errors_in_one_line():
+        weight_files = {"image": parsed.image_weights, "text": parsed.text_weights}
+        trained = load(parsed.checkpoint, step=parsed.step, weight_files=weight_files)
+        records = open_records(parsed.records or trained.config.data.records)
+        if not parsed.records and records.fingerprint != trained.about.fingerprint:
+            raise UserError(
+                f"records {records.directory}: found others than the run was trained on, expected the same; give "
+                "--records if that is meant"
+            )
+        split = parsed.split or trained.config.data.seen_split or next(iter(records.splits))
+        result = evaluate(
+            trained, records, split,
+            classes=_named_classes(parsed.classes, records) if parsed.classes else None,
+            templates=read_templates(parsed.templates) if parsed.templates else (),
+            batch_size=parsed.batch_size, devices=parsed.devices,
+        )  # fmt: skip
+        print(table_of(result, all_classes=parsed.all))
+        out = pathlib.Path(parsed.out) if parsed.out else _default_out(parsed.checkpoint, split)
+        report.write_json(out, result)
+        print(f"written to {out}")
+
+
+def _named_classes(path: str, records: RecordSet) -> ClassTable:
+    """The classes of a CSV under the ids of the record set.
+
+    Rows are matched by the column ``id`` if there is one, else by name; a row that matches nothing is one more
+    class to choose from, under a new id.
+    """
+    table = read_class_table(path)
+    own = read_class_table(records.class_table)
+    if "id" in _header(path):
+        return table
+    ids, fresh = [], max(own.ids) + 1
+    for name in table.names:
+        if name in own.names:
+            ids.append(match_folders(own, [name])[name])
+        else:
+            ids.append(fresh)
+            fresh += 1
+    return dataclasses.replace(table, ids=tuple(ids))
+
+
+def _header(path: str) -> list[str]:
+    first = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()[0]
+    return [name.strip().strip('"') for name in first.split(",")]
+
+
+def _default_out(directory: str, split: str) -> pathlib.Path:
+    folder = pathlib.Path(directory)
+    folder = folder.parent if folder.name == "checkpoints" else folder
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return folder / f"evaluation-{split}.json"
+    except OSError:
+        return pathlib.Path(f"evaluation-{split}.json")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lit_jax.evaluate", description="Names photos among classes given only in words."
+    )
+    parser.add_argument("--checkpoint", required=True, help="folder of a run")
+    parser.add_argument("--step", default="best", help="best, latest or a step; best if not given")
+    parser.add_argument("--split", default="", help="split of the record set; the run's seen split if not given")
+    parser.add_argument("--records", default="", help="another record set than the run's")
+    parser.add_argument("--classes", default="", help="CSV of the classes to choose from, any species in words")
+    parser.add_argument("--templates", default="", help="file of prompt templates, one a line")
+    parser.add_argument("--image-weights", default="", help="where the locked image tower's weights are now")
+    parser.add_argument("--text-weights", default="", help="likewise of a pre-trained text tower")
+    parser.add_argument("--batch-size", type=int, default=256, help="photos and prompts at a time")
+    parser.add_argument("--devices", type=int, default=0, help="devices to use; 0 for all")
+    parser.add_argument("--all", action="store_true", help="print every class, not only the hardest")
+    parser.add_argument(
+        "--out", default="", help="JSON to write; evaluation-SPLIT.json in the run's folder if not given"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    main()

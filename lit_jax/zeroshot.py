@@ -1,0 +1,153 @@
+"""Zero-shot classification: class embeddings from prompts, scores, and exact top-k over every photo once."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from lit_jax import models
+from lit_jax.errors import UserError
+from lit_jax.metrics import TopK, top_k
+from lit_jax.models.two_tower import Params, TwoTower
+from lit_jax.sharding import from_all_hosts, local_rows, over_batch, put_batch, put_rows, replicated
+
+EmbedTexts = Callable[[Sequence[str]], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Photos:
+    """One batch of photos behind the image tower.
+
+    Attributes:
+        features: `[B, W]` of the global batch, on the devices.
+        class_id: `[B / hosts]` int64, this host's rows.
+        mask: `[B / hosts]` bool, False where a row is padding.
+    """
+
+    features: jax.Array
+    class_id: np.ndarray
+    mask: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedder:
+    """The jitted parts of an evaluation; built once, so that each is compiled once."""
+
+    model: TwoTower
+    mesh: Mesh
+    features: Callable[[Params, jax.Array], jax.Array]
+    texts: Callable[[Params, jax.Array], jax.Array]
+    scores: Callable[[Params, jax.Array, jax.Array], jax.Array]
+
+
+def embedder(model: TwoTower, mesh: Mesh) -> Embedder:
+    """Builds the jitted functions for a model on a mesh."""
+
+    def scores(params: Params, features: jax.Array, class_emb: jax.Array) -> jax.Array:
+        return models.project(model, params, features) @ class_emb.T
+
+    return Embedder(
+        model,
+        mesh,
+        jax.jit(lambda tower, images: models.image_features(model, tower, images), out_shardings=over_batch(mesh)),
+        jax.jit(lambda params, tokens: models.embed_text(model, params, tokens), out_shardings=replicated(mesh)),
+        jax.jit(scores, out_shardings=over_batch(mesh)),
+    )
+
+
+def photo_features(parts: Embedder, tower: Params, batches: Iterable[dict[str, np.ndarray]]) -> Iterable[Photos]:
+    """Runs the image tower over batches of photos.
+
+    Args:
+        parts: the jitted functions.
+        tower: parameters of the image tower.
+        batches: as `lit_jax.batches.evaluation_batches` yields them.
+
+    Yields:
+        One `Photos` a batch. For a locked tower they may be kept and used at every evaluation.
+    """
+    for batch in batches:
+        image = put_batch({"image": batch["image"]}, parts.mesh)["image"]
+        yield Photos(parts.features(tower, image), batch["class_id"], batch["mask"])
+
+
+def text_embedder(
+    parts: Embedder, params: Params, tokenise: Callable[[Sequence[str]], np.ndarray], *, batch_size: int
+) -> EmbedTexts:
+    """A function from texts to unit-norm embeddings `[N, D]` float32, the same on every host.
+
+    Args:
+        parts: the jitted functions.
+        params: with the text tower.
+        tokenise: texts to `[N, T]` int32.
+        batch_size: texts at a time; the last batch is padded, so that one shape is compiled.
+    """
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        tokens = tokenise(texts)
+        out = []
+        for start in range(0, len(tokens), batch_size):
+            rows = tokens[start : start + batch_size]
+            padded = np.concatenate([rows, np.repeat(rows[-1:], batch_size - len(rows), 0)])
+            whole = parts.texts(params, put_rows(padded, parts.mesh))
+            out.append(np.asarray(whole.addressable_data(0))[: len(rows)])
+        return np.concatenate(out)
+
+    return embed
+
+
+def class_embeddings(embed_texts: EmbedTexts, prompts: Sequence[Sequence[str]]) -> np.ndarray:
+    """One unit vector a class: its prompts' unit embeddings, averaged and normalised again.
+
+    Args:
+        embed_texts: texts to unit-norm `[N, D]`; equal texts are embedded once.
+        prompts: for each of K classes its prompts, at least one.
+
+    Returns:
+        `[K, D]` float32, in the order of `prompts`.
+
+    Raises:
+        UserError: if there is no class.
+
+    Source: CLIP's prompt ensembling (arXiv 2103.00020, section 3.1.4).
+    """
+    if not prompts:
+        raise UserError("classes: found none, expected at least one class to choose from")
+    distinct = list(dict.fromkeys(text for texts in prompts for text in texts))
+    row_of = {text: row for row, text in enumerate(distinct)}
+    embedded = embed_texts(distinct)
+    means = np.stack([embedded[[row_of[text] for text in texts]].mean(0) for texts in prompts])
+    return (means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def classify(
+    parts: Embedder, params: Params, photos: Iterable[Photos], class_emb: np.ndarray, class_ids: Sequence[int]
+) -> TopK:
+    """Top-k hits of every photo against the given classes, summed over all hosts.
+
+    Args:
+        parts: the jitted functions.
+        params: with the image projection.
+        photos: each photo once; masked rows are not counted.
+        class_emb: `[K, D]` unit-norm.
+        class_ids: id in the class table of each of the K classes.
+
+    Returns:
+        Hits of each of the K classes.
+
+    Raises:
+        UserError: if a photo's class is not among the candidates.
+    """
+    row_of = {class_id: row for row, class_id in enumerate(class_ids)}
+    on_device = put_rows(class_emb, parts.mesh, split=False)
+    total = top_k(np.zeros((0, len(class_ids))), np.zeros(0, np.int64), np.zeros(0, bool))
+    for batch in photos:
+        scores = local_rows(parts.scores(params, batch.features, on_device))
+        unknown = sorted(set(batch.class_id[batch.mask].tolist()) - row_of.keys())
+        if unknown:
+            raise UserError(f"classes: found photos of class id {unknown[0]}, expected only ids of the class table")
+        labels = np.array([row_of.get(class_id, 0) for class_id in batch.class_id.tolist()])
+        total += top_k(scores, labels, batch.mask)
+    return TopK(from_all_hosts(total.hits).sum(0), from_all_hosts(total.images).sum(0))

@@ -1,0 +1,137 @@
+import collections
+
+import numpy as np
+import pytest
+
+from lit_jax import batches
+from lit_jax.errors import UserError
+from lit_jax.tokens import load_tokenizer
+
+CONTEXT = 24
+
+
+def stream(records, count, *, split="train", **options):
+    options = {"batch_size": 8, "image_size": 16, "seed": 0, "window": 16, **options}
+    got = batches.training_batches(
+        records, split, tokenizer=load_tokenizer(records.tokenizer), context=CONTEXT, **options
+    )
+    return [batch for batch, _ in zip(got, range(count), strict=False)]
+
+
+def fingerprints(batch):
+    """A name for each row's pixels and text."""
+    return [hash(image.tobytes()) ^ hash(tokens.tobytes()) for image, tokens in zip(batch["image"], batch["tokens"], strict=True)]
+
+
+def image_ids(records, *, seed, host=0, hosts=1, position=0, batch_size=8, count=None):
+    """Ids of the records of a stream, through the same windows but with nothing decoded."""
+    from lit_jax.images import tensorflow
+    from lit_jax.records import file_instructions, parse_example
+
+    tensorflow()
+    parts = file_instructions(records, "train", host, hosts)
+    out = []
+    for window in batches._windows(parts, seed=seed, host=host, window=16, first=position * batch_size):
+        for serialized, _, _ in batches._window_records(*window).as_numpy_iterator():
+            out.append(parse_example(serialized)["image_id"].numpy().decode())
+            if len(out) == count:
+                return out
+    return out
+
+
+def test_shapes_dtypes_and_tokens(records):
+    (batch,) = stream(records, 1)
+    assert batch["image"].shape == (8, 16, 16, 3) and batch["image"].dtype == np.uint8
+    assert batch["tokens"].shape == (8, CONTEXT) and batch["tokens"].dtype == np.int32
+    tokenizer = load_tokenizer(records.tokenizer)
+    texts = tokenizer.decode(batch["tokens"])
+    assert all(text.startswith(("a photo of the", "the ")) for text in texts)
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 3])
+def test_every_example_exactly_once_an_epoch_over_all_hosts(records, hosts):
+    total = records.examples("train")
+    for epoch in range(2):
+        seen = collections.Counter()
+        for host in range(hosts):
+            share = total * (host + 1) // hosts - total * host // hosts
+            ids = image_ids(records, seed=5, host=host, hosts=hosts, count=share * 2)
+            seen.update(ids[epoch * share : (epoch + 1) * share])
+        assert len(seen) == total and set(seen.values()) == {1}
+
+
+def test_the_order_is_fixed_by_seed_and_differs_between_epochs_and_seeds(records):
+    total = records.examples("train")
+    ids = image_ids(records, seed=5, count=2 * total)
+    assert ids == image_ids(records, seed=5, count=2 * total)
+    assert ids[:total] != ids[total:]
+    assert ids[:total] != image_ids(records, seed=6, count=total)
+
+
+@pytest.mark.parametrize("position", [1, 3, 6, 7, 8, 15])
+def test_a_restart_yields_the_very_batches_of_an_unbroken_run(records, position):
+    whole = stream(records, 17, crop_scale=(0.4, 1.0), flip=True)
+    rest = stream(records, 17 - position, position=position, crop_scale=(0.4, 1.0), flip=True)
+    for name in ("image", "tokens", "class_id"):
+        assert np.array_equal(np.stack([b[name] for b in rest]), np.stack([b[name] for b in whole[position:]]))
+
+
+def test_a_restart_decodes_nothing_of_what_is_skipped(records, monkeypatch):
+    """Windows before the position are not even opened."""
+    from lit_jax.records import file_instructions
+
+    parts = file_instructions(records, "train")
+    sizes = [int(takes.sum()) for (_, _, takes, *_), _ in zip(
+        batches._windows(parts, seed=0, host=0, window=1, first=0), range(3), strict=False)]  # fmt: skip
+    first = next(batches._windows(parts, seed=0, host=0, window=1, first=sizes[0] + 1))
+    again = list(zip(batches._windows(parts, seed=0, host=0, window=1, first=0), range(2), strict=False))[1][0]
+    assert first[0].tolist() == again[0].tolist()  # the second window's shard
+    assert first[-1] == 1 and again[-1] == 0  # one record dropped before decoding
+
+
+def test_augmentation_differs_between_epochs(records):
+    one = stream(records, 14, crop_scale=(0.3, 0.5))
+    first = {h for batch in one[:7] for h in fingerprints(batch)}
+    second = {h for batch in one[7:] for h in fingerprints(batch)}
+    assert not first & second
+
+
+def test_every_caption_of_a_record_is_drawn_sometimes(records):
+    texts = load_tokenizer(records.tokenizer).decode(np.concatenate([b["tokens"] for b in stream(records, 14)]))
+    share = np.mean([text.startswith("a photo") for text in texts])
+    assert 0.3 < share < 0.7
+
+
+def test_evaluation_is_every_example_once_with_the_rest_masked(records):
+    got = list(batches.evaluation_batches(records, "validation", batch_size=7, image_size=16))
+    assert [int(b["mask"].sum()) for b in got] == [7, 7, 7, 3] and all(len(b["image"]) == 7 for b in got)
+    assert not got[-1]["image"][3:].any()
+    counts = collections.Counter(i for b in got for i in b["class_id"][b["mask"]].tolist())
+    assert set(counts.values()) == {3} and len(counts) == 8
+
+
+@pytest.mark.parametrize("hosts", [2, 5])
+def test_hosts_evaluate_the_same_number_of_batches_and_each_photo_once(records, hosts):
+    per_host = [
+        list(batches.evaluation_batches(records, "validation", batch_size=4, image_size=16, host=h, hosts=hosts))
+        for h in range(hosts)
+    ]
+    assert len({len(got) for got in per_host}) == 1
+    assert sum(int(b["mask"].sum()) for got in per_host for b in got) == 24
+
+
+def test_a_split_smaller_than_the_hosts_is_refused(records):
+    with pytest.raises(UserError, match="found 24 records, expected one a host at least"):
+        stream(records, 1, split="validation", host=0, hosts=30)
+
+
+def test_looking_ahead_keeps_order_and_depth():
+    started = []
+
+    def put(x):
+        started.append(x)
+        return -x
+
+    got = batches.ahead(range(5), put, depth=2)
+    assert next(got) == 0 and started == [0, 1, 2]
+    assert list(got) == [-1, -2, -3, -4]

@@ -1,0 +1,139 @@
+import doctest
+import pathlib
+import re
+import subprocess
+import sys
+
+import ml_collections
+import pytest
+
+from lit_jax import config
+from lit_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def config_file(tmp_path, body="pass", extra=""):
+    path = tmp_path / "some.py"
+    path.write_text(
+        f"from lit_jax.config import defaults\ndef get_config():\n    config = defaults()\n    {body}\n"
+        f"    return config\n{extra}"
+    )
+    return path
+
+
+def test_a_file_and_overrides_give_a_frozen_checked_config(tmp_path):
+    path = config_file(tmp_path, "config.train.epochs = 3")
+    got, prepare = config.load(path, {"optimizer.lr": "1e-3", "data.flip": "true", "data.crop_scale": "0.5,1"})
+    assert (got.train.epochs, got.optimizer.lr, got.data.flip) == (3.0, 1e-3, True)
+    assert tuple(got.data.crop_scale) == (0.5, 1.0) and prepare is None
+    with pytest.raises(AttributeError):
+        got.train.epochs = 4
+
+
+def test_a_prepare_function_is_handed_over(tmp_path):
+    _, prepare = config.load(config_file(tmp_path, extra="def prepare(config):\n    return 'made'\n"))
+    assert prepare(None) == "made"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("optimzer.lr", "optimizer.lr"), ("optimizer.lrr", "optimizer.lr"), ("lr", "optimizer.lr"),
+     ("train.batchsize", "train.batch_size"), ("sed", "seed"), ("text.dept", "text.depth")],
+)  # fmt: skip
+def test_a_misspelt_override_is_refused_with_the_nearest_name(tmp_path, name, meant):
+    with pytest.raises(UserError, match=rf"option {name}: found an unknown name.*did you mean {meant}\?"):
+        config.load(config_file(tmp_path), {name: "1"})
+
+
+def test_a_misspelt_option_in_a_file_is_refused_too(tmp_path):
+    with pytest.raises(
+        UserError, match=r"found unknown option 'epoch', expected a known one; did you mean 'train.epochs'"
+    ):
+        config.load(config_file(tmp_path, "config.train.epoch = 3"))
+    path = tmp_path / "own.py"
+    path.write_text(
+        "import ml_collections\ndef get_config():\n    return ml_collections.ConfigDict({'trian': {'epochs': 1.0}})\n"
+    )
+    with pytest.raises(UserError, match=r"option trian.epochs.*did you mean train.epochs"):
+        config.load(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (("train.batch_size", "many"), "train.batch_size: found 'many', expected a whole number"),
+        (("data.flip", "maybe"), "data.flip: found 'maybe', expected true or false"),
+        (("data.crop_scale", "0.5"), "data.crop_scale: found .0.5,., expected 2 numbers such as 0.9,1"),
+        (("train.precision", "float8"), "train.precision: found 'float8', expected one of float32, bfloat16, float16"),
+        (("optimizer.b1", "1.5"), "optimizer.b1: found 1.5, expected at least 0 and at most 1"),
+        (("train.batch_size", "0"), "train.batch_size: found 0, expected at least 1"),
+    ],
+)
+def test_bad_values_are_refused_with_what_was_expected(tmp_path, override, message):
+    with pytest.raises(UserError, match=message):
+        config.load(config_file(tmp_path), dict([override]))
+
+
+def test_missing_broken_and_empty_files(tmp_path):
+    with pytest.raises(UserError, match="--config: found no file"):
+        config.load(tmp_path / "none.py")
+    broken = tmp_path / "broken.py"
+    broken.write_text("def get_config(:\n")
+    with pytest.raises(UserError, match="found a syntax error in line 1"):
+        config.load(broken)
+    empty = tmp_path / "empty.py"
+    empty.write_text("x = 1\n")
+    with pytest.raises(UserError, match="found no function get_config"):
+        config.load(empty)
+
+
+def test_overrides_are_parted_from_other_arguments():
+    others, overrides = config.split_arguments(
+        ["--config=a.py", "--config.seed=1", "--workdir", "w", "--config.train.locks", "uu"]
+    )
+    assert others == ["--config=a.py", "--workdir", "w"] and overrides == {"seed": "1", "train.locks": "uu"}
+    with pytest.raises(UserError, match="option seed: found no value"):
+        config.split_arguments(["--config.seed"])
+
+
+def test_nested_and_flattened_are_inverse():
+    flat = config.flattened(config.defaults())
+    assert set(flat) == set(config.OPTIONS)
+    assert config.flattened(config.nested(flat)) == flat
+    assert isinstance(config.defaults(), ml_collections.ConfigDict)
+
+
+def test_only_options_that_matter_count_as_a_difference():
+    flat = config.flattened(config.defaults())
+    assert config.difference(flat, {**flat, "log.every_steps": 99, "workdir": "x"}) == []
+    assert config.difference(flat, {**flat, "optimizer.lr": 1.0}) == ["optimizer.lr: 0.0005 -> 1.0"]
+    assert config.digest(flat) != config.digest({**flat, "optimizer.lr": 1.0})
+
+
+def test_every_option_is_used_and_every_use_is_an_option():
+    code = "".join(path.read_text() for path in (ROOT / "lit_jax").glob("*.py") if path.name != "config.py")
+    uses = set(re.findall(r"config\.((?:[a-z_]+\.)?[a-z_0-9]+)", code))
+    aliases = {"chosen": "optimizer", "image": "image", "text": "text", "joint": "model", "tower": "image"}
+    for alias, section in aliases.items():
+        uses |= {f"{section}.{name}" for name in re.findall(rf"\b{alias}\.([a-z_0-9]+)", code)}
+    unused = [name for name in config.OPTIONS if name not in uses and name not in ("image.weights", "text.weights")]
+    assert unused == []
+    assert "config[name].weights" in code  # of each tower, by name
+
+
+def test_a_misspelt_option_on_the_command_line_is_one_line_and_exit_code_2():
+    command = [sys.executable, "-m", "lit_jax.main", "--config=configs/demo.py", "--config.optimzer.lr=1"]
+    got = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert got.returncode == 2 and got.stdout == ""
+    assert got.stderr.count("\n") == 1 and "did you mean optimizer.lr?" in got.stderr
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_every_shipped_config_is_valid(path):
+    got, _ = config.load(path)
+    assert got.train.batch_size > 0
+
+
+def test_examples_in_the_documentation_run():
+    assert doctest.testmod(config).failed == 0

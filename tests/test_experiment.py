@@ -1,0 +1,205 @@
+"""Runs from a config file to results, in this process and as commands."""
+
+import doctest
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lit_jax import config, experiment, report
+from lit_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def run(path, workdir, **overrides):
+    loaded, _ = config.load(path, {name.replace("__", "."): str(value) for name, value in overrides.items()})
+    return experiment.run(loaded, workdir)
+
+
+def losses(workdir):
+    return [record["loss"] for record in report.read_metrics(workdir / "metrics.jsonl") if "loss" in record]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_config, tmp_path_factory):
+    """An unbroken run on one device: its folder and its results."""
+    workdir = tmp_path_factory.mktemp("runs") / "finished"
+    return workdir, run(tiny_config, workdir, train__devices=1)
+
+
+def test_a_run_leaves_what_it_should(finished):
+    workdir, results = finished
+    names = {path.name for path in workdir.iterdir()}
+    assert {"checkpoints", "config.json", "curves.png", "metrics.jsonl", "results.json"} <= names
+    assert json.loads((workdir / "results.json").read_text()) == results
+    assert results["step"] == 11 and len(losses(workdir)) == 11  # 3 epochs of 56 photos, batches of 16
+    assert results["seen"]["images"] == 24 and results["seen"]["candidates"] == 8
+    assert results["heldout"]["images"] == 28 - 0 and results["heldout"]["candidates"] == 4
+    assert results["heldout_among_all"]["candidates"] == 12
+    evaluated = [r["step"] for r in report.read_metrics(workdir / "metrics.jsonl") if "seen/top1" in r]
+    assert evaluated == [4, 7, 11]
+    rates = [r["learning_rate"] for r in report.read_metrics(workdir / "metrics.jsonl") if "learning_rate" in r]
+    assert rates[0] == pytest.approx(0.005) and max(rates) == pytest.approx(0.01) and rates[-1] < 0.001
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_the_loss_trajectory_is_the_same_on_any_number_of_devices(finished, tiny_config, tmp_path, devices):
+    workdir, results = finished
+    got = run(tiny_config, tmp_path / "run", train__devices=devices)
+    assert losses(tmp_path / "run") == pytest.approx(losses(workdir), rel=1e-3)
+    assert got["seen"]["images"] == results["seen"]["images"]
+
+
+def test_a_run_of_another_config_is_refused(finished, tiny_config):
+    workdir, _ = finished
+    with pytest.raises(UserError, match=r"found other options \(optimizer.lr: 0.01 -> 0.5\)"):
+        run(tiny_config, workdir, train__devices=1, optimizer__lr=0.5)
+
+
+def test_a_finished_run_gives_its_results_again(finished, tiny_config, capsys):
+    workdir, results = finished
+    assert run(tiny_config, workdir, train__devices=1) == results
+    assert "resuming after step 11" in capsys.readouterr().out
+
+
+def test_another_tower_is_refused(finished, tiny_config, tmp_path):
+    import numpy as np
+
+    from lit_jax.models.weights import read_npz, write_npz
+
+    workdir, _ = finished
+    loaded, _ = config.load(tiny_config)
+    flat = read_npz(loaded.image.weights)
+    write_npz(tmp_path / "other.npz", {name: np.asarray(value) * 1.01 for name, value in flat.items()})
+    with pytest.raises(UserError, match="found image tower .* expected the .* of the config's weights"):
+        run(tiny_config, workdir, train__devices=1, image__weights=tmp_path / "other.npz")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_the_last_checkpoint(tiny_config, tmp_path):
+    overrides = {"train__devices": 1, "optimizer__lr": 1e30, "optimizer__warmup_epochs": 0, "checkpoint__every_epochs": 0.2}
+    with pytest.raises(UserError, match=r"loss: found nan at step \d+, learning rate .*Last good checkpoint: step 1 in"):
+        run(tiny_config, tmp_path / "run", **overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"train__batch_size": 100, "train__devices": 8}, "found 100 on 8 devices, expected a multiple of 8; use 96 or 104"),
+        ({"image__weights": "nowhere.npz"}, "weights nowhere.npz: found no such file"),
+        ({"image__weights": ""}, "image.weights: found '' under lock Lu, expected a file of pre-trained weights"),
+        ({"train__locks": "uu"}, "under lock uu, expected none, since u means from scratch"),
+        ({"data__records": "nowhere"}, "nowhere"),
+        ({"data__train_split": "trian"}, "split: found 'trian'"),
+        ({"optimizer__warmup_steps": 5}, "found warmup_epochs as well"),
+        ({"text__width": 15}, "text.width: found 15 with 2 heads"),
+        ({"image__size": 20}, "image.size: found 20, expected a multiple of image.patch, 8"),
+        ({"image__depth": 2}, "encoderblock_1/.* missing"),
+        ({"model__projection": "false"}, "model.embed_dim: found 8 without model.projection"),
+    ],
+)
+def test_a_users_mistake_is_one_clear_line(tiny_config, tmp_path, overrides, message):
+    with pytest.raises(UserError, match=message) as caught:
+        run(tiny_config, tmp_path / "run", **overrides)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+@pytest.mark.parametrize("overrides", [
+    {"model__loss": "sigmoid", "train__precision": "bfloat16"},
+    {"train__locks": "uu", "image__weights": "", "optimizer__accumulate": 2, "optimizer__clip_norm": 1.0},
+    {"train__precision": "float16", "text__pool": "map", "text__causal": "true"},
+])  # fmt: skip
+def test_other_settings_run_to_the_end(tiny_config, tmp_path, overrides):
+    got = run(tiny_config, tmp_path / "run", train__devices=2, train__epochs=1, **overrides)
+    assert got["seen"]["images"] == 24
+
+
+def test_prompt_templates_from_a_file_change_the_prompts(tiny_config, tmp_path):
+    (tmp_path / "templates.txt").write_text("# mine\nan old engraving of a {}\na {name}\n")
+    loaded, _ = config.load(tiny_config, {"evaluation.templates": str(tmp_path / "templates.txt")})
+    built = experiment.build(loaded, tmp_path / "run")
+    texts = next(iter(built.evaluator.class_prompts.values()))
+    assert len(texts) == 2 and texts[0].startswith("an old engraving of a ")
+
+
+def test_marks_and_their_examples():
+    assert doctest.testmod(experiment).failed == 0
+    assert experiment.marks(0.5, 10, 20) == {5, 10, 15, 20}
+    assert experiment.marks(1, 10, 25) == {10, 20, 25}
+    assert experiment.marks(100, 10, 25) == {25}
+
+
+# As commands.
+
+
+def command(path, workdir, *more):
+    return [sys.executable, "-m", "lit_jax.main", f"--config={path}", f"--workdir={workdir}", "--config.train.devices=1", *more]
+
+
+def start(*arguments, devices=1):
+    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"}
+    return subprocess.Popen(
+        command(*arguments), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def wait_for_steps(process, workdir, count):
+    """Until the log holds `count` lines of loss, or the process ends."""
+    deadline = time.monotonic() + 240
+    while len(losses(workdir)) < count and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(losses(workdir)) >= count, process.communicate()[0]
+
+
+LONGER = ("--config.train.epochs=12", "--config.checkpoint.every_epochs=0.5")
+
+
+def test_sigterm_saves_and_a_kill_loses_nothing_that_matters(tiny_config, tmp_path):
+    whole = start(tiny_config, tmp_path / "whole", *LONGER)
+    output = whole.communicate(timeout=300)[0]
+    assert whole.returncode == 0, output
+
+    broken = tmp_path / "broken"
+    first = start(tiny_config, broken, *LONGER)
+    wait_for_steps(first, broken, 6)
+    first.send_signal(signal.SIGTERM)
+    output = first.communicate(timeout=120)[0]
+    assert first.returncode == 143 and "stopped by SIGTERM after step" in output and "Traceback" not in output
+    second = start(tiny_config, broken, *LONGER)
+    wait_for_steps(second, broken, len(losses(broken)) + 9)
+    second.kill()
+    second.wait()
+    third = start(tiny_config, broken, *LONGER)
+    output = third.communicate(timeout=300)[0]
+    assert third.returncode == 0 and "resuming after step" in output, output
+
+    assert json.loads((broken / "results.json").read_text()) == json.loads((tmp_path / "whole" / "results.json").read_text())
+    assert losses(broken) == losses(tmp_path / "whole")  # to the last bit
+
+
+def test_two_hosts_train_one_model(tiny_config, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    workdir = tmp_path / "run"
+    hosts = [
+        start(tiny_config, workdir, "--config.train.devices=0", f"--coordinator=localhost:{port}", "--processes=2",
+              f"--process={number}", devices=2)
+        for number in range(2)
+    ]  # fmt: skip
+    outputs = [host.communicate(timeout=300)[0] for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0], outputs
+    results = json.loads((workdir / "results.json").read_text())
+    assert (results["seen"]["images"], results["heldout"]["images"]) == (24, 28)  # each photo once, over both hosts
+    assert len(losses(workdir)) == 11 and "on 4 devices" in outputs[0] and "devices" not in outputs[1]
+    alone = run(tiny_config, tmp_path / "alone", train__devices=4)
+    # Other batches, so another trajectory, but the same start.
+    assert losses(workdir)[0] == pytest.approx(losses(tmp_path / "alone")[0], rel=0.2)
+    assert alone["locked"] == results["locked"]

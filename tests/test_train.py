@@ -1,0 +1,203 @@
+"""The locked step: what moves, what must not, and that devices and precision change nothing they should not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lit_jax import losses, models, optimizer, precision, train
+from lit_jax.models.text import TextTransformer
+from lit_jax.models.two_tower import TwoTower
+from lit_jax.models.vit import ViT
+from lit_jax.sharding import make_mesh, put_batch, put_replicated
+
+RECIPE = {"weight_decay": 0.1, "b1": 0.9, "b2": 0.98, "eps": 1e-6}
+
+
+def tiny(dtype=jnp.float32, **options):
+    image = ViT(patch=4, width=8, depth=2, heads=2, dtype=dtype)
+    text = TextTransformer(vocab_size=11, context=6, end_id=1, width=8, depth=2, heads=2, embed_dim=8, dtype=dtype)
+    return TwoTower(image, text, embed_dim=8, **options)
+
+
+def data(rng, batch=16):
+    tokens = rng.integers(2, 11, (batch, 6))
+    tokens[:, 4] = 1
+    return {"image": rng.integers(0, 256, (batch, 8, 8, 3), np.uint8), "tokens": tokens.astype(np.int32)}
+
+
+def start(model, lock="Lu", *, dtype="float32", devices=1, rate=0.05, **options):
+    """A state on a mesh, and the step."""
+    params = jax.jit(lambda key: models.init(model, key, image_size=8, context=6))(jax.random.key(0))
+    moving, locked = optimizer.split_locked(params, lock)
+    adamw = optimizer.adamw(optax.constant_schedule(rate), **{**RECIPE, **options})
+    step = train.make_step(model, adamw, max_scale=100.0, dynamic_scale=dtype == "float16")
+    mesh = make_mesh(devices)
+    state = put_replicated(train.initial_state(moving, adamw, precision.initial_loss_scale(dtype)), mesh)
+    locked = put_replicated(precision.cast(locked, precision.DTYPES[dtype]), mesh)
+    return state, locked, step, mesh
+
+
+def losses_of(rng, steps=6, **options):
+    dtype = options.get("dtype", "float32")
+    model = tiny(precision.DTYPES[dtype], **options.pop("model", {}))
+    state, locked, step, mesh = start(model, **options)
+    if dtype == "float16":
+        # The usual first factor is too large for so few pairs: the first steps would be skipped.
+        state = state._replace(loss_scale=state.loss_scale._replace(factor=put_replicated(np.float32(64), mesh)))
+    out = []
+    for _ in range(steps):
+        state, metrics = step(state, locked, put_batch(data(rng), mesh))
+        out.append(float(metrics["loss"]))
+    return np.array(out), state
+
+
+def moved(before, after):
+    """For each leaf, whether it changed."""
+    return jax.tree.map(lambda a, b: not np.array_equal(a, b), before, after)
+
+
+@pytest.mark.parametrize("lock", optimizer.LOCKS)
+def test_each_lock_moves_exactly_the_right_leaves(rng, lock):
+    model = tiny()
+    state, locked, step, mesh = start(model, lock)
+    before = jax.tree.map(np.array, {**state.params, **locked})
+    opt_size = sum(leaf.size for leaf in jax.tree.leaves(state.optimizer))
+    batch = data(rng)
+    # Every piece in use, so that every row of the embedding table has a gradient.
+    batch["tokens"][:, 0] = np.arange(16) % 11
+    batch["tokens"][batch["tokens"][:, 0] == 1, 0] = 2
+    for _ in range(20):
+        state, _ = step(state, locked, put_batch(batch, mesh))
+    changed = moved(before, jax.tree.map(np.array, {**state.params, **locked}))
+    assert all(jax.tree.leaves({name: tree for name, tree in changed.items() if name != "image"}))
+    is_locked = lock[0] == "L"
+    assert ("image" in locked) == is_locked
+    assert all(moves != is_locked for moves in jax.tree.leaves(changed["image"]))
+    # No optimizer state for what is locked: two moments of each moving number, and counters.
+    moving_size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    assert 2 * moving_size <= opt_size <= 2 * moving_size + 4
+
+
+def test_a_locked_tower_has_no_gradient_even_when_asked_for_one(rng):
+    model = tiny()
+    state, locked, _, mesh = start(model)
+    batch = put_batch(data(rng), mesh)
+    grads = jax.jit(jax.grad(train.pair_loss, argnums=2), static_argnums=0)(model, state.params, locked, batch)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(grads))
+
+
+def test_the_compiled_step_has_no_backward_pass_for_a_locked_tower(rng):
+    model = tiny()
+    flops = {}
+    for lock in ("Lu", "Uu"):
+        state, locked, step, mesh = start(model, lock)
+        compiled = step.lower(state, locked, put_batch(data(rng), mesh)).compile()
+        flops[lock] = compiled.cost_analysis()["flops"]
+    assert flops["Lu"] < 0.75 * flops["Uu"]
+
+
+def test_the_step_descends_the_loss_of_a_naive_twin(rng):
+    model = tiny()
+    state, locked, step, mesh = start(model, rate=0.01)
+    batch = data(rng)
+    params = {**state.params, **locked}
+    image_emb = models.project(model, params, models.image_features(model, params["image"], batch["image"]))
+    text_emb = models.embed_text(model, params, batch["tokens"])
+    logits = np.exp(np.float64(params["logit_scale"])) * np.float64(image_emb) @ np.float64(text_emb).T
+    shifted = np.exp(logits)
+    naive = -(np.log(np.diag(shifted) / shifted.sum(1)) + np.log(np.diag(shifted) / shifted.sum(0))).mean() / 2
+    state, first = step(state, locked, put_batch(batch, mesh))
+    np.testing.assert_allclose(first["loss"], naive, rtol=1e-5)
+    for _ in range(30):
+        state, last = step(state, locked, put_batch(batch, mesh))
+    assert float(last["loss"]) < 0.5 * naive
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+def test_losses_are_the_same_on_1_2_4_and_8_devices(loss):
+    options = {"bias_init": -5.0} if loss == "sigmoid" else {}
+    one, _ = losses_of(np.random.default_rng(0), devices=1, model=options)
+    for devices in (2, 4, 8):
+        many, state = losses_of(np.random.default_rng(0), devices=devices, model=options)
+        assert len(state.step.sharding.device_set) == devices
+        # The stated tolerance: sums over the batch are added in another order.
+        np.testing.assert_allclose(many, one, rtol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_bits():
+    first, second = (losses_of(np.random.default_rng(0), devices=2) for _ in range(2))
+    assert np.array_equal(first[0], second[0])
+    assert not any(jax.tree.leaves(moved(first[1].params, second[1].params)))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_follows_float32(dtype):
+    full, _ = losses_of(np.random.default_rng(0), rate=0.002)
+    half, state = losses_of(np.random.default_rng(0), dtype=dtype, rate=0.002)
+    np.testing.assert_allclose(half, full, rtol=0.03)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.params))
+
+
+def test_a_float16_overflow_skips_the_step_and_halves_the_factor(rng):
+    model = tiny(jnp.float16)
+    state, locked, step, mesh = start(model, dtype="float16")
+    before = jax.tree.map(np.array, (state.params, state.optimizer))
+    huge = state.loss_scale._replace(factor=put_replicated(np.float32(2.0**120), mesh))
+    state, metrics = step(state._replace(loss_scale=huge), locked, put_batch(data(rng), mesh))
+    assert float(metrics["skipped"]) == 1 and np.isfinite(float(metrics["loss"]))
+    assert not any(jax.tree.leaves(moved(before, (state.params, state.optimizer))))
+    assert float(state.loss_scale.factor) == 2.0**119 and (int(state.step), int(state.updates)) == (1, 0)
+    sound = state.loss_scale._replace(factor=put_replicated(np.float32(2.0**8), mesh))
+    state, metrics = step(state._replace(loss_scale=sound), locked, put_batch(data(rng), mesh))
+    assert float(metrics["skipped"]) == 0 and int(state.updates) == 1
+
+
+def test_the_locked_tower_is_held_in_the_compute_dtype():
+    _, locked, _, _ = start(tiny(jnp.bfloat16), dtype="bfloat16")
+    assert {leaf.dtype for leaf in jax.tree.leaves(locked)} == {jnp.dtype("bfloat16")}
+
+
+def test_without_loss_scaling_a_bad_number_reaches_the_loss(rng):
+    state, locked, step, mesh = start(tiny())
+    bad = {**state.params, "logit_scale": put_replicated(np.float32(np.nan), mesh)}
+    _, metrics = step(state._replace(params=bad), locked, put_batch(data(rng), mesh))
+    assert np.isnan(float(metrics["loss"])) and float(metrics["skipped"]) == 0
+
+
+def test_the_logit_scale_is_clamped_from_both_sides(rng):
+    for value, clamped in ((9.0, 100.0), (-3.0, 1.0)):
+        state, locked, step, mesh = start(tiny(), rate=1e-6)
+        params = {**state.params, "logit_scale": put_replicated(np.float32(value), mesh)}
+        _, metrics = step(state._replace(params=params), locked, put_batch(data(rng), mesh))
+        np.testing.assert_allclose(metrics["logit_scale"], clamped, rtol=1e-4)
+
+
+def test_the_state_is_donated_and_the_locked_tower_is_not(rng):
+    state, locked, step, mesh = start(tiny())
+    step(state, locked, put_batch(data(rng), mesh))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params["text"]))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(locked))
+
+
+def test_the_loop_never_waits_for_the_device(rng):
+    state, locked, step, mesh = start(tiny())
+    batches = [put_batch(data(rng), mesh) for _ in range(3)]
+    with jax.transfer_guard("disallow"):
+        metrics = [metrics for _, metrics in train.run(state, locked, batches, step)]
+    assert len(metrics) == 3 and all(np.isfinite(float(m["loss"])) for m in metrics)
+
+
+def test_the_sigmoid_loss_is_taken_when_the_model_has_a_bias(rng):
+    model = tiny(bias_init=-4.0)
+    state, locked, step, mesh = start(model)
+    batch = put_batch(data(rng), mesh)
+    params = {**state.params, **locked}
+    want = losses.sigmoid_contrastive(
+        models.project(model, params, models.image_features(model, params["image"], batch["image"])),
+        models.embed_text(model, params, batch["tokens"]),
+        jnp.exp(params["logit_scale"]), params["logit_bias"],
+    )  # fmt: skip
+    _, metrics = step(state, locked, batch)
+    np.testing.assert_allclose(metrics["loss"], want, rtol=1e-5)
