@@ -10,12 +10,14 @@ locked training, checkpoints, zero-shot evaluation of seen and of held-out speci
 
 import pathlib
 
+from ml_collections import ConfigDict
+
 from lit_jax.config import defaults
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
-def get_config():
+def get_config() -> ConfigDict:
     config = defaults()
     config.data.records = "data/demo_records"
 
@@ -39,7 +41,7 @@ def get_config():
     return config
 
 
-def prepare(config):
+def prepare(config: ConfigDict) -> None:
     """Draws the field guide and converts it, where the records are missing."""
     from data_prep import convert, field_guide, folder
     from lit_jax.classes import read_class_table

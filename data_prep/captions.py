@@ -12,18 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lit_jax.captions import (
-    OMIT,
-    TEMPLATE,
-    Tokenize,
-    class_captions,
-    describe,
-    report,
-    select_columns,
-    statistics_lines,
-    words,
-)
+from lit_jax.captions import OMIT, TEMPLATE, class_captions
 from lit_jax.classes import ClassTable, read_class_table, write_class_table
+from lit_jax.columns import Tokenize, describe, report, select_columns, statistics_lines, words
 from lit_jax.errors import user_errors_in_one_line
 from lit_jax.prompts import read_templates
 from lit_jax.tokens import load_tokenizer
@@ -54,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="lit-jax-captions", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m data_prep.captions", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--classes", required=True, metavar="FILE", help="class table, CSV or JSON")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--template", action="append", metavar="TEXT", help="text with {column} fields; repeatable")

@@ -352,7 +352,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 def _parser() -> argparse.ArgumentParser:
     default = Options()
     parser = argparse.ArgumentParser(
-        prog="lit-jax-convert",
+        prog="python -m data_prep.convert",
         description="Photos and a class table to TFRecords that lit_jax and TFDS read.",
         formatter_class=_Help,
     )

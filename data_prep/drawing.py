@@ -21,6 +21,7 @@ _HALF = _SPRITE / 2
 _INK = (30, 26, 24)
 
 Point = tuple[float, float]
+Ink = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +101,8 @@ def _xy(points: list[Point]) -> list[Point]:
     return [(_HALF + x * _HALF, _HALF + y * _HALF) for x, y in points]
 
 
-def _oval(draw: ImageDraw.ImageDraw, x: float, y: float, rx: float, ry: float, fill: object) -> None:
-    draw.ellipse(_box(x, y, abs(rx), abs(ry)), fill=fill)  # type: ignore[arg-type]
+def _oval(draw: ImageDraw.ImageDraw, x: float, y: float, rx: float, ry: float, fill: Ink | int) -> None:
+    draw.ellipse(_box(x, y, abs(rx), abs(ry)), fill=fill)
 
 
 def _box(x: float, y: float, rx: float, ry: float) -> list[Point]:
@@ -267,26 +268,36 @@ def _pattern(
     step = 0.3 * math.exp(0.08 * look.build[3])
     shift = float(rng.uniform(0, step))
     ticks = np.arange(-1 + shift, 1, step)
-    if look.pattern == "banded":
-        for x in ticks:
-            draw.rectangle(_xy([(x, -1), (x + step * 0.42, 1)]), fill=fill)
-    elif look.pattern == "striped":
-        for y in np.arange(-1 + shift * 0.7, 1, step * 0.7):
-            draw.rectangle(_xy([(-1, y), (1, y + step * 0.3)]), fill=fill)
-    elif look.pattern == "spotted":
-        for row, y in enumerate(np.arange(-1 + shift, 1, step * 0.8)):
-            for x in ticks + (step / 2 if row % 2 else 0):
-                _oval(draw, x, y, step * 0.24, step * 0.24, fill)
+    if look.pattern == "spotted":
+        _spots(draw, step, ticks, shift, fill)
     elif look.pattern == "ringed":
         for radius in np.arange(1.2, 0, -step * 0.75):
             draw.ellipse(_box(0, 0, radius, radius), outline=fill, width=int(_HALF * step * 0.3))
     elif look.pattern == "halved":
         draw.rectangle(_xy([(-1, 0.02), (1, 1)]), fill=fill)
     else:
+        _lines(draw, look.pattern, step, ticks, shift, fill)
+    return skin
+
+
+def _spots(draw: ImageDraw.ImageDraw, step: float, ticks: np.ndarray, shift: float, fill: Ink) -> None:
+    for row, y in enumerate(np.arange(-1 + shift, 1, step * 0.8)):
+        for x in ticks + (step / 2 if row % 2 else 0):
+            _oval(draw, x, y, step * 0.24, step * 0.24, fill)
+
+
+def _lines(draw: ImageDraw.ImageDraw, pattern: str, step: float, ticks: np.ndarray, shift: float, fill: Ink) -> None:
+    """Bands across the body, stripes along it, or a net of both diagonals."""
+    if pattern == "banded":
+        for x in ticks:
+            draw.rectangle(_xy([(x, -1), (x + step * 0.42, 1)]), fill=fill)
+    elif pattern == "striped":
+        for y in np.arange(-1 + shift * 0.7, 1, step * 0.7):
+            draw.rectangle(_xy([(-1, y), (1, y + step * 0.3)]), fill=fill)
+    else:
         for offset in np.arange(-2 + shift, 2, step * 0.9):
             draw.line(_xy([(offset - 1, -1), (offset + 1, 1)]), fill=fill, width=4)
             draw.line(_xy([(offset + 1, -1), (offset - 1, 1)]), fill=fill, width=4)
-    return skin
 
 
 # The scene.

@@ -272,7 +272,10 @@ def _write_tables(book: Guide, jobs: Sequence[tuple[int, str]], folder: pathlib.
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command: draws the guide of the demo, or one of another seed."""
-    parser = argparse.ArgumentParser(prog="python -m data_prep.field_guide", description=draw.__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.field_guide",
+        description="Draws an invented field guide: photos, class table and splits.",
+    )
     parser.add_argument("--out", required=True, help="folder to make")
     parser.add_argument("--seed", type=int, default=0, help="another seed is another tree of life")
     parser.add_argument("--heldout", type=int, default=40, help="species never used for training")

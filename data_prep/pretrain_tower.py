@@ -27,7 +27,7 @@ from lit_jax.models import ViT
 from lit_jax.models.weights import tower_to_npz, write_npz
 
 SIZE = 64
-TOWER = {"patch": 8, "width": 96, "depth": 6, "heads": 3}
+TOWER = ViT(patch=8, width=96, depth=6, heads=3)
 RANKS = ("order", "family", "genus", "species")
 # Guide 0 is the demo's. Tests and examples may use low seeds, so the other trees of life are far from those.
 OTHER_GUIDES = tuple(range(1000, 1006))
@@ -73,7 +73,7 @@ def draw_photos(species: Sequence[Species], each: int) -> np.ndarray:
 
 
 def _loss(params: Any, images: jax.Array, targets: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
-    features = ViT(**TOWER).apply({"params": params["tower"]}, images.astype(jnp.float32) / 127.5 - 1)
+    features = TOWER.apply({"params": params["tower"]}, images.astype(jnp.float32) / 127.5 - 1)
     losses, right = [], {}
     for rank, target in targets.items():
         logits = features @ params["heads"][rank]
@@ -100,8 +100,8 @@ def pretrain(species: Sequence[Species], *, each: int, epochs: int, batch_size: 
     train = np.flatnonzero(~is_validation)
     steps = epochs * (len(train) // batch_size)
     rng = np.random.default_rng(0)
-    tower = ViT(**TOWER).init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))["params"]
-    heads = {rank: jnp.zeros((TOWER["width"], int(numbers.max()) + 1)) for rank, numbers in targets.items()}
+    tower = TOWER.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))["params"]
+    heads = {rank: jnp.zeros((TOWER.width, int(numbers.max()) + 1)) for rank, numbers in targets.items()}
     params = {"tower": tower, "heads": heads}
     optimizer = optax.adamw(optax.warmup_cosine_decay_schedule(0, 1.5e-3, steps // 20, steps), weight_decay=0.05)
     state = optimizer.init(params)

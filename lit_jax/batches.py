@@ -122,10 +122,9 @@ def evaluation_batches(
         return {"image": images.centre_crop(example["image"], size=image_size), "class_id": example["class_id"]}
 
     largest = -(-record_set.examples(split) // hosts)
-    empty = {
-        "image": np.zeros((batch_size, image_size, image_size, 3), np.uint8),
-        "class_id": np.zeros(batch_size, np.int64),
-        "mask": np.zeros(batch_size, bool),
+    nothing: HostBatch = {
+        "image": np.zeros((0, image_size, image_size, 3), np.uint8),
+        "class_id": np.zeros(0, np.int64),
     }
     batches: Iterator[HostBatch] = iter(())
     if parts:
@@ -133,8 +132,7 @@ def evaluation_batches(
         stream = records.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         batches = stream.batch(batch_size).prefetch(2).as_numpy_iterator()
     for _ in range(-(-largest // batch_size)):
-        batch = next(batches, None)
-        yield empty if batch is None else _padded(batch, batch_size)
+        yield _padded(next(batches, nothing), batch_size)
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> float:

@@ -250,7 +250,10 @@ def _checked(name: str, value: Any, option: Option, source: str) -> Value:
         value = float(value)
     if isinstance(option.default, tuple) and isinstance(value, list | tuple):
         value = tuple(float(part) for part in value)
-    if type(value) is not kind or (isinstance(option.default, tuple) and len(value) != len(option.default)):
+    elif isinstance(option.default, tuple):
+        value = (value,)
+    same_length = not isinstance(option.default, tuple) or len(value) == len(option.default)
+    if type(value) is not kind or not same_length:
         raise UserError(f"{source}: {name}: found {value!r}, expected {_kind(option.default)}")
     if option.choices and value not in option.choices:
         raise UserError(f"{source}: {name}: found {value!r}, expected one of {', '.join(option.choices)}")

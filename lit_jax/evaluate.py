@@ -147,7 +147,11 @@ def evaluate(
         raise UserError(
             f"--classes: found no row for {name} (id {missing[0]}), expected one for each class with photos"
         )
-    texts = prompts(table.rows(), templates) if templates else class_captions(table, trained.about.templates, drop_repeats=trained.about.drop_repeats)
+    texts = (
+        prompts(table.rows(), templates)
+        if templates
+        else class_captions(table, trained.about.templates, drop_repeats=trained.about.drop_repeats)
+    )
     task = experiment.Task(split, split, tuple(table.ids))
     evaluator = experiment.build_evaluator(
         mesh, trained.model, trained.tokenizer, records, dict(zip(table.ids, texts, strict=True)), [task],

@@ -1,6 +1,7 @@
 """The training command: ``python -m lit_jax.main --config=configs/demo.py``."""
 
 import argparse
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -52,7 +53,7 @@ def _start_jax(parsed: argparse.Namespace) -> None:
     import jax
 
     cache = pathlib.Path.home() / ".cache" / "lit_jax" / "compiled"
-    if not jax.config.jax_compilation_cache_dir:
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(cache))
     if parsed.coordinator:
         if parsed.processes is None or parsed.process is None:

@@ -104,18 +104,18 @@ def make_step(
         updates, opt_state = optimizer.update(grads, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         params["logit_scale"] = jnp.clip(params["logit_scale"], 0.0, jnp.log(max_scale))
-        kept = jax.tree.map(
+        params, opt_state = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old), (params, opt_state), (state.params, state.optimizer)
         )
         metrics = {
             "loss": loss,
             "gradient_norm": optax.tree.norm(grads),
-            "logit_scale": jnp.exp(kept[0]["logit_scale"]),
+            "logit_scale": jnp.exp(params["logit_scale"]),
             "loss_scale": factor,
             "skipped": 1.0 - finite.astype(jnp.float32),
         }
         loss_scale = next_loss_scale(state.loss_scale, finite, dynamic=dynamic_scale)
-        return State(state.step + 1, state.updates + finite, *kept, loss_scale), metrics
+        return State(state.step + 1, state.updates + finite, params, opt_state, loss_scale), metrics
 
     return jax.jit(step, donate_argnums=0)
 

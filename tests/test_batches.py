@@ -20,7 +20,10 @@ def stream(records, count, *, split="train", **options):
 
 def fingerprints(batch):
     """A name for each row's pixels and text."""
-    return [hash(image.tobytes()) ^ hash(tokens.tobytes()) for image, tokens in zip(batch["image"], batch["tokens"], strict=True)]
+    return [
+        hash(image.tobytes()) ^ hash(tokens.tobytes())
+        for image, tokens in zip(batch["image"], batch["tokens"], strict=True)
+    ]
 
 
 def image_ids(records, *, seed, host=0, hosts=1, position=0, batch_size=8, count=None):

@@ -9,20 +9,9 @@ from pathlib import Path
 import pytest
 
 from data_prep import captions as command
-from lit_jax.captions import (
-    OMIT,
-    TEMPLATE,
-    Statistics,
-    caption,
-    captions,
-    class_captions,
-    describe,
-    fields,
-    report,
-    select_columns,
-    statistics_lines,
-)
+from lit_jax.captions import OMIT, TEMPLATE, caption, captions, class_captions, fields
 from lit_jax.classes import ClassTable, read_class_table
+from lit_jax.columns import Statistics, describe, report, select_columns, statistics_lines
 from lit_jax.errors import UserError
 from lit_jax.tokens import train_sentencepiece
 

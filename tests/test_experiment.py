@@ -83,15 +83,25 @@ def test_another_tower_is_refused(finished, tiny_config, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_the_last_checkpoint(tiny_config, tmp_path):
-    overrides = {"train__devices": 1, "optimizer__lr": 1e30, "optimizer__warmup_epochs": 0, "checkpoint__every_epochs": 0.2}
-    with pytest.raises(UserError, match=r"loss: found nan at step \d+, learning rate .*Last good checkpoint: step 1 in"):
+    overrides = {
+        "train__devices": 1,
+        "optimizer__lr": 1e30,
+        "optimizer__warmup_epochs": 0,
+        "checkpoint__every_epochs": 0.2,
+    }
+    with pytest.raises(
+        UserError, match=r"loss: found nan at step \d+, learning rate .*Last good checkpoint: step 1 in"
+    ):
         run(tiny_config, tmp_path / "run", **overrides)
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"train__batch_size": 100, "train__devices": 8}, "found 100 on 8 devices, expected a multiple of 8; use 96 or 104"),
+        (
+            {"train__batch_size": 100, "train__devices": 8},
+            "found 100 on 8 devices, expected a multiple of 8; use 96 or 104",
+        ),
         ({"image__weights": "nowhere.npz"}, "weights nowhere.npz: found no such file"),
         ({"image__weights": ""}, "image.weights: found '' under lock Lu, expected a file of pre-trained weights"),
         ({"train__locks": "uu"}, "under lock uu, expected none, since u means from scratch"),
@@ -140,11 +150,22 @@ def test_marks_and_their_examples():
 
 
 def command(path, workdir, *more):
-    return [sys.executable, "-m", "lit_jax.main", f"--config={path}", f"--workdir={workdir}", "--config.train.devices=1", *more]
+    return [
+        sys.executable,
+        "-m",
+        "lit_jax.main",
+        f"--config={path}",
+        f"--workdir={workdir}",
+        "--config.train.devices=1",
+        *more,
+    ]
 
 
 def start(*arguments, devices=1):
-    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"}
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0",
+    }
     return subprocess.Popen(
         command(*arguments), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -180,7 +201,9 @@ def test_sigterm_saves_and_a_kill_loses_nothing_that_matters(tiny_config, tmp_pa
     output = third.communicate(timeout=300)[0]
     assert third.returncode == 0 and "resuming after step" in output, output
 
-    assert json.loads((broken / "results.json").read_text()) == json.loads((tmp_path / "whole" / "results.json").read_text())
+    assert json.loads((broken / "results.json").read_text()) == json.loads(
+        (tmp_path / "whole" / "results.json").read_text()
+    )
     assert losses(broken) == losses(tmp_path / "whole")  # to the last bit
 
 

@@ -52,7 +52,9 @@ def test_accuracy_equals_one_big_matrix_on_any_number_of_devices(records, model_
     placed = put_replicated(params, mesh)
     # 24 photos in batches of 16: the last one is half padding.
     photos = list(
-        zeroshot.photo_features(parts, placed["image"], evaluation_batches(records, "validation", batch_size=16, image_size=16))
+        zeroshot.photo_features(
+            parts, placed["image"], evaluation_batches(records, "validation", batch_size=16, image_size=16)
+        )
     )
     embed = zeroshot.text_embedder(parts, placed, lambda texts: tokenizer.encode(texts, 24), batch_size=8)
     ids = sorted({int(i) for p in photos for i in p.class_id[p.mask]})
@@ -84,6 +86,8 @@ def test_a_photo_of_an_unknown_class_is_an_error_not_a_miss(records, model_and_p
     model, params, _ = model_and_params
     mesh = make_mesh(1)
     parts, placed = zeroshot.embedder(model, mesh), put_replicated(params, mesh)
-    photos = zeroshot.photo_features(parts, placed["image"], evaluation_batches(records, "heldout", batch_size=16, image_size=16))
+    photos = zeroshot.photo_features(
+        parts, placed["image"], evaluation_batches(records, "heldout", batch_size=16, image_size=16)
+    )
     with pytest.raises(UserError, match="found photos of class id"):
         zeroshot.classify(parts, placed, photos, np.eye(8, dtype=np.float32)[:1], [10**6])

@@ -84,7 +84,8 @@ def image_features(model: TwoTower, tower_params: Params, images: jax.Array) -> 
     """
     mean, std = (jnp.array(value).reshape(1, 1, 1, 3) for value in (model.mean, model.std))
     pixels = (images.astype(jnp.float32) / 255 - mean) / std
-    return model.image.apply({"params": tower_params}, pixels)
+    features: jax.Array = model.image.apply({"params": tower_params}, pixels)  # type: ignore[assignment]
+    return features
 
 
 def project(model: TwoTower, params: Params, features: jax.Array) -> jax.Array:
@@ -97,7 +98,7 @@ def project(model: TwoTower, params: Params, features: jax.Array) -> jax.Array:
 
 def embed_text(model: TwoTower, params: Params, tokens: jax.Array) -> jax.Array:
     """Tokens `[B, T]` to unit-norm float32 embeddings `[B, D]`."""
-    return unit(model.text.apply({"params": params["text"]}, tokens))
+    return unit(model.text.apply({"params": params["text"]}, tokens))  # type: ignore[arg-type]
 
 
 def unit(x: jax.Array) -> jax.Array:

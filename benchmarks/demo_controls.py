@@ -1,0 +1,114 @@
+"""What the demo's accuracy rests on: three seeds as it is, with shuffled captions, and with a broken lock.
+
+    python -m benchmarks.demo_controls
+
+Writes ``benchmarks/results/demo_controls.json``. Each run is the demo with one thing changed:
+
+* ``demo``: nothing;
+* ``shuffled captions``: the training species exchange their names, and with them their captions; the held-out
+  species keep theirs. Photos, classes and evaluation stay the same. What a model learns of the names of seen
+  species is then worth nothing for others, and held-out accuracy must fall to chance;
+* ``broken lock``: the image tower starts from scratch and moves (lock ``uu``), as if its weights had been lost.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import platform
+import resource
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from data_prep import convert, folder
+from lit_jax import config as options
+from lit_jax import experiment, report
+from lit_jax.classes import ClassTable, read_class_table
+from lit_jax.errors import user_errors_in_one_line
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SEEDS = (0, 1, 2)
+VARIANTS: dict[str, dict[str, str]] = {
+    "demo": {},
+    "shuffled captions": {},
+    "broken lock": {"train.locks": "uu", "image.weights": ""},
+}
+
+
+def shuffled(table: ClassTable, classes: Sequence[int], seed: int) -> ClassTable:
+    """The class table in which `classes` have exchanged all their columns; no class keeps its own."""
+    rows = np.array([table.index_of(class_id) for class_id in classes])
+    order = np.random.default_rng(seed).permutation(rows)
+    # A cyclic exchange along a random order leaves nobody in place.
+    source = {int(here): int(there) for here, there in zip(order, np.roll(order, 1), strict=True)}
+    columns = {
+        name: tuple(values[source.get(row, row)] for row in range(len(table))) for name, values in table.columns.items()
+    }
+    return dataclasses.replace(table, columns=columns)
+
+
+def shuffled_records(photos: pathlib.Path, out: pathlib.Path, seed: int) -> pathlib.Path:
+    """The demo's photos with the captions of the training species shuffled."""
+    table = read_class_table(photos / "classes.csv")
+    items = list(folder.read_folder(photos, photos / "splits.csv"))
+    ids = {name: class_id for name, class_id in zip(table.names, table.ids, strict=True)}
+    training = sorted({ids[item.class_name] for item in items if item.split == "train"})
+    # Photos keep their class id, which no longer goes with its own row.
+    by_id = [item._replace(class_name=str(ids[item.class_name])) for item in items]
+    made = convert.Options(shards=4, vocab_size=640)
+    return convert.convert(by_id, shuffled(table, training, seed), out, made).directory
+
+
+def measure(name: str, seed: int, workdir: pathlib.Path) -> dict[str, Any]:
+    """Runs one variant with one seed; returns its results with clock and CPU time of the training."""
+    overrides = {"seed": str(seed), "data.records": str(workdir / "records"), **VARIANTS[name]}
+    config, prepare = options.load(ROOT / "configs" / "demo.py", overrides)
+    if prepare is not None and not (workdir / "records").exists():
+        prepare(config)
+    if name == "shuffled captions":
+        records = shuffled_records(workdir / "demo_photos", workdir / f"shuffled_{seed}", seed)
+        config, _ = options.load(ROOT / "configs" / "demo.py", {**overrides, "data.records": str(records)})
+    clock, cpu = time.monotonic(), time.process_time()
+    results = experiment.run(config, workdir / f"{name.replace(' ', '_')}_{seed}")
+    facts = {"seconds": round(time.monotonic() - clock, 1), "cpu_seconds": round(time.process_time() - cpu, 1)}
+    return {"variant": name, "seed": seed, **facts, **results}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command: runs all variants and writes the JSON."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.demo_controls", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--workdir", default="runs/demo_controls", help="folder of the runs")
+    parser.add_argument("--out", default=str(ROOT / "benchmarks" / "results" / "demo_controls.json"))
+    parsed = parser.parse_args(argv)
+    with user_errors_in_one_line():
+        runs = [measure(name, seed, pathlib.Path(parsed.workdir)) for name in VARIANTS for seed in SEEDS]
+    machine = {
+        "python": platform.python_version(),
+        "processor": platform.machine(),
+        **{package: version(package) for package in ("jax", "flax", "optax", "numpy")},
+        "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+    }
+    means: dict[str, dict[str, Any]] = {
+        name: {
+            task: {
+                "top1": [run[task]["top1"] for run in runs if run["variant"] == name],
+                "mean": float(np.mean([run[task]["top1"] for run in runs if run["variant"] == name])),
+            }
+            for task in ("seen", "heldout", "heldout_among_all")
+        }
+        for name in VARIANTS
+    }
+    pathlib.Path(parsed.out).parent.mkdir(parents=True, exist_ok=True)
+    report.write_json(parsed.out, {"machine": machine, "summary": means, "runs": runs})
+    for name, tasks in means.items():
+        shown = ", ".join(f"{task} {100 * found['mean']:.1f} %" for task, found in tasks.items())
+        print(f"{name}: mean top-1 over {len(SEEDS)} seeds: {shown}")
+
+
+if __name__ == "__main__":
+    main()

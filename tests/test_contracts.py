@@ -1,0 +1,116 @@
+"""The gate: style, types, layers, and promises about the package as a whole."""
+
+import importlib
+import pathlib
+import pkgutil
+import re
+import subprocess
+import sys
+
+import pytest
+
+import data_prep
+import lit_jax
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+MODULES = sorted(
+    module.name
+    for package in (lit_jax, data_prep)
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
+)
+COMMANDS = ["lit_jax.main", "lit_jax.evaluate", "data_prep.convert", "data_prep.captions", "data_prep.field_guide",
+            "data_prep.pretrain_tower"]  # fmt: skip
+
+
+def tool(*arguments):
+    """Runs a development tool of this environment from the root of the project."""
+    path = pathlib.Path(sys.executable).with_name(arguments[0])
+    got = subprocess.run([path, *arguments[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert got.returncode == 0, got.stdout + got.stderr
+
+
+def test_style():
+    tool("ruff", "check")
+
+
+def test_format():
+    tool("ruff", "format", "--check")
+
+
+def test_types():
+    tool("mypy")
+
+
+def test_imports_go_down_the_layers_only():
+    tool("lint-imports", "--no-cache")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_imports_and_has_a_docstring(name):
+    assert importlib.import_module(name).__doc__
+
+
+def test_every_command_explains_itself():
+    code = "import sys, importlib; importlib.import_module(sys.argv[1]).main(['--help'])"
+    running = {
+        name: subprocess.Popen([sys.executable, "-c", code, name], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for name in COMMANDS
+    }
+    for name, process in running.items():
+        output = process.communicate(timeout=120)[0]
+        assert process.returncode == 0 and f"python -m {name}" in output, name
+
+
+def loaded_by(code):
+    got = subprocess.run(
+        [sys.executable, "-c", code + "; import sys; print(*sys.modules)"], cwd=ROOT, capture_output=True, text=True
+    )
+    return set(got.stdout.split())
+
+
+def test_tensorflow_is_imported_late():
+    code = "import lit_jax.experiment, lit_jax.evaluate, lit_jax.main, data_prep.convert"
+    assert not {"tensorflow", "tensorflow_datasets", "matplotlib.pyplot", "sentencepiece"} & loaded_by(code)
+
+
+def test_what_knows_nothing_of_models_imports_no_jax():
+    code = "import lit_jax.config, lit_jax.captions, lit_jax.columns, lit_jax.prompts, lit_jax.tokens, lit_jax.records, lit_jax.main"
+    assert "jax" not in loaded_by(code)
+
+
+def test_flax_is_known_to_models_only():
+    for path in (ROOT / "lit_jax").glob("*.py"):
+        assert not re.search(r"^\s*(import|from) flax", path.read_text(), re.M), path
+
+
+def test_libraries_are_imported_where_the_house_says():
+    for library, allowed in {
+        "orbax": {"checkpoint.py"},
+        "optax": {"optimizer.py", "train.py", "experiment.py"},
+    }.items():
+        for path in (ROOT / "lit_jax").rglob("*.py"):
+            if re.search(rf"^\s*(import|from) {library}", path.read_text(), re.M):
+                assert path.name in allowed, (library, path)
+
+
+def test_the_readme_names_only_files_that_exist():
+    for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / link).exists(), (document, link)
+
+
+def test_the_version_stands_in_the_changelog():
+    assert f"## {lit_jax.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_wheel_works_outside_the_tree(tmp_path):
+    tool("python", "-m", "build", "--wheel", "--outdir", str(tmp_path))
+    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", wheel], check=True)
+    code = "import lit_jax.models, data_prep, pathlib; print(lit_jax.__file__, (pathlib.Path(data_prep.__file__).parent / 'demo_tower.npz').exists())"
+    got = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    where, tower = got.stdout.split()
+    assert str(tmp_path) in where and tower == "True"
