@@ -50,12 +50,13 @@ class _Canvas:
     shade: tuple[int, int, int]
 
 
-def photo(look: Look, rng: np.random.Generator) -> Image.Image:
+def photo(look: Look, rng: np.random.Generator, *, wildness: float = 1.0) -> Image.Image:
     """Takes one photo of a species.
 
     Args:
         look: the species.
         rng: decides pose, light, background, clutter, blur and frame.
+        wildness: how far the pose strays from the upright, near and centred one, 0 to 1.
 
     Returns:
         An RGB picture with sides between 80 and 120 pixels, whatever the species.
@@ -63,7 +64,7 @@ def photo(look: Look, rng: np.random.Generator) -> Image.Image:
     width, height = (int(side) for side in rng.integers(80, 121, 2))
     scene = _background(width, height, rng)
     _clutter(scene, rng, count=int(rng.integers(2, 6)))
-    _paste(scene, _posed(_sprite(look, rng), min(width, height), rng), rng)
+    _paste(scene, _posed(_sprite(look, rng), min(width, height), rng, wildness), rng, wildness)
     _clutter(scene, rng, count=int(rng.integers(0, 3)))
     return _camera(scene, rng)
 
@@ -303,21 +304,21 @@ def _lines(draw: ImageDraw.ImageDraw, pattern: str, step: float, ticks: np.ndarr
 # The scene.
 
 
-def _posed(sprite: Image.Image, side: int, rng: np.random.Generator) -> Image.Image:
+def _posed(sprite: Image.Image, side: int, rng: np.random.Generator, wildness: float) -> Image.Image:
     """Mirrors, turns, squeezes and scales the sprite."""
     if rng.random() < 0.5:
         sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    sprite = sprite.rotate(float(rng.uniform(-40, 40)), Image.Resampling.BILINEAR, expand=True)
-    scale = side * rng.uniform(0.7, 1.05) / _SPRITE
-    squeeze = rng.uniform(0.85, 1.15)
+    sprite = sprite.rotate(float(40 * wildness * rng.uniform(-1, 1)), Image.Resampling.BILINEAR, expand=True)
+    scale = side * (1.05 - 0.35 * wildness * rng.random()) / _SPRITE
+    squeeze = 1 + 0.15 * wildness * rng.uniform(-1, 1)
     size = (max(8, int(sprite.width * scale * squeeze)), max(8, int(sprite.height * scale / squeeze)))
     return sprite.resize(size, Image.Resampling.BOX)
 
 
-def _paste(scene: Image.Image, sprite: Image.Image, rng: np.random.Generator) -> None:
+def _paste(scene: Image.Image, sprite: Image.Image, rng: np.random.Generator, wildness: float) -> None:
     """Puts the sprite near the middle, over a soft shadow."""
-    x = int(scene.width / 2 - sprite.width / 2 + rng.uniform(-0.14, 0.14) * scene.width)
-    y = int(scene.height / 2 - sprite.height / 2 + rng.uniform(-0.14, 0.14) * scene.height)
+    x = int(scene.width / 2 - sprite.width / 2 + 0.14 * wildness * rng.uniform(-1, 1) * scene.width)
+    y = int(scene.height / 2 - sprite.height / 2 + 0.14 * wildness * rng.uniform(-1, 1) * scene.height)
     shadow = sprite.getchannel("A").point(lambda value: value * 0.35)
     scene.paste(_INK, (x + 2, y + 3), shadow)
     scene.paste(sprite, (x, y), sprite)

@@ -60,7 +60,7 @@ def labels(species: Sequence[Species]) -> dict[str, np.ndarray]:
 
 def _draw(task: tuple[Look, int]) -> np.ndarray:
     look, number = task
-    jpeg = field_guide.photo_jpeg(look, np.random.default_rng([77, number]))
+    jpeg = field_guide.photo_jpeg(look, np.random.default_rng([77, number]), wildness=1.0)
     return np.asarray(Image.open(io.BytesIO(jpeg)).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
 
 

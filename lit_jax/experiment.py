@@ -428,7 +428,7 @@ def _drive(experiment: Experiment, manager: Any) -> dict[str, Any]:
             watch.resume_clock()
         results = _results(experiment, log, watch)
         if not quiet:
-            title = f"{experiment.workdir}, {config.train.epochs:g} epochs, batch {config.train.batch_size}"
+            title = f"{experiment.workdir.name}: {config.train.epochs:g} epochs, batch {config.train.batch_size}"
             report.curves(experiment.workdir / "curves.png", log.records, title=title)
     return results
 

@@ -29,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         except experiment.Stopped as stopped:
             print(stopped, file=sys.stderr)
             sys.exit(143)
+        except KeyboardInterrupt:
+            print("interrupted; run the same command to go on from the last checkpoint", file=sys.stderr)
+            sys.exit(130)
 
 
 def _parser() -> argparse.ArgumentParser:

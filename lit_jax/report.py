@@ -188,7 +188,7 @@ def curves(path: str | os.PathLike[str], records: Sequence[Record], *, title: st
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), constrained_layout=True)
+    figure, axes = plt.subplots(1, 3, figsize=(15, 3.8), constrained_layout=True)
     _plot(axes[0], records, {"loss": ""})
     _plot(axes[1], records, dict(_accuracy_names(records)), scale=100, marker="o")
     _plot(axes[2], records, {"learning_rate": ""})
@@ -197,9 +197,10 @@ def curves(path: str | os.PathLike[str], records: Sequence[Record], *, title: st
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_ylim(bottom=0)
+        axis.set_xlim(left=0)
     if axes[1].lines:
         axes[1].set_ylim(0, 100)
-        axes[1].legend(fontsize=8, loc="lower right")
+        axes[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     figure.suptitle(title, fontsize=10)
     path = pathlib.Path(path)
     aside = path.with_name(path.name + ".incomplete")
@@ -219,7 +220,10 @@ def _accuracy_names(records: Sequence[Record]) -> Iterator[tuple[str, str]]:
 def _plot(
     axis: Any, records: Sequence[Record], names: Mapping[str, str], *, scale: float = 1, marker: str | None = None
 ) -> None:
+    colours = {task: f"C{i}" for i, task in enumerate(dict.fromkeys(name.partition("/")[0] for name in names))}
     for name, label in names.items():
         points = [(record["epoch"], scale * record[name]) for record in records if name in record]
-        style = "--" if name.endswith("top5") else "-"
-        axis.plot(*zip(*points, strict=True), style, label=label, marker=marker, markersize=3, linewidth=1.4)
+        if points:
+            style = "--" if name.endswith("top5") else "-"
+            colour = colours[name.partition("/")[0]]
+            axis.plot(*zip(*points, strict=True), style, c=colour, label=label, marker=marker, ms=3, lw=1.4)
