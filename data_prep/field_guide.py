@@ -223,7 +223,7 @@ def draw(book: Guide, out: str | os.PathLike[str], *, seed: int = 0, workers: in
 
 def _plan_key(book: Guide, seed: int) -> str:
     rows = [species.row["name"] for species in book.species]
-    return json.dumps([drawing.VERSION, seed, rows, book.heldout, book.photos, book.validation])
+    return json.dumps([drawing.VERSION, WILDNESS, seed, rows, book.heldout, book.photos, book.validation])
 
 
 def _shuffled_jobs(book: Guide, seed: int) -> list[tuple[int, str]]:
