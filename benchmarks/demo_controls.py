@@ -25,9 +25,9 @@ import numpy as np
 
 from data_prep import convert, folder
 from lit_jax import config as options
-from lit_jax import experiment, report
+from lit_jax import loop, report
 from lit_jax.classes import ClassTable, read_class_table
-from lit_jax.errors import user_errors_in_one_line
+from lit_jax.errors import UserError, user_errors_in_one_line
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SEEDS = (0, 1, 2)
@@ -71,8 +71,12 @@ def measure(name: str, seed: int, workdir: pathlib.Path) -> dict[str, Any]:
     if name == "shuffled captions":
         records = shuffled_records(workdir / "demo_photos", workdir / f"shuffled_{seed}", seed)
         config, _ = options.load(ROOT / "configs" / "demo.py", {**overrides, "data.records": str(records)})
+    folder_of_run = workdir / f"{name.replace(' ', '_')}_{seed}"
+    if folder_of_run.exists():
+        # What is left of a run is no measure of a run.
+        raise UserError(f"--workdir: found {folder_of_run}, expected no earlier run in it; use another folder")
     clock, cpu = time.monotonic(), time.process_time()
-    results = experiment.run(config, workdir / f"{name.replace(' ', '_')}_{seed}")
+    results = loop.run(config, folder_of_run)
     facts = {"seconds": round(time.monotonic() - clock, 1), "cpu_seconds": round(time.process_time() - cpu, 1)}
     return {"variant": name, "seed": seed, **facts, **results}
 

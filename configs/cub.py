@@ -32,8 +32,9 @@ def get_config() -> ConfigDict:
 
     config.text.context = 32
     config.text.width = 128
-    config.text.depth = 2
+    config.text.depth = 1
     config.text.heads = 4
+    config.text.pool = "mean"
     config.model.embed_dim = 128
 
     config.optimizer.lr = 1e-3

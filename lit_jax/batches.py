@@ -87,6 +87,8 @@ def training_batches(
     ))  # fmt: skip
     stream = tf.data.Dataset.from_generator(windows, output_signature=signature)
     stream = stream.flat_map(tf.autograph.experimental.do_not_convert(_window_records))
+    # Encoded records in hand while the next window is being filled.
+    stream = stream.prefetch(2 * batch_size)
     stream = stream.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     stream = stream.batch(batch_size, drop_remainder=True).prefetch(2)
     tokenise = _memoised(tokenizer, context)
@@ -133,11 +135,6 @@ def evaluation_batches(
         batches = stream.batch(batch_size).prefetch(2).as_numpy_iterator()
     for _ in range(-(-largest // batch_size)):
         yield _padded(next(batches, nothing), batch_size)
-
-
-def steps_per_epoch(examples: int, batch_size: int) -> float:
-    """Batches in one pass over `examples`; not a whole number, since batches run on into the next epoch."""
-    return examples / batch_size
 
 
 def ahead(items: Iterable[Item], put: Callable[[Item], Result], *, depth: int = 2) -> Iterator[Result]:
@@ -201,10 +198,16 @@ def _window_records(paths: Any, skips: Any, takes: Any, epoch_seed: Any, number:
     return numbered.map(lambda serialized, i: (serialized, epoch_seed, i))
 
 
-def _part_records(paths: Any, skips: Any, takes: Any) -> Any:
+def _part_records(paths: Any, skips: Any, takes: Any, *, files_at_once: int = 1) -> Any:
     tf = images.tensorflow()
     files = tf.data.Dataset.from_tensor_slices((paths, skips, takes))
-    return files.flat_map(lambda path, skip, take: tf.data.TFRecordDataset(path).skip(skip).take(take))
+    return files.interleave(
+        lambda path, skip, take: tf.data.TFRecordDataset(path).skip(skip).take(take),
+        cycle_length=files_at_once,
+        block_length=16,
+        num_parallel_calls=files_at_once,
+        deterministic=True,
+    )
 
 
 def _padded(batch: HostBatch, batch_size: int) -> HostBatch:

@@ -6,10 +6,12 @@ table, and the digest of each locked tower instead of its weights.
 """
 
 import base64
+import contextlib
 import dataclasses
+import fcntl
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -37,8 +39,11 @@ class About:
         drop_repeats: whether its captions leave out what an earlier column said.
         class_table: the class table as CSV.
         train_classes: ids of the classes with training photos.
+        prompt_templates: of the evaluation; empty for the captions.
+        hosts: that shared the training stream.
         tokenizer: the SentencePiece model.
         results: of the last evaluation; empty before the first.
+        evaluated: batches consumed before the last evaluation.
     """
 
     config: dict[str, Any]
@@ -49,8 +54,11 @@ class About:
     drop_repeats: bool
     class_table: str
     train_classes: list[int]
+    prompt_templates: list[str]
+    hosts: int
     tokenizer: bytes = dataclasses.field(repr=False)
     results: dict[str, Any] = dataclasses.field(default_factory=dict)
+    evaluated: int = 0
 
 
 def open_manager(directory: str | os.PathLike[str], *, keep: int = 1, read_only: bool = False) -> ocp.CheckpointManager:
@@ -81,6 +89,25 @@ def open_manager(directory: str | os.PathLike[str], *, keep: int = 1, read_only:
         create=not read_only,
     )
     return ocp.CheckpointManager(pathlib.Path(directory).absolute(), options=options, item_names=ITEMS)
+
+
+@contextlib.contextmanager
+def alone_in(directory: pathlib.Path) -> Iterator[None]:
+    """Makes sure that no other process trains in this folder: each would delete what the other is writing.
+
+    Raises:
+        UserError: if one does.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"--workdir {directory}: found another run at work in it, expected none; wait for it, use another "
+                "folder, or give --distributed if both are hosts of one run"
+            ) from None
+        yield
 
 
 def save(manager: ocp.CheckpointManager, state: State, about: About, *, score: float | None = None) -> None:
@@ -130,8 +157,14 @@ def restore(manager: ocp.CheckpointManager, step: int, like: State) -> State:
 
 
 def restore_params(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
-    """Reads the moving parameters only; `like` gives shapes, dtypes and shardings. Raises as `restore`."""
-    return _restored(manager, step, params=ocp.args.StandardRestore(_abstract(like)))["params"]
+    """Reads the moving parameters only, onto one device, however many they were trained on.
+
+    `like` gives shapes and dtypes. Raises as `restore`.
+    """
+    # Without a sharding of ours, Orbax would ask for the devices of the run.
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
+    return _restored(manager, step, params=ocp.args.StandardRestore(placed))["params"]
 
 
 def read_about(manager: ocp.CheckpointManager, step: int) -> About:
@@ -197,6 +230,11 @@ def check_fits(saved: About, now: About, changed: list[str], *, where: str) -> N
             f"checkpoint {where}: found records {saved.fingerprint[:12]}, expected the {now.fingerprint[:12]} of "
             f"data.records{remedy}"
         )
+    if saved.hosts != now.hosts:
+        # Each host reads a part of its own: the same position would mean other records.
+        raise UserError(f"checkpoint {where}: found a run of {saved.hosts} hosts, expected {now.hosts}{remedy}")
+    if saved.prompt_templates != now.prompt_templates:
+        raise UserError(f"checkpoint {where}: found other prompt templates, expected the same{remedy}")
     if saved.tokenizer != now.tokenizer:
         raise UserError(f"checkpoint {where}: found another tokenizer, expected the one it was trained with{remedy}")
 
@@ -218,11 +256,13 @@ def _restored(manager: ocp.CheckpointManager, step: int, **items: Any) -> Mappin
     # Orbax and TensorStore raise a dozen kinds of errors for what is, to a person, one: this does not fit.
     try:
         return manager.restore(step, args=ocp.args.Composite(**items))
+    except (MemoryError, jax.errors.JaxRuntimeError):
+        raise
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
-            f"{_name(manager, step)}: found {reason}, expected a whole checkpoint of this config; delete it to go on "
-            "from the one before"
+            f"{_name(manager, step)}: found {reason}, expected a whole checkpoint of this config; if it is damaged, "
+            "move it away to use the one before"
         ) from error
 
 

@@ -66,7 +66,7 @@ OPTIONS: dict[str, Option] = {
     "image.mlp_dim": Option(0, "hidden width of the MLPs; 0 for 4 times the width", low=0),
     "image.pool": Option("token", "what is read at the end", ("token", "gap", "map")),
     "image.mean": Option((0.5, 0.5, 0.5), "of the pixels that the weights expect, 0 to 1"),
-    "image.std": Option((0.5, 0.5, 0.5), "likewise"),
+    "image.std": Option((0.5, 0.5, 0.5), "likewise", low=1e-6),
     # The text tower.
     "text.tower": Option("transformer", "kind of tower", ("transformer",)),
     "text.weights": Option("", "file of pre-trained weights, .npz, for the locks LU and UU", free=True),
@@ -100,13 +100,13 @@ OPTIONS: dict[str, Option] = {
     "optimizer.accumulate": Option(1, "batches a step; each is contrasted with itself only", low=1),
     # The run.
     "train.locks": Option("Lu", "LiT's letters, image tower first: L locked, U pre-trained, u from scratch"),
-    "train.epochs": Option(10.0, "passes over the training split", low=0),
+    "train.epochs": Option(10.0, "passes over the training split", low=1e-6),
     "train.batch_size": Option(256, "pairs of the global batch", low=1),
     "train.precision": Option("float32", "dtype of the arithmetic", ("float32", "bfloat16", "float16")),
     "train.devices": Option(0, "devices to use; 0 for all", low=0, free=True),
     "evaluation.every_epochs": Option(1.0, "epochs between zero-shot evaluations; 0 for the end only", low=0),
     "evaluation.batch_size": Option(256, "photos or prompts at a time", low=1, free=True),
-    "evaluation.templates": Option("", "file of prompt templates; empty for the caption templates", free=True),
+    "evaluation.templates": Option("", "file of prompt templates; empty for the caption templates"),
     "checkpoint.every_epochs": Option(1.0, "epochs between checkpoints; 0 for the end only", low=0, free=True),
     "checkpoint.keep": Option(2, "latest checkpoints to keep, besides the best", low=1, free=True),
     "log.every_steps": Option(10, "steps between lines of metrics", low=1, free=True),
@@ -168,6 +168,10 @@ def load(
         config = module.get_config()
     except (AttributeError, KeyError) as error:
         raise UserError(f"config {path}: {_unknown_in_file(str(error))}") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config {path}: found a value of the wrong type: {str(error).splitlines()[0]}") from None
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UserError(f"config {path}: found that get_config returns {config!r}, expected the config; add a return")
     flat = flattened(config)
     for name, text in (overrides or {}).items():
         known(name)
@@ -277,8 +281,9 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def digest(flat: Mapping[str, Any]) -> str:
-    """A short name for a config: the first 12 digits of the SHA-256 over its sorted values."""
-    return hashlib.sha256(json.dumps(dict(sorted(flat.items()))).encode()).hexdigest()[:12]
+    """A short name for what decides a run's numbers: 12 digits of the SHA-256 over all options that are not free."""
+    fixed = {name: flat[name] for name in sorted(flat) if not OPTIONS[name].free}
+    return hashlib.sha256(json.dumps(fixed).encode()).hexdigest()[:12]
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -6,8 +6,10 @@ species never trained on included.
 
 import argparse
 import dataclasses
+import itertools
+import os
 import pathlib
-import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,17 +19,16 @@ import numpy as np
 import rich.box
 import rich.table
 
-from lit_jax import checkpoint, experiment, models, optimizer, report
+from lit_jax import checkpoint, experiment, models, optimizer, report, zeroshot
 from lit_jax import config as options
-from lit_jax.captions import class_captions
 from lit_jax.checkpoint import About
-from lit_jax.classes import ClassTable, match_folders, read_class_table
+from lit_jax.classes import ClassTable, read_class_table
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.metrics import TopK
 from lit_jax.models import weights
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.precision import DTYPES, cast
-from lit_jax.prompts import duplicates, prompts, read_templates
+from lit_jax.prompts import duplicates, read_templates
 from lit_jax.records import RecordSet, open_records
 from lit_jax.sharding import check_divides, make_mesh, put_replicated
 from lit_jax.tokens import Tokenizer, tokenizer_from_bytes
@@ -95,12 +96,12 @@ def _config(about: About, weight_files: dict[str, str]) -> Any:
 
 
 def _locked_tower(tower: str, path: str, shapes: Any, about: About) -> Any:
-    params, _ = weights.load_tower(path, shapes, tower)
-    found, expected = weights.digest(params), about.locked[tower]
-    if found != expected:
+    params, found = weights.load_tower(path, shapes, tower)
+    expected = about.locked[tower]
+    if found.digest != expected:
         raise UserError(
-            f"{tower}.weights {path}: found weights {found[:12]}, expected the {expected[:12]} of the run; give the "
-            f"right file with --{tower}-weights"
+            f"{tower}.weights {path}: found weights {found.digest[:12]}, expected the {expected[:12]} of the run; give "
+            f"the right file with --{tower}-weights"
         )
     return params
 
@@ -123,7 +124,7 @@ def evaluate(
         split: which of them.
         classes: the classes to choose from; None for those of the record set: for a split of species that were
             trained on, all of those; otherwise the species of the split.
-        templates: prompt templates; empty for the caption templates of the run.
+        templates: prompt templates; empty for those of the run, which may be its caption templates.
         batch_size: photos and prompts at a time.
         devices: devices to use; 0 for all.
 
@@ -147,19 +148,22 @@ def evaluate(
         raise UserError(
             f"--classes: found no row for {name} (id {missing[0]}), expected one for each class with photos"
         )
-    texts = (
-        prompts(table.rows(), templates)
-        if templates
-        else class_captions(table, trained.about.templates, drop_repeats=trained.about.drop_repeats)
+    about = trained.about
+    templates = tuple(templates) or tuple(about.prompt_templates)
+    texts = experiment.class_prompts(table, about.templates, templates, drop_repeats=about.drop_repeats)
+    evaluator = zeroshot.Evaluator(
+        parts=zeroshot.embedder(trained.model, mesh),
+        records=records,
+        tasks=[zeroshot.Task(split, split, tuple(table.ids))],
+        class_prompts=texts,
+        tokenise=lambda batch: trained.tokenizer.encode(batch, config.text.context),
+        image_size=config.image.size,
+        batch_size=batch_size,
+        keep=False,
     )
-    task = experiment.Task(split, split, tuple(table.ids))
-    evaluator = experiment.build_evaluator(
-        mesh, trained.model, trained.tokenizer, records, dict(zip(table.ids, texts, strict=True)), [task],
-        image_size=config.image.size, context=config.text.context, batch_size=batch_size, keep=True,
-    )  # fmt: skip
-    params = {**trained.params, "image": cast(trained.params["image"], DTYPES[config.train.precision])}
-    hits = evaluator.hits(task, put_replicated(params, mesh))
-    shared = [[table.names[row] for row in group] for group in duplicates([list(row) for row in texts])]
+    image = cast(trained.params["image"], DTYPES[config.train.precision])
+    hits = evaluator(put_replicated({**trained.params, "image": image}, mesh))[split]
+    shared = [[table.names[row] for row in group] for group in duplicates([list(texts[i]) for i in table.ids])]
     return {**_summary(hits, table), "same_prompts": shared, **_facts(trained, records, split)}
 
 
@@ -224,6 +228,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "--records if that is meant"
             )
         split = parsed.split or trained.config.data.seen_split or next(iter(records.splits))
+        out = _output(parsed.out, parsed.checkpoint, split)
         result = evaluate(
             trained, records, split,
             classes=_named_classes(parsed.classes, records) if parsed.classes else None,
@@ -231,44 +236,38 @@ def main(argv: Sequence[str] | None = None) -> None:
             batch_size=parsed.batch_size, devices=parsed.devices,
         )  # fmt: skip
         print(table_of(result, all_classes=parsed.all))
-        out = pathlib.Path(parsed.out) if parsed.out else _default_out(parsed.checkpoint, split)
         report.write_json(out, result)
         print(f"written to {out}")
 
 
 def _named_classes(path: str, records: RecordSet) -> ClassTable:
-    """The classes of a CSV under the ids of the record set.
+    """The classes of a file under the ids of the record set, matched by name.
 
-    Rows are matched by the column ``id`` if there is one, else by name; a row that matches nothing is one more
-    class to choose from, under a new id.
+    A name that the record set does not know is one more class to choose from, under a new id. Ids of the file
+    itself play no part: those of another list would put a wrong name to a photo.
+
+    Raises:
+        UserError: a name that stands twice.
     """
     table = read_class_table(path)
     own = read_class_table(records.class_table)
-    if "id" in _header(path):
-        return table
-    ids, fresh = [], max(own.ids) + 1
-    for name in table.names:
-        if name in own.names:
-            ids.append(match_folders(own, [name])[name])
-        else:
-            ids.append(fresh)
-            fresh += 1
-    return dataclasses.replace(table, ids=tuple(ids))
+    id_of = dict(zip(own.names, own.ids, strict=True))
+    repeated = [name for name, count in Counter(table.names).items() if count > 1]
+    if repeated:
+        raise UserError(f"--classes {path}: found {repeated[0]} more than once, expected each class once")
+    fresh = itertools.count(max(own.ids) + 1)
+    ids = tuple(id_of[name] if name in id_of else next(fresh) for name in table.names)
+    return dataclasses.replace(table, ids=ids)
 
 
-def _header(path: str) -> list[str]:
-    first = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()[0]
-    return [name.strip().strip('"') for name in first.split(",")]
-
-
-def _default_out(directory: str, split: str) -> pathlib.Path:
+def _output(out: str, directory: str, split: str) -> pathlib.Path:
+    """Where the JSON goes; refused before the evaluation if nothing can be written there."""
     folder = pathlib.Path(directory)
     folder = folder.parent if folder.name == "checkpoints" else folder
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return folder / f"evaluation-{split}.json"
-    except OSError:
-        return pathlib.Path(f"evaluation-{split}.json")
+    path = pathlib.Path(out) if out else folder / f"evaluation-{split}.json"
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UserError(f"--out: found no folder to write {path} to, expected one; give another --out")
+    return path
 
 
 def _parser() -> argparse.ArgumentParser:

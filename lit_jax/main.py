@@ -4,7 +4,8 @@ import argparse
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from lit_jax import config as options
 from lit_jax.errors import UserError, user_errors_in_one_line
@@ -19,14 +20,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         config, prepare = options.load(parsed.config, overrides)
         workdir = pathlib.Path(parsed.workdir or config.workdir or f"runs/{pathlib.Path(parsed.config).stem}")
         _start_jax(parsed)
-        if prepare is not None and not pathlib.Path(config.data.records).exists():
+        if prepare is not None:
             _prepare_on_first_host(prepare, config)
         # Late: reading a config and refusing a bad one takes no more than a moment.
-        from lit_jax import experiment
+        from lit_jax import loop
 
         try:
-            experiment.run(config, workdir)
-        except experiment.Stopped as stopped:
+            loop.run(config, workdir)
+        except loop.Stopped as stopped:
             print(stopped, file=sys.stderr)
             sys.exit(143)
         except KeyboardInterrupt:
@@ -62,15 +63,18 @@ def _start_jax(parsed: argparse.Namespace) -> None:
         if parsed.processes is None or parsed.process is None:
             raise UserError("--coordinator: found no --processes or --process, expected both")
         jax.distributed.initialize(parsed.coordinator, parsed.processes, parsed.process)
+    elif parsed.processes is not None or parsed.process is not None:
+        raise UserError("--processes, --process: found without --coordinator, expected it as well")
     elif parsed.distributed:
         jax.distributed.initialize()
 
 
-def _prepare_on_first_host(prepare: object, config: object) -> None:
+def _prepare_on_first_host(prepare: Callable[[Any], None], config: Any) -> None:
+    """Makes missing records. All hosts wait here, whatever each of them can see of the folder."""
     import jax
 
-    if jax.process_index() == 0:
-        prepare(config)  # type: ignore[operator]
+    if jax.process_index() == 0 and not pathlib.Path(config.data.records).exists():
+        prepare(config)
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 

@@ -41,8 +41,9 @@ def prompts(
     rows: Iterable[Mapping[str, str]],
     templates: Sequence[str],
     *,
-    name_template: str = NAME_TEMPLATE,
+    name_template: str = "",
     omit: Collection[str] = OMIT,
+    drop_repeats: bool = False,
 ) -> list[list[str]]:
     """The texts that stand for each class in zero-shot classification.
 
@@ -51,8 +52,10 @@ def prompts(
         templates: P templates. `{}` stands for the class's name, which `name_template` makes by the caption
             rule; a template with named fields is filled by the caption rule itself.
         name_template: the class name from columns, for example "{common_name} {supercategory} {genus}" with
-            `omit=()` for the protocol of the recorded runs.
+            `omit=()` for the protocol of the recorded runs; empty for `NAME_TEMPLATE`, less the columns that
+            the rows do not have.
         omit: values left out of names and fields.
+        drop_repeats: leave out what an earlier column said already, as `lit_jax.captions.caption` does.
 
     Returns:
         `[K][P]` texts, in the order of `rows` and `templates`. Classes may share them: see `duplicates`.
@@ -68,18 +71,28 @@ def prompts(
     """
     for template in templates:
         _check(template, f"template {template!r}")
-    _check(name_template, f"name template {name_template!r}", named=True)
+    if name_template:
+        _check(name_template, f"name template {name_template!r}", named=True)
     blank = {template: "" in fields(template) for template in templates}
     result = []
     for number, row in enumerate(rows):
-        name = _filled(number, row, name_template, omit) if any(blank.values()) else ""
+        own = name_template or _name_template(row)
+        name = _filled(number, row, own, omit, drop_repeats) if any(blank.values()) else ""
         result.append(
             [
-                caption({"": name}, template, omit=()) if blank[template] else _filled(number, row, template, omit)
+                caption({"": name}, template, omit=())
+                if blank[template]
+                else _filled(number, row, template, omit, drop_repeats)
                 for template in templates
             ]
         )
     return result
+
+
+def _name_template(row: Mapping[str, str]) -> str:
+    """`NAME_TEMPLATE` with those of its columns that the row has; all of it if there is none, for the error."""
+    known = [f"{{{column}}}" for column in fields(NAME_TEMPLATE) if column in row]
+    return " ".join(known) or NAME_TEMPLATE
 
 
 def duplicates(prompts: Sequence[Sequence[str]]) -> list[tuple[int, ...]]:
@@ -119,9 +132,9 @@ def _check(template: str, where: str, *, named: bool = False) -> None:
     )
 
 
-def _filled(number: int, row: Mapping[str, str], template: str, omit: Collection[str]) -> str:
+def _filled(number: int, row: Mapping[str, str], template: str, omit: Collection[str], drop_repeats: bool) -> str:
     """The template with the row's values; at least one of them must be left to say."""
-    text = caption(row, template, omit=omit)
+    text = caption(row, template, omit=omit, drop_repeats=drop_repeats)
     if all(row[column].strip() in ("", *omit) for column in fields(template)):
         raise UserError(
             f"class row {number}: found only empty or omitted values for {template!r}, expected a name; "

@@ -43,6 +43,8 @@ class MetricsLog:
 
     def add(self, record: Record) -> None:
         """Appends one line; `record` needs a ``step``, other numbers are plotted under their names."""
+        # JSON knows no infinity, which a skipped step's gradient norm may be.
+        record = {name: value for name, value in record.items() if not isinstance(value, float) or math.isfinite(value)}
         self.records.append(record)
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
@@ -71,8 +73,9 @@ def _event_writer(directory: str, step: int) -> Any:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
     except ImportError:
         return None
+    is_resumed = any(pathlib.Path(directory).glob("events.out.tfevents.*"))
     writer = EventFileWriter(directory)
-    if step:
+    if is_resumed:
         # Tells TensorBoard to drop what an interrupted run wrote after this step.
         session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         writer.add_event(event_pb2.Event(wall_time=time.time(), step=step + 1, session_log=session))

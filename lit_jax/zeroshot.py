@@ -1,18 +1,20 @@
 """Zero-shot classification: class embeddings from prompts, scores, and exact top-k over every photo once."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lit_jax import models
+from lit_jax import batches, models
 from lit_jax.errors import UserError
 from lit_jax.metrics import TopK, top_k
 from lit_jax.models.two_tower import Params, TwoTower
+from lit_jax.records import RecordSet
 from lit_jax.sharding import from_all_hosts, local_rows, over_batch, put_batch, put_rows, replicated
 
+Tokenise = Callable[[Sequence[str]], np.ndarray]
 EmbedTexts = Callable[[Sequence[str]], np.ndarray]
 
 
@@ -57,25 +59,23 @@ def embedder(model: TwoTower, mesh: Mesh) -> Embedder:
     )
 
 
-def photo_features(parts: Embedder, tower: Params, batches: Iterable[dict[str, np.ndarray]]) -> Iterable[Photos]:
+def photo_features(parts: Embedder, tower: Params, photos: Iterable[batches.HostBatch]) -> Iterator[Photos]:
     """Runs the image tower over batches of photos.
 
     Args:
         parts: the jitted functions.
         tower: parameters of the image tower.
-        batches: as `lit_jax.batches.evaluation_batches` yields them.
+        photos: as `lit_jax.batches.evaluation_batches` yields them.
 
     Yields:
         One `Photos` a batch. For a locked tower they may be kept and used at every evaluation.
     """
-    for batch in batches:
+    for batch in photos:
         image = put_batch({"image": batch["image"]}, parts.mesh)["image"]
         yield Photos(parts.features(tower, image), batch["class_id"], batch["mask"])
 
 
-def text_embedder(
-    parts: Embedder, params: Params, tokenise: Callable[[Sequence[str]], np.ndarray], *, batch_size: int
-) -> EmbedTexts:
+def text_embedder(parts: Embedder, params: Params, tokenise: Tokenise, *, batch_size: int) -> EmbedTexts:
     """A function from texts to unit-norm embeddings `[N, D]` float32, the same on every host.
 
     Args:
@@ -151,3 +151,83 @@ def classify(
         labels = np.array([row_of.get(class_id, 0) for class_id in batch.class_id.tolist()])
         total += top_k(scores, labels, batch.mask)
     return TopK(from_all_hosts(total.hits).sum(0), from_all_hosts(total.images).sum(0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One zero-shot evaluation: photos of a split against candidate classes.
+
+    Attributes:
+        name: in the results.
+        split: of the record set.
+        class_ids: the candidates.
+    """
+
+    name: str
+    split: str
+    class_ids: tuple[int, ...]
+
+
+class Interrupted(Exception):
+    """An evaluation was asked to stop before its end."""
+
+
+@dataclasses.dataclass
+class Evaluator:
+    """Runs tasks on a record set, as often as wanted.
+
+    Attributes:
+        parts: jitted functions.
+        records: where the photos are.
+        tasks: what to evaluate.
+        class_prompts: prompts of each class, by class id.
+        tokenise: texts to ids.
+        image_size: side of the pictures, pixels.
+        batch_size: photos and prompts at a time, over all hosts.
+        keep: whether features of photos may be kept from one call to the next: the image tower is locked.
+        kept: those features, by split.
+    """
+
+    parts: Embedder
+    records: RecordSet
+    tasks: Sequence[Task]
+    class_prompts: Mapping[int, Sequence[str]]
+    tokenise: Tokenise
+    image_size: int
+    batch_size: int
+    keep: bool
+    kept: dict[str, list[Photos]] = dataclasses.field(default_factory=dict)
+
+    def __call__(self, params: Params, *, interrupted: Callable[[], bool] = lambda: False) -> dict[str, TopK]:
+        """Hits by task, class by class.
+
+        Args:
+            params: of the whole model, on the mesh.
+            interrupted: asked before each batch of photos.
+
+        Raises:
+            Interrupted: as soon as `interrupted` says so.
+        """
+        # Tasks share classes: each is embedded once.
+        class_ids = sorted({class_id for task in self.tasks for class_id in task.class_ids})
+        embed = text_embedder(self.parts, params, self.tokenise, batch_size=self.batch_size)
+        class_emb = class_embeddings(embed, [self.class_prompts[class_id] for class_id in class_ids])
+        row_of = {class_id: row for row, class_id in enumerate(class_ids)}
+        features = self.kept if self.keep else {}
+        hits = {}
+        for task in self.tasks:
+            if task.split not in features:
+                features[task.split] = list(self._photos(task.split, params["image"], interrupted))
+            rows = [row_of[class_id] for class_id in task.class_ids]
+            hits[task.name] = classify(self.parts, params, features[task.split], class_emb[rows], task.class_ids)
+        return hits
+
+    def _photos(self, split: str, tower: Params, interrupted: Callable[[], bool]) -> Iterator[Photos]:
+        hosts, host = jax.process_count(), jax.process_index()
+        stream = batches.evaluation_batches(
+            self.records, split, batch_size=self.batch_size // hosts, image_size=self.image_size, host=host, hosts=hosts
+        )
+        for photos in photo_features(self.parts, tower, stream):
+            if interrupted():
+                raise Interrupted
+            yield photos

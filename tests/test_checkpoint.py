@@ -12,7 +12,7 @@ from lit_jax.errors import UserError
 
 ABOUT = About(
     config={"seed": 0, "data.crop_scale": (0.9, 1.0)}, position=0, locked={"image": "abc"}, fingerprint="f" * 64, templates=["a {name}"],
-    drop_repeats=False, class_table="id,name\r\n0,Malus ×domestica\r\n", train_classes=[0], tokenizer=b"\x00\xff model",
+    drop_repeats=False, class_table="id,name\r\n0,Malus ×domestica\r\n", train_classes=[0], prompt_templates=[], hosts=1, tokenizer=b"\x00\xff model",
 )  # fmt: skip
 
 
@@ -103,6 +103,8 @@ def test_a_half_written_checkpoint_is_not_one(tmp_path):
         ({"locked": {"image": "xyz"}}, r"found image tower abc, expected the xyz of the config's weights"),
         ({"fingerprint": "g" * 64}, "found records ffffffffffff, expected the gggggggggggg"),
         ({"tokenizer": b"other"}, "found another tokenizer"),
+        ({"hosts": 2}, "found a run of 1 hosts, expected 2"),
+        ({"prompt_templates": ["a {}"]}, "found other prompt templates"),
     ],
 )
 def test_a_run_that_does_not_fit_is_refused(change, message):

@@ -75,6 +75,20 @@ def test_bad_values_are_refused_with_what_was_expected(tmp_path, override, messa
         config.load(config_file(tmp_path), dict([override]))
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("config.optimizer.lr = '1e-3'", "found a value of the wrong type"),
+        ("config.data.crop_scale = 0.6", "found a value of the wrong type|expected 2 numbers"),
+        ("config.image.std = (0.0, 0.0, 0.0)", "image.std: found .0.0, 0.0, 0.0., expected at least 1e-06"),
+        ("config = None", "found that get_config returns None, expected the config; add a return"),
+    ],
+)
+def test_values_of_the_wrong_type_in_a_file_are_one_line(tmp_path, body, message):
+    with pytest.raises(UserError, match=message):
+        config.load(config_file(tmp_path, body))
+
+
 def test_missing_broken_and_empty_files(tmp_path):
     with pytest.raises(UserError, match="--config: found no file"):
         config.load(tmp_path / "none.py")

@@ -1,18 +1,24 @@
 import csv
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import pytest
 
-from lit_jax import config, evaluate, experiment
+from lit_jax import config, evaluate, loop
 from lit_jax.classes import read_class_table
 from lit_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
 def run(tiny_config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("evaluate") / "run"
     loaded, _ = config.load(tiny_config, {"train.devices": "1"})
-    return workdir, experiment.run(loaded, workdir)
+    return workdir, loop.run(loaded, workdir)
 
 
 def command(*arguments):
@@ -82,14 +88,56 @@ def test_classes_that_cannot_be_told_apart_are_said_so(run, tmp_path, capsys):
         (["--image-weights", "nowhere.npz"], "weights nowhere.npz: found no such file"),
         (["--batch-size", "3", "--devices", "8"], "--batch-size: found 3 on 8 devices"),
         (["--classes", "{tmp}/few.csv"], "--classes: found no row for"),
+        (["--classes", "{tmp}/twice.csv"], "found Draco volans more than once"),
+        (["--out", "{tmp}/no/such/folder.json"], "--out: found no folder to write"),
     ],
 )
 def test_mistakes_are_one_line(run, tmp_path, capsys, arguments, message):
     (tmp_path / "few.csv").write_text("id,name\n0,Draco volans\n")
+    (tmp_path / "twice.csv").write_text("name\nDraco volans\nDraco volans\n")
     with pytest.raises(SystemExit) as caught:
         command("--checkpoint", run[0], *(argument.format(tmp=tmp_path) for argument in arguments))
     error = capsys.readouterr().err
     assert caught.value.code == 2 and message in error and error.count("\n") == 1
+
+
+def test_ids_of_another_list_do_not_rename_photos(run, records, tmp_path):
+    table = read_class_table(records.class_table)
+    names = list(table.names)
+    (tmp_path / "own_ids.csv").write_text(
+        "id,name\n" + "".join(f"{i},{name}\n" for i, name in enumerate(reversed(names)))
+    )
+    (tmp_path / "t.txt").write_text("a {}\n")
+    with_ids = ("--checkpoint", run[0], "--split", "heldout", "--templates", tmp_path / "t.txt", "--classes")
+    command(*with_ids, tmp_path / "own_ids.csv", "--out", tmp_path / "a.json")
+    (tmp_path / "names.csv").write_text("name\n" + "".join(f"{name}\n" for name in names))
+    command(*with_ids, tmp_path / "names.csv", "--out", tmp_path / "b.json")
+    a, b = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
+    assert a["top1"] == b["top1"] and {row["class"]: row["top1"] for row in a["per_class"]} == {
+        row["class"]: row["top1"] for row in b["per_class"]
+    }
+
+
+def test_a_run_on_many_devices_is_evaluated_on_one(tiny_config, tmp_path):
+    loaded, _ = config.load(tiny_config, {"train.devices": "4", "train.epochs": "1"})
+    results = loop.run(loaded, tmp_path / "run")
+    code = "import sys; from lit_jax import evaluate; evaluate.main(sys.argv[1:])"
+    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    arguments = ["--checkpoint", tmp_path / "run", "--split", "heldout", "--step", "latest"]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, env=environment, cwd=ROOT)
+    assert (
+        json.loads((tmp_path / "run" / "evaluation-heldout.json").read_text())["images"] == results["heldout"]["images"]
+    )
+
+
+def test_a_run_with_prompt_templates_is_evaluated_with_them(tiny_config, tmp_path):
+    (tmp_path / "templates.txt").write_text("an engraving of a {}\n{order}\n")
+    loaded, _ = config.load(tiny_config, {"evaluation.templates": str(tmp_path / "templates.txt"), "train.epochs": "1"})
+    results = loop.run(loaded, tmp_path / "run")
+    (tmp_path / "templates.txt").unlink()
+    command("--checkpoint", tmp_path / "run", "--split", "heldout", "--step", "latest")
+    got = json.loads((tmp_path / "run" / "evaluation-heldout.json").read_text())
+    assert {name: got[name] for name in results["heldout"]} == results["heldout"]
 
 
 def test_no_run_and_other_weights_are_refused(run, tmp_path):

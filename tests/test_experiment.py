@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from lit_jax import config, experiment, report
+from lit_jax import config, experiment, loop, report
 from lit_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 def run(path, workdir, **overrides):
     loaded, _ = config.load(path, {name.replace("__", "."): str(value) for name, value in overrides.items()})
-    return experiment.run(loaded, workdir)
+    return loop.run(loaded, workdir)
 
 
 def losses(workdir):
@@ -111,6 +111,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_the_last_chec
         ({"text__width": 15}, "text.width: found 15 with 2 heads"),
         ({"image__size": 20}, "image.size: found 20, expected a multiple of image.patch, 8"),
         ({"image__depth": 2}, "encoderblock_1/.* missing"),
+        ({"data__heldout_split": "held_out"}, "split: found 'held_out', expected one of heldout, train, validation"),
+        ({"data__crop_scale": "1.0,0.2"}, "data.crop_scale: found .1.0, 0.2., expected two shares of the area"),
         ({"model__projection": "false"}, "model.embed_dim: found 8 without model.projection"),
     ],
 )
@@ -131,6 +133,53 @@ def test_other_settings_run_to_the_end(tiny_config, tmp_path, overrides):
     assert got["seen"]["images"] == 24
 
 
+def test_two_runs_in_one_folder_are_refused(tiny_config, tmp_path):
+    from lit_jax import checkpoint
+
+    with checkpoint.alone_in(tmp_path / "run"), pytest.raises(UserError, match="found another run at work in it"):
+        run(tiny_config, tmp_path / "run", train__devices=1)
+
+
+def test_accumulated_batches_make_whole_steps(tiny_config):
+    loaded, _ = config.load(tiny_config, {"optimizer.accumulate": "4"})
+    assert experiment.total_steps(loaded, 56) == 12  # three epochs are 10.5 batches
+    schedule = experiment.build_schedule(loaded, 56)
+    assert float(schedule(3)) == pytest.approx(0, abs=1e-9) and float(schedule(2)) > 1e-4
+
+
+def test_captions_that_are_cut_are_said_so(tiny_config, tmp_path, capsys):
+    run(tiny_config, tmp_path / "run", train__devices=1, train__epochs=0.5, optimizer__warmup_epochs=0, text__context=8)
+    assert "tokens are cut to text.context, 8" in capsys.readouterr().out
+
+
+def test_an_evaluation_that_was_interrupted_is_made_up_for(tiny_config, tmp_path, monkeypatch, finished):
+    """SIGTERM in the first photo of the last evaluation: saved, stopped, and evaluated when run again."""
+    from lit_jax import zeroshot
+
+    whole = zeroshot.Evaluator.__call__
+    calls = []
+
+    def interrupted_at_last(self, params, *, interrupted):
+        calls.append(1)
+        if len(calls) == 3:
+            raise zeroshot.Interrupted
+        return whole(self, params, interrupted=interrupted)
+
+    monkeypatch.setattr(zeroshot.Evaluator, "__call__", interrupted_at_last)
+    with pytest.raises(loop.Stopped, match="after step 11"):
+        run(tiny_config, tmp_path / "run", train__devices=1)
+    assert run(tiny_config, tmp_path / "run", train__devices=1) == finished[1]
+
+
+def test_float16_without_any_finite_gradient_is_given_up(tiny_config, tmp_path, monkeypatch):
+    import jax.numpy as jnp
+
+    monkeypatch.setattr(loop, "PATIENCE", 3)
+    monkeypatch.setattr("lit_jax.train.all_finite", lambda tree: jnp.bool_(False))
+    with pytest.raises(UserError, match="gradient: found 3 overflows in a row at step 3"):
+        run(tiny_config, tmp_path / "run", train__devices=1, train__precision="float16")
+
+
 def test_prompt_templates_from_a_file_change_the_prompts(tiny_config, tmp_path):
     (tmp_path / "templates.txt").write_text("# mine\nan old engraving of a {}\na {name}\n")
     loaded, _ = config.load(tiny_config, {"evaluation.templates": str(tmp_path / "templates.txt")})
@@ -140,10 +189,10 @@ def test_prompt_templates_from_a_file_change_the_prompts(tiny_config, tmp_path):
 
 
 def test_marks_and_their_examples():
-    assert doctest.testmod(experiment).failed == 0
-    assert experiment.marks(0.5, 10, 20) == {5, 10, 15, 20}
-    assert experiment.marks(1, 10, 25) == {10, 20, 25}
-    assert experiment.marks(100, 10, 25) == {25}
+    assert doctest.testmod(loop).failed == 0
+    assert loop.marks(0.5, 10, 20) == {5, 10, 15, 20}
+    assert loop.marks(1, 10, 25) == {10, 20, 25}
+    assert loop.marks(100, 10, 25) == {25}
 
 
 # As commands.

@@ -110,3 +110,10 @@ def test_duplicates_are_the_classes_that_share_all_their_prompts_but_for_case():
     ]
     assert duplicates([["a"], ["b"]]) == []
     assert duplicates([]) == []
+
+
+def test_the_name_is_made_of_the_columns_that_there_are_and_repeats_can_be_dropped():
+    assert prompts([{"name": "Pica pica"}], ["a {}"]) == [["a Pica pica"]]
+    row = {"name": "Pica pica", "common_name": "Pica pica", "supercategory": "Birds"}
+    assert prompts([row], ["a {}"]) == [["a Pica pica Birds Pica pica"]]
+    assert prompts([row], ["a {}", "{name}"], drop_repeats=True) == [["a Pica pica Birds", "Pica pica"]]

@@ -59,10 +59,18 @@ _PREFIXES = ("opt/target/", "params/", "img/", "txt/")
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-    """What a reader did: names left out of the file, and arrays that were resized, `name: old -> new`."""
+    """What a reader did.
+
+    Attributes:
+        left_out: names in the file that are no part of the tower.
+        resized: arrays that were resized, ``name: old -> new``.
+        digest: SHA-256 of the tower's arrays as they stand in the file, before any resizing: its identity on
+            every machine.
+    """
 
     left_out: tuple[str, ...]
     resized: tuple[str, ...]
+    digest: str
 
 
 def read_npz(path: str | os.PathLike[str]) -> Flat:
@@ -136,7 +144,8 @@ def fill(flat: Mapping[str, np.ndarray], like: Any, kind: str, *, source: str) -
             raise UserError(f"weights {source}: found {names[path][0]} of shape {group[0].shape}, expected "
                             f"{leaf.shape[-group[0].ndim:]}; check the tower's options")  # fmt: skip
         leaves[path] = value
-    return _unflatten(leaves), LoadReport(left_out, tuple(resized))
+    identity = digest({name: flat[name] for name in wanted})
+    return _unflatten(leaves), LoadReport(left_out, tuple(resized), identity)
 
 
 def tower_to_npz(params: Any, kind: str) -> Flat:
@@ -181,7 +190,7 @@ def resize_positions(value: np.ndarray, shape: tuple[int, ...], *, source: str =
 
 
 def digest(params: Any) -> str:
-    """SHA-256 over names, shapes and float32 bytes of a tree: the identity of a tower's weights."""
+    """SHA-256 over names, shapes and float32 bytes of a tree of arrays."""
     sha = hashlib.sha256()
     for path, leaf in sorted(_leaves(params).items()):
         value = np.ascontiguousarray(np.asarray(leaf, np.float32))
@@ -214,8 +223,8 @@ def _file_names(like: Any, kind: str, flat: Mapping[str, np.ndarray]) -> dict[st
 
 def _position_name(name: str, kind: str, flat: Mapping[str, np.ndarray]) -> str:
     # big_vision's own ViT files call it plainly `pos_embedding`.
-    return "pos_embedding" if kind == "image" and name not in flat and "pos_embedding" in flat and (
-        name.endswith("/pos_embedding")) else name  # fmt: skip
+    is_plain = kind == "image" and name.endswith("/pos_embedding") and name not in flat and "pos_embedding" in flat
+    return "pos_embedding" if is_plain else name
 
 
 def _renamed(path: str, names: Mapping[str, str]) -> str:
