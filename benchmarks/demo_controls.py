@@ -8,7 +8,8 @@ Writes ``benchmarks/results/demo_controls.json``. Each run is the demo with one 
 * ``shuffled captions``: the training species exchange their names, and with them their captions; the held-out
   species keep theirs. Photos, classes and evaluation stay the same. What a model learns of the names of seen
   species is then worth nothing for others, and held-out accuracy must fall to chance;
-* ``broken lock``: the image tower starts from scratch and moves (lock ``uu``), as if its weights had been lost.
+* ``broken lock``: the image tower starts from scratch and moves (lock ``uu``), as if its weights had been lost;
+* ``end token``: a text tower of two blocks read at the end token, instead of one block and the mean.
 """
 
 import argparse
@@ -35,6 +36,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     "demo": {},
     "shuffled captions": {},
     "broken lock": {"train.locks": "uu", "image.weights": ""},
+    "end token": {"text.pool": "end", "text.depth": "2"},
 }
 
 
@@ -58,7 +60,7 @@ def shuffled_records(photos: pathlib.Path, out: pathlib.Path, seed: int) -> path
     training = sorted({ids[item.class_name] for item in items if item.split == "train"})
     # Photos keep their class id, which no longer goes with its own row.
     by_id = [item._replace(class_name=str(ids[item.class_name])) for item in items]
-    made = convert.Options(shards=4, vocab_size=640)
+    made = convert.Options(shards=4, vocab_size=512)
     return convert.convert(by_id, shuffled(table, training, seed), out, made).directory
 
 

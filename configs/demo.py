@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     config.image.depth = 6
     config.image.heads = 3
 
-    config.text.context = 32
+    config.text.context = 24
     config.text.width = 128
     config.text.depth = 1
     config.text.heads = 4
@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
 
     config.optimizer.lr = 2e-3
     config.optimizer.warmup_epochs = 1.0
-    config.train.epochs = 8.0
+    config.train.epochs = 6.0
     config.train.batch_size = 256
     return config
 
@@ -51,6 +51,6 @@ def prepare(config: ConfigDict) -> None:
     photos = records.with_name("demo_photos")
     print("drawing the field guide (once)", flush=True)
     field_guide.draw(field_guide.guide(), photos)
-    options = convert.Options(shards=4, vocab_size=640)
+    options = convert.Options(shards=4, vocab_size=512)
     items = folder.read_folder(photos, photos / "splits.csv")
     convert.convert(items, read_class_table(photos / "classes.csv"), records, options)

@@ -125,12 +125,15 @@ def tokenizer_from_bytes(model: bytes) -> Tokenizer:
 
 
 def train_sentencepiece(texts: Iterable[str], path: str | Path, *, vocab_size: int) -> Tokenizer:
-    """Trains a SentencePiece unigram model on texts and writes it to `path`.
+    """Trains a SentencePiece BPE model on texts and writes it to `path`.
 
     The model folds case and compatibility forms itself (rule `nmt_nfkc_cf`), so that nobody's spelling of a
     species matters later. Every character seen gets a piece and any other falls back to bytes: nothing is
     ever unknown. There is no start piece. The same texts in the same order give the same bytes; another
-    order may not. The file is written aside and then renamed. Reference: Kudo, 2018 (unigram model).
+    order may not. The file is written aside and then renamed. Reference: Sennrich et al., 2016 (BPE).
+
+    BPE and not SentencePiece's unigram model: that one considers only pieces that stand in two different words,
+    so captions, whose words are few and much repeated, come out as letters.
 
     Args:
         texts: the captions; repeats count once, so that a class with more photos does not weigh more.
@@ -164,7 +167,7 @@ def _train(texts: Sequence[str], vocab_size: int) -> bytes:
             sentence_iterator=iter(texts),
             model_writer=out,
             vocab_size=vocab_size,
-            model_type="unigram",
+            model_type="bpe",
             hard_vocab_limit=False,
             character_coverage=1.0,
             byte_fallback=True,
