@@ -1,4 +1,4 @@
-"""The demo: an invented field guide, drawn on the spot. About two minutes on two CPU cores.
+"""The demo: an invented field guide, drawn on the spot. A minute or two on two CPU cores.
 
     python -m lit_jax.main --config=configs/demo.py
 
@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
     config.optimizer.warmup_epochs = 1.0
     config.train.epochs = 6.0
     config.train.batch_size = 256
+    config.log.every_steps = 2
     return config
 
 

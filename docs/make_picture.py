@@ -31,11 +31,13 @@ def main() -> None:
     parser.add_argument("--out", default="docs/demo.png")
     parser.add_argument("--seed", type=int, default=0)
     parsed = parser.parse_args()
-    trained = evaluate.load(parsed.run)
+    trained = evaluate.load(parsed.run, step="latest")
     records = open_records(trained.config.data.records)
     present = records.classes_in("heldout")
     table = read_class_table(records.class_table).subset(present)
-    tokens = trained.tokenizer.encode([texts[0] for texts in class_captions(table, records.templates)], 32)
+    tokens = trained.tokenizer.encode(
+        [texts[0] for texts in class_captions(table, records.templates)], trained.config.text.context
+    )
     class_emb = models.embed_text(trained.model, trained.params, jnp.asarray(tokens))
     (batch,) = batches.evaluation_batches(
         records, "heldout", batch_size=records.examples("heldout"), image_size=trained.config.image.size
