@@ -269,7 +269,7 @@ def _write_tokenizer(
 def _write_reports(work: Path, table: ClassTable, plan: Plan, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
     report = report_of(table, plan.present, plan.skips, outcomes)
     write_json(work / REPORT, report)
-    (work / REPORT_TEXT).write_text("\n".join(report_lines(report)) + "\n", encoding="utf-8")
+    (work / REPORT_TEXT).write_text("\n".join(report_lines(report, shown=sys.maxsize)) + "\n", encoding="utf-8")
     print("\n".join(report_lines(report, shown=1)), flush=True)
     if not any(split["photos"] for split in report["splits"].values()):
         raise UserError(

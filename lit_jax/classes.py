@@ -261,7 +261,8 @@ def _refuse_repeats(what: str, values: Iterable[tuple[str, str]]) -> None:
 
 def _no_name_column(what: str, columns: Iterable[str]) -> str:
     found = ", ".join(columns) or "no other column"
-    return f"{what}: found {found}, expected a column 'name' or 'common_name'; add or rename one"
+    remedy = "separate the columns by commas" if ";" in found else "add or rename one, in small letters"
+    return f"{what}: found {found}, expected a column 'name' or 'common_name'; {remedy}"
 
 
 def _composed(text: str) -> str:

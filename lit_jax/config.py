@@ -166,10 +166,8 @@ def load(
         raise UserError(f"config {path}: found no function get_config, expected one that returns a config")
     try:
         config = module.get_config()
-    except (AttributeError, KeyError) as error:
-        raise UserError(f"config {path}: {_unknown_in_file(str(error))}") from None
-    except (TypeError, ValueError) as error:
-        raise UserError(f"config {path}: found a value of the wrong type: {str(error).splitlines()[0]}") from None
+    except Exception as error:
+        raise UserError(f"config {path}: {_in_file(error)}") from None
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError(f"config {path}: found that get_config returns {config!r}, expected the config; add a return")
     flat = flattened(config)
@@ -192,14 +190,27 @@ def _module(path: pathlib.Path) -> Any:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise UserError(f"config {path}: found a syntax error in line {error.lineno}: {error.msg}") from None
+    except Exception as error:
+        raise UserError(f"config {path}: {_in_file(error)}") from None
     return module
 
 
-def _unknown_in_file(message: str) -> str:
-    found = re.search(r"[Kk]ey [\"'\\]*([\w.]+)", message)
-    if not found:
-        return message.splitlines()[0]
-    return f"found unknown option {found[1]!r}, expected a known one; did you mean {nearest(found[1])!r}?"
+def _in_file(error: Exception) -> str:
+    """What is wrong in a config file, from what ml_collections or Python say of it."""
+    message = str(error).replace("\\n", " ").replace("\\", "")
+    unknown = re.search(r"instead of \"(\w+)\"|[Kk]ey [\"']*([\w.]+)", message)
+    if isinstance(error, AttributeError | KeyError) and unknown:
+        name = unknown[1] or unknown[2]
+        return f"found unknown option {name!r}, expected a known one; did you mean {nearest(name)!r}?"
+    field = re.search(r"override field '(\w+)'", message)
+    if field:
+        name = nearest(field[1])
+        return f"{name}: found a value of another type, expected {_kind(OPTIONS[name].default)}"
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    line = f" in line {trace.tb_lineno}" if trace is not None else ""
+    return f"found {type(error).__name__}{line}: {message.splitlines()[0] if message else 'no message'}"
 
 
 def nearest(name: str) -> str:
@@ -296,6 +307,9 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
+        name = argument[2:].partition("=")[0]
+        if argument.startswith("--") and "." in name and name in OPTIONS:
+            raise UserError(f"option {argument}: found no --config. before it, expected --config.{argument[2:]}")
         if not argument.startswith("--config."):
             others.append(argument)
             continue
@@ -311,7 +325,11 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]
 
 def describe() -> str:
     """Every option with its default and meaning, a line each, for ``--help``."""
-    lines = [f"  --config.{name}={_shown(option.default)}  {option.meaning}" for name, option in OPTIONS.items()]
+    lines = [
+        f"  --config.{name}={_shown(option.default)}  {option.meaning}"
+        + (f" ({', '.join(option.choices)})" if option.choices else "")
+        for name, option in OPTIONS.items()
+    ]
     return "options of the config, with their defaults:\n" + "\n".join(lines)
 
 

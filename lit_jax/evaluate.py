@@ -21,6 +21,7 @@ import rich.table
 
 from lit_jax import checkpoint, experiment, models, optimizer, report, zeroshot
 from lit_jax import config as options
+from lit_jax.captions import fields
 from lit_jax.checkpoint import About
 from lit_jax.classes import ClassTable, read_class_table
 from lit_jax.errors import UserError, user_errors_in_one_line
@@ -150,7 +151,8 @@ def evaluate(
         )
     about = trained.about
     templates = tuple(templates) or tuple(about.prompt_templates)
-    texts = experiment.class_prompts(table, about.templates, templates, drop_repeats=about.drop_repeats)
+    filled = _with_columns(table, [*about.templates, *templates])
+    texts = experiment.class_prompts(filled, about.templates, templates, drop_repeats=about.drop_repeats)
     evaluator = zeroshot.Evaluator(
         parts=zeroshot.embedder(trained.model, mesh),
         records=records,
@@ -164,7 +166,14 @@ def evaluate(
     image = cast(trained.params["image"], DTYPES[config.train.precision])
     hits = evaluator(put_replicated({**trained.params, "image": image}, mesh))[split]
     shared = [[table.names[row] for row in group] for group in duplicates([list(texts[i]) for i in table.ids])]
-    return {**_summary(hits, table), "same_prompts": shared, **_facts(trained, records, split)}
+    return {**_summary(hits, table), "same_prompts": shared, **_facts(trained, records, split, templates)}
+
+
+def _with_columns(table: ClassTable, templates: Sequence[str]) -> ClassTable:
+    """The table with empty columns where a template asks for one that it has not: captions leave no gap there."""
+    asked = {column for template in templates for column in fields(template) if column}
+    empty = {column: ("",) * len(table) for column in sorted(asked - set(table.columns))}
+    return dataclasses.replace(table, columns={**table.columns, **empty})
 
 
 def _candidates(about: About, records: RecordSet, present: Sequence[int]) -> list[int]:
@@ -189,13 +198,14 @@ def _summary(hits: TopK, table: ClassTable) -> dict[str, Any]:
     }
 
 
-def _facts(trained: Trained, records: RecordSet, split: str) -> dict[str, Any]:
+def _facts(trained: Trained, records: RecordSet, split: str, templates: Sequence[str]) -> dict[str, Any]:
     return {
         "split": split,
         "records": records.fingerprint,
         "step": trained.step,
         "config": options.digest(trained.about.config),
         "locked": trained.about.locked,
+        "templates": list(templates) or trained.about.prompt_templates or trained.about.templates,
     }
 
 
@@ -212,7 +222,7 @@ def table_of(result: dict[str, Any], *, all_classes: bool = False) -> str:
         table.add_column(column, justify="left" if column == heading else "right", no_wrap=True)
     for row in rows:
         table.add_row(row["class"], str(row["images"]), *(f"{100 * row[k]:.1f} %" for k in ("top1", "top5")))
-    return "\n".join([*lines, report.as_text(table)])
+    return "\n\n".join([*lines, report.as_text(table)])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -228,13 +238,15 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "--records if that is meant"
             )
         split = parsed.split or trained.config.data.seen_split or next(iter(records.splits))
-        out = _output(parsed.out, parsed.checkpoint, split)
+        variant = "".join(f"-{pathlib.Path(path).stem}" for path in (parsed.classes, parsed.templates) if path)
+        out = _output(parsed.out, parsed.checkpoint, split + variant)
         result = evaluate(
             trained, records, split,
             classes=_named_classes(parsed.classes, records) if parsed.classes else None,
             templates=read_templates(parsed.templates) if parsed.templates else (),
             batch_size=parsed.batch_size, devices=parsed.devices,
         )  # fmt: skip
+        print(f"step {trained.step} ({parsed.step}) of {parsed.checkpoint}")
         print(table_of(result, all_classes=parsed.all))
         report.write_json(out, result)
         print(f"written to {out}")
@@ -260,11 +272,11 @@ def _named_classes(path: str, records: RecordSet) -> ClassTable:
     return dataclasses.replace(table, ids=ids)
 
 
-def _output(out: str, directory: str, split: str) -> pathlib.Path:
+def _output(out: str, directory: str, name: str) -> pathlib.Path:
     """Where the JSON goes; refused before the evaluation if nothing can be written there."""
     folder = pathlib.Path(directory)
     folder = folder.parent if folder.name == "checkpoints" else folder
-    path = pathlib.Path(out) if out else folder / f"evaluation-{split}.json"
+    path = pathlib.Path(out) if out else folder / f"evaluation-{name}.json"
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise UserError(f"--out: found no folder to write {path} to, expected one; give another --out")
     return path
@@ -275,7 +287,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m lit_jax.evaluate", description="Names photos among classes given only in words."
     )
     parser.add_argument("--checkpoint", required=True, help="folder of a run")
-    parser.add_argument("--step", default="best", help="best, latest or a step; best if not given")
+    parser.add_argument(
+        "--step", default="best", help="best (by top-1 on the seen split), latest or a step; best if not given"
+    )
     parser.add_argument("--split", default="", help="split of the record set; the run's seen split if not given")
     parser.add_argument("--records", default="", help="another record set than the run's")
     parser.add_argument("--classes", default="", help="CSV of the classes to choose from, any species in words")
@@ -286,7 +300,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--devices", type=int, default=0, help="devices to use; 0 for all")
     parser.add_argument("--all", action="store_true", help="print every class, not only the hardest")
     parser.add_argument(
-        "--out", default="", help="JSON to write; evaluation-SPLIT.json in the run's folder if not given"
+        "--out",
+        default="",
+        help="JSON to write; evaluation-SPLIT.json in the run's folder if not given",
     )
     return parser
 

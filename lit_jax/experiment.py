@@ -72,6 +72,11 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
     params, reports = initial_params(config, model)
     moving, locked = optimizer.split_locked(params, config.train.locks)
     examples = records.examples(config.data.train_split)
+    if config.train.batch_size > examples:
+        raise UserError(
+            f"train.batch_size: found {config.train.batch_size}, expected at most the {examples} photos of "
+            f"data.train_split; a tenth of them or less makes good batches"
+        )
     schedule = build_schedule(config, examples)
     adamw = build_optimizer(config, schedule)
     templates = read_templates(config.evaluation.templates) if config.evaluation.templates else ()

@@ -316,10 +316,11 @@ def _opening(experiment: Experiment, start: int) -> str:
 
     records = ", ".join(f"{name} {experiment.records.examples(name):,}" for name in experiment.records.splits)
     begin = f"resuming after step {start}" if start else "starting"
+    steps = f"{experiment.total_steps} step{'s' if experiment.total_steps > 1 else ''}"
     devices = f"{experiment.mesh.size} device{'s' if experiment.mesh.size > 1 else ''}"
     lines = [
         f"{begin}: {count(experiment.state.params)} parameters to train, {count(experiment.locked)} locked; "
-        f"photos: {records}; {experiment.total_steps} steps of {experiment.config.train.batch_size} pairs on {devices}",
+        f"photos: {records}; {steps} of {experiment.config.train.batch_size} pairs on {devices}",
         *(f"note: {note}" for note in experiment.notes),
     ]
     return "\n".join(lines)

@@ -69,8 +69,8 @@ def warmup_cosine(*, peak: float, warmup_steps: int, horizon_steps: int) -> opta
     """
     if not 0 <= warmup_steps < horizon_steps:
         raise UserError(
-            f"optimizer.warmup_steps: found {warmup_steps} steps, expected less than the {horizon_steps} of the whole "
-            "schedule; shorten it or train longer"
+            f"optimizer.warmup_steps or warmup_epochs: found {warmup_steps} steps, expected less than the "
+            f"{horizon_steps} of the whole schedule; shorten it or train longer"
         )
 
     def rate(step: Any) -> jax.Array:

@@ -179,7 +179,10 @@ class RecordSet:
     def _shards(self, split: str) -> tuple[Shard, ...]:
         if split not in self.splits:
             known = ", ".join(self.splits)
-            raise UserError(f"split: found {split!r}, expected one of {known} in {self.directory}; choose one")
+            raise UserError(
+                f"split: found {split!r}, expected one of {known} in {self.directory}; set data.train_split, "
+                "data.seen_split or --split to it"
+            )
         return self.splits[split]
 
 
@@ -315,16 +318,18 @@ def write_json(path: Path, value: Any) -> None:
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     half_written = folder.with_name(folder.name + INCOMPLETE)
-    remedy = "run the same lit-jax-convert command again to finish it"
+    remedy = "run the same python -m data_prep.convert command again to finish it"
     if folder.name.endswith(INCOMPLETE):
         raise UserError(f"{folder}: found a half-written record set, expected a complete one; {remedy}")
     if not folder.is_dir():
         if half_written.is_dir():
             raise UserError(f"{folder}: found only {half_written.name}, expected a complete record set; {remedy}")
-        raise UserError(f"{folder}: found no such folder, expected a record set; make it with lit-jax-convert")
+        raise UserError(
+            f"{folder}: found no such folder, expected a record set; make it with python -m data_prep.convert"
+        )
     if not is_record_set(folder):
         raise UserError(
-            f"{folder}: found no {MANIFEST} of {FORMAT}, expected a folder made by lit-jax-convert; "
+            f"{folder}: found no {MANIFEST} of {FORMAT}, expected a folder made by python -m data_prep.convert; "
             "check the path or convert the photos"
         )
     manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))

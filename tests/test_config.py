@@ -78,8 +78,10 @@ def test_bad_values_are_refused_with_what_was_expected(tmp_path, override, messa
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("config.optimizer.lr = '1e-3'", "found a value of the wrong type"),
-        ("config.data.crop_scale = 0.6", "found a value of the wrong type|expected 2 numbers"),
+        ("config.optimizer.lr = '1e-3'", "optimizer.lr: found a value of another type, expected a number"),
+        ("config.data.crop_scale = 0.6", "data.crop_scale: found a value of another type, expected 2 numbers"),
+        ("config.trian.epochs = 3.0", "found unknown option 'trian', expected a known one; did you mean 'train"),
+        ("config.train.epochs = epochs", r"found NameError in line 4: name 'epochs' is not defined"),
         ("config.image.std = (0.0, 0.0, 0.0)", "image.std: found .0.0, 0.0, 0.0., expected at least 1e-06"),
         ("config = None", "found that get_config returns None, expected the config; add a return"),
     ],
@@ -107,6 +109,8 @@ def test_overrides_are_parted_from_other_arguments():
         ["--config=a.py", "--config.seed=1", "--workdir", "w", "--config.train.locks", "uu"]
     )
     assert others == ["--config=a.py", "--workdir", "w"] and overrides == {"seed": "1", "train.locks": "uu"}
+    with pytest.raises(UserError, match=r"found no --config. before it, expected --config.train.epochs=2"):
+        config.split_arguments(["--train.epochs=2"])
     with pytest.raises(UserError, match="option seed: found no value"):
         config.split_arguments(["--config.seed"])
 

@@ -76,7 +76,17 @@ def test_templates_and_classes_in_words_only(run, records, tmp_path):
 def test_classes_that_cannot_be_told_apart_are_said_so(run, tmp_path, capsys):
     (tmp_path / "templates.txt").write_text("a {phylum}\n")
     command("--checkpoint", run[0], "--split", "validation", "--templates", tmp_path / "templates.txt")
-    assert "have the same prompts" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "have the same prompts" in output and "evaluation-validation-templates.json" in output
+
+
+def test_a_list_of_bare_names_will_do(run, records, tmp_path):
+    (tmp_path / "names.csv").write_text(
+        "name\n" + "\n".join(read_class_table(records.class_table).names) + "\nDraco volans\n"
+    )
+    command("--checkpoint", run[0], "--split", "heldout", "--classes", tmp_path / "names.csv")
+    got = json.loads((run[0] / "evaluation-heldout-names.json").read_text())
+    assert got["candidates"] == 13 and got["images"] == 28 and got["templates"] == list(records.templates)
 
 
 @pytest.mark.parametrize(

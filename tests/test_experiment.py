@@ -106,6 +106,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_the_last_chec
         ({"image__weights": ""}, "image.weights: found '' under lock Lu, expected a file of pre-trained weights"),
         ({"train__locks": "uu"}, "under lock uu, expected none, since u means from scratch"),
         ({"data__records": "nowhere"}, "nowhere"),
+        ({"train__batch_size": 64}, "train.batch_size: found 64, expected at most the 56 photos"),
         ({"data__train_split": "trian"}, "split: found 'trian'"),
         ({"optimizer__warmup_steps": 5}, "found warmup_epochs as well"),
         ({"text__width": 15}, "text.width: found 15 with 2 heads"),

@@ -242,13 +242,17 @@ def test_the_fingerprint_changes_with_records_captions_and_classes_only(tmp_path
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="found no such folder, expected a record set; make it with lit-jax-convert"):
+    with pytest.raises(
+        UserError, match="found no such folder, expected a record set; make it with python -m data_prep.convert"
+    ):
         open_records(tmp_path / "nothing")
 
 
 def test_a_half_written_set_is_refused(folder: Path) -> None:
     work = folder.rename(folder.with_name("set.incomplete"))
-    with pytest.raises(UserError, match=r"found only set\.incomplete, .* run the same lit-jax-convert command again"):
+    with pytest.raises(
+        UserError, match=r"found only set\.incomplete, .* run the same python -m data_prep.convert command again"
+    ):
         open_records(folder)
     with pytest.raises(UserError, match="found a half-written record set, expected a complete one"):
         open_records(work)
