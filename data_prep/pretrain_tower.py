@@ -1,9 +1,9 @@
 """Pre-trains the small ViT that the demo locks: a classifier of other invented species, on two CPU cores.
 
-Run ``python -m data_prep.pretrain_tower --out data_prep/demo_tower.npz`` to make such a file again (the committed one took
-77 minutes on two cores that did other work as well). It stands to the demo as an ImageNet tower stands to iNaturalist:
-it has seen many species, labelled at every rank, and none of those that the demo holds out. Names play no part: labels
-are numbers.
+Run ``python -m data_prep.pretrain_tower --out data_prep/demo_tower.npz`` to make such a file again; the committed one
+took 77 minutes on two cores that did other work as well. It stands to the demo as an ImageNet tower stands to
+iNaturalist: it has seen many species, labelled at every rank, and none of those that the demo holds out. Names play no
+part: labels are numbers.
 """
 
 import argparse
