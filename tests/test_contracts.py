@@ -1,11 +1,13 @@
 """The gate: style, types, layers, and promises about the package as a whole."""
 
 import importlib
+import os
 import pathlib
 import pkgutil
 import re
 import subprocess
 import sys
+import sysconfig
 
 import pytest
 
@@ -107,10 +109,14 @@ def test_the_version_stands_in_the_changelog():
 def test_the_wheel_works_outside_the_tree(tmp_path):
     tool("python", "-m", "build", "--wheel", "--outdir", str(tmp_path))
     (wheel,) = tmp_path.glob("*.whl")
-    subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", tmp_path / "venv"], check=True)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", wheel], check=True)
     code = "import lit_jax.models, data_prep, pathlib; print(lit_jax.__file__, (pathlib.Path(data_prep.__file__).parent / 'demo_tower.npz').exists())"
-    got = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    # Dependencies of this environment, the package of the wheel: path files are not read in PYTHONPATH's folders.
+    environment = {**os.environ, "PYTHONPATH": sysconfig.get_paths()["purelib"]}
+    got = subprocess.run(
+        [python, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
     where, tower = got.stdout.split()
     assert str(tmp_path) in where and tower == "True"
