@@ -19,7 +19,7 @@ import numpy as np
 import rich.box
 import rich.table
 
-from lit_jax import checkpoint, experiment, models, optimizer, report, zeroshot
+from lit_jax import checkpoint, experiment, optimizer, report, zeroshot
 from lit_jax import config as options
 from lit_jax.captions import fields
 from lit_jax.checkpoint import About
@@ -79,12 +79,10 @@ def load(directory: str | pathlib.Path, *, step: str = "best", weight_files: dic
     config = _config(about, weight_files or {})
     tokenizer = tokenizer_from_bytes(about.tokenizer)
     model = experiment.build_model(config, tokenizer)
-    shapes = jax.eval_shape(
-        lambda key: models.init(model, key, image_size=config.image.size, context=config.text.context),
-        jax.random.key(0),
-    )
+    shapes = jax.eval_shape(lambda key: experiment.fresh_params(config, model, key), jax.random.key(0))
     moving, locked = optimizer.split_locked(shapes, config.train.locks)
     params = checkpoint.restore_params(manager, chosen, moving)
+    manager.close()
     for tower in locked:
         params[tower] = _locked_tower(tower, config[tower].weights, shapes[tower], about)
     return Trained(about, config, chosen, model, tokenizer, params)
@@ -151,7 +149,8 @@ def evaluate(
         )
     about = trained.about
     templates = tuple(templates) or tuple(about.prompt_templates)
-    filled = _with_columns(table, [*about.templates, *templates])
+    # The run's own templates only: a column misspelt in a file of templates must still be refused.
+    filled = _with_columns(table, [*about.templates, *about.prompt_templates])
     texts = experiment.class_prompts(filled, about.templates, templates, drop_repeats=about.drop_repeats)
     evaluator = zeroshot.Evaluator(
         parts=zeroshot.embedder(trained.model, mesh),

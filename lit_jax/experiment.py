@@ -211,10 +211,6 @@ def initial_params(config: Config, model: TwoTower) -> tuple[Params, dict[str, L
     Raises:
         UserError: a letter L or U without a weight file, or u with one.
     """
-
-    def fresh(key: jax.Array) -> Params:
-        return models.init(model, key, image_size=config.image.size, context=config.text.context)
-
     letters = optimizer.lock_letters(config.train.locks)
     pretrained = {name for name, letter in letters.items() if letter in "LU"}
     for name in letters:
@@ -223,13 +219,21 @@ def initial_params(config: Config, model: TwoTower) -> tuple[Params, dict[str, L
             expected = "a file of pre-trained weights" if name in pretrained else "none, since u means from scratch"
             raise UserError(f"{name}.weights: found {path!r} under lock {config.train.locks}, expected {expected}")
     key = jax.random.key(config.seed)
-    shapes = jax.eval_shape(fresh, key)
+    shapes = jax.eval_shape(lambda key: fresh_params(config, model, key), key)
     # Only what is used is initialised: a locked ViT-L is not drawn at random first.
-    params = jax.jit(lambda key: {name: tree for name, tree in fresh(key).items() if name not in pretrained})(key)
+    drawn = jax.jit(
+        lambda key: {name: tree for name, tree in fresh_params(config, model, key).items() if name not in pretrained}
+    )
+    params = drawn(key)
     reports = {}
     for name in pretrained:
         params[name], reports[name] = weights.load_tower(config[name].weights, shapes[name], name)
     return params, reports
+
+
+def fresh_params(config: Config, model: TwoTower, key: jax.Array) -> Params:
+    """All parameters from scratch, for the sizes of the config."""
+    return models.init(model, key, image_size=config.image.size, context=config.text.context)
 
 
 def build_schedule(config: Config, examples: int) -> optax.Schedule:

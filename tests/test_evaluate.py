@@ -99,11 +99,13 @@ def test_a_list_of_bare_names_will_do(run, records, tmp_path):
         (["--batch-size", "3", "--devices", "8"], "--batch-size: found 3 on 8 devices"),
         (["--classes", "{tmp}/few.csv"], "--classes: found no row for"),
         (["--classes", "{tmp}/twice.csv"], "found Draco volans more than once"),
+        (["--templates", "{tmp}/misspelt.txt"], "found column 'common_nme'"),
         (["--out", "{tmp}/no/such/folder.json"], "--out: found no folder to write"),
     ],
 )
 def test_mistakes_are_one_line(run, tmp_path, capsys, arguments, message):
     (tmp_path / "few.csv").write_text("id,name\n0,Draco volans\n")
+    (tmp_path / "misspelt.txt").write_text("a {common_nme}\n")
     (tmp_path / "twice.csv").write_text("name\nDraco volans\nDraco volans\n")
     with pytest.raises(SystemExit) as caught:
         command("--checkpoint", run[0], *(argument.format(tmp=tmp_path) for argument in arguments))
