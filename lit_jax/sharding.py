@@ -1,13 +1,14 @@
 """The device mesh and how arrays lie on it; the only file that spells the mesh's axis.
 
-The axis is of the Auto type: the compiler places what is between the annotated ends of the step. The losses run
-on explicit axes as well, through `gathered` (tests cover both).
+The axis is of the Auto type: the compiler places what is between the annotated ends of the step. The losses say
+themselves what each device does, through `per_device`, and run on explicit axes as well (tests cover both).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -16,20 +17,22 @@ from lit_jax.errors import UserError
 AXIS = "data"
 
 
-def make_mesh(devices: int = 0, *, axis_type: AxisType = AxisType.Auto) -> Mesh:
+def make_mesh(devices: int = 0, *, axis_type: AxisType = AxisType.Auto, local: bool = False) -> Mesh:
     """A one-axis mesh over devices of all hosts.
 
     Args:
         devices: how many; 0 for all.
         axis_type: Auto or Explicit.
+        local: devices of this host only; what is put on the mesh concerns no other host.
 
     Raises:
         UserError: if there are not that many devices, or several hosts would not all take part.
     """
-    available = jax.device_count()
-    if not 0 <= devices <= available or (devices and jax.process_count() > 1 and devices != available):
+    found = jax.local_devices() if local else jax.devices()
+    available = len(found)
+    if not 0 <= devices <= available or (devices and not local and jax.process_count() > 1 and devices != available):
         raise UserError(f"train.devices: found {devices}, expected 0 (all) or at most the {available} there are")
-    chosen = jax.devices()[: devices or available]
+    chosen = found[: devices or available]
     return jax.make_mesh((len(chosen),), (AXIS,), axis_types=(axis_type,), devices=chosen)
 
 
@@ -52,6 +55,58 @@ def gathered(x: jax.Array) -> jax.Array:
     if AxisType.Explicit in mesh.axis_types:
         return jax.sharding.reshard(x, PartitionSpec())
     return x
+
+
+def per_device(function: Callable[..., Any], mesh: Mesh | None, *, inputs: Any, outputs: Any) -> Callable[..., Any]:
+    """A function that every device runs on its own rows; `all_rows` and the like, inside it, are how they talk.
+
+    Args:
+        function: of arrays to arrays, for one device.
+        mesh: the devices; None for the one there is, where `function` itself is the answer.
+        inputs: one bool for each argument: whether its rows are split over the devices, or whole on each.
+        outputs: the same for the results, in their structure.
+
+    Returns:
+        The function of global arrays.
+    """
+    if mesh is None:
+        return function
+    specs = [
+        jax.tree.map(lambda split: PartitionSpec(AXIS) if split else PartitionSpec(), x) for x in (inputs, outputs)
+    ]
+    # Unchecked: a loop's zero starting values count as equal on all devices, its results do not.
+    return jax.shard_map(function, mesh=mesh, in_specs=specs[0], out_specs=specs[1], check_vma=False)
+
+
+def all_rows(x: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """The rows of all devices, in order, inside `per_device`: `[N / devices, ...]` to `[N, ...]`."""
+    return x if mesh is None else jax.lax.all_gather(x, AXIS, tiled=True)
+
+
+def total(x: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """The sum over devices, the same on each, inside `per_device`."""
+    return x if mesh is None else jax.lax.psum(x, AXIS)
+
+
+def largest(x: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """The elementwise maximum over devices, the same on each, inside `per_device`; without a gradient."""
+    x = jax.lax.stop_gradient(x)
+    return x if mesh is None else jax.lax.pmax(x, AXIS)
+
+
+def own_rows_of_total(x: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """This device's rows of the sum over devices, inside `per_device`: `[N, ...]` to `[N / devices, ...]`."""
+    return x if mesh is None else jax.lax.psum_scatter(x, AXIS, tiled=True)
+
+
+def row_numbers(rows: int, mesh: Mesh | None) -> jax.Array:
+    """``arange(rows)``, split over the devices: `[rows]` int32."""
+    if mesh is None:
+        return jnp.arange(rows, dtype=jnp.int32)
+    own = rows // mesh.size
+    return per_device(
+        lambda: jax.lax.axis_index(AXIS) * own + jnp.arange(own, dtype=jnp.int32), mesh, inputs=(), outputs=True
+    )()
 
 
 def check_divides(batch_size: int, devices: int, *, name: str) -> None:
