@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from lit_jax import images
+from lit_jax import order as epochs
 from lit_jax.errors import UserError
-from lit_jax.records import RecordSet, file_instructions, parse_example
+from lit_jax.order import DRAW_BITS
+from lit_jax.records import RecordSet, file_instructions, file_part, parse_example
 from lit_jax.tokens import Tokenizer
 
 HostBatch = dict[str, np.ndarray]
@@ -36,6 +38,7 @@ def training_batches(
     hosts: int = 1,
     position: int = 0,
     window: int = 16384,
+    crop: str = "random",
     crop_scale: tuple[float, float] = (0.9, 1.0),
     flip: bool = False,
 ) -> Iterator[HostBatch]:
@@ -53,8 +56,9 @@ def training_batches(
         hosts: how many there are.
         position: batches already consumed.
         window: records that are shuffled together: whole shards, drawn anew each epoch.
-        crop_scale: share of the photo's area that a crop may have.
-        flip: whether to mirror half of the photos.
+        crop: ``random``, or ``centre`` for the photo as evaluation sees it.
+        crop_scale: share of the photo's area that a random crop may have.
+        flip: whether to mirror half of the random crops.
 
     Yields:
         ``image`` `[batch_size, S, S, 3]` uint8, ``tokens`` `[batch_size, T]` int32 and ``class_id``
@@ -72,18 +76,16 @@ def training_batches(
         yield from _windows(parts, seed=seed, host=host, window=window, first=position * batch_size)
 
     @tf.autograph.experimental.do_not_convert
-    def prepare(serialized: Any, epoch_seed: Any, number: Any) -> dict[str, Any]:
+    def prepare(serialized: Any, draw: Any, epoch_seed: Any, number: Any) -> dict[str, Any]:
         example = parse_example(serialized)
-        key = tf.stack([epoch_seed, number])
-        # The crop draws from `key` itself; the caption needs a draw of its own.
-        draw = tf.random.stateless_uniform([], key + tf.constant([1, 0], tf.int64))
-        count = tf.shape(example["captions"])[0]
-        chosen = tf.minimum(tf.cast(draw * tf.cast(count, tf.float32), tf.int32), count - 1)
-        square = images.random_crop(example["image"], key, size=image_size, scale=crop_scale, flip=flip)
+        count = tf.cast(tf.shape(example["captions"])[0], tf.int64)
+        chosen = tf.bitwise.bitwise_and(draw, (1 << DRAW_BITS) - 1) % count  # as `order.caption_drawn`
+        square = _cropped(example["image"], tf.stack([epoch_seed, number]), image_size, crop, crop_scale, flip)
         return {"image": square, "caption": example["captions"][chosen], "class_id": example["class_id"]}
 
     signature = tuple(tf.TensorSpec(shape, dtype) for shape, dtype in (
-        ([None], tf.string), ([None], tf.int64), ([None], tf.int64), ([], tf.int64), ([], tf.int64), ([], tf.int64),
+        ([None], tf.string), ([None], tf.int64), ([None], tf.int64), ([None], tf.int64), ([None], tf.int64),
+        ([None], tf.int64), ([], tf.int64),
     ))  # fmt: skip
     stream = tf.data.Dataset.from_generator(windows, output_signature=signature)
     stream = stream.flat_map(tf.autograph.experimental.do_not_convert(_window_records))
@@ -94,6 +96,54 @@ def training_batches(
     tokenise = _memoised(tokenizer, context)
     for batch in stream.as_numpy_iterator():
         yield {"image": batch["image"], "tokens": tokenise(batch["caption"]), "class_id": batch["class_id"]}
+
+
+def view_batches(
+    record_set: RecordSet,
+    split: str,
+    *,
+    first: int,
+    stop: int,
+    batch_size: int,
+    image_size: int,
+    views: int = 1,
+    seed: int = 0,
+    crop_scale: tuple[float, float] = (0.9, 1.0),
+    flip: bool = False,
+) -> Iterator[HostBatch]:
+    """Records `first` to `stop` of a split in order, each in several views; the last batch may be short.
+
+    Args:
+        record_set: where to read.
+        split: which of its splits.
+        first: number of the first record.
+        stop: number behind the last one.
+        batch_size: records a batch.
+        image_size: side of the pictures, pixels.
+        views: V. View 0 is the central crop of evaluation, the others are random crops.
+        seed: decides the random crops, with the number of the record and of the view.
+        crop_scale: share of the photo's area that a random crop may have.
+        flip: whether to mirror half of the random crops.
+
+    Yields:
+        ``image`` `[b, V, S, S, 3]` uint8, ``class_id`` `[b]` int64 and ``image_id`` `[b]` bytes.
+    """
+    tf = images.tensorflow()
+    paths, skips, takes = _columns(file_part(record_set, split, first, stop))
+
+    @tf.autograph.experimental.do_not_convert
+    def prepare(number: Any, serialized: Any) -> dict[str, Any]:
+        example = parse_example(serialized)
+        crops = [images.centre_crop(example["image"], size=image_size)]
+        for view in range(1, views):
+            # Three numbers decide a crop; the generator takes two.
+            key = tf.stack([tf.constant(seed + (view << 32), tf.int64), number])
+            crops.append(images.random_crop(example["image"], key, size=image_size, scale=crop_scale, flip=flip))
+        return {"image": tf.stack(crops), "class_id": example["class_id"], "image_id": example["image_id"]}
+
+    stream = _part_records(paths, skips, takes).enumerate(first)
+    stream = stream.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    yield from stream.batch(batch_size).prefetch(2).as_numpy_iterator()
 
 
 def evaluation_batches(
@@ -147,38 +197,30 @@ def ahead(items: Iterable[Item], put: Callable[[Item], Result], *, depth: int = 
     yield from queue
 
 
+def _cropped(jpeg: Any, seed: Any, size: int, crop: str, scale: tuple[float, float], flip: bool) -> Any:
+    if crop == "centre":
+        return images.centre_crop(jpeg, size=size)
+    return images.random_crop(jpeg, seed, size=size, scale=scale, flip=flip)
+
+
 def _windows(
     parts: Sequence[Part], *, seed: int, host: int, window: int, first: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, int, int, int]]:
-    """Endless shuffle windows: paths, skips, takes, seed of the epoch, number of its first record, records to drop.
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]]:
+    """Endless shuffle windows.
 
+    Each is paths, skips and takes of its parts; order, draws and numbers of its records in the epoch; its seed.
     `first` is where the stream starts, in records. Windows before it are passed over unread.
     """
-    total = sum(take for _, _, take in parts)
-    epoch, into = divmod(first, total)
+    lengths = [take for _, _, take in parts]
+    epoch, into = divmod(first, sum(lengths))
     while True:
-        # Each epoch has a stream of random numbers of its own, whatever was drawn before.
-        sequence = np.random.SeedSequence([seed, epoch, host])
-        epoch_seed = int(sequence.generate_state(1, np.uint64)[0] >> 2)
-        number = 0
-        for group in _grouped(parts, np.random.default_rng(sequence), window):
-            size = sum(take for _, _, take in group)
-            drop = min(max(into - number, 0), size)
-            if drop < size:
-                yield (*_columns(group), epoch_seed, number, drop)
-            number += size
+        for one in epochs.windows(lengths, seed=seed, epoch=epoch, host=host, window=window):
+            drop = min(max(into - one.first, 0), len(one.order))
+            if drop < len(one.order):
+                numbers = np.arange(one.first, one.first + len(one.order))
+                columns = _columns([parts[part] for part in one.parts])
+                yield (*columns, one.order[drop:], one.draws[drop:], numbers[drop:], one.epoch_seed)
         epoch, into = epoch + 1, 0
-
-
-def _grouped(parts: Sequence[Part], rng: np.random.Generator, window: int) -> Iterator[list[Part]]:
-    """Shards in random order, in groups of about `window` records."""
-    group: list[Part] = []
-    for i in rng.permutation(len(parts)):
-        if group and sum(take for _, _, take in group) + parts[i][2] > window:
-            yield group
-            group = []
-        group.append(parts[i])
-    yield group
 
 
 def _columns(parts: Sequence[Part]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -186,16 +228,17 @@ def _columns(parts: Sequence[Part]) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return np.array([str(path) for path in paths]), np.array(skips, np.int64), np.array(takes, np.int64)
 
 
-def _window_records(paths: Any, skips: Any, takes: Any, epoch_seed: Any, number: Any, drop: Any) -> Any:
-    """One window as a data set of (serialised record, seed of the epoch, number in the epoch), still encoded."""
+def _window_records(paths: Any, skips: Any, takes: Any, order: Any, draws: Any, numbers: Any, epoch_seed: Any) -> Any:
+    """One window as a data set of (serialised record, draw, seed of the epoch, number in the epoch), still encoded."""
     tf = images.tensorflow()
-    size = tf.reduce_sum(takes)
-    shuffled = _part_records(paths, skips, takes).shuffle(
-        size, seed=epoch_seed + number, reshuffle_each_iteration=False
-    )
-    numbers = tf.data.Dataset.range(number, number + size)
-    numbered = tf.data.Dataset.zip((shuffled, numbers)).skip(drop)
-    return numbered.map(lambda serialized, i: (serialized, epoch_seed, i))
+    read = _part_records(paths, skips, takes).batch(tf.reduce_sum(takes))
+
+    def shuffled(records: Any) -> Any:
+        # One record at a time is copied out of the window, not the whole of it.
+        places = tf.data.Dataset.from_tensor_slices((order, draws, numbers))
+        return places.map(lambda place, draw, number: (records[place], draw, epoch_seed, number))
+
+    return read.flat_map(shuffled)
 
 
 def _part_records(paths: Any, skips: Any, takes: Any, *, files_at_once: int = 1) -> Any:

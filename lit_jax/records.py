@@ -212,7 +212,11 @@ def file_instructions(record_set: RecordSet, split: str, host: int = 0, hosts: i
     if not 0 <= host < hosts:
         raise ValueError(f"host: found {host}, expected 0 to {hosts - 1}")
     total = record_set.examples(split)
-    begin, end = total * host // hosts, total * (host + 1) // hosts
+    return file_part(record_set, split, total * host // hosts, total * (host + 1) // hosts)
+
+
+def file_part(record_set: RecordSet, split: str, begin: int, end: int) -> list[tuple[Path, int, int]]:
+    """Where the records from number `begin` to `end` of a split lie: (path of a shard, records to skip, to take)."""
     instructions, first = [], 0
     for shard in record_set.splits[split]:
         skip = max(begin - first, 0)
