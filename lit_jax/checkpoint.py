@@ -34,7 +34,7 @@ class About:
         config: every option, by dotted name.
         position: batches of the training stream consumed.
         locked: SHA-256 of each locked tower's float32 weights, by tower.
-        fingerprint: of the record set.
+        fingerprint: of the record set, also where a store of it was trained on.
         templates: caption templates of the record set.
         drop_repeats: whether its captions leave out what an earlier column said.
         class_table: the class table as CSV.
@@ -44,6 +44,7 @@ class About:
         tokenizer: the SentencePiece model.
         results: of the last evaluation; empty before the first.
         evaluated: batches consumed before the last evaluation.
+        store: fingerprint of the embedding store that was trained on; empty for none.
     """
 
     config: dict[str, Any]
@@ -59,6 +60,7 @@ class About:
     tokenizer: bytes = dataclasses.field(repr=False)
     results: dict[str, Any] = dataclasses.field(default_factory=dict)
     evaluated: int = 0
+    store: str = ""
 
 
 def open_manager(directory: str | os.PathLike[str], *, keep: int = 1, read_only: bool = False) -> ocp.CheckpointManager:
@@ -229,6 +231,10 @@ def check_fits(saved: About, now: About, changed: list[str], *, where: str) -> N
         raise UserError(
             f"checkpoint {where}: found records {saved.fingerprint[:12]}, expected the {now.fingerprint[:12]} of "
             f"data.records{remedy}"
+        )
+    if saved.store != now.store:
+        raise UserError(
+            f"checkpoint {where}: found store {saved.store[:12]}, expected the {now.store[:12]} of data.store{remedy}"
         )
     if saved.hosts != now.hosts:
         # Each host reads a part of its own: the same position would mean other records.

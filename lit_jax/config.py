@@ -44,19 +44,28 @@ class Option:
 OPTIONS: dict[str, Option] = {
     "seed": Option(0, "decides initial parameters, order and augmentation", low=0),
     "workdir": Option("", "folder for checkpoints, metrics and results", free=True),
+    "input": Option("records", "train on photos, or on what the locked tower said of them", ("records", "store")),
     # Data.
     "data.records": Option("", "folder of the record set", free=True),
+    "data.store": Option("", "folder of the embedding store; empty for that of the records and _store", free=True),
+    "data.store_on": Option(
+        "auto",
+        "where a store lies while it trains: on each device, or on disk and mapped",
+        ("auto", "device", "host"),
+        free=True,
+    ),
     "data.train_split": Option("train", "split to learn from"),
     "data.seen_split": Option("validation", "split of other photos of the training species; empty for none"),
     "data.heldout_split": Option("heldout", "split of species never trained on; empty for none"),
     "data.tokenizer": Option("", "a SentencePiece .model file; empty for the record set's own", free=True),
     "data.shuffle_window": Option(16384, "records shuffled together, in whole shards", low=1),
+    "data.crop": Option("random", "of training photos: a random part, or the centre", ("random", "centre")),
     "data.crop_scale": Option(
         (0.9, 1.0), "area of the random crop as a share of the photo, from and to", low=0, high=1
     ),
     "data.flip": Option(False, "mirror half of the training photos"),
     # The image tower.
-    "image.tower": Option("vit", "kind of tower", ("vit",)),
+    "image.tower": Option("vit", "kind of tower; given: none, a store of others' embeddings", ("vit", "given")),
     "image.weights": Option("", "file of pre-trained weights, .npz", free=True),
     "image.size": Option(224, "side of the input, pixels", low=1),
     "image.patch": Option(16, "side of a patch, pixels", low=1),
@@ -80,10 +89,21 @@ OPTIONS: dict[str, Option] = {
     "text.projection_bias": Option(False, "whether the last projection has a bias"),
     "text.exact_gelu": Option(False, "the erf form of GELU, not the tanh form"),
     "text.norm_epsilon": Option(1e-6, "of the layer norms", low=0),
+    "text.distinct": Option(True, "embed each distinct caption of a batch once"),
+    "text.bucket": Option(
+        8, "cut sentences to the longest of the batch, in steps of so many tokens; 0 for no cut", low=0
+    ),
+    "text.remat": Option(False, "compute activations again, not keep them: less memory, a third more work"),
     # What joins them.
     "model.embed_dim": Option(512, "width of the common embedding", low=1),
     "model.projection": Option(True, "a trainable linear layer after the image tower"),
     "model.loss": Option("softmax", "InfoNCE (softmax) or SigLIP's (sigmoid)", ("softmax", "sigmoid")),
+    "model.same_caption": Option(
+        "plain",
+        "other pairs with the same caption: negatives, left out (masked), or positives (multi)",
+        ("plain", "masked", "multi"),
+    ),
+    "model.loss_block": Option(0, "photos at a time in the loss, on each device; 0 to choose by memory", low=0),
     "model.scale_init": Option(1 / 0.07, "initial logit scale, the factor itself", low=1),
     "model.scale_max": Option(100.0, "the logit scale is clamped to this", low=1),
     "model.bias_init": Option(-10.0, "initial logit bias of the sigmoid loss"),

@@ -30,8 +30,9 @@ from lit_jax.models import weights
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.precision import DTYPES, cast
 from lit_jax.prompts import duplicates, read_templates
-from lit_jax.records import RecordSet, open_records
+from lit_jax.records import open_records
 from lit_jax.sharding import check_divides, make_mesh, put_replicated
+from lit_jax.store import Store, open_store
 from lit_jax.tokens import Tokenizer, tokenizer_from_bytes
 
 SHOWN = 10  # classes in the printed table, unless all are asked for
@@ -47,7 +48,7 @@ class Trained:
         step: batches trained.
         model: the towers.
         tokenizer: of the run.
-        params: all parameters, locked ones included, on the host.
+        params: all parameters, locked ones included, on the host; without the image tower if it was not asked for.
     """
 
     about: About
@@ -58,13 +59,20 @@ class Trained:
     params: Params
 
 
-def load(directory: str | pathlib.Path, *, step: str = "best", weight_files: dict[str, str] | None = None) -> Trained:
+def load(
+    directory: str | pathlib.Path,
+    *,
+    step: str = "best",
+    weight_files: dict[str, str] | None = None,
+    with_image_tower: bool | None = None,
+) -> Trained:
     """Reads a trained model.
 
     Args:
         directory: a run's folder, or its folder of checkpoints.
         step: ``best``, ``latest`` or a number.
         weight_files: where a locked tower's weights are now, by tower, if not where the run found them.
+        with_image_tower: whether photos will be looked at, or a store that needs no tower; None for as in training.
 
     Raises:
         UserError: no checkpoint, a broken one, or weights that are not those of the run.
@@ -83,7 +91,13 @@ def load(directory: str | pathlib.Path, *, step: str = "best", weight_files: dic
     moving, locked = optimizer.split_locked(shapes, config.train.locks)
     params = checkpoint.restore_params(manager, chosen, moving)
     manager.close()
-    for tower in locked:
+    if with_image_tower is None:
+        with_image_tower = config.input == "records"
+    if with_image_tower and model.image is None:
+        raise UserError(
+            f"--checkpoint {directory}: found a model without an image tower, expected a store of photos; give --store"
+        )
+    for tower in locked if with_image_tower else locked.keys() - {"image"}:
         params[tower] = _locked_tower(tower, config[tower].weights, shapes[tower], about)
     return Trained(about, config, chosen, model, tokenizer, params)
 
@@ -107,7 +121,7 @@ def _locked_tower(tower: str, path: str, shapes: Any, about: About) -> Any:
 
 def evaluate(
     trained: Trained,
-    records: RecordSet,
+    data: experiment.Data,
     split: str,
     *,
     classes: ClassTable | None = None,
@@ -119,9 +133,9 @@ def evaluate(
 
     Args:
         trained: the model.
-        records: where the photos are.
+        data: where the photos are, or their features.
         split: which of them.
-        classes: the classes to choose from; None for those of the record set: for a split of species that were
+        classes: the classes to choose from; None for those of the data: for a split of species that were
             trained on, all of those; otherwise the species of the split.
         templates: prompt templates; empty for those of the run, which may be its caption templates.
         batch_size: photos and prompts at a time.
@@ -138,9 +152,9 @@ def evaluate(
     config = trained.config
     mesh = make_mesh(devices)
     check_divides(batch_size, mesh.size, name="--batch-size")
-    own = read_class_table(records.class_table)
-    present = records.classes_in(split)
-    table = own.subset(_candidates(trained.about, records, present)) if classes is None else classes
+    own = read_class_table(data.class_table)
+    present = data.classes_in(split)
+    table = own.subset(_candidates(trained.about, data, present)) if classes is None else classes
     missing = sorted(set(present) - set(table.ids))
     if missing:
         name = own.names[own.index_of(missing[0])]
@@ -152,20 +166,21 @@ def evaluate(
     # The run's own templates only: a column misspelt in a file of templates must still be refused.
     filled = _with_columns(table, [*about.templates, *about.prompt_templates])
     texts = experiment.class_prompts(filled, about.templates, templates, drop_repeats=about.drop_repeats)
+    parts = zeroshot.embedder(trained.model, mesh)
     evaluator = zeroshot.Evaluator(
-        parts=zeroshot.embedder(trained.model, mesh),
-        records=records,
+        parts=parts,
+        photos=experiment.photos_of(parts, data, image_size=config.image.size, batch_size=batch_size),
         tasks=[zeroshot.Task(split, split, tuple(table.ids))],
         class_prompts=texts,
         tokenise=lambda batch: trained.tokenizer.encode(batch, config.text.context),
-        image_size=config.image.size,
         batch_size=batch_size,
         keep=False,
     )
-    image = cast(trained.params["image"], DTYPES[config.train.precision])
-    hits = evaluator(put_replicated({**trained.params, "image": image}, mesh))[split]
+    dtype = DTYPES[config.train.precision]
+    tower = {name: cast(tree, dtype) for name, tree in trained.params.items() if name == "image"}
+    hits = evaluator(put_replicated({**trained.params, **tower}, mesh))[split]
     shared = [[table.names[row] for row in group] for group in duplicates([list(texts[i]) for i in table.ids])]
-    return {**_summary(hits, table), "same_prompts": shared, **_facts(trained, records, split, templates)}
+    return {**_summary(hits, table), "same_prompts": shared, **_facts(trained, data, split, templates)}
 
 
 def _with_columns(table: ClassTable, templates: Sequence[str]) -> ClassTable:
@@ -175,9 +190,9 @@ def _with_columns(table: ClassTable, templates: Sequence[str]) -> ClassTable:
     return dataclasses.replace(table, columns={**table.columns, **empty})
 
 
-def _candidates(about: About, records: RecordSet, present: Sequence[int]) -> list[int]:
+def _candidates(about: About, data: experiment.Data, present: Sequence[int]) -> list[int]:
     """Seen species compete with all species of training, others among themselves."""
-    trained_on = set(about.train_classes) if records.fingerprint == about.fingerprint else set()
+    trained_on = set(about.train_classes) if experiment.fingerprint(data) == about.fingerprint else set()
     return sorted(trained_on | set(present) if trained_on & set(present) else set(present))
 
 
@@ -197,10 +212,11 @@ def _summary(hits: TopK, table: ClassTable) -> dict[str, Any]:
     }
 
 
-def _facts(trained: Trained, records: RecordSet, split: str, templates: Sequence[str]) -> dict[str, Any]:
+def _facts(trained: Trained, data: experiment.Data, split: str, templates: Sequence[str]) -> dict[str, Any]:
     return {
         "split": split,
-        "records": records.fingerprint,
+        "records": experiment.fingerprint(data),
+        "store": data.fingerprint if isinstance(data, Store) else "",
         "step": trained.step,
         "config": options.digest(trained.about.config),
         "locked": trained.about.locked,
@@ -229,19 +245,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parsed = _parser().parse_args(argv)
     with user_errors_in_one_line():
         weight_files = {"image": parsed.image_weights, "text": parsed.text_weights}
-        trained = load(parsed.checkpoint, step=parsed.step, weight_files=weight_files)
-        records = open_records(parsed.records or trained.config.data.records)
-        if not parsed.records and records.fingerprint != trained.about.fingerprint:
-            raise UserError(
-                f"records {records.directory}: found others than the run was trained on, expected the same; give "
-                "--records if that is meant"
-            )
-        split = parsed.split or trained.config.data.seen_split or next(iter(records.splits))
+        with_tower = bool(parsed.records) if parsed.records or parsed.store else None
+        trained = load(parsed.checkpoint, step=parsed.step, weight_files=weight_files, with_image_tower=with_tower)
+        data = _data(trained, parsed.records, parsed.store)
+        split = parsed.split or trained.config.data.seen_split or next(iter(data.splits))
         variant = "".join(f"-{pathlib.Path(path).stem}" for path in (parsed.classes, parsed.templates) if path)
         out = _output(parsed.out, parsed.checkpoint, split + variant)
         result = evaluate(
-            trained, records, split,
-            classes=_named_classes(parsed.classes, records) if parsed.classes else None,
+            trained, data, split,
+            classes=_named_classes(parsed.classes, data) if parsed.classes else None,
             templates=read_templates(parsed.templates) if parsed.templates else (),
             batch_size=parsed.batch_size, devices=parsed.devices,
         )  # fmt: skip
@@ -251,7 +263,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"written to {out}")
 
 
-def _named_classes(path: str, records: RecordSet) -> ClassTable:
+def _data(trained: Trained, records: str, store: str) -> experiment.Data:
+    """What the command evaluates on: what it was told to, else what the run was trained on."""
+    if "image" in trained.params:
+        found: experiment.Data = open_records(records or trained.config.data.records)
+    else:
+        found = open_store(store or experiment.store_folder(trained.config))
+        if found.tower["digest"] != trained.about.locked.get("image"):
+            raise UserError(f"store {found.directory}: found embeddings of another tower, expected that of the run")
+    if not (records or store) and experiment.fingerprint(found) != trained.about.fingerprint:
+        raise UserError(
+            f"records {found.directory}: found others than the run was trained on, expected those; give --records or "
+            "--store if that is meant"
+        )
+    return found
+
+
+def _named_classes(path: str, records: experiment.Data) -> ClassTable:
     """The classes of a file under the ids of the record set, matched by name.
 
     A name that the record set does not know is one more class to choose from, under a new id. Ids of the file
@@ -290,7 +318,9 @@ def _parser() -> argparse.ArgumentParser:
         "--step", default="best", help="best (by top-1 on the seen split), latest or a step; best if not given"
     )
     parser.add_argument("--split", default="", help="split of the record set; the run's seen split if not given")
-    parser.add_argument("--records", default="", help="another record set than the run's")
+    data = parser.add_mutually_exclusive_group()
+    data.add_argument("--records", default="", help="another record set than the run's; its photos pass the tower")
+    data.add_argument("--store", default="", help="an embedding store instead; no tower is needed")
     parser.add_argument("--classes", default="", help="CSV of the classes to choose from, any species in words")
     parser.add_argument("--templates", default="", help="file of prompt templates, one a line")
     parser.add_argument("--image-weights", default="", help="where the locked image tower's weights are now")

@@ -14,7 +14,7 @@ import optax
 from jax.sharding import Mesh
 
 from lit_jax import config as options
-from lit_jax import models, optimizer, train, zeroshot
+from lit_jax import feed, models, optimizer, train, zeroshot
 from lit_jax.captions import class_captions
 from lit_jax.checkpoint import About
 from lit_jax.classes import ClassTable, read_class_table
@@ -24,11 +24,17 @@ from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.models.weights import LoadReport
 from lit_jax.precision import DTYPES, cast, initial_loss_scale
 from lit_jax.prompts import prompts, read_templates
-from lit_jax.records import RecordSet, open_records
+from lit_jax.records import RecordSet, is_record_set, open_records
 from lit_jax.sharding import check_divides, make_mesh, put_replicated
+from lit_jax.store import GIVEN, Store, open_store
+from lit_jax.texts import caption_table
 from lit_jax.tokens import Tokenizer, load_tokenizer
 
 Config = Any  # ml_collections.FrozenConfigDict, checked by lit_jax.config
+Data = RecordSet | Store
+
+# Options of the image tower that decide what it says of a photo, as a store remembers them.
+TOWER_OPTIONS = ("size", "patch", "width", "depth", "heads", "mlp_dim", "pool", "mean", "std")
 
 
 @dataclasses.dataclass
@@ -38,8 +44,8 @@ class Experiment:
     config: Config
     workdir: pathlib.Path
     mesh: Mesh
-    records: RecordSet
-    tokenizer: Tokenizer
+    data: Data
+    feed: feed.Feed
     schedule: optax.Schedule
     step: Callable[[train.State, Params, train.Batch], tuple[train.State, train.Metrics]]
     state: train.State
@@ -66,12 +72,18 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
     check_divides(config.train.batch_size, mesh.size, name="train.batch_size")
     check_divides(config.evaluation.batch_size, mesh.size, name="evaluation.batch_size")
     _check_crop(config.data.crop_scale)
-    records = open_records(_required(config.data.records, "data.records", "folder of a record set"))
-    tokenizer = open_tokenizer(config, records)
+    _check_same_caption(config)
+    data = open_data(config)
+    tokenizer = open_tokenizer(config, data)
     model = build_model(config, tokenizer)
+    if isinstance(data, Store):
+        _check_weights(config, model, data)
     params, reports = initial_params(config, model)
     moving, locked = optimizer.split_locked(params, config.train.locks)
-    examples = records.examples(config.data.train_split)
+    digests = {name: reports[name].digest for name in locked}
+    if isinstance(data, Store):
+        digests["image"] = data.tower["digest"]
+    examples = data.examples(config.data.train_split)
     if config.train.batch_size > examples:
         raise UserError(
             f"train.batch_size: found {config.train.batch_size}, expected at most the {examples} photos of "
@@ -80,47 +92,159 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
     schedule = build_schedule(config, examples)
     adamw = build_optimizer(config, schedule)
     templates = read_templates(config.evaluation.templates) if config.evaluation.templates else ()
-    table = read_class_table(records.class_table)
-    texts = class_prompts(table, records.templates, templates, drop_repeats=records.drop_repeats)
+    table = read_class_table(data.class_table)
+    texts = class_prompts(table, data.templates, templates, drop_repeats=data.drop_repeats)
     return Experiment(
         config=config,
         workdir=workdir,
         mesh=mesh,
-        records=records,
-        tokenizer=tokenizer,
+        data=data,
+        feed=build_feed(config, data, tokenizer, table, mesh),
         schedule=schedule,
-        step=train.make_step(
-            model, adamw, max_scale=config.model.scale_max, dynamic_scale=config.train.precision == "float16"
-        ),
+        step=build_step(config, model, adamw, mesh),
         state=put_replicated(train.initial_state(moving, adamw, initial_loss_scale(config.train.precision)), mesh),
         locked=put_replicated(cast(locked, DTYPES[config.train.precision]), mesh),
         about=About(
             config=options.flattened(config),
             position=0,
-            locked={name: reports[name].digest for name in locked},
-            fingerprint=records.fingerprint,
-            templates=list(records.templates),
-            drop_repeats=records.drop_repeats,
-            class_table=records.class_table.read_text(encoding="utf-8"),
-            train_classes=list(records.classes_in(config.data.train_split)),
+            locked=digests,
+            fingerprint=fingerprint(data),
+            store=data.fingerprint if isinstance(data, Store) else "",
+            templates=list(data.templates),
+            drop_repeats=data.drop_repeats,
+            class_table=data.class_table.read_text(encoding="utf-8"),
+            train_classes=list(data.classes_in(config.data.train_split)),
             prompt_templates=list(templates),
             hosts=jax.process_count(),
             tokenizer=tokenizer.model_bytes,
         ),
         evaluator=zeroshot.Evaluator(
-            parts=zeroshot.embedder(model, mesh),
-            records=records,
-            tasks=training_tasks(config, records),
+            parts=(parts := zeroshot.embedder(model, mesh)),
+            photos=photos_of(parts, data, image_size=config.image.size, batch_size=config.evaluation.batch_size),
+            tasks=training_tasks(config, data),
             class_prompts=texts,
             tokenise=lambda texts: tokenizer.encode(texts, config.text.context),
-            image_size=config.image.size,
             batch_size=config.evaluation.batch_size,
-            keep="image" in locked,
+            keep=digests.get("image") is not None,
         ),
-        notes=_notes(config, tokenizer, texts, reports),
+        notes=_notes(config, data, tokenizer, texts, reports),
         examples=examples,
         total_steps=total_steps(config, examples),
     )
+
+
+def open_data(config: Config) -> Data:
+    """The record set, or the store if `input` says so; a store must be of this config's tower and records.
+
+    Raises:
+        UserError: nothing there, or a store of something else.
+    """
+    if config.input == "store":
+        store = open_store(store_folder(config))
+        check_store(config, store)
+        return store
+    if config.image.tower == GIVEN:
+        raise UserError('image.tower: found given with input "records", expected a tower; set input = "store"')
+    return open_records(_required(config.data.records, "data.records", "folder of a record set"))
+
+
+def store_folder(config: Config) -> pathlib.Path:
+    """Where the store of a config is: `data.store`, else beside the records."""
+    if config.data.store:
+        return pathlib.Path(config.data.store)
+    records = _required(config.data.records, "data.store and data.records", "folder of a store, or of its records")
+    return pathlib.Path(records.rstrip("/") + "_store")
+
+
+def check_store(config: Config, store: Store) -> None:
+    """Refuses a store that another tower, another preprocessing or other records made.
+
+    Where the config's weights and records are at hand they are compared with what the store remembers of them.
+
+    Raises:
+        UserError: naming the first thing that differs.
+    """
+    tower, where = store.tower, f"store {store.directory}"
+    if optimizer.lock_letters(config.train.locks)["image"] != "L":
+        raise UserError(f'train.locks: found {config.train.locks} with input "store", expected a locked image tower')
+    if tower["kind"] != config.image.tower:
+        raise UserError(
+            f"{where}: found embeddings of tower {tower['kind']}, expected image.tower, {config.image.tower}"
+        )
+    wanted = {f"image.{name}": config.image[name] for name in (("width",) if tower["kind"] == GIVEN else TOWER_OPTIONS)}
+    store.shards(config.data.train_split)
+    if store.views[config.data.train_split] > 1 and tower["kind"] != GIVEN:
+        wanted |= {"data.crop_scale": config.data.crop_scale, "data.flip": config.data.flip}
+    made = {"image.width": store.width, **tower.get("options", {})}
+    for name, value in wanted.items():
+        value = list(value) if isinstance(value, tuple) else value
+        if made.get(name) != value:
+            raise UserError(f"{where}: found {name} {made.get(name)}, expected {value} as in the config; embed again")
+    records = pathlib.Path(config.data.records or "nowhere")
+    if tower["kind"] != GIVEN and is_record_set(records) and open_records(records).fingerprint != store.records:
+        raise UserError(f"{where}: found embeddings of other records than {records}, expected the same; embed again")
+
+
+def _check_weights(config: Config, model: TwoTower, store: Store) -> None:
+    if model.image is None or not pathlib.Path(config.image.weights or "nowhere").exists():
+        return
+    shapes = jax.eval_shape(lambda key: fresh_params(config, model, key), jax.random.key(0))["image"]
+    found = weights.load_tower(config.image.weights, shapes, "image")[1].digest
+    if found != store.tower["digest"]:
+        raise UserError(
+            f"store {store.directory}: found embeddings by weights {store.tower['digest'][:12]}, expected {found[:12]} "
+            f"of image.weights; embed again"
+        )
+
+
+def fingerprint(data: Data) -> str:
+    """What tells one collection of photos from another, whether they are at hand or only their embeddings."""
+    return data.records if isinstance(data, Store) else data.fingerprint
+
+
+def photos_of(parts: zeroshot.Embedder, data: Data, *, image_size: int, batch_size: int) -> zeroshot.PhotosOf:
+    """How an evaluation comes by features of photos: through the tower, or from the store."""
+    if isinstance(data, Store):
+        return zeroshot.from_store(parts, data, batch_size=batch_size)
+    return zeroshot.from_records(parts, data, image_size=image_size, batch_size=batch_size)
+
+
+def build_feed(config: Config, data: Data, tokenizer: Tokenizer, table: ClassTable, mesh: Mesh) -> feed.Feed:
+    """The stream of training batches.
+
+    Raises:
+        UserError: a store whose shards are not as they were written.
+    """
+    chosen, split = config.data, config.data.train_split
+    shared: dict[str, Any] = {
+        "batch_size": config.train.batch_size,
+        "seed": config.seed,
+        "each_once": config.text.distinct,
+        "bucket": config.text.bucket,
+    }
+    if not isinstance(data, Store):
+        return feed.from_records(
+            data, split, mesh, tokenizer=tokenizer, context=config.text.context, image_size=config.image.size,
+            window=chosen.shuffle_window, crop=chosen.crop, crop_scale=tuple(chosen.crop_scale), flip=chosen.flip,
+            **shared,
+        )  # fmt: skip
+    texts = class_captions(table, data.templates, drop_repeats=data.drop_repeats)
+    captions = caption_table(
+        dict(zip(table.ids, texts, strict=True)), lambda batch: tokenizer.encode(batch, config.text.context)
+    )
+    return feed.from_store(
+        data, split, mesh, captions=captions, end_id=tokenizer.end_id, place=chosen.store_on, **shared
+    )
+
+
+def build_step(
+    config: Config, model: TwoTower, adamw: optax.GradientTransformation, mesh: Mesh
+) -> Callable[[train.State, Params, train.Batch], tuple[train.State, train.Metrics]]:
+    """The jitted training step as the config describes it."""
+    return train.make_step(
+        model, adamw, max_scale=config.model.scale_max, dynamic_scale=config.train.precision == "float16",
+        same_caption=config.model.same_caption, block=config.model.loss_block, mesh=mesh,
+    )  # fmt: skip
 
 
 def class_prompts(
@@ -139,11 +263,34 @@ def _check_crop(scale: tuple[float, float]) -> None:
         raise UserError(f"data.crop_scale: found {tuple(scale)}, expected two shares of the area, the smaller first")
 
 
+def _check_same_caption(config: Config) -> None:
+    if config.model.same_caption == "plain":
+        return
+    if not config.text.distinct:
+        raise UserError(
+            f"text.distinct: found false with model.same_caption {config.model.same_caption}, expected true: it tells "
+            "which captions are the same"
+        )
+    if config.input == "records" and jax.process_count() > 1:
+        raise UserError(
+            f"model.same_caption: found {config.model.same_caption} on {jax.process_count()} hosts, expected plain: "
+            'they do not know each other\'s captions; set input = "store"'
+        )
+
+
 def _notes(
-    config: Config, tokenizer: Tokenizer, texts: Mapping[int, Sequence[str]], reports: Mapping[str, LoadReport]
+    config: Config,
+    data: Data,
+    tokenizer: Tokenizer,
+    texts: Mapping[int, Sequence[str]],
+    reports: Mapping[str, LoadReport],
 ) -> list[str]:
-    """What a person should know before the run: resized weights, captions that are cut."""
+    """What a person should know before the run: what the store holds, resized weights, captions that are cut."""
     notes = [f"{tower} tower: resized {text}" for tower, found in reports.items() for text in found.resized]
+    if isinstance(data, Store):
+        views = data.views[config.data.train_split]
+        what = "one plain view a photo, no augmentation" if views == 1 else f"{views} views a photo"
+        notes.append(f"store {data.directory}: {what}, {data.dtype}, {data.nbytes(config.data.train_split):,} bytes")
     distinct = {text for group in texts.values() for text in group}
     longest = max(len(tokenizer.pieces(text)) for text in distinct) + 1
     if longest > config.text.context:
@@ -151,16 +298,16 @@ def _notes(
     return notes
 
 
-def open_tokenizer(config: Config, records: RecordSet) -> Tokenizer:
-    """The tokenizer of the config, else the record set's own.
+def open_tokenizer(config: Config, data: Data) -> Tokenizer:
+    """The tokenizer of the config, else that of the data.
 
     Raises:
         UserError: if neither is there.
     """
-    path = config.data.tokenizer or records.tokenizer
+    path = config.data.tokenizer or data.tokenizer
     if not path:
         raise UserError(
-            f"data.tokenizer: found none in the config or in {records.directory}, expected a SentencePiece .model file"
+            f"data.tokenizer: found none in the config or in {data.directory}, expected a SentencePiece .model file"
         )
     return load_tokenizer(path)
 
@@ -173,10 +320,11 @@ def build_model(config: Config, tokenizer: Tokenizer) -> TwoTower:
     """
     image, text, joint = config.image, config.text, config.model
     dtype = DTYPES[config.train.precision]
-    for name, tower in (("image", image), ("text", text)):
+    has_tower = image.tower != GIVEN
+    for name, tower in (("image", image), ("text", text)) if has_tower else (("text", text),):
         if tower.width % tower.heads:
             raise UserError(f"{name}.width: found {tower.width} with {tower.heads} heads, expected a multiple")
-    if image.size % image.patch:
+    if has_tower and image.size % image.patch:
         raise UserError(f"image.size: found {image.size}, expected a multiple of image.patch, {image.patch}")
     if not joint.projection and joint.embed_dim != image.width:
         raise UserError(
@@ -186,12 +334,12 @@ def build_model(config: Config, tokenizer: Tokenizer) -> TwoTower:
         image=models.IMAGE_TOWERS[image.tower](
             patch=image.patch, width=image.width, depth=image.depth, heads=image.heads, mlp_dim=image.mlp_dim,
             pool=image.pool, dtype=dtype,
-        ),
+        ) if has_tower else None,
         text=models.TEXT_TOWERS[text.tower](
             vocab_size=tokenizer.vocab_size, context=text.context, end_id=tokenizer.end_id, width=text.width,
             depth=text.depth, heads=text.heads, embed_dim=joint.embed_dim, mlp_dim=text.mlp_dim, causal=text.causal,
             pool=text.pool, projection_bias=text.projection_bias, exact_gelu=text.exact_gelu,
-            norm_epsilon=text.norm_epsilon, dtype=dtype,
+            norm_epsilon=text.norm_epsilon, dtype=dtype, remat=text.remat,
         ),
         embed_dim=joint.embed_dim,
         projection=joint.projection,
@@ -199,11 +347,15 @@ def build_model(config: Config, tokenizer: Tokenizer) -> TwoTower:
         std=tuple(image.std),
         scale_init=joint.scale_init,
         bias_init=joint.bias_init if joint.loss == "sigmoid" else None,
+        width=image.width,
+        dtype=dtype,
     )  # fmt: skip
 
 
 def initial_params(config: Config, model: TwoTower) -> tuple[Params, dict[str, LoadReport]]:
     """Parameters before the first step: from scratch or from files, as the lock's letters say.
+
+    With a store there are none of the image tower: it does not run.
 
     Returns:
         Float32 parameters, and what the reader reports of each pre-trained tower, by tower.
@@ -213,8 +365,11 @@ def initial_params(config: Config, model: TwoTower) -> tuple[Params, dict[str, L
     """
     letters = optimizer.lock_letters(config.train.locks)
     pretrained = {name for name, letter in letters.items() if letter in "LU"}
+    runs_from_store = config.input == "store"
     for name in letters:
         path = config[name].weights
+        if name == "image" and runs_from_store:
+            continue
         if bool(path) != (name in pretrained):
             expected = "a file of pre-trained weights" if name in pretrained else "none, since u means from scratch"
             raise UserError(f"{name}.weights: found {path!r} under lock {config.train.locks}, expected {expected}")
@@ -226,7 +381,7 @@ def initial_params(config: Config, model: TwoTower) -> tuple[Params, dict[str, L
     )
     params = drawn(key)
     reports = {}
-    for name in pretrained:
+    for name in pretrained - ({"image"} if runs_from_store else set()):
         params[name], reports[name] = weights.load_tower(config[name].weights, shapes[name], name)
     return params, reports
 
@@ -268,7 +423,7 @@ def build_optimizer(config: Config, schedule: optax.Schedule) -> optax.GradientT
     )  # fmt: skip
 
 
-def training_tasks(config: Config, records: RecordSet) -> list[zeroshot.Task]:
+def training_tasks(config: Config, records: Data) -> list[zeroshot.Task]:
     """Seen species among all seen ones; held-out species among themselves, and among all species."""
     tasks = []
     seen = set(records.classes_in(config.data.train_split))

@@ -14,12 +14,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from lit_jax import batches, checkpoint, report, train, zeroshot
+from lit_jax import checkpoint, report, train, zeroshot
 from lit_jax import config as options
 from lit_jax.errors import UserError
 from lit_jax.experiment import Config, Experiment, build
 from lit_jax.models.two_tower import Params
-from lit_jax.sharding import ensure_same_on_hosts, from_all_hosts, put_batch
+from lit_jax.sharding import ensure_same_on_hosts, from_all_hosts
 
 PATIENCE = 100  # float16 steps in a row without a finite gradient before a run is given up
 
@@ -126,30 +126,9 @@ def _drive(experiment: Experiment, state: train.State, manager: Any, told: Seque
 
 def _steps(experiment: Experiment, state: train.State, start: int) -> Iterator[tuple[train.State, train.Metrics]]:
     """The rest of the run, from batch `start` on. `state` is donated to the first step."""
-    config, hosts = experiment.config, jax.process_count()
-    if start >= experiment.total_steps:
-        return
-    stream = batches.training_batches(
-        experiment.records,
-        config.data.train_split,
-        tokenizer=experiment.tokenizer,
-        context=config.text.context,
-        batch_size=config.train.batch_size // hosts,
-        image_size=config.image.size,
-        seed=config.seed,
-        host=jax.process_index(),
-        hosts=hosts,
-        position=start,
-        window=config.data.shuffle_window,
-        crop_scale=tuple(config.data.crop_scale),
-        flip=config.data.flip,
-    )
-
-    def put(batch: dict[str, np.ndarray]) -> train.Batch:
-        return put_batch({"image": batch["image"], "tokens": batch["tokens"]}, experiment.mesh)
-
-    on_device = batches.ahead(itertools.islice(stream, experiment.total_steps - start), put)
-    yield from train.run(state, experiment.locked, on_device, experiment.step)
+    if start < experiment.total_steps:
+        stream = itertools.islice(experiment.feed(start), experiment.total_steps - start)
+        yield from train.run(state, experiment.locked, stream, experiment.step)
 
 
 class _Watch:
@@ -314,7 +293,7 @@ def _opening(experiment: Experiment, start: int) -> str:
     def count(tree: Any) -> str:
         return f"{sum(leaf.size for leaf in jax.tree.leaves(tree)):,}"
 
-    records = ", ".join(f"{name} {experiment.records.examples(name):,}" for name in experiment.records.splits)
+    records = ", ".join(f"{name} {experiment.data.examples(name):,}" for name in experiment.data.splits)
     begin = f"resuming after step {start}" if start else "starting"
     steps = f"{experiment.total_steps} step{'s' if experiment.total_steps > 1 else ''}"
     devices = f"{experiment.mesh.size} device{'s' if experiment.mesh.size > 1 else ''}"

@@ -5,7 +5,9 @@ import json
 import math
 import os
 import pathlib
+import sys
 import time
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -68,6 +70,8 @@ def read_metrics(path: str | os.PathLike[str]) -> list[Record]:
 
 
 def _event_writer(directory: str, step: int) -> Any:
+    # TensorBoard would import all of TensorFlow to open a file, unless it finds a module of this name.
+    sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))
     try:
         from tensorboard.compat.proto import event_pb2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -124,10 +128,14 @@ class Progress:
             f"step {record['step']}/{self._total}, epoch {record['epoch']:.2f}, loss {record['loss']:.4f}, "
             f"{record['pairs_per_s']:.0f} pairs/s"
         )
-        self._bar.update(self._task, completed=record["step"], description=text)
+        self.show(record["step"], text, seconds_left=left / rate if rate else math.inf)
+
+    def show(self, done: int, text: str, *, seconds_left: float) -> None:
+        """Moves the bar; where there is none, prints a line now and then."""
+        self._bar.update(self._task, completed=done, description=text)
         if self._bar.disable and time.monotonic() - self._printed > self._every:
             self._printed = time.monotonic()
-            self.line(f"{text}, ETA {duration(left / rate if rate else math.inf)}")
+            self.line(f"{text}, ETA {duration(seconds_left)}")
 
     def line(self, text: str) -> None:
         """Prints a line above the bar."""

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from lit_jax import losses, models
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.precision import LossScale, all_finite, next_loss_scale
-from lit_jax.sharding import gathered
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -45,29 +45,52 @@ def initial_state(moving: Params, optimizer: optax.GradientTransformation, loss_
     )
 
 
-def pair_loss(model: TwoTower, moving: Params, locked: Params, batch: Batch) -> jax.Array:
+def pair_loss(
+    model: TwoTower,
+    moving: Params,
+    locked: Params,
+    batch: Batch,
+    *,
+    same_caption: str = "plain",
+    block: int = 0,
+    mesh: Mesh | None = None,
+) -> jax.Array:
     """The contrastive loss of one global batch.
 
     Args:
         model: the towers.
         moving: parameters that get gradients.
         locked: parameters that get none: they are under `stop_gradient`.
-        batch: ``image`` `[B, H, W, 3]` uint8 and ``tokens`` `[B, T]` int32.
+        batch: ``image`` `[B, H, W, 3]` uint8, or ``features`` `[B, W]`, what the locked tower said of the photos;
+            ``tokens`` `[U, T]` int32; and, unless U is B and pair i has row i, ``caption`` `[B]` int32, the row of
+            each pair.
+        same_caption: what becomes of other pairs with the same caption, see `lit_jax.losses`.
+        block: photos at a time in the loss; 0 to choose.
+        mesh: over whose devices the batch is split; None for one device.
 
     Returns:
         `[]` float32: InfoNCE, or the sigmoid loss if the model has a bias.
     """
     params = {**moving, **jax.lax.stop_gradient(locked)}
-    features = models.image_features(model, params["image"], batch["image"])
-    if "image" in locked:
-        # Nothing behind this point moves; XLA drops the whole backward pass of the tower.
-        features = jax.lax.stop_gradient(features)
+    features = batch["features"] if "features" in batch else _tower(model, params, locked, batch["image"])
     image_emb = models.project(model, params, features)
     text_emb = models.embed_text(model, params, batch["tokens"])
     scale = jnp.exp(params["logit_scale"])
+    options: dict[str, Any] = {
+        "caption": batch.get("caption"),
+        "same_caption": same_caption,
+        "block": block,
+        "mesh": mesh,
+    }
     if "logit_bias" in params:
-        return losses.sigmoid_contrastive(image_emb, text_emb, scale, params["logit_bias"], gather=gathered)
-    return losses.softmax_contrastive(image_emb, text_emb, scale, gather=gathered)
+        return losses.sigmoid_contrastive(image_emb, text_emb, scale, params["logit_bias"], **options)
+    return losses.softmax_contrastive(image_emb, text_emb, scale, **options)
+
+
+def _tower(model: TwoTower, params: Params, locked: Params, images: jax.Array) -> jax.Array:
+    features = models.image_features(model, params["image"], images)
+    # Nothing behind a locked tower moves; XLA drops its whole backward pass.
+    return jax.lax.stop_gradient(features) if "image" in locked else features
 
 
 def make_step(
@@ -76,6 +99,9 @@ def make_step(
     *,
     max_scale: float,
     dynamic_scale: bool,
+    same_caption: str = "plain",
+    block: int = 0,
+    mesh: Mesh | None = None,
 ) -> Callable[[State, Params, Batch], tuple[State, Metrics]]:
     """Builds the jitted step. The state is donated; the locked parameters are not.
 
@@ -84,6 +110,9 @@ def make_step(
         optimizer: over the moving parameters.
         max_scale: the logit scale is clamped to [1, max_scale] after each update.
         dynamic_scale: whether the loss scale adapts (float16).
+        same_caption: as in `pair_loss`, and so are `block` and `mesh`.
+        block: photos at a time in the loss.
+        mesh: of the devices.
 
     Returns:
         A function of (state, locked parameters, batch) to (state, metrics). Metrics are float32 scalars on the
@@ -92,7 +121,7 @@ def make_step(
     """
 
     def scaled_loss(moving: Params, locked: Params, batch: Batch, factor: jax.Array) -> tuple[jax.Array, jax.Array]:
-        loss = pair_loss(model, moving, locked, batch)
+        loss = pair_loss(model, moving, locked, batch, same_caption=same_caption, block=block, mesh=mesh)
         return loss * factor, loss
 
     def step(state: State, locked: Params, batch: Batch) -> tuple[State, Metrics]:

@@ -13,6 +13,7 @@ from lit_jax.metrics import TopK, top_k
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.records import RecordSet
 from lit_jax.sharding import from_all_hosts, local_rows, over_batch, put_batch, put_rows, replicated
+from lit_jax.store import Rows, Store
 
 Tokenise = Callable[[Sequence[str]], np.ndarray]
 EmbedTexts = Callable[[Sequence[str]], np.ndarray]
@@ -59,20 +60,54 @@ def embedder(model: TwoTower, mesh: Mesh) -> Embedder:
     )
 
 
-def photo_features(parts: Embedder, tower: Params, photos: Iterable[batches.HostBatch]) -> Iterator[Photos]:
-    """Runs the image tower over batches of photos.
+PhotosOf = Callable[[str, Params], Iterator[Photos]]
+"""From the name of a split and the model's parameters to its photos, each once, a batch at a time."""
+
+
+def from_records(parts: Embedder, records: RecordSet, *, image_size: int, batch_size: int) -> PhotosOf:
+    """Photos of records through the image tower.
 
     Args:
         parts: the jitted functions.
-        tower: parameters of the image tower.
-        photos: as `lit_jax.batches.evaluation_batches` yields them.
-
-    Yields:
-        One `Photos` a batch. For a locked tower they may be kept and used at every evaluation.
+        records: where the photos are.
+        image_size: side of the pictures, pixels.
+        batch_size: photos at a time, over all hosts.
     """
-    for batch in photos:
-        image = put_batch({"image": batch["image"]}, parts.mesh)["image"]
-        yield Photos(parts.features(tower, image), batch["class_id"], batch["mask"])
+    hosts, host = jax.process_count(), jax.process_index()
+
+    def photos(split: str, params: Params) -> Iterator[Photos]:
+        for batch in batches.evaluation_batches(
+            records, split, batch_size=batch_size // hosts, image_size=image_size, host=host, hosts=hosts
+        ):
+            image = put_batch({"image": batch["image"]}, parts.mesh)["image"]
+            yield Photos(parts.features(params["image"], image), batch["class_id"], batch["mask"])
+
+    return photos
+
+
+def from_store(parts: Embedder, store: Store, *, batch_size: int) -> PhotosOf:
+    """Photos of a store: what the locked tower said of them, view 0.
+
+    Args:
+        parts: the jitted functions; only their mesh is used.
+        store: where the features are.
+        batch_size: photos at a time, over all hosts.
+    """
+    hosts, host = jax.process_count(), jax.process_index()
+    size = batch_size // hosts
+
+    def photos(split: str, _: Params) -> Iterator[Photos]:
+        rows = Rows(store, split)
+        begin, end = len(rows) * host // hosts, len(rows) * (host + 1) // hosts
+        # All hosts yield the same number of batches; padding repeats row 0 and is not counted.
+        for start in range(begin, begin + -(-len(rows) // hosts), size):
+            wanted = np.arange(start, start + size)
+            mask = wanted < end
+            wanted = np.where(mask, wanted, 0)
+            features = put_batch({"features": rows.take(wanted)}, parts.mesh)["features"]
+            yield Photos(features, rows.class_ids[wanted], mask)
+
+    return photos
 
 
 def text_embedder(parts: Embedder, params: Params, tokenise: Tokenise, *, batch_size: int) -> EmbedTexts:
@@ -174,26 +209,24 @@ class Interrupted(Exception):
 
 @dataclasses.dataclass
 class Evaluator:
-    """Runs tasks on a record set, as often as wanted.
+    """Runs tasks, as often as wanted.
 
     Attributes:
         parts: jitted functions.
-        records: where the photos are.
+        photos: of each split.
         tasks: what to evaluate.
         class_prompts: prompts of each class, by class id.
         tokenise: texts to ids.
-        image_size: side of the pictures, pixels.
-        batch_size: photos and prompts at a time, over all hosts.
+        batch_size: prompts at a time, over all hosts.
         keep: whether features of photos may be kept from one call to the next: the image tower is locked.
         kept: those features, by split.
     """
 
     parts: Embedder
-    records: RecordSet
+    photos: PhotosOf
     tasks: Sequence[Task]
     class_prompts: Mapping[int, Sequence[str]]
     tokenise: Tokenise
-    image_size: int
     batch_size: int
     keep: bool
     kept: dict[str, list[Photos]] = dataclasses.field(default_factory=dict)
@@ -217,17 +250,13 @@ class Evaluator:
         hits = {}
         for task in self.tasks:
             if task.split not in features:
-                features[task.split] = list(self._photos(task.split, params["image"], interrupted))
+                features[task.split] = list(self._photos(task.split, params, interrupted))
             rows = [row_of[class_id] for class_id in task.class_ids]
             hits[task.name] = classify(self.parts, params, features[task.split], class_emb[rows], task.class_ids)
         return hits
 
-    def _photos(self, split: str, tower: Params, interrupted: Callable[[], bool]) -> Iterator[Photos]:
-        hosts, host = jax.process_count(), jax.process_index()
-        stream = batches.evaluation_batches(
-            self.records, split, batch_size=self.batch_size // hosts, image_size=self.image_size, host=host, hosts=hosts
-        )
-        for photos in photo_features(self.parts, tower, stream):
+    def _photos(self, split: str, params: Params, interrupted: Callable[[], bool]) -> Iterator[Photos]:
+        for photos in self.photos(split, params):
             if interrupted():
                 raise Interrupted
             yield photos

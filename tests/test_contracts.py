@@ -20,8 +20,8 @@ MODULES = sorted(
     for package in (lit_jax, data_prep)
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
 )
-COMMANDS = ["lit_jax.main", "lit_jax.evaluate", "data_prep.convert", "data_prep.captions", "data_prep.field_guide",
-            "data_prep.pretrain_tower"]  # fmt: skip
+COMMANDS = ["lit_jax.main", "lit_jax.evaluate", "lit_jax.embed", "data_prep.convert", "data_prep.captions", "data_prep.field_guide",
+            "data_prep.pretrain_tower", "data_prep.embeddings"]  # fmt: skip
 
 
 def tool(*arguments):
@@ -71,12 +71,12 @@ def loaded_by(code):
 
 
 def test_tensorflow_is_imported_late():
-    code = "import lit_jax.experiment, lit_jax.evaluate, lit_jax.main, data_prep.convert"
+    code = "import lit_jax.experiment, lit_jax.evaluate, lit_jax.embed, lit_jax.main, data_prep.convert"
     assert not {"tensorflow", "tensorflow_datasets", "matplotlib.pyplot", "sentencepiece"} & loaded_by(code)
 
 
 def test_what_knows_nothing_of_models_imports_no_jax():
-    code = "import lit_jax.config, lit_jax.captions, lit_jax.columns, lit_jax.prompts, lit_jax.tokens, lit_jax.records, lit_jax.main"
+    code = "import lit_jax.config, lit_jax.captions, lit_jax.columns, lit_jax.prompts, lit_jax.tokens, lit_jax.records, lit_jax.order, lit_jax.texts, lit_jax.store, lit_jax.commands, lit_jax.main"
     assert "jax" not in loaded_by(code)
 
 

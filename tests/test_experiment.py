@@ -277,8 +277,9 @@ def test_two_hosts_train_one_model(tiny_config, tmp_path):
     # The first global batch is the first batches of both hosts, one after the other.
     loaded, _ = config.load(tiny_config, {"train.devices": "4"})
     alone = experiment.build(loaded, tmp_path / "alone")
-    options = {"tokenizer": alone.tokenizer, "context": 24, "batch_size": 8, "image_size": 16, "seed": 0, "hosts": 2}
-    parts = [next(batches.training_batches(alone.records, "train", host=host, **options)) for host in range(2)]
+    tokenizer = experiment.open_tokenizer(loaded, alone.data)
+    options = {"tokenizer": tokenizer, "context": 24, "batch_size": 8, "image_size": 16, "seed": 0, "hosts": 2}
+    parts = [next(batches.training_batches(alone.data, "train", host=host, **options)) for host in range(2)]
     both = {name: np.concatenate([part[name] for part in parts]) for name in ("image", "tokens")}
     _, metrics = alone.step(alone.state, alone.locked, put_batch(both, alone.mesh))
     assert losses(workdir)[0] == pytest.approx(float(metrics["loss"]), rel=1e-4)

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from lit_jax import losses, models, optimizer, precision, train
+from lit_jax import losses, models, optimizer, precision, texts, train
 from lit_jax.models.text import TextTransformer
 from lit_jax.models.two_tower import TwoTower
 from lit_jax.models.vit import ViT
@@ -201,3 +201,55 @@ def test_the_sigmoid_loss_is_taken_when_the_model_has_a_bias(rng):
     )  # fmt: skip
     _, metrics = step(state, locked, batch)
     np.testing.assert_allclose(metrics["loss"], want, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("pool", "loss", "causal", "devices"),
+    [
+        ("end", "softmax", True, 1),
+        ("map", "softmax", False, 2),
+        ("mean", "sigmoid", False, 1),
+        ("first", "sigmoid", False, 2),
+    ],
+)
+def test_distinct_captions_in_buckets_have_the_loss_and_the_gradients_of_the_plain_path(
+    rng, pool, loss, causal, devices
+):
+    """64 pairs of 11 captions, none longer than 6 of 16 tokens, against every pair's caption in full."""
+    text = TextTransformer(11, 16, end_id=1, width=8, depth=2, heads=2, embed_dim=8, pool=pool, causal=causal)
+    model = TwoTower(None, text, embed_dim=8, width=5, bias_init=-5.0 if loss == "sigmoid" else None)
+    captions = np.zeros((11, 16), np.int32)
+    captions[:, :5] = rng.integers(2, 11, (11, 5))
+    captions[np.arange(11), rng.integers(1, 6, 11)] = 1  # the end token; what follows is padding
+    tokens = captions[rng.integers(0, 11, 64)]
+    params = jax.jit(lambda key: models.init(model, key, image_size=8, context=16))(jax.random.key(0))
+    features = rng.normal(size=(64, 5)).astype(np.float32)
+    few = texts.bucketed(texts.distinct(tokens), end_id=1, rows=devices, grain=2)
+    assert few.tokens.shape == (16, 6)
+    mesh = make_mesh(devices)
+
+    def loss_and_gradients(batch):
+        function = jax.value_and_grad(lambda params, batch: train.pair_loss(model, params, {}, batch, mesh=mesh))
+        return jax.jit(function)(params, put_batch({"features": features, **batch}, mesh))
+
+    plain, plain_gradients = loss_and_gradients({"tokens": tokens})
+    got, gradients = loss_and_gradients({"tokens": few.tokens, "caption": few.caption})
+    np.testing.assert_allclose(got, plain, rtol=1e-5)
+    for found, wanted in zip(jax.tree.leaves(gradients), jax.tree.leaves(plain_gradients), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=2e-5 * max(1.0, np.abs(wanted).max()))
+
+
+def test_blocks_that_are_computed_again_have_the_same_gradients(rng):
+    options = {"vocab_size": 11, "context": 6, "end_id": 1, "width": 8, "depth": 2, "heads": 2, "embed_dim": 8}
+    params = jax.jit(TextTransformer(**options).init)(jax.random.key(0), data(rng)["tokens"])
+    tokens = data(rng)["tokens"]
+
+    def gradient(remat):
+        tower = TextTransformer(**options, remat=remat)
+        function = jax.jit(jax.grad(lambda params: jnp.sum(tower.apply(params, tokens) ** 2)))
+        return function(params), function.lower(params).as_text()
+
+    (kept, text), (again, other_text) = gradient(False), gradient(True)
+    for found, wanted in zip(jax.tree.leaves(again), jax.tree.leaves(kept), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    assert other_text.count("dot_general") > text.count("dot_general")

@@ -51,11 +51,7 @@ def test_accuracy_equals_one_big_matrix_on_any_number_of_devices(records, model_
     parts = zeroshot.embedder(model, mesh)
     placed = put_replicated(params, mesh)
     # 24 photos in batches of 16: the last one is half padding.
-    photos = list(
-        zeroshot.photo_features(
-            parts, placed["image"], evaluation_batches(records, "validation", batch_size=16, image_size=16)
-        )
-    )
+    photos = list(zeroshot.from_records(parts, records, image_size=16, batch_size=16)("validation", placed))
     embed = zeroshot.text_embedder(parts, placed, lambda texts: tokenizer.encode(texts, 24), batch_size=8)
     ids = sorted({int(i) for p in photos for i in p.class_id[p.mask]})
     class_emb = zeroshot.class_embeddings(embed, [[f"number {i}", f"thing {i * i}"] for i in ids])
@@ -86,8 +82,6 @@ def test_a_photo_of_an_unknown_class_is_an_error_not_a_miss(records, model_and_p
     model, params, _ = model_and_params
     mesh = make_mesh(1)
     parts, placed = zeroshot.embedder(model, mesh), put_replicated(params, mesh)
-    photos = zeroshot.photo_features(
-        parts, placed["image"], evaluation_batches(records, "heldout", batch_size=16, image_size=16)
-    )
+    photos = zeroshot.from_records(parts, records, image_size=16, batch_size=16)("heldout", placed)
     with pytest.raises(UserError, match="found photos of class id"):
         zeroshot.classify(parts, placed, photos, np.eye(8, dtype=np.float32)[:1], [10**6])

@@ -99,7 +99,7 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """`depth` blocks and a last norm."""
+    """`depth` blocks and a last norm; with `remat` only each block's input is kept for the backward pass."""
 
     depth: int
     heads: int
@@ -108,12 +108,15 @@ class Encoder(nn.Module):
     exact_gelu: bool = False
     norm_epsilon: float = 1e-6
     dtype: Dtype = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """Maps `[B, T, D]` to `[B, T, D]`; `mask` is `[B, T]` bool, False where padded."""
+        # Inside a scan nothing is shared between blocks that the compiler could save a second time.
+        block = nn.remat(Block, prevent_cse=False) if self.remat else Block
         blocks = nn.scan(
-            Block,
+            block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=nn.broadcast,

@@ -28,6 +28,7 @@ class TextTransformer(nn.Module):
         exact_gelu: the erf form of GELU (CLIP trained by open_clip) rather than the tanh form.
         norm_epsilon: of the layer norms.
         dtype: computation dtype.
+        remat: whether blocks are computed again in the backward pass.
     """
 
     vocab_size: int
@@ -44,6 +45,7 @@ class TextTransformer(nn.Module):
     exact_gelu: bool = False
     norm_epsilon: float = 1e-6
     dtype: Dtype = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
@@ -69,6 +71,7 @@ class TextTransformer(nn.Module):
             self.exact_gelu,
             self.norm_epsilon,
             self.dtype,
+            self.remat,
         )
         x = Encoder(*options, name="encoder")(x, mask)
         return nn.Dense(self.embed_dim, use_bias=self.projection_bias, dtype=self.dtype, name="projection")(

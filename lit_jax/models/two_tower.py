@@ -23,7 +23,7 @@ class TwoTower:
     """The shape of a model; it holds no parameters.
 
     Attributes:
-        image: Flax module, `[B, H, W, 3]` to `[B, W]`.
+        image: Flax module, `[B, H, W, 3]` to `[B, W]`; None where features are given and no tower runs.
         text: Flax module, `[B, T]` int32 to `[B, D]`.
         embed_dim: D.
         projection: whether image embeddings pass a trainable linear layer; otherwise W must equal D.
@@ -31,9 +31,11 @@ class TwoTower:
         std: likewise.
         scale_init: initial factor of the similarities, not its logarithm.
         bias_init: initial bias of the similarities, None for none (softmax loss).
+        width: W, where there is no image tower to tell it.
+        dtype: computation dtype, to which given features are cast.
     """
 
-    image: nn.Module
+    image: nn.Module | None
     text: nn.Module
     embed_dim: int
     projection: bool = True
@@ -41,26 +43,28 @@ class TwoTower:
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     scale_init: float = 1 / 0.07
     bias_init: float | None = None
+    width: int = 0
+    dtype: Any = jnp.float32
 
 
 def init(model: TwoTower, key: jax.Array, *, image_size: int, context: int) -> Params:
-    """Fresh float32 parameters of both towers and of what joins them.
+    """Fresh float32 parameters of both towers and of what joins them; none of the image tower if there is none.
 
     Raises:
         ValueError: if there is no projection and the image tower's width is not `embed_dim`.
     """
     image_key, text_key, projection_key = jax.random.split(key, 3)
     pixels = jnp.zeros((1, image_size, image_size, 3))
-    width = jax.eval_shape(lambda: model.image.init_with_output(image_key, pixels)[0]).shape[-1]
+    width, params = model.width, {}
+    if model.image is not None:
+        width = jax.eval_shape(model.image.init_with_output, image_key, pixels)[0].shape[-1]
+        params["image"] = model.image.init(image_key, pixels)["params"]
     if not model.projection and width != model.embed_dim:
         raise ValueError(
             f"embed_dim: found {model.embed_dim} without image projection, expected the image tower's width {width}"
         )
-    params: Params = {
-        "image": model.image.init(image_key, pixels)["params"],
-        "text": model.text.init(text_key, jnp.zeros((1, context), jnp.int32))["params"],
-        "logit_scale": jnp.log(jnp.float32(model.scale_init)),
-    }
+    params["text"] = model.text.init(text_key, jnp.zeros((1, context), jnp.int32))["params"]
+    params["logit_scale"] = jnp.log(jnp.float32(model.scale_init))
     if model.projection:
         kernel = nn.initializers.lecun_normal()(projection_key, (width, model.embed_dim))
         params["projection"] = {"kernel": kernel, "bias": jnp.zeros(model.embed_dim)}
@@ -81,7 +85,12 @@ def image_features(model: TwoTower, tower_params: Params, images: jax.Array) -> 
 
     Returns:
         `[B, W]` in the tower's computation dtype, not normalised.
+
+    Raises:
+        ValueError: if the model has no image tower.
     """
+    if model.image is None:
+        raise ValueError("image: found no image tower, expected one; this model reads given features only")
     mean, std = (jnp.array(value).reshape(1, 1, 1, 3) for value in (model.mean, model.std))
     pixels = (images.astype(jnp.float32) / 255 - mean) / std
     features: jax.Array = model.image.apply({"params": tower_params}, pixels)  # type: ignore[assignment]
@@ -89,7 +98,8 @@ def image_features(model: TwoTower, tower_params: Params, images: jax.Array) -> 
 
 
 def project(model: TwoTower, params: Params, features: jax.Array) -> jax.Array:
-    """Image features `[B, W]` to unit-norm float32 embeddings `[B, D]`."""
+    """Image features `[B, W]` of any float type to unit-norm float32 embeddings `[B, D]`."""
+    features = features.astype(model.dtype)
     if model.projection:
         layer = params["projection"]
         features = features @ layer["kernel"].astype(features.dtype) + layer["bias"].astype(features.dtype)[None]

@@ -1,0 +1,61 @@
+"""What commands share: starting JAX, on one host or several, and making records that are missing."""
+
+import argparse
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from lit_jax.errors import UserError
+
+Prepare = Callable[[Any], None]
+
+
+def add_hosts(parser: argparse.ArgumentParser) -> None:
+    """Adds the options by which several hosts find each other."""
+    parser.add_argument("--distributed", action="store_true", help="several hosts, found by SLURM or MPI")
+    parser.add_argument("--coordinator", default="", help="HOST:PORT of the first host, where nothing finds the hosts")
+    parser.add_argument("--processes", type=int, help="with --coordinator: how many hosts")
+    parser.add_argument("--process", type=int, help="with --coordinator: the number of this one")
+
+
+def start_jax(parsed: argparse.Namespace) -> None:
+    """Sets the cache of compiled programs and joins the other hosts.
+
+    Raises:
+        UserError: options of several hosts that do not go together.
+    """
+    import jax
+
+    cache = pathlib.Path.home() / ".cache" / "lit_jax" / "compiled"
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    if parsed.coordinator:
+        if parsed.processes is None or parsed.process is None:
+            raise UserError("--coordinator: found no --processes or --process, expected both")
+        jax.distributed.initialize(parsed.coordinator, parsed.processes, parsed.process)
+    elif parsed.processes is not None or parsed.process is not None:
+        raise UserError("--processes, --process: found without --coordinator, expected it as well")
+    elif parsed.distributed:
+        jax.distributed.initialize()
+
+
+def prepare_on_first_host(prepare: Prepare | None, config: Any) -> None:
+    """Makes missing records, if the config knows how. All hosts wait here, whatever each can see of the folder."""
+    import jax
+
+    if prepare is None:
+        return
+    if jax.process_index() == 0 and not pathlib.Path(config.data.records).exists():
+        prepare(config)
+    wait_for_all_hosts("records are ready")
+
+
+def wait_for_all_hosts(what: str) -> None:
+    """Returns when every host is here."""
+    import jax
+
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(what)

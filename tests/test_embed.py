@@ -1,0 +1,285 @@
+"""Embed once, train from the store: the same numbers as from photos, and nothing wrong is taken for right."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lit_jax import batches, config, embed, evaluate, experiment, feed, loop, models, report, store
+from lit_jax.errors import UserError
+from lit_jax.sharding import make_mesh
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+OPTIONS = {"dtype": "float32", "batch_size": 16, "shard_rows": 20, "devices": 1}
+
+
+def load(path, **overrides):
+    return config.load(path, {name.replace("__", "."): str(value) for name, value in overrides.items()})[0]
+
+
+def losses(workdir):
+    return [record["loss"] for record in report.read_metrics(workdir / "metrics.jsonl") if "loss" in record]
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def stored(tiny_config, tmp_path_factory):
+    """The tiny records through the tiny tower, in shards of at most 20 rows."""
+    return embed.embed(load(tiny_config), tmp_path_factory.mktemp("embed") / "store", **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def trained(stored, tiny_config, tmp_path_factory):
+    """A run from the store on one device."""
+    workdir = tmp_path_factory.mktemp("runs") / "stored"
+    return workdir, loop.run(load(tiny_config, input="store", data__store=stored.directory, train__devices=1), workdir)
+
+
+def test_the_store_holds_what_the_tower_says_of_each_photo(stored, tiny_config, records):
+    loaded = load(tiny_config)
+    model, tower, _ = embed.locked_tower(loaded, records)
+    for split in ("train", "validation", "heldout"):
+        whole = next(batches.evaluation_batches(records, split, batch_size=records.examples(split), image_size=16))
+        want = models.image_features(model, tower, whole["image"])
+        rows = store.Rows(stored, split)
+        np.testing.assert_allclose(rows.whole()[:, 0], want, rtol=1e-4, atol=1e-5)
+        assert rows.class_ids.tolist() == whole["class_id"].tolist()
+    assert [len(stored.shards(s)) for s in ("train", "validation", "heldout")] == [3, 2, 2]
+    assert stored.records == records.fingerprint and stored.record_lengths["train"] == (18, 19, 19)
+    assert stored.templates == records.templates and stored.classes_in("heldout") == records.classes_in("heldout")
+    assert len(set(store.image_ids(stored, "train"))) == 56 and store.image_ids(stored, "train")[0].endswith(".jpg")
+
+
+@pytest.mark.parametrize(("devices", "place"), [(1, "device"), (1, "host"), (8, "auto")])
+def test_photos_and_their_store_give_the_same_run(stored, trained, tiny_config, tmp_path, devices, place, request):
+    """One view, no augmentation: every loss and accuracy, to float32's rounding."""
+    if devices == 1 and place == "device":
+        got = loop.run(load(tiny_config, data__crop="centre", train__devices=1), tmp_path / "run")
+    else:
+        overrides = {"input": "store", "data__store": stored.directory, "data__store_on": place}
+        got = loop.run(load(tiny_config, train__devices=devices, **overrides), tmp_path / "run")
+    workdir, want = trained
+    rel = 1e-5 if devices == 1 else 1e-3
+    assert losses(tmp_path / "run") == pytest.approx(losses(workdir), rel=rel) and len(losses(workdir)) == 11
+    if devices == 1:
+        assert {task: got[task] for task in ("seen", "heldout")} == {task: want[task] for task in ("seen", "heldout")}
+
+
+def test_a_feed_starts_anywhere_and_reads_each_photo_once_an_epoch(stored, tiny_config):
+    built = experiment.build(load(tiny_config, input="store", data__store=stored.directory, train__devices=1), ROOT)
+    stream = built.feed(0)
+    whole = [next(stream) for _ in range(10)]
+    later = built.feed(4)
+    for batch in whole[4:]:
+        again = next(later)
+        assert all(np.array_equal(again[name], batch[name]) for name in batch)
+    rows = feed._picks((18, 19, 19), batch_size=16, seed=0, first=0)
+    epochs = np.concatenate([next(rows)[0] for _ in range(7)])
+    assert (
+        sorted(epochs[:56]) == sorted(epochs[56:]) == list(range(56)) and epochs[:56].tolist() != epochs[56:].tolist()
+    )
+
+
+def test_a_broken_run_goes_on_as_if_it_had_not_stopped(stored, trained, tiny_config, tmp_path, monkeypatch):
+    loaded = load(
+        tiny_config, input="store", data__store=stored.directory, train__devices=1, checkpoint__every_epochs=0.5
+    )
+    steps = loop._steps
+
+    def broken(*arguments):
+        for number, step in enumerate(steps(*arguments)):
+            if number == 6:
+                raise KeyboardInterrupt
+            yield step
+
+    monkeypatch.setattr(loop, "_steps", broken)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(loaded, tmp_path / "run")
+    monkeypatch.setattr(loop, "_steps", steps)
+    assert loop.run(loaded, tmp_path / "run") == trained[1]
+    assert losses(tmp_path / "run") == losses(trained[0])  # to the last bit
+
+
+def test_a_stopped_embedding_is_finished_with_equal_bytes(stored, tiny_config, tmp_path, monkeypatch):
+    write, written = store.write_shard, []
+
+    def dies(*arguments, **options):
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(arguments[1])
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(store, "write_shard", dies)
+    with pytest.raises(KeyboardInterrupt):
+        embed.embed(load(tiny_config), tmp_path / "store", **OPTIONS)
+    with pytest.raises(UserError, match="found only store.incomplete, expected a complete store; run the same"):
+        store.open_store(tmp_path / "store")
+    with pytest.raises(UserError, match="found an unfinished store with another tower, views, expected the same"):
+        embed.embed(load(tiny_config), tmp_path / "store", views=2, **OPTIONS)
+    again = []
+    monkeypatch.setattr(store, "write_shard", lambda *a, **o: (again.append(a[1]), write(*a, **o))[1])
+    embed.embed(load(tiny_config), tmp_path / "store", **OPTIONS)
+    assert len(again) == 4 and not set(again) & set(written)
+    assert files(tmp_path / "store") == files(stored.directory)
+
+
+def test_embedding_again_does_nothing_and_other_options_are_refused(stored, tiny_config):
+    before = files(stored.directory)
+    assert embed.embed(load(tiny_config), stored.directory, **OPTIONS) == stored
+    with pytest.raises(UserError, match="found a store of another dtype, expected the same"):
+        embed.embed(load(tiny_config), stored.directory, **{**OPTIONS, "dtype": "float16"})
+    assert files(stored.directory) == before
+
+
+def test_views_are_the_plain_photo_and_crops(stored, tiny_config, tmp_path):
+    options = {"data__crop_scale": "0.2,0.5", "data__flip": "true"}
+    made = embed.embed(load(tiny_config, **options), tmp_path / "store", views=3, **{**OPTIONS, "devices": 8})
+    assert made.views == {"train": 3, "validation": 1, "heldout": 1}
+    found, plain = store.Rows(made, "train").whole(), store.Rows(stored, "train").whole()
+    np.testing.assert_allclose(found[:, 0], plain[:, 0], rtol=1e-4, atol=1e-5)
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert (np.abs(found[:, one] - found[:, other]).max(-1) > 1e-3).all()
+    run = {"input": "store", "data__store": made.directory, "train__devices": 1}
+    built = experiment.build(load(tiny_config, **run, **options), tmp_path)
+    feature = np.concatenate(
+        [np.asarray(batch["features"]) for batch, _ in zip(built.feed(0), range(20), strict=False)]
+    )
+    drawn = {int(np.argwhere((found == row).all(-1))[0, 1]) for row in feature}
+    assert drawn == {0, 1, 2}
+    with pytest.raises(UserError, match="found data.crop_scale .0.2, 0.5., expected .0.9, 1.0. as in the config"):
+        experiment.build(load(tiny_config, **run), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"image__mean": "0.4,0.5,0.5"}, r"found image.mean \[0.5, 0.5, 0.5\], expected \[0.4, 0.5, 0.5\]"),
+        ({"image__depth": 2}, "found image.depth 1, expected 2 as in the config; embed again"),
+        ({"image__tower": "given"}, "found embeddings of tower vit, expected image.tower, given"),
+        ({"train__locks": "uu", "image__weights": ""}, "found uu with input .store., expected a locked image tower"),
+        ({"data__store": "nowhere"}, "nowhere: found no such folder, expected an embedding store; make it with"),
+        ({"data__train_split": "trian"}, "split: found 'trian', expected one of"),
+    ],
+)
+def test_a_store_that_does_not_fit_is_refused_in_one_line(stored, tiny_config, tmp_path, overrides, message):
+    options = {"input": "store", "data__store": stored.directory, "train__devices": 1, **overrides}
+    with pytest.raises(UserError, match=message) as caught:
+        loop.run(load(tiny_config, **options), tmp_path / "run")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_store_of_another_tower_or_of_other_records_is_refused(stored, tiny_config, tmp_path, records, monkeypatch):
+    from lit_jax.models.weights import read_npz, write_npz
+
+    options = {"input": "store", "data__store": stored.directory, "train__devices": 1}
+    flat = read_npz(load(tiny_config).image.weights)
+    write_npz(tmp_path / "other.npz", {name: np.asarray(value) * 1.01 for name, value in flat.items()})
+    with pytest.raises(UserError, match="found embeddings by weights .*, expected .* of image.weights"):
+        experiment.build(load(tiny_config, image__weights=tmp_path / "other.npz", **options), tmp_path)
+    # Where the weights are not at hand, the store speaks for them.
+    built = experiment.build(load(tiny_config, image__weights="not/here.npz", **options), tmp_path)
+    assert built.about.locked == {"image": stored.tower["digest"]} and "image" not in built.locked
+    other = records.__class__(**{**vars(records), "fingerprint": "x"})
+    monkeypatch.setattr(experiment, "open_records", lambda path: other)
+    with pytest.raises(UserError, match="found embeddings of other records"):
+        experiment.build(load(tiny_config, **options), tmp_path)
+
+
+def test_training_finds_a_flipped_byte_at_its_first_read(stored, tiny_config, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(stored.directory, tmp_path / "store")
+    path = folder / "train-00001-of-00003.features.npy"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 4
+    path.write_bytes(content)
+    for place in ("device", "host"):
+        options = {"input": "store", "data__store": folder, "data__store_on": place, "train__devices": 1}
+        with pytest.raises(UserError, match="00001-of-00003.features.npy: found checksum"):
+            loop.run(load(tiny_config, **options), tmp_path / "run")
+
+
+@pytest.mark.parametrize("same_caption", ["masked", "multi"])
+def test_what_becomes_of_equal_captions_is_a_choice(stored, trained, tiny_config, tmp_path, same_caption):
+    options = {"input": "store", "data__store": stored.directory, "train__devices": 1, "train__epochs": 1}
+    loop.run(load(tiny_config, model__same_caption=same_caption, **options), tmp_path / "run")
+    # The same first batch, whose eight classes have two captions each: some of 16 pairs share one.
+    assert losses(tmp_path / "run")[0] < losses(trained[0])[0] - 1e-3
+
+
+def test_equal_captions_cannot_be_told_without_distinct_texts(stored, tiny_config, tmp_path):
+    with pytest.raises(UserError, match="text.distinct: found false with model.same_caption masked, expected true"):
+        loop.run(load(tiny_config, model__same_caption="masked", text__distinct="false"), tmp_path / "run")
+
+
+def test_the_commands_without_tensorflow(stored, trained, tiny_config, tmp_path, capsys, monkeypatch):
+    """Training, evaluation and the check of a store, in one process that never imports TensorFlow."""
+    code = f"""
+import sys
+from lit_jax import embed, evaluate, main
+shared = ["--config={tiny_config}", "--config.data.store={stored.directory}"]
+main.main([*shared, "--config.input=store", "--workdir={tmp_path / "run"}", "--config.train.devices=1"])
+evaluate.main(["--checkpoint={tmp_path / "run"}", "--split=heldout", "--step=latest"])
+embed.main([*shared, "--verify"])
+print("imported:", [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "tensorflow_datasets")])
+"""
+    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    got = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert got.returncode == 0 and "imported: []" in got.stdout, got.stdout + got.stderr
+    assert "21 files are as they were written" in got.stdout
+    found = json.loads((tmp_path / "run" / "evaluation-heldout.json").read_text())
+    assert found["top1"] == trained[1]["heldout"]["top1"] and found["store"] == stored.fingerprint
+
+
+def test_photos_can_be_evaluated_after_training_from_a_store(trained, records, tiny_config):
+    by_store = evaluate.load(trained[0], step="latest")
+    assert "image" not in by_store.params
+    by_tower = evaluate.load(trained[0], step="latest", with_image_tower=True)
+    found = evaluate.evaluate(by_tower, records, "validation", batch_size=24, devices=1)
+    assert found["top1"] == trained[1]["seen"]["top1"]
+
+
+def test_two_hosts_embed_and_train_as_one(stored, trained, tiny_config, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    code = f"""
+import sys
+import jax
+jax.distributed.initialize("localhost:{port}", 2, int(sys.argv[1]))
+from lit_jax import config, embed, loop
+overrides = {{"data.store": "{tmp_path / "store"}"}}
+loaded, _ = config.load("{tiny_config}", overrides)
+embed.embed(loaded, "{tmp_path / "store"}", dtype="float32", batch_size=16, shard_rows=20)
+loaded, _ = config.load("{tiny_config}", {{**overrides, "input": "store"}})
+loop.run(loaded, "{tmp_path / "run"}")
+"""
+    flags = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+    hosts = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(number)], cwd=ROOT, env={**os.environ, "XLA_FLAGS": flags},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for number in range(2)
+    ]  # fmt: skip
+    outputs = [host.communicate(timeout=300)[0] for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0], outputs
+    assert files(tmp_path / "store") == files(stored.directory)
+    # The order does not depend on the number of hosts, so the whole run is that of one.
+    assert losses(tmp_path / "run") == pytest.approx(losses(trained[0]), rel=1e-3)
+
+
+def test_a_store_goes_to_the_devices_only_where_it_fits(stored, monkeypatch):
+    mesh = make_mesh(2)
+    assert feed.is_on_device(stored, "train", "auto", mesh)
+    monkeypatch.setattr(feed, "device_memory", lambda mesh: 2 * 2 * stored.nbytes("train") - 1)
+    assert not feed.is_on_device(stored, "train", "auto", mesh)
+    assert feed.is_on_device(stored, "train", "device", mesh) and not feed.is_on_device(stored, "train", "host", mesh)
