@@ -29,8 +29,8 @@ def get_config() -> ConfigDict:
 
     config.optimizer.lr = 1e-3
     config.optimizer.warmup_epochs = 2.0
-    config.train.epochs = 40.0
+    config.train.epochs = 20.0
     config.train.batch_size = 512
-    config.evaluation.every_epochs = 10.0
-    config.checkpoint.every_epochs = 10.0
+    config.evaluation.every_epochs = 5.0
+    config.checkpoint.every_epochs = 5.0
     return config

@@ -46,17 +46,6 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def gathered(x: jax.Array) -> jax.Array:
-    """Makes a row-sharded array whole on every device, inside a jitted function.
-
-    On explicit axes this is a visible reshard. On automatic ones the compiler sees the need by itself.
-    """
-    mesh = jax.typeof(x).sharding.mesh
-    if AxisType.Explicit in mesh.axis_types:
-        return jax.sharding.reshard(x, PartitionSpec())
-    return x
-
-
 def per_device(function: Callable[..., Any], mesh: Mesh | None, *, inputs: Any, outputs: Any) -> Callable[..., Any]:
     """A function that every device runs on its own rows; `all_rows` and the like, inside it, are how they talk.
 

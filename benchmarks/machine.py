@@ -1,0 +1,123 @@
+"""What every benchmark records beside its figures, and how sides of a comparison are kept apart."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import rich.box
+import rich.table
+
+from lit_jax import report
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PACKAGES = (
+    "lit_jax", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-cpu", "tensorflow", "torch", "open_clip_torch",
+    "webdataset", "simplejpeg",
+)  # fmt: skip
+
+
+def facts() -> dict[str, Any]:
+    """The machine, its devices as JAX sees them, and the versions of what takes part."""
+    import jax
+
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
+        "devices": sorted({device.device_kind for device in jax.devices()}),
+        "device_count": jax.device_count(),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def write(name: str, content: Mapping[str, Any], out: str = "") -> pathlib.Path:
+    """Writes the result of a benchmark with the facts of the machine; returns where."""
+    path = pathlib.Path(out) if out else RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    report.write_json(path, {"machine": facts(), **content})
+    print(f"written to {path}")
+    return path
+
+
+def side(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Runs one side of a comparison in a process of its own and returns the JSON of its last line.
+
+    Libraries keep threads, caches and memory: two of them in one process would disturb each other.
+    """
+    command = [sys.executable, "-m", module, *arguments]
+    got = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **(environment or {})}, stdout=subprocess.PIPE, text=True
+    )
+    if got.returncode:
+        return {"failed": f"exit {got.returncode}"}
+    found: dict[str, Any] = json.loads(got.stdout.splitlines()[-1])
+    return found
+
+
+class Clock:
+    """Wall-clock and CPU time (user and system, all threads) of a `with` block, in seconds."""
+
+    def __enter__(self) -> "Clock":
+        self._wall, self._cpu = time.perf_counter(), _cpu_seconds()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wall, self.cpu = time.perf_counter() - self._wall, _cpu_seconds() - self._cpu
+
+
+def _cpu_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had resident."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows as a table for the terminal."""
+    made = rich.table.Table(box=rich.box.SIMPLE_HEAD)
+    for number, heading in enumerate(headings):
+        made.add_column(heading, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        made.add_row(*row)
+    return report.as_text(made)
+
+
+def open_clip() -> Any:
+    """Imports open_clip, also where torchvision is there without its compiled part."""
+    shim = ROOT.parent / "shared" / "peers" / "torchvision_cpu.py"
+    if shim.is_file():
+        spec = importlib.util.spec_from_file_location("torchvision_cpu", shim)
+        if spec is not None and spec.loader is not None:
+            spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    import open_clip as imported
+
+    return imported
