@@ -133,7 +133,7 @@ def convert(
             a full disk; and all that `plan_photos` refuses.
     """
     options = options or Options()
-    _check_options(options)
+    check_options(options)
     if workers < 0:
         raise UserError(f"workers: found {workers}, expected 0 (all cores) or more; correct it")
     out = Path(os.path.abspath(out))
@@ -176,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 SOURCES[arguments.source](arguments.images, arguments.splits),
                 read_class_table(arguments.classes),
                 arguments.out,
-                _options(arguments),
+                options_of(arguments),
                 workers=arguments.workers,
                 restart=arguments.restart,
             )
@@ -195,7 +195,7 @@ def _write_set(
 ) -> None:
     """Fills the folder: small files that may be refused first, then shards, then what says they are whole."""
     write_class_table(table, work / CLASS_TABLE)
-    _write_tokenizer(work / TOKENIZER, plan, table, captions, options)
+    write_tokenizer(work / TOKENIZER, plan.photos, table, captions, options)
     shards = _shards(work, plan, options)
     before = {path: outcome for split in shards.values() for path in split if (outcome := finished(path))}
     todo = {path: photos for split in shards.values() for path, photos in split.items() if path not in before}
@@ -220,7 +220,7 @@ def _write_set(
         drop_repeats=options.drop_repeats,
         captions=captions,
         class_ids={split: set().union(*(o.photos_of_class for o in done)) for split, done in outcomes.items()},
-        options=_facts(options),
+        options=facts(options),
     )
     print(f"{number} photos in {seconds:.1f} s, {number / seconds:.0f} a second", flush=True)
 
@@ -253,15 +253,26 @@ def _jobs(
         yield Job(path, photos, {photo.class_id: texts[photo.class_id] for photo in photos}, cleaning)
 
 
-def _write_tokenizer(
-    path: Path, plan: Plan, table: ClassTable, captions: Sequence[tuple[str, ...]], options: Options
+def write_tokenizer(
+    path: Path, photos: Iterable[Planned], table: ClassTable, captions: Sequence[tuple[str, ...]], options: Options
 ) -> None:
-    """Before the shards, so that a vocabulary that cannot be is refused at once."""
+    """Writes the model that is asked for, if any; before the shards, so that one that cannot be is refused at once.
+
+    Args:
+        path: The file to write.
+        photos: What is to be stored.
+        table: The classes.
+        captions: K tuples, one a class.
+        options: Tell which model.
+
+    Raises:
+        UserError: a vocabulary too small for the captions.
+    """
     if options.tokenizer:
         shutil.copyfile(options.tokenizer, path)
     elif options.vocab_size:
         # Held-out species are new words to the model that is to be judged on them.
-        classes = {photo.class_id for photo in plan.photos if photo.split == TRAIN} or set(table.ids)
+        classes = {photo.class_id for photo in photos if photo.split == TRAIN} or set(table.ids)
         texts = (text for i, class_id in enumerate(table.ids) if class_id in classes for text in captions[i])
         train_sentencepiece(texts, path, vocab_size=options.vocab_size)
 
@@ -282,7 +293,8 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _check_options(options: Options) -> None:
+def check_options(options: Options) -> None:
+    """Raises `UserError` for an option out of its range, no template, or a tokenizer that is none."""
     ranges = {
         "max_side": (0, None),
         "quality": (1, 95),
@@ -307,20 +319,24 @@ def _check_options(options: Options) -> None:
         load_tokenizer(options.tokenizer)
 
 
-def _facts(options: Options) -> dict[str, Any]:
+def facts(options: Options) -> dict[str, Any]:
     """The options as JSON values, the tokenizer by content: where it lay says nothing."""
     tokenizer = hashlib.sha256(options.tokenizer.read_bytes()).hexdigest() if options.tokenizer else None
-    facts: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(options) | {"tokenizer": tokenizer}))
-    return facts
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(options) | {"tokenizer": tokenizer}))
+    return values
+
+
+def table_digest(table: ClassTable) -> str:
+    """SHA-256 of the classes, hexadecimal; the order of the columns says nothing."""
+    return hashlib.sha256(repr((table.ids, sorted(table.columns.items()))).encode()).hexdigest()
 
 
 def _identity(plan: Plan, table: ClassTable, options: Options) -> dict[str, Any]:
     """What makes two conversions the same; kept in the folder, so that another one is not mixed in."""
-    classes = hashlib.sha256(repr((table.ids, sorted(table.columns.items()))).encode()).hexdigest()
-    return {"options": _facts(options), "classes": classes, "photos or splits": plan.inputs}
+    return {"options": facts(options), "classes": table_digest(table), "photos or splits": plan.inputs}
 
 
-def _options(arguments: argparse.Namespace) -> Options:
+def options_of(arguments: argparse.Namespace) -> Options:
     """Options of the command line; files that they name are read here."""
     names = [field.name for field in dataclasses.fields(Options)]
     values = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
@@ -342,35 +358,20 @@ def _renaming(text: str) -> tuple[str, str]:
     return theirs, ours
 
 
-class _Help(argparse.ArgumentDefaultsHelpFormatter):
+class Help(argparse.ArgumentDefaultsHelpFormatter):
     """Tells defaults where there are any."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return super()._get_help_string(action) if action.default not in (None, False, []) else action.help
 
 
-def _parser() -> argparse.ArgumentParser:
-    default = Options()
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.convert",
-        description="Photos and a class table to TFRecords that lit_jax and TFDS read.",
-        formatter_class=_Help,
-    )
-    add = parser.add_argument
-    add("--source", choices=sorted(SOURCES), default="folder", help="how the photos are laid out")
-    add("--images", type=Path, required=True, metavar="DIR", help="folder of the photos")
-    add("--splits", type=Path, metavar="CSV", help="list of photos: file, and if wanted class and split")
-    add("--classes", type=Path, required=True, metavar="CSV", help="class table, CSV or JSON")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+def add_shared_options(parser: argparse.ArgumentParser) -> None:
+    """Options of captions, splits and tokenizer, the same in each command that makes data; for `options_of`."""
+    default, add = Options(), parser.add_argument
     texts = parser.add_mutually_exclusive_group()
     texts.add_argument("--template", action="append", metavar="TEXT", help=f"caption; repeat for more ({TEMPLATE})")
     texts.add_argument("--templates", type=Path, metavar="FILE", help="captions, one template a line")
     add("--drop-repeats", action="store_true", help="no value twice in a caption")
-    add("--max-side", type=int, default=default.max_side, help="shrink longer sides to this; 0: never")
-    add("--quality", type=int, default=default.quality, help="JPEG quality of what is encoded anew")
-    add("--max-pixels", type=int, default=default.max_pixels, help="leave out photos of more pixels")
-    add("--shard-mb", type=int, default=default.shard_mb, help="size of a shard, MiB")
-    add("--shards", type=int, default=default.shards, help="shards of each split; 0: by size")
     add("--seed", type=int, default=default.seed, help="decides order and all draws")
     add("--validation-fraction", type=float, default=default.validation_fraction, help="of each class, if no splits")
     heldout = parser.add_mutually_exclusive_group()
@@ -378,10 +379,31 @@ def _parser() -> argparse.ArgumentParser:
     heldout.add_argument("--heldout-classes", type=Path, metavar="FILE", help="hold these out: CSV or one a line")
     add("--rename-split", type=_renaming, action="append", default=[], metavar="FROM=TO", help="name of a split")
     add("--allow-empty-classes", action="store_true", help="accept classes without a photo")
-    add("--limit", type=int, default=default.limit, help="at most so many photos, drawn; 0: all")
     tokenizer = parser.add_mutually_exclusive_group()
     tokenizer.add_argument("--vocab-size", type=int, default=default.vocab_size, help="of the tokenizer; 0: none")
     tokenizer.add_argument("--tokenizer", type=Path, metavar="FILE", help="SentencePiece model to take instead")
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = Options()
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.convert",
+        description="Photos and a class table to TFRecords that lit_jax and TFDS read.",
+        formatter_class=Help,
+    )
+    add = parser.add_argument
+    add("--source", choices=sorted(SOURCES), default="folder", help="how the photos are laid out")
+    add("--images", type=Path, required=True, metavar="DIR", help="folder of the photos")
+    add("--splits", type=Path, metavar="CSV", help="list of photos: file, and if wanted class and split")
+    add("--classes", type=Path, required=True, metavar="CSV", help="class table, CSV or JSON")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    add_shared_options(parser)
+    add("--max-side", type=int, default=default.max_side, help="shrink longer sides to this; 0: never")
+    add("--quality", type=int, default=default.quality, help="JPEG quality of what is encoded anew")
+    add("--max-pixels", type=int, default=default.max_pixels, help="leave out photos of more pixels")
+    add("--shard-mb", type=int, default=default.shard_mb, help="size of a shard, MiB")
+    add("--shards", type=int, default=default.shards, help="shards of each split; 0: by size")
+    add("--limit", type=int, default=default.limit, help="at most so many photos, drawn; 0: all")
     add("--workers", type=int, default=0, help="processes; 0: all cores")
     add("--restart", action="store_true", help="replace an earlier conversion in the same folder")
     return parser

@@ -1,8 +1,8 @@
 """Which photo goes where: its class, its split, its shard, or the reason to leave it out.
 
-Reads sizes and, where two sizes are equal, contents; writes nothing. Every draw by chance is made by hashing
-the seed with a name, so it depends neither on the order in which photos are found nor on a library's
-generator, and a photo that is added later leaves the others where they were.
+Reads sizes and, where two sizes are equal, contents; writes nothing. What names alone decide is in `place_items`.
+Every draw by chance is made by hashing the seed with a name, so it depends neither on the order in which photos
+are found nor on a library's generator, and a photo that is added later leaves the others where they were.
 """
 
 import hashlib
@@ -70,6 +70,22 @@ class Skip(NamedTuple):
     detail: str = ""
 
 
+class Placement(NamedTuple):
+    """What names alone decide.
+
+    Attributes:
+        items: Each item once, in the order of the ids, with its class id and its split.
+        skips: What belongs to no class.
+        present: Ids of the classes that have items.
+        drawn: True where the source has no splits, so that `draw_validation` is still to come.
+    """
+
+    items: list[tuple[Item, int, str]]
+    skips: list[Skip]
+    present: frozenset[int]
+    drawn: bool
+
+
 class Plan(NamedTuple):
     """What is to be written.
 
@@ -123,30 +139,59 @@ def plan_photos(
             that is no plain word; two splits that would become one unasked; a photo listed twice with
             different classes or splits; more held-out classes than can be.
     """
+    placed = place_items(
+        items,
+        table,
+        seed=seed,
+        heldout=heldout,
+        heldout_classes=heldout_classes,
+        split_names=split_names,
+        allow_empty_classes=allow_empty_classes,
+    )
+    photos, skips, inputs = [], [*placed.skips], hashlib.sha256()
+    stats = _in_threads(_stat, [item.path for item, _, _ in placed.items])
+    for (item, class_id, split), found in zip(placed.items, stats, strict=True):
+        inputs.update(repr((item.image_id, class_id, item.split, split, found)).encode())
+        if isinstance(found, str):
+            skips.append(Skip(item.image_id, found))
+        else:
+            photos.append(Planned(item.path, item.image_id, class_id, split, found[0]))
+    check_heldout_apart(table, photos)
+    duplicates = find_duplicates(photos, table)
+    photos = [photo for photo in photos if photo.image_id not in duplicates]
+    if placed.drawn:
+        photos = draw_validation(photos, validation_fraction, seed)
+    if limit:
+        photos = sorted(photos, key=lambda photo: _lot(seed, "limit", photo.image_id))[:limit]
+    return Plan(photos, sorted([*skips, *duplicates.values()]), placed.present, inputs.hexdigest())
+
+
+def place_items(
+    items: Iterable[Item],
+    table: ClassTable,
+    *,
+    seed: int = 0,
+    heldout: int = 0,
+    heldout_classes: Sequence[str] = (),
+    split_names: Mapping[str, str] | None = None,
+    allow_empty_classes: bool = False,
+) -> Placement:
+    """The class and the split of each item, without a look at any file; see `plan_photos` for arguments and errors.
+
+    What is to be stored in the end must still pass `check_heldout_apart` and, where the source has no splits,
+    `draw_validation`: both depend on which photos can be used.
+    """
     listed, skips = _listed_once(items)
     id_of = match_folders(table, sorted({item.class_name for item in listed}))
     present = {id_of[item.class_name] for item in listed}
     _check_all_classes_present(table, present, allow_empty_classes)
     held = held_out_classes(table, present, heldout, heldout_classes, seed)
     new_name = _renaming({item.split for item in listed}, split_names or {})
-
-    photos, inputs = [], hashlib.sha256()
-    for item, found in zip(listed, _in_threads(_stat, [item.path for item in listed]), strict=True):
+    placed = []
+    for item in listed:
         class_id = id_of[item.class_name]
-        split = HELDOUT if class_id in held else new_name[item.split]
-        inputs.update(repr((item.image_id, class_id, item.split, split, found)).encode())
-        if isinstance(found, str):
-            skips.append(Skip(item.image_id, found))
-        else:
-            photos.append(Planned(item.path, item.image_id, class_id, split, found[0]))
-    _check_heldout_apart(table, photos)
-    duplicates = find_duplicates(photos, table)
-    photos = [photo for photo in photos if photo.image_id not in duplicates]
-    if None in new_name:
-        photos = draw_validation(photos, validation_fraction, seed)
-    if limit:
-        photos = sorted(photos, key=lambda photo: _lot(seed, "limit", photo.image_id))[:limit]
-    return Plan(photos, sorted([*skips, *duplicates.values()]), frozenset(present), inputs.hexdigest())
+        placed.append((item, class_id, HELDOUT if class_id in held else new_name[item.split]))
+    return Placement(placed, skips, frozenset(present), None in new_name)
 
 
 def held_out_classes(
@@ -170,6 +215,22 @@ def held_out_classes(
             "photos; hold out fewer"
         )
     return frozenset(chosen)
+
+
+def check_heldout_apart(table: ClassTable, photos: Sequence[Planned]) -> None:
+    """The source's own `heldout` split must hold whole classes, or its species are seen in training.
+
+    Raises:
+        UserError: a class that has photos in `heldout` and in another split.
+    """
+    held = {photo.class_id for photo in photos if photo.split == HELDOUT}
+    for photo in photos:
+        if photo.class_id in held and photo.split != HELDOUT:
+            name = table.names[table.index_of(photo.class_id)]
+            raise UserError(
+                f"split heldout: found {name} in {photo.split} too ({photo.image_id}), expected held-out classes "
+                "in no other split; correct the list or name them with --heldout-classes"
+            )
 
 
 def draw_validation(photos: Iterable[Planned], fraction: float, seed: int) -> list[Planned]:
@@ -282,18 +343,6 @@ def _renaming(found: set[str | None], wanted: Mapping[str, str]) -> dict[str | N
                 f"you want, for example --rename-split {merged[0]}={merged[0]}"
             )
     return dict(names.items())
-
-
-def _check_heldout_apart(table: ClassTable, photos: Sequence[Planned]) -> None:
-    """The source's own `heldout` split must hold whole classes, or its species are seen in training."""
-    held = {photo.class_id for photo in photos if photo.split == HELDOUT}
-    for photo in photos:
-        if photo.class_id in held and photo.split != HELDOUT:
-            name = table.names[table.index_of(photo.class_id)]
-            raise UserError(
-                f"split heldout: found {name} in {photo.split} too ({photo.image_id}), expected held-out classes "
-                "in no other split; correct the list or name them with --heldout-classes"
-            )
 
 
 _Value = TypeVar("_Value")
