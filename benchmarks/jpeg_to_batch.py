@@ -1,0 +1,322 @@
+r"""Photos a second from JPEG bytes to training batches on one core: ours, open_clip's loader, decoding alone.
+
+    python -m benchmarks.jpeg_to_batch --records data/cub_records --side-px 0,500
+
+Sides, each in a process of its own that may run on ``--cores`` cores only, from its first instruction on:
+
+* ours: `lit_jax.batches.training_batches` from the record set; bytes `[B, 224, 224, 3]`, as the model takes them. Once
+  more with the conversion to float32 that open_clip does on the host and our model on its device;
+* open_clip: its own training loader (`open_clip_train.data`) with as many worker processes as cores, and its transform
+  for training, from webdataset tars of the same photos and captions;
+* decoding of the same bytes to full-size RGB and nothing else, by libjpeg-turbo (simplejpeg) and by Pillow: a floor for
+  whoever decodes whole photos; one thread, so on one core only.
+
+``--side-px`` scales the photos first, up or down, until the longer side has so many pixels; 0 leaves them as they are.
+"""
+
+import argparse
+import contextlib
+import io
+import itertools
+import json
+import os
+import pathlib
+import statistics
+import tarfile
+import tempfile
+import types
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks import machine
+from lit_jax.errors import UserError, user_errors_in_one_line
+
+SIZE, CONTEXT, TARS = 224, 77, 4
+DECODING = ("simplejpeg", "pillow")
+SIDES = {
+    "ours": "lit_jax",
+    "ours_float": "lit_jax, float32 on the host",
+    "open_clip": "open_clip's loader",
+    "simplejpeg": "decoding alone, libjpeg-turbo",
+    "pillow": "decoding alone, Pillow",
+}
+
+
+# One side, in its own process ----------------------------------------------------------------------------------------
+
+
+def ours(records: str, batch: int, *, as_float: bool) -> Iterator[int]:
+    """Photos in each batch of ours, endlessly."""
+    from lit_jax import batches
+    from lit_jax.records import open_records
+    from lit_jax.tokens import load_tokenizer
+
+    record_set = open_records(records)
+    if record_set.tokenizer is None:
+        raise UserError(f"{records}: found no tokenizer, expected a record set with one")
+    stream = batches.training_batches(
+        record_set, "train", tokenizer=load_tokenizer(record_set.tokenizer), context=CONTEXT, batch_size=batch,
+        image_size=SIZE, seed=0,
+    )  # fmt: skip
+    for one in stream:
+        if as_float:
+            pixels = one["image"].astype(np.float32)
+            pixels /= 127.5
+            pixels -= 1
+        yield len(one["image"])
+
+
+def open_clip_loader(tars: str, batch: int, workers: int) -> Iterator[int]:
+    """Photos in each batch of open_clip's training loader, with its own stages and settings."""
+    open_clip = machine.open_clip()
+    import webdataset
+    from open_clip_train import data
+
+    # Their copy of this stage stumbles over the mark that a newer webdataset sets at the end of a tar.
+    data.tarfile_to_samples_nothrow = webdataset.tarfile_to_samples(handler=data.log_and_continue)
+    options = types.SimpleNamespace(
+        train_data=f"{tars}/{{00000..{TARS - 1:05d}}}.tar", train_num_samples=1 << 30, batch_size=batch,
+        workers=workers, world_size=1, seed=0, dataset_resampled=False, train_data_upsampling_factors=None,
+    )  # fmt: skip
+    transform = open_clip.image_transform(SIZE, is_train=True)
+    tokenizer = open_clip.get_tokenizer("ViT-B-16")
+    loader = data.get_wds_dataset(options, transform, is_train=True, tokenizer=tokenizer).dataloader
+    for images, _ in loader:
+        yield len(images)
+
+
+def decoding(side: str, tars: str, batch: int) -> Iterator[int]:
+    """Photos decoded, `batch` at a time: whole, to RGB, from memory."""
+    photos = list(_photos_of(pathlib.Path(tars)))
+    decode: Callable[[bytes], Any]
+    if side == "simplejpeg":
+        import simplejpeg
+
+        decode = simplejpeg.decode_jpeg
+    else:
+        import PIL.Image
+
+        def decode(photo: bytes) -> Any:
+            return PIL.Image.open(io.BytesIO(photo)).convert("RGB")
+
+    endless = itertools.cycle(photos)
+    while True:
+        for photo in itertools.islice(endless, batch):
+            decode(photo)
+        yield batch
+
+
+def measured(side: str, parsed: argparse.Namespace) -> dict[str, Any]:
+    """Photos, seconds and CPU seconds of the steady state: buffers are full at both ends."""
+    cores = len(os.sched_getaffinity(0))
+    if side.startswith("ours"):
+        stream = ours(parsed.records, parsed.batch, as_float=side == "ours_float")
+    elif side == "open_clip":
+        stream = open_clip_loader(parsed.tars, parsed.batch, cores)
+    else:
+        stream = decoding(side, parsed.tars, parsed.batch)
+    for _ in range(parsed.skip):
+        next(stream)
+    count, before = 0, _workers_cpu()
+    wall = cpu = 0.0
+    while count < parsed.images and wall < parsed.seconds:
+        with machine.Clock() as clock:
+            count += next(stream)
+        wall, cpu = wall + clock.wall, cpu + clock.cpu
+    after = _workers_cpu()
+    cpu += sum(after[worker] - before.get(worker, 0.0) for worker in after)
+    return {"images": count, "wall_s": wall, "cpu_s": cpu, "cores": cores}
+
+
+def _workers_cpu() -> dict[int, float]:
+    """CPU seconds of each living child process, which the system adds to the parent's only when they end."""
+    found = {}
+    tick = os.sysconf("SC_CLK_TCK")
+    for path in pathlib.Path("/proc/self/task").glob("*/children"):
+        for child in path.read_text().split():
+            with contextlib.suppress(OSError):
+                # The name in parentheses may hold blanks; user and system ticks are fields 14 and 15.
+                fields = pathlib.Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+                found[int(child)] = (int(fields[11]) + int(fields[12])) / tick
+    return found
+
+
+# The photos ----------------------------------------------------------------------------------------------------------
+
+
+def _photos_of(tars: pathlib.Path) -> Iterator[bytes]:
+    for path in sorted(tars.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                if member.name.endswith(".jpg") and file is not None:
+                    yield file.read()
+
+
+def examples(records: str) -> Iterator[tuple[bytes, int, str]]:
+    """JPEG, class id and first caption of each training photo."""
+    from lit_jax.images import tensorflow
+    from lit_jax.records import open_records, parse_example
+
+    files = [str(file) for file in open_records(records).files("train")]
+    for serialized in tensorflow().data.TFRecordDataset(files):
+        example = parse_example(serialized)
+        yield example["image"].numpy(), int(example["class_id"]), example["captions"][0].numpy().decode()
+
+
+def write_tars(records: str, folder: pathlib.Path) -> dict[str, Any]:
+    """The training photos and captions of a record set as webdataset reads them; says what the photos are like."""
+    import PIL.Image
+
+    folder.mkdir()
+    sizes, lengths = [], []
+    with contextlib.ExitStack() as stack:
+        tars = [stack.enter_context(tarfile.open(folder / f"{number:05d}.tar", "w")) for number in range(TARS)]
+        for number, (photo, _, caption) in enumerate(examples(records)):
+            sizes.append(PIL.Image.open(io.BytesIO(photo)).size)
+            lengths.append(len(photo))
+            for ending, content in (("jpg", photo), ("txt", caption.encode())):
+                member = tarfile.TarInfo(f"{number:06d}.{ending}")
+                member.size = len(content)
+                tars[number % TARS].addfile(member, io.BytesIO(content))
+    return {
+        "photos": len(sizes),
+        "median_width": statistics.median(width for width, _ in sizes),
+        "median_height": statistics.median(height for _, height in sizes),
+        "mean_bytes": statistics.fmean(lengths),
+    }
+
+
+def scaled_records(records: str, side_px: int, limit: int, folder: pathlib.Path) -> str:
+    """A record set of the first `limit` training photos, scaled until the longer side has `side_px` pixels."""
+    import PIL.Image
+
+    from data_prep.convert import Options, convert
+    from data_prep.folder import read_folder
+    from lit_jax.classes import read_class_table
+    from lit_jax.records import open_records
+
+    for number, (photo, class_id, _) in enumerate(itertools.islice(examples(records), limit)):
+        image = PIL.Image.open(io.BytesIO(photo)).convert("RGB")
+        scale = side_px / max(image.size)
+        image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+        path = folder / "photos" / str(class_id) / f"{number:06d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path, quality=90)
+    record_set = open_records(records)
+    options = Options(validation_fraction=0.0, allow_empty_classes=True, tokenizer=record_set.tokenizer)
+    table = read_class_table(record_set.class_table)
+    out = folder / "records"
+    with contextlib.redirect_stdout(io.StringIO()):
+        convert(read_folder(folder / "photos"), table, out, options, workers=1)
+    return str(out)
+
+
+# All sides -----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def on_cores(number: int) -> Iterator[None]:
+    """Processes that start meanwhile may run on `number` cores only: threads are counted before any code of ours."""
+    before = os.sched_getaffinity(0)
+    if not 0 < number <= len(before):
+        raise UserError(f"--cores: found {number}, expected 1 to {len(before)}")
+    os.sched_setaffinity(0, sorted(before)[:number])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def compared(runs: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Of each side the round with the most photos a second, the CPU seconds, and by how much ours is faster."""
+    made: dict[str, dict[str, Any]] = {}
+    for side, rounds in runs.items():
+        failed = next((one for one in rounds if "failed" in one), None)
+        rates = [] if failed else [one["images"] / one["wall_s"] for one in rounds]
+        made[side] = failed or {
+            "images_per_s": max(rates),
+            "images_per_s_by_round": rates,
+            "cpu_s_per_1000": min(1000 * one["cpu_s"] / one["images"] for one in rounds),
+            "images": [one["images"] for one in rounds],
+        }
+    ours_rate, ours_cpu = (made.get("ours", {}).get(name) for name in ("images_per_s", "cpu_s_per_1000"))
+    for one in made.values():
+        if ours_rate and "images_per_s" in one:
+            one["ours_is_faster_by"] = ours_rate / one["images_per_s"]
+            one["ours_cpu_by_this"] = ours_cpu / one["cpu_s_per_1000"]
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command: every side at every size of photo and number of cores, the table and the JSON."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.jpeg_to_batch", description=(__doc__ or "").split("\n")[0]
+    )
+    add = parser.add_argument
+    add("--records", required=True, help="record set of photos with a train split and a tokenizer")
+    add("--side-px", default="0", help="longer sides to which the photos are scaled; 0: as they are")
+    add("--photos", type=int, default=1000, help="how many photos are scaled; they come round again")
+    add("--cores", default="1", help="numbers of cores")
+    add("--batch", type=int, default=128)
+    add("--skip", type=int, default=4, help="batches before the clock starts")
+    add("--images", type=int, default=2000, help="photos that are timed")
+    add("--seconds", type=float, default=30.0, help="no longer than this")
+    add("--rounds", type=int, default=2, help="processes of each side")
+    add("--sides", default=",".join(SIDES), help="which to run, in this order")
+    add("--side", default="", help=argparse.SUPPRESS)
+    add("--tars", default="", help=argparse.SUPPRESS)
+    add("--out", default="")
+    parsed = parser.parse_args(argv)
+    with user_errors_in_one_line():
+        if parsed.side:
+            print(json.dumps(measured(parsed.side, parsed)), flush=True)
+            return
+        if not set(parsed.sides.split(",")) <= set(SIDES):
+            raise UserError(f"--sides: found {parsed.sides}, expected some of {', '.join(SIDES)}")
+        sets = []
+        for side_px in map(int, parsed.side_px.split(",")):
+            with tempfile.TemporaryDirectory() as folder:
+                sets.append(_one_set(parsed, side_px, pathlib.Path(folder)))
+    print(_table(sets))
+    options = {name: getattr(parsed, name) for name in ("batch", "skip", "images", "seconds", "rounds")}
+    machine.write("jpeg_to_batch", {"image_size": SIZE, **options, "sets": sets}, parsed.out)
+
+
+def _one_set(parsed: argparse.Namespace, side_px: int, folder: pathlib.Path) -> dict[str, Any]:
+    records = scaled_records(parsed.records, side_px, parsed.photos, folder) if side_px else parsed.records
+    what = write_tars(records, folder / "tars")
+    print(f"photos of {what['median_width']:.0f} x {what['median_height']:.0f} pixels: {what}", flush=True)
+    shared = [f"--{name}={getattr(parsed, name)}" for name in ("batch", "skip", "images", "seconds")]
+    shared += [f"--records={records}", f"--tars={folder / 'tars'}"]
+    by_cores = {}
+    for cores in map(int, parsed.cores.split(",")):
+        # Decoding alone is one thread: on more cores it says nothing new.
+        chosen = [side for side in parsed.sides.split(",") if cores == 1 or side not in DECODING]
+        runs: dict[str, list[dict[str, Any]]] = {side: [] for side in chosen}
+        for _ in range(parsed.rounds):
+            for side in runs:
+                with on_cores(cores):
+                    runs[side].append(machine.side("benchmarks.jpeg_to_batch", *shared, f"--side={side}"))
+                print(f"{cores} cores, {SIDES[side]}: {runs[side][-1]}", flush=True)
+        by_cores[cores] = compared(runs)
+    return {"side_px": side_px, **what, "by_cores": by_cores}
+
+
+def _table(sets: Sequence[dict[str, Any]]) -> str:
+    rows = []
+    for one in sets:
+        for cores, sides in one["by_cores"].items():
+            for side, found in sides.items():
+                place = [SIDES[side], f"{one['median_width']:.0f} x {one['median_height']:.0f}", str(cores)]
+                names = ("images_per_s", "cpu_s_per_1000", "ours_is_faster_by", "ours_cpu_by_this")
+                figures = [f"{found[name]:.2f}" if name in found else "" for name in names]
+                rows.append([*place, *figures])
+    headings = ["side", "median px", "cores", "photos/s", "CPU s per 1000", "ours / this", "ours' CPU / this"]
+    return machine.table(headings, rows)
+
+
+if __name__ == "__main__":
+    main()
