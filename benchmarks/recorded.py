@@ -42,11 +42,13 @@ def drawn_tokens(captions: int, seed: int = 0) -> np.ndarray:
     return tokens
 
 
-def recorded_text_tower(*, dtype: str = "float32", depth: int = 12, remat: bool = False) -> models.TextTransformer:
-    """63,428,096 parameters at depth 12: CLIP's form, 512 wide."""
+def recorded_text_tower(
+    *, dtype: str = "float32", depth: int = 12, width: int = 512, remat: bool = False
+) -> models.TextTransformer:
+    """63,428,096 parameters at depth 12 and width 512: CLIP's form, heads of 64 numbers."""
     return models.TextTransformer(
-        VOCABULARY, CONTEXT, END, width=512, depth=depth, heads=8, embed_dim=512, causal=True, exact_gelu=True,
-        dtype=DTYPES[dtype], remat=remat,
+        VOCABULARY, CONTEXT, END, width=width, depth=depth, heads=width // 64, embed_dim=512, causal=True,
+        exact_gelu=True, dtype=DTYPES[dtype], remat=remat,
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lit_jax import batches, commands, experiment, models, report, store
+from lit_jax import batches, commands, experiment, models, optimizer, report, store
 from lit_jax import config as options
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.models import weights
@@ -68,6 +68,7 @@ def embed(
             `dtype` cannot hold.
     """
     out = pathlib.Path(out).absolute()
+    check_tower(config)
     records = open_records(config.data.records)
     mesh = make_mesh(devices, local=True)
     check_divides(batch_size, mesh.size, name="--batch-size")
@@ -105,18 +106,26 @@ def _unchanged(found: Store, tower: dict[str, Any], records: RecordSet, dtype: s
     return found
 
 
+def check_tower(config: Any) -> None:
+    """Refuses a config whose image tower cannot be run once for all.
+
+    Raises:
+        UserError: a tower that is not locked, has no weights, or is not there.
+    """
+    if config.image.tower == store.GIVEN:
+        raise UserError("image.tower: found given, expected a tower to run; given embeddings are in a store already")
+    if optimizer.lock_letters(config.train.locks)["image"] != "L":
+        raise UserError(f"train.locks: found {config.train.locks}, expected a locked image tower, as in Lu")
+    if not config.image.weights:
+        raise UserError("image.weights: found nothing, expected a file of pre-trained weights")
+
+
 def locked_tower(config: Any, records: RecordSet) -> tuple[TwoTower, Params, str]:
     """The model, the image tower's parameters in float32, and their digest.
 
     Raises:
-        UserError: a tower that is not locked or has no weights.
+        UserError: weights that are missing or of another tower.
     """
-    if config.image.tower == store.GIVEN:
-        raise UserError("image.tower: found given, expected a tower to run; embeddings of others need no embedding")
-    if experiment.optimizer.lock_letters(config.train.locks)["image"] != "L":
-        raise UserError(f"train.locks: found {config.train.locks}, expected a locked image tower, as in Lu")
-    if not config.image.weights:
-        raise UserError("image.weights: found nothing, expected a file of pre-trained weights")
     model = experiment.build_model(config, experiment.open_tokenizer(config, records))
     key = jax.random.key(0)
     shapes = jax.eval_shape(lambda key: experiment.fresh_params(config, model, key), key)["image"]

@@ -125,8 +125,8 @@ def from_store(
         row, view = _own_part(row.astype(np.int32)), _own_part(view)
         if on_device is None:
             return put_batch({"features": rows.take(row, view), **arrays}, mesh)
-        put = put_batch({"row": row, "view": view, **arrays}, mesh)
-        return {"features": take(on_device, put.pop("row"), put.pop("view")), **put}
+        placed = put_batch({"row": row, "view": view, **arrays}, mesh)
+        return {"features": take(on_device, placed.pop("row"), placed.pop("view")), **placed}
 
     def feed(position: int) -> Iterator[Batch]:
         picks = _picks(store.record_lengths[split], batch_size=batch_size, seed=seed, first=position * batch_size)

@@ -139,6 +139,21 @@ def test_embedding_again_does_nothing_and_other_options_are_refused(stored, tiny
     assert files(stored.directory) == before
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"image__tower": "given"}, "image.tower: found given, expected a tower to run"),
+        ({"train__locks": "uu", "image__weights": ""}, "train.locks: found uu, expected a locked image tower"),
+        ({"image__weights": ""}, "image.weights: found nothing, expected a file of pre-trained weights"),
+        ({"data__records": "nowhere"}, "nowhere: found no such folder, expected a record set"),
+    ],
+)
+def test_a_tower_that_cannot_be_run_once_is_refused(tiny_config, tmp_path, overrides, message):
+    with pytest.raises(UserError, match=message):
+        embed.embed(load(tiny_config, **overrides), tmp_path / "store")
+    assert not list(tmp_path.iterdir())
+
+
 def test_views_are_the_plain_photo_and_crops(stored, tiny_config, tmp_path):
     options = {"data__crop_scale": "0.2,0.5", "data__flip": "true"}
     made = embed.embed(load(tiny_config, **options), tmp_path / "store", views=3, **{**OPTIONS, "devices": 8})
