@@ -215,7 +215,7 @@ def build_feed(config: Config, data: Data, tokenizer: Tokenizer, table: ClassTab
     Raises:
         UserError: a store whose shards are not as they were written.
     """
-    chosen, split = config.data, config.data.train_split
+    split = config.data.train_split
     shared: dict[str, Any] = {
         "batch_size": config.train.batch_size,
         "seed": config.seed,
@@ -225,15 +225,15 @@ def build_feed(config: Config, data: Data, tokenizer: Tokenizer, table: ClassTab
     if not isinstance(data, Store):
         return feed.from_records(
             data, split, mesh, tokenizer=tokenizer, context=config.text.context, image_size=config.image.size,
-            window=chosen.shuffle_window, crop=chosen.crop, crop_scale=tuple(chosen.crop_scale), flip=chosen.flip,
-            **shared,
+            window=config.data.shuffle_window, crop=config.data.crop, crop_scale=tuple(config.data.crop_scale),
+            flip=config.data.flip, **shared,
         )  # fmt: skip
     texts = class_captions(table, data.templates, drop_repeats=data.drop_repeats)
     captions = caption_table(
         dict(zip(table.ids, texts, strict=True)), lambda batch: tokenizer.encode(batch, config.text.context)
     )
     return feed.from_store(
-        data, split, mesh, captions=captions, end_id=tokenizer.end_id, place=chosen.store_on, **shared
+        data, split, mesh, captions=captions, end_id=tokenizer.end_id, place=config.data.store_on, **shared
     )
 
 
