@@ -39,19 +39,9 @@ from data_prep.workspace import (
 from lit_jax.captions import TEMPLATE, class_captions
 from lit_jax.classes import ClassTable, read_class_table, write_class_table
 from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.manifest import INCOMPLETE, MANIFEST, write_json
 from lit_jax.prompts import read_templates
-from lit_jax.records import (
-    CLASS_TABLE,
-    INCOMPLETE,
-    MANIFEST,
-    RANK_FIELDS,
-    TOKENIZER,
-    RecordSet,
-    open_records,
-    shard_name,
-    write_json,
-    write_metadata,
-)
+from lit_jax.records import CLASS_TABLE, RANK_FIELDS, TOKENIZER, RecordSet, open_records, shard_name, write_metadata
 from lit_jax.tokens import load_tokenizer, train_sentencepiece
 
 Reader = Callable[[Path, Path | None], Iterable[Item]]

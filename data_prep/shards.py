@@ -24,7 +24,8 @@ from typing import Any
 from data_prep.photos import BadPhoto, clean_photo
 from data_prep.plan import Planned, Skip
 from lit_jax.errors import UserError
-from lit_jax.records import Record, Shard, encode, write_json
+from lit_jax.manifest import write_json
+from lit_jax.records import Record, Shard, encode
 from lit_jax.tfrecord import frame
 
 PROGRESS = "progress"  # folder of the JSON files, beside the shards

@@ -16,7 +16,8 @@ from typing import Any
 
 from data_prep.shards import PROGRESS
 from lit_jax.errors import UserError
-from lit_jax.records import CLASS_TABLE, MANIFEST, NAME, TFDS_FILES, TOKENIZER, is_record_set, write_json
+from lit_jax.manifest import MANIFEST, write_json
+from lit_jax.records import CLASS_TABLE, NAME, TFDS_FILES, TOKENIZER, is_record_set
 
 PLAN, REPORT, REPORT_TEXT = "plan.json", "report.json", "report.txt"
 

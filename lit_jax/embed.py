@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from lit_jax import batches, commands, experiment, models, optimizer, report, store
 from lit_jax import config as options
 from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.manifest import INCOMPLETE
 from lit_jax.models import weights
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.precision import DTYPES, cast
@@ -81,7 +82,7 @@ def embed(
     if jax.process_index() == 0:
         store.begin(out, plan, restart=restart)
     commands.wait_for_all_hosts("the store's folder is there")
-    aside = out.with_name(out.name + store.INCOMPLETE)
+    aside = out.with_name(out.name + INCOMPLETE)
     own = pieces[jax.process_index() :: jax.process_count()]
     todo = [piece for piece in own if store.finished_shard(aside, piece.name) is None]
     _write(aside, todo, records, config, model, put_replicated(cast(tower, DTYPES[config.train.precision]), mesh), mesh,

@@ -20,8 +20,6 @@ Only `parse_example` imports TensorFlow, and only when it is called.
 """
 
 import dataclasses
-import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,14 +29,24 @@ import numpy as np
 
 from lit_jax.classes import RANKS
 from lit_jax.errors import UserError
+from lit_jax.manifest import MANIFEST, Kind, check_unchanged, digest, file_digest, is_of, read, write_json
 from lit_jax.tfrecord import encode_example
 
-FORMAT = "lit_jax records"
 VERSION = 1  # of the format; a reader refuses a newer one
+KIND = Kind(
+    format="lit_jax records",
+    version=VERSION,
+    word="record",
+    noun="record set",
+    one="a record set",
+    made_by="python -m data_prep.convert",
+    finish="run the same python -m data_prep.convert command again to finish it",
+    make="",
+    check="check the path or convert the photos",
+)
 NAME = "photos"  # the data set's name in TFDS, and the first word of each shard's file name
-CLASS_TABLE, TOKENIZER, MANIFEST = "classes.csv", "tokenizer.model", "manifest.json"
+CLASS_TABLE, TOKENIZER = "classes.csv", "tokenizer.model"
 TFDS_FILES = ("features.json", "dataset_info.json")
-INCOMPLETE = ".incomplete"  # ending of the folder's name while it is being written
 RANK_FIELDS = (*RANKS, "name")
 
 
@@ -251,13 +259,13 @@ def write_metadata(
     splits = {name: tuple(shards) for name, shards in splits.items() if any(s.examples for s in shards)}
     tokenizer = directory / TOKENIZER
     manifest = {
-        "format": FORMAT,
+        "format": KIND.format,
         "version": VERSION,
-        "class_table": {"file": CLASS_TABLE, "sha256": _file_digest(directory / CLASS_TABLE)},
-        "tokenizer": {"file": TOKENIZER, "sha256": _file_digest(tokenizer)} if tokenizer.exists() else None,
+        "class_table": {"file": CLASS_TABLE, "sha256": file_digest(directory / CLASS_TABLE)},
+        "tokenizer": {"file": TOKENIZER, "sha256": file_digest(tokenizer)} if tokenizer.exists() else None,
         "templates": list(templates),
         "drop_repeats": drop_repeats,
-        "captions_sha256": _digest([list(texts) for texts in captions]),
+        "captions_sha256": digest([list(texts) for texts in captions]),
         "splits": {name: [dataclasses.asdict(s) for s in shards] for name, shards in splits.items()},
         "class_ids": {name: sorted(class_ids[name]) for name in splits},
         "options": dict(options),
@@ -275,10 +283,7 @@ def open_records(directory: str | Path) -> RecordSet:
             or the class table is missing or was changed since.
     """
     folder = Path(os.path.abspath(directory))
-    manifest = _read_manifest(folder)
-    version = manifest.get("version")
-    if isinstance(version, int) and version > VERSION:
-        raise UserError(f"{folder}: found record format {version}, expected at most {VERSION}; update lit_jax")
+    manifest = read(folder, KIND)
     try:
         splits = {name: tuple(Shard(**shard) for shard in shards) for name, shards in manifest["splits"].items()}
         tokenizer = manifest["tokenizer"]
@@ -306,38 +311,7 @@ def open_records(directory: str | Path) -> RecordSet:
 
 def is_record_set(directory: Path) -> bool:
     """True if the folder holds a manifest of this format, complete or not, whatever its version."""
-    try:
-        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and manifest.get("format") == FORMAT
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON beside `path` and renames it into place, so that a file is whole or absent."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    aside.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-    aside.replace(path)
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    half_written = folder.with_name(folder.name + INCOMPLETE)
-    remedy = "run the same python -m data_prep.convert command again to finish it"
-    if folder.name.endswith(INCOMPLETE):
-        raise UserError(f"{folder}: found a half-written record set, expected a complete one; {remedy}")
-    if not folder.is_dir():
-        if half_written.is_dir():
-            raise UserError(f"{folder}: found only {half_written.name}, expected a complete record set; {remedy}")
-        raise UserError(
-            f"{folder}: found no such folder, expected a record set; make it with python -m data_prep.convert"
-        )
-    if not is_record_set(folder):
-        raise UserError(
-            f"{folder}: found no {MANIFEST} of {FORMAT}, expected a folder made by python -m data_prep.convert; "
-            "check the path or convert the photos"
-        )
-    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    return manifest
+    return is_of(directory, KIND)
 
 
 def _check_files(record_set: RecordSet, manifest: Mapping[str, Any]) -> None:
@@ -349,14 +323,8 @@ def _check_files(record_set: RecordSet, manifest: Mapping[str, Any]) -> None:
             raise UserError(
                 f"{path}: found {found}, expected {shard.size} bytes; copy it again or convert with --restart"
             )
-    digests = {entry["file"]: entry["sha256"] for entry in (manifest["class_table"], manifest["tokenizer"]) if entry}
-    for name in (*TFDS_FILES, *digests):
-        path = record_set.directory / name
-        if not path.is_file() or _file_digest(path) != digests.get(name, _file_digest(path)):
-            found = "another content" if path.is_file() else "no file"
-            raise UserError(
-                f"{path}: found {found}, expected it as written with the shards; convert again with --restart"
-            )
+    entries = [*({"file": name} for name in TFDS_FILES), manifest["class_table"], manifest["tokenizer"]]
+    check_unchanged(record_set.directory, entries, "convert again with --restart")
 
 
 def _fingerprint(manifest: Mapping[str, Any]) -> str:
@@ -365,15 +333,7 @@ def _fingerprint(manifest: Mapping[str, Any]) -> str:
         split: [[shard["file"], shard["examples"], shard["sha256"]] for shard in shards]
         for split, shards in manifest["splits"].items()
     }
-    return _digest([manifest["version"], manifest["class_table"]["sha256"], manifest["captions_sha256"], shards])
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return digest([manifest["version"], manifest["class_table"]["sha256"], manifest["captions_sha256"], shards])
 
 
 def _write_tfds_files(directory: Path, splits: Mapping[str, Sequence[Shard]]) -> None:

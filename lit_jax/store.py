@@ -17,7 +17,6 @@ Nothing here knows JAX or TensorFlow.
 
 import dataclasses
 import functools
-import hashlib
 import itertools
 import json
 import math
@@ -31,13 +30,22 @@ import ml_dtypes
 import numpy as np
 
 from lit_jax.errors import UserError
-from lit_jax.records import write_json
+from lit_jax.manifest import INCOMPLETE, MANIFEST, Kind, check_unchanged, digest, file_digest, is_of, read, write_json
 
-FORMAT = "lit_jax store"
 VERSION = 1  # of the format; a reader refuses a newer one
-MANIFEST, PLAN = "manifest.json", "plan.json"
+KIND = Kind(
+    format="lit_jax store",
+    version=VERSION,
+    word="store",
+    noun="store",
+    one="an embedding store",
+    made_by="python -m lit_jax.embed or python -m data_prep.embeddings",
+    finish="run the same command again to finish it",
+    make=", or set data.store",
+    check="check the path",
+)
+PLAN = "plan.json"
 CLASS_TABLE, TOKENIZER = "classes.csv", "tokenizer.model"
-INCOMPLETE = ".incomplete"  # ending of the folder's name while it is being written
 DTYPES: dict[str, Any] = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
 GIVEN = "given"  # kind of tower of embeddings that were computed elsewhere
 _PARTS = ("features.npy", "class_id.npy", "image_id.txt")
@@ -245,7 +253,7 @@ def finish(
             shutil.copyfile(source, aside / name)
     has_tokenizer = (aside / TOKENIZER).exists()
     manifest = {
-        "format": FORMAT,
+        "format": KIND.format,
         "version": VERSION,
         "splits": {split: [dataclasses.asdict(shard) for shard in shards] for split, shards in splits.items()},
         "views": dict(views),
@@ -260,7 +268,7 @@ def finish(
         "class_ids": {split: sorted(class_ids[split]) for split in splits},
         "records": records,
     }
-    write_json(aside / MANIFEST, {**manifest, "fingerprint": _fingerprint(manifest)})
+    write_json(aside / MANIFEST, {**manifest, "fingerprint": digest(manifest)})
     for shards in splits.values():
         for shard in shards:
             (aside / f"{shard.name}.json").unlink(missing_ok=True)
@@ -273,11 +281,7 @@ def finish(
 
 def is_store(directory: Path) -> bool:
     """True if the folder holds a manifest of this format, whatever its version."""
-    try:
-        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and manifest.get("format") == FORMAT
+    return is_of(directory, KIND)
 
 
 def open_store(directory: str | Path) -> Store:
@@ -290,13 +294,10 @@ def open_store(directory: str | Path) -> Store:
             manifest, a file that is missing or too short.
     """
     folder = Path(os.path.abspath(directory))
-    manifest = _read_manifest(folder)
-    version = manifest.get("version")
-    if isinstance(version, int) and version > VERSION:
-        raise UserError(f"{folder}: found store format {version}, expected at most {VERSION}; update lit_jax")
+    manifest = read(folder, KIND)
     try:
         fingerprint = manifest.pop("fingerprint")
-        sound = fingerprint == _fingerprint(manifest)
+        sound = fingerprint == digest(manifest)
         tokenizer = manifest["tokenizer"]
         opened = Store(
             directory=folder,
@@ -420,12 +421,6 @@ def image_ids(store: Store, split: str) -> list[str]:
     return [json.loads(line) for line in lines]
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _bits(values: np.ndarray) -> np.ndarray:
     """NumPy's file format does not know bfloat16; its bits travel as uint16."""
     return values.view(np.uint16) if values.dtype == ml_dtypes.bfloat16 else values
@@ -433,27 +428,6 @@ def _bits(values: np.ndarray) -> np.ndarray:
 
 def _values(bits: np.ndarray, dtype: str) -> np.ndarray:
     return bits.view(ml_dtypes.bfloat16) if dtype == "bfloat16" else bits
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    half_written = folder.with_name(folder.name + INCOMPLETE)
-    remedy = "run the same command again to finish it"
-    if folder.name.endswith(INCOMPLETE):
-        raise UserError(f"{folder}: found a half-written store, expected a complete one; {remedy}")
-    if not folder.is_dir():
-        if half_written.is_dir():
-            raise UserError(f"{folder}: found only {half_written.name}, expected a complete store; {remedy}")
-        raise UserError(
-            f"{folder}: found no such folder, expected an embedding store; make it with python -m lit_jax.embed or "
-            "python -m data_prep.embeddings, or set data.store"
-        )
-    if not is_store(folder):
-        raise UserError(
-            f"{folder}: found no {MANIFEST} of {FORMAT}, expected a folder made by python -m lit_jax.embed or "
-            "python -m data_prep.embeddings; check the path"
-        )
-    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    return manifest
 
 
 def _check_files(store: Store, manifest: Mapping[str, Any]) -> None:
@@ -467,14 +441,4 @@ def _check_files(store: Store, manifest: Mapping[str, Any]) -> None:
                 raise UserError(f"{path}: found {error}, expected an array of {shape}; copy it again") from None
             if found != shape:
                 raise UserError(f"{path}: found an array of {found}, expected {shape}; copy it again")
-    for entry in (manifest["class_table"], manifest["tokenizer"]):
-        if entry is None:
-            continue
-        path = store.directory / entry["file"]
-        if not path.is_file() or file_digest(path) != entry["sha256"]:
-            found = "another content" if path.is_file() else "no file"
-            raise UserError(f"{path}: found {found}, expected it as written with the store; copy it again")
-
-
-def _fingerprint(manifest: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(dict(manifest), sort_keys=True).encode()).hexdigest()
+    check_unchanged(store.directory, (manifest["class_table"], manifest["tokenizer"]), "copy it again")

@@ -1,0 +1,115 @@
+"""Folders that are whole or absent: a manifest says what is in them, and their name says while they are being made.
+
+What record sets and embedding stores have in common.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lit_jax.errors import UserError
+
+MANIFEST = "manifest.json"
+INCOMPLETE = ".incomplete"  # ending of the folder's name while it is being written
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of folder, and how to speak of it to a person.
+
+    Attributes:
+        format: as its manifest calls it.
+        version: of the format; newer ones are refused.
+        word: for the version.
+        noun: for a whole one.
+        one: for any one, with its article.
+        made_by: the command that makes it.
+        finish: what to do with an unfinished one.
+        make: what to do where there is none, after `made_by`.
+        check: what to do where there is something else.
+    """
+
+    format: str
+    version: int
+    word: str
+    noun: str
+    one: str
+    made_by: str
+    finish: str
+    make: str
+    check: str
+
+
+def is_of(directory: Path, kind: Kind) -> bool:
+    """True if the folder holds a manifest of this format, whatever its version."""
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("format") == kind.format
+
+
+def read(folder: Path, kind: Kind) -> dict[str, Any]:
+    """The manifest of a complete folder.
+
+    Raises:
+        UserError: no such folder, a half-written one, one of something else, or a newer version.
+    """
+    half_written = folder.with_name(folder.name + INCOMPLETE)
+    if folder.name.endswith(INCOMPLETE):
+        raise UserError(f"{folder}: found a half-written {kind.noun}, expected a complete one; {kind.finish}")
+    if not folder.is_dir():
+        if half_written.is_dir():
+            raise UserError(f"{folder}: found only {half_written.name}, expected a complete {kind.noun}; {kind.finish}")
+        raise UserError(f"{folder}: found no such folder, expected {kind.one}; make it with {kind.made_by}{kind.make}")
+    if not is_of(folder, kind):
+        raise UserError(
+            f"{folder}: found no {MANIFEST} of {kind.format}, expected a folder made by {kind.made_by}; {kind.check}"
+        )
+    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    version = manifest.get("version")
+    if isinstance(version, int) and version > kind.version:
+        raise UserError(
+            f"{folder}: found {kind.word} format {version}, expected at most {kind.version}; update lit_jax"
+        )
+    return manifest
+
+
+def check_unchanged(folder: Path, entries: Iterable[Mapping[str, str] | None], remedy: str) -> None:
+    """Compares small files with their digests.
+
+    Args:
+        folder: where they are.
+        entries: ``file`` and, unless it only has to be there, ``sha256`` of each; None is passed over.
+        remedy: what to do, for the message.
+
+    Raises:
+        UserError: naming the first that is missing or differs.
+    """
+    for entry in filter(None, entries):
+        path = folder / entry["file"]
+        if not path.is_file() or ("sha256" in entry and file_digest(path) != entry["sha256"]):
+            found = "another content" if path.is_file() else "no file"
+            raise UserError(f"{path}: found {found}, expected it as written with the shards; {remedy}")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON beside `path` and renames it into place, so that a file is whole or absent."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    aside.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    aside.replace(path)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value, hexadecimal; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
