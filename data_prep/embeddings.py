@@ -199,7 +199,7 @@ def _write_shards(
                 shard = store.write_shard(aside, name, features, class_ids, ids, dtype=dtype)
             written[split].append(shard)
             done += len(photos)
-            print(f"{name}: {done} of {total} rows", flush=True)
+            print(f"{name}: {len(photos)} rows, {done} of {total} in all", flush=True)
     return written
 
 

@@ -75,10 +75,11 @@ def embed(
     check_divides(batch_size, mesh.size, name="--batch-size")
     model, tower, digest = locked_tower(config, records)
     made_by = described(config, digest, views)
-    if store.is_store(out) and not restart:
-        return _unchanged(store.open_store(out), made_by, records, dtype, views)
     pieces = list(all_pieces(records, config.data.train_split, views, shard_rows))
-    plan = {"records": records.fingerprint, "tower": made_by, "dtype": dtype, "views": views, "shard_rows": shard_rows}
+    if store.is_store(out) and not restart:
+        of_split = {piece.split: piece.views for piece in pieces}
+        return _unchanged(store.open_store(out), made_by, records, dtype, of_split)
+    plan = {"records": records.fingerprint, "tower": made_by, "dtype": dtype, "views": views, "shard rows": shard_rows}
     if jax.process_index() == 0:
         store.begin(out, plan, restart=restart)
     commands.wait_for_all_hosts("the store's folder is there")
@@ -94,16 +95,20 @@ def embed(
     return store.open_store(out)
 
 
-def _unchanged(found: Store, tower: dict[str, Any], records: RecordSet, dtype: str, views: int) -> Store:
+def _unchanged(found: Store, tower: dict[str, Any], records: RecordSet, dtype: str, views: dict[str, int]) -> Store:
     """A store that is there already, if it is what would be made."""
-    same = {"tower": found.tower == tower, "records": found.records == records.fingerprint,
-            "dtype": found.dtype == dtype, "views": views in found.views.values()}  # fmt: skip
-    if not all(same.values()):
-        other = ", ".join(name for name, value in same.items() if not value)
+    other = [f"views ({max(found.views.values())} there, {max(views.values())} asked for)"] * (found.views != views)
+    other += [f"dtype ({found.dtype} there, {dtype} asked for)"] * (found.dtype != dtype)
+    other += ["records"] * (found.records != records.fingerprint)
+    # The crops are part of the tower's description only where there are any: other views differ in them by nature.
+    other += ["tower or crops"] * (found.views == views and found.tower != tower)
+    if other:
         raise UserError(
-            f"{found.directory}: found a store of another {other}, expected the same; make it anew with --restart, or "
-            "give another --out"
+            f"{found.directory}: found a store of other {', '.join(other)}, expected the same; make it anew with "
+            "--restart, or give another --out"
         )
+    if jax.process_index() == 0:
+        print(f"{found.directory} is up to date; --verify compares its files with their checksums")
     return found
 
 
@@ -268,11 +273,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             print("interrupted; run the same command to go on with the shards that are missing", file=sys.stderr)
             sys.exit(130)
         if jax.process_index() == 0:
-            print(described_store(made))
+            print(
+                described_store(made, "" if out == experiment.store_folder(config) else f" --config.data.store={out}")
+            )
 
 
-def described_store(made: Store) -> str:
-    """What a store holds, in a line a split."""
+def described_store(made: Store, where: str) -> str:
+    """What a store holds, in a line a split, and how to train from it; `where` is the option that finds it."""
     lines = [
         f"{made.directory}: width {made.width}, {made.dtype}",
         *(
@@ -280,7 +287,7 @@ def described_store(made: Store) -> str:
             f"{made.nbytes(split) / 1e6:,.1f} MB"
             for split in made.splits
         ),
-        'train from it with --config.input=store, or input = "store" in the config',
+        f"train from it with --config.input=store{where}",
     ]
     return "\n".join(lines)
 

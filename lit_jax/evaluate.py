@@ -270,7 +270,10 @@ def _data(trained: Trained, records: str, store: str) -> experiment.Data:
     else:
         found = open_store(store or experiment.store_folder(trained.config))
         if found.tower["digest"] != trained.about.locked.get("image"):
-            raise UserError(f"store {found.directory}: found embeddings of another tower, expected that of the run")
+            raise UserError(
+                f"store {found.directory}: found embeddings of another tower ({found.tower.get('name', 'no name')}), "
+                "expected that of the run; if it is the same, import it with the same --tower-name"
+            )
     if not (records or store) and experiment.fingerprint(found) != trained.about.fingerprint:
         raise UserError(
             f"records {found.directory}: found others than the run was trained on, expected those; give --records or "

@@ -290,6 +290,8 @@ def _notes(
     if isinstance(data, Store):
         views = data.views[config.data.train_split]
         what = "one plain view a photo, no augmentation" if views == 1 else f"{views} views a photo"
+        if data.tower["kind"] != GIVEN and not is_record_set(pathlib.Path(config.data.records or "nowhere")):
+            notes.append(f"records {config.data.records}: not at hand, so not compared with those of the store")
         notes.append(f"store {data.directory}: {what}, {data.dtype}, {data.nbytes(config.data.train_split):,} bytes")
     distinct = {text for group in texts.values() for text in group}
     longest = max(len(tokenizer.pieces(text)) for text in distinct) + 1

@@ -40,7 +40,7 @@ KIND = Kind(
     noun="store",
     one="an embedding store",
     made_by="python -m lit_jax.embed or python -m data_prep.embeddings",
-    finish="run the same command again to finish it",
+    finish="run the lit_jax.embed or data_prep.embeddings command that began it again, to finish it",
     make=", or set data.store",
     check="check the path",
 )
@@ -221,13 +221,18 @@ def begin(directory: Path, plan: Mapping[str, Any], *, restart: bool = False) ->
     path = aside / PLAN
     plan = json.loads(json.dumps(dict(plan)))
     if path.exists() and (before := json.loads(path.read_text(encoding="utf-8"))) != plan:
-        changed = sorted(key for key in {*before, *plan} if before.get(key) != plan.get(key))
+        changed = [_shown(key, before.get(key)) for key in sorted({*before, *plan}) if before.get(key) != plan.get(key)]
         raise UserError(
             f"{aside}: found an unfinished store with another {', '.join(changed)}, expected the same; use the same "
             "options to finish it, or add --restart"
         )
     write_json(path, plan)
     return aside
+
+
+def _shown(key: str, value: Any) -> str:
+    """What an unfinished store was begun with, where it is short enough to tell."""
+    return f"{key} ({value})" if isinstance(value, int) or len(str(value)) < 20 else key
 
 
 def finish(
@@ -435,6 +440,8 @@ def _check_files(store: Store, manifest: Mapping[str, Any]) -> None:
         for shard in shards:
             path = store.directory / f"{shard.name}.features.npy"
             shape = (shard.examples, store.views[split], store.width)
+            if not path.is_file():
+                raise UserError(f"{path}: found no file, expected an array of {shape}; copy it again")
             try:
                 found = np.load(path, mmap_mode="r").shape
             except (OSError, ValueError) as error:

@@ -120,9 +120,13 @@ def test_a_stopped_embedding_is_finished_with_equal_bytes(stored, tiny_config, t
     monkeypatch.setattr(store, "write_shard", dies)
     with pytest.raises(KeyboardInterrupt):
         embed.embed(load(tiny_config), tmp_path / "store", **OPTIONS)
-    with pytest.raises(UserError, match="found only store.incomplete, expected a complete store; run the same"):
+    with pytest.raises(
+        UserError, match="found only store.incomplete, expected a complete store; run the lit_jax.embed"
+    ):
         store.open_store(tmp_path / "store")
-    with pytest.raises(UserError, match="found an unfinished store with another tower, views, expected the same"):
+    with pytest.raises(
+        UserError, match=r"found an unfinished store with another tower, views \(1\), expected the same"
+    ):
         embed.embed(load(tiny_config), tmp_path / "store", views=2, **OPTIONS)
     again = []
     monkeypatch.setattr(store, "write_shard", lambda *a, **o: (again.append(a[1]), write(*a, **o))[1])
@@ -134,8 +138,14 @@ def test_a_stopped_embedding_is_finished_with_equal_bytes(stored, tiny_config, t
 def test_embedding_again_does_nothing_and_other_options_are_refused(stored, tiny_config):
     before = files(stored.directory)
     assert embed.embed(load(tiny_config), stored.directory, **OPTIONS) == stored
-    with pytest.raises(UserError, match="found a store of another dtype, expected the same"):
+    with pytest.raises(
+        UserError, match=r"found a store of other dtype \(float32 there, float16 asked for\), expected the same"
+    ):
         embed.embed(load(tiny_config), stored.directory, **{**OPTIONS, "dtype": "float16"})
+    with pytest.raises(UserError, match=r"found a store of other views \(1 there, 2 asked for\), expected the same"):
+        embed.embed(load(tiny_config), stored.directory, views=2, **OPTIONS)
+    with pytest.raises(UserError, match="found a store of other tower or crops, expected the same"):
+        embed.embed(load(tiny_config, image__mean="0.4,0.4,0.4"), stored.directory, **OPTIONS)
     assert files(stored.directory) == before
 
 

@@ -333,7 +333,7 @@ def test_a_store_that_was_interrupted_ends_like_an_unbroken_one(
     with pytest.raises(KeyboardInterrupt):
         made(tmp_path, path, listed, options, out="broken", shard_rows=4)
     assert not (tmp_path / "broken").exists()
-    with pytest.raises(UserError, match="an unfinished store with another dtype, expected the same"):
+    with pytest.raises(UserError, match=r"an unfinished store with another dtype \(\w+\), expected the same"):
         made(tmp_path, path, listed, options, out="broken", shard_rows=4, dtype="float32")
     with pytest.raises(UserError, match="an unfinished store with another array of embeddings, expected the same"):
         made(tmp_path, saved(tmp_path / "e.npy", values(seed=1, views=2)), listed, options, out="broken", shard_rows=4)

@@ -166,7 +166,7 @@ def test_beginning_refuses_what_it_would_destroy(tmp_path):
     assert make(tmp_path / "blank").examples() == 9
     store.begin(tmp_path / "t", {"dtype": "float16", "views": 1})
     store.begin(tmp_path / "t", {"dtype": "float16", "views": 1})
-    with pytest.raises(UserError, match="found an unfinished store with another views, expected the same"):
+    with pytest.raises(UserError, match=r"found an unfinished store with another views \(1\), expected the same"):
         store.begin(tmp_path / "t", {"dtype": "float16", "views": 2})
     store.begin(tmp_path / "t", {"dtype": "float16", "views": 2}, restart=True)
 
