@@ -241,14 +241,14 @@ def _window_records(paths: Any, skips: Any, takes: Any, order: Any, draws: Any, 
     return read.flat_map(shuffled)
 
 
-def _part_records(paths: Any, skips: Any, takes: Any, *, files_at_once: int = 1) -> Any:
+def _part_records(paths: Any, skips: Any, takes: Any) -> Any:
     tf = images.tensorflow()
     files = tf.data.Dataset.from_tensor_slices((paths, skips, takes))
     return files.interleave(
         lambda path, skip, take: tf.data.TFRecordDataset(path).skip(skip).take(take),
-        cycle_length=files_at_once,
+        cycle_length=1,
         block_length=16,
-        num_parallel_calls=files_at_once,
+        num_parallel_calls=1,
         deterministic=True,
     )
 

@@ -20,7 +20,6 @@ from lit_jax import batches, commands, experiment, models, optimizer, report, st
 from lit_jax import config as options
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.manifest import INCOMPLETE
-from lit_jax.models import weights
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.precision import DTYPES, cast
 from lit_jax.records import RecordSet, open_records
@@ -133,9 +132,7 @@ def locked_tower(config: Any, records: RecordSet) -> tuple[TwoTower, Params, str
         UserError: weights that are missing or of another tower.
     """
     model = experiment.build_model(config, experiment.open_tokenizer(config, records))
-    key = jax.random.key(0)
-    shapes = jax.eval_shape(lambda key: experiment.fresh_params(config, model, key), key)["image"]
-    params, found = weights.load_tower(config.image.weights, shapes, "image")
+    params, found = experiment.load_image_tower(config, model)
     return model, params, found.digest
 
 

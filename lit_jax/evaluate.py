@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 import rich.box
@@ -87,7 +86,7 @@ def load(
     config = _config(about, weight_files or {})
     tokenizer = tokenizer_from_bytes(about.tokenizer)
     model = experiment.build_model(config, tokenizer)
-    shapes = jax.eval_shape(lambda key: experiment.fresh_params(config, model, key), jax.random.key(0))
+    shapes = experiment.param_shapes(config, model)
     moving, locked = optimizer.split_locked(shapes, config.train.locks)
     params = checkpoint.restore_params(manager, chosen, moving)
     manager.close()

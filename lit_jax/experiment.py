@@ -188,8 +188,7 @@ def check_store(config: Config, store: Store) -> None:
 def _check_weights(config: Config, model: TwoTower, store: Store) -> None:
     if model.image is None or not pathlib.Path(config.image.weights or "nowhere").exists():
         return
-    shapes = jax.eval_shape(lambda key: fresh_params(config, model, key), jax.random.key(0))["image"]
-    found = weights.load_tower(config.image.weights, shapes, "image")[1].digest
+    found = load_image_tower(config, model)[1].digest
     if found != store.tower["digest"]:
         raise UserError(
             f"store {store.directory}: found embeddings by weights {store.tower['digest'][:12]}, expected {found[:12]} "
@@ -376,7 +375,7 @@ def initial_params(config: Config, model: TwoTower) -> tuple[Params, dict[str, L
             expected = "a file of pre-trained weights" if name in pretrained else "none, since u means from scratch"
             raise UserError(f"{name}.weights: found {path!r} under lock {config.train.locks}, expected {expected}")
     key = jax.random.key(config.seed)
-    shapes = jax.eval_shape(lambda key: fresh_params(config, model, key), key)
+    shapes = param_shapes(config, model)
     # Only what is used is initialised: a locked ViT-L is not drawn at random first.
     drawn = jax.jit(
         lambda key: {name: tree for name, tree in fresh_params(config, model, key).items() if name not in pretrained}
@@ -386,6 +385,20 @@ def initial_params(config: Config, model: TwoTower) -> tuple[Params, dict[str, L
     for name in pretrained - ({"image"} if runs_from_store else set()):
         params[name], reports[name] = weights.load_tower(config[name].weights, shapes[name], name)
     return params, reports
+
+
+def load_image_tower(config: Config, model: TwoTower) -> tuple[Params, LoadReport]:
+    """The image tower's float32 parameters from its weight file, and what the reader reports.
+
+    Raises:
+        UserError: a file that is missing or of another tower.
+    """
+    return weights.load_tower(config.image.weights, param_shapes(config, model)["image"], "image")
+
+
+def param_shapes(config: Config, model: TwoTower) -> Params:
+    """All parameters as shapes; nothing is drawn."""
+    return jax.eval_shape(lambda key: fresh_params(config, model, key), jax.random.key(0))
 
 
 def fresh_params(config: Config, model: TwoTower, key: jax.Array) -> Params:

@@ -212,7 +212,7 @@ def plan(run: Run, device: Device, *, utilisation: float = UTILISATION) -> dict[
 
 def parameter_counts(run: Run) -> dict[str, dict[str, int]]:
     """Parameters by part: how many are trainable and how many frozen."""
-    params = shapes.parameter_shapes(run)
+    params = experiment.param_shapes(run.config, run.model)
     moving, _ = optimizer.split_locked(params, run.config.train.locks)
     counts: dict[str, dict[str, int]] = {}
     for key, name in PARAMETERS.items():

@@ -221,14 +221,9 @@ def batch_shapes(run: Run, batch: int, source: str, *, devices: int = 0) -> dict
     return shapes
 
 
-def parameter_shapes(run: Run) -> Params:
-    """Parameters of every part, those of a tower that a store stands for included."""
-    return jax.eval_shape(lambda key: experiment.fresh_params(run.config, run.model, key), jax.random.key(0))
-
-
 def step_and_shapes(run: Run, source: str) -> tuple[Any, train.State, Params]:
     """The jitted step of the config, and its state and locked parameters as shapes."""
-    config, params = run.config, parameter_shapes(run)
+    config, params = run.config, experiment.param_shapes(run.config, run.model)
     if source == "store":
         params.pop("image", None)
     moving, locked = optimizer.split_locked(params, config.train.locks)
@@ -324,5 +319,7 @@ def photo_flops(run: Run) -> int:
     size = run.config.image.size
     photo = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
     return flops.count(
-        lambda tower, images: models.image_features(run.model, tower, images), parameter_shapes(run)["image"], photo
+        lambda tower, images: models.image_features(run.model, tower, images),
+        experiment.param_shapes(run.config, run.model)["image"],
+        photo,
     )
