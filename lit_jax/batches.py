@@ -41,6 +41,7 @@ def training_batches(
     crop: str = "random",
     crop_scale: tuple[float, float] = (0.9, 1.0),
     flip: bool = False,
+    view: images.View = images.View(),
 ) -> Iterator[HostBatch]:
     """This host's endless stream of training batches, from a position on.
 
@@ -59,6 +60,7 @@ def training_batches(
         crop: ``random``, or ``centre`` for the photo as evaluation sees it.
         crop_scale: share of the photo's area that a random crop may have.
         flip: whether to mirror half of the random crops.
+        view: how the photo becomes a square; random crops take its interpolation only.
 
     Yields:
         ``image`` `[batch_size, S, S, 3]` uint8, ``tokens`` `[batch_size, T]` int32 and ``class_id``
@@ -72,6 +74,10 @@ def training_batches(
     if not parts:
         raise UserError(f"split {split}: found {record_set.examples(split)} records, expected one a host at least")
 
+    random: dict[str, Any] = {
+        "size": image_size, "scale": crop_scale, "flip": flip, "interpolation": view.interpolation,
+    }  # fmt: skip
+
     def windows() -> Iterator[tuple[Any, ...]]:
         yield from _windows(parts, seed=seed, host=host, window=window, first=position * batch_size)
 
@@ -80,7 +86,11 @@ def training_batches(
         example = parse_example(serialized)
         count = tf.cast(tf.shape(example["captions"])[0], tf.int64)
         chosen = tf.bitwise.bitwise_and(draw, (1 << DRAW_BITS) - 1) % count  # as `order.caption_drawn`
-        square = _cropped(example["image"], tf.stack([epoch_seed, number]), image_size, crop, crop_scale, flip)
+        if crop == "centre":
+            square = images.centre_crop(example["image"], size=image_size, view=view)
+        else:
+            key = tf.stack([epoch_seed, number])
+            square = images.random_crop(example["image"], key, **random)
         return {"image": square, "caption": example["captions"][chosen], "class_id": example["class_id"]}
 
     signature = tuple(tf.TensorSpec(shape, dtype) for shape, dtype in (
@@ -110,6 +120,7 @@ def view_batches(
     seed: int = 0,
     crop_scale: tuple[float, float] = (0.9, 1.0),
     flip: bool = False,
+    view: images.View = images.View(),
 ) -> Iterator[HostBatch]:
     """Records `first` to `stop` of a split in order, each in several views; the last batch may be short.
 
@@ -124,6 +135,7 @@ def view_batches(
         seed: decides the random crops, with the number of the record and of the view.
         crop_scale: share of the photo's area that a random crop may have.
         flip: whether to mirror half of the random crops.
+        view: how the photo becomes a square; random crops take its interpolation only.
 
     Yields:
         ``image`` `[b, V, S, S, 3]` uint8, ``class_id`` `[b]` int64 and ``image_id`` `[b]` bytes.
@@ -134,11 +146,13 @@ def view_batches(
     @tf.autograph.experimental.do_not_convert
     def prepare(number: Any, serialized: Any) -> dict[str, Any]:
         example = parse_example(serialized)
-        crops = [images.centre_crop(example["image"], size=image_size)]
-        for view in range(1, views):
+        crops = [images.centre_crop(example["image"], size=image_size, view=view)]
+        for other in range(1, views):
             # Three numbers decide a crop; the generator takes two.
-            key = tf.stack([tf.constant(seed + (view << 32), tf.int64), number])
-            crops.append(images.random_crop(example["image"], key, size=image_size, scale=crop_scale, flip=flip))
+            key = tf.stack([tf.constant(seed + (other << 32), tf.int64), number])
+            crops.append(images.random_crop(
+                example["image"], key, size=image_size, scale=crop_scale, flip=flip, interpolation=view.interpolation
+            ))  # fmt: skip
         return {"image": tf.stack(crops), "class_id": example["class_id"], "image_id": example["image_id"]}
 
     stream = _part_records(paths, skips, takes).enumerate(first)
@@ -147,7 +161,14 @@ def view_batches(
 
 
 def evaluation_batches(
-    record_set: RecordSet, split: str, *, batch_size: int, image_size: int, host: int = 0, hosts: int = 1
+    record_set: RecordSet,
+    split: str,
+    *,
+    batch_size: int,
+    image_size: int,
+    host: int = 0,
+    hosts: int = 1,
+    view: images.View = images.View(),
 ) -> Iterator[HostBatch]:
     """Every record of this host's part of a split once, in order; the last batch is padded and masked.
 
@@ -160,6 +181,7 @@ def evaluation_batches(
         image_size: side of the central crop, pixels.
         host: number of this host.
         hosts: how many there are.
+        view: how the photo becomes a square.
 
     Yields:
         ``image`` `[batch_size, S, S, 3]` uint8, ``class_id`` `[batch_size]` int64 and ``mask`` `[batch_size]`
@@ -171,7 +193,8 @@ def evaluation_batches(
     @tf.autograph.experimental.do_not_convert
     def prepare(serialized: Any) -> dict[str, Any]:
         example = parse_example(serialized)
-        return {"image": images.centre_crop(example["image"], size=image_size), "class_id": example["class_id"]}
+        square = images.centre_crop(example["image"], size=image_size, view=view)
+        return {"image": square, "class_id": example["class_id"]}
 
     largest = -(-record_set.examples(split) // hosts)
     nothing: HostBatch = {
@@ -195,12 +218,6 @@ def ahead(items: Iterable[Item], put: Callable[[Item], Result], *, depth: int = 
         if len(queue) > depth:
             yield queue.popleft()
     yield from queue
-
-
-def _cropped(jpeg: Any, seed: Any, size: int, crop: str, scale: tuple[float, float], flip: bool) -> Any:
-    if crop == "centre":
-        return images.centre_crop(jpeg, size=size)
-    return images.random_crop(jpeg, seed, size=size, scale=scale, flip=flip)
 
 
 def _windows(

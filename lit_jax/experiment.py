@@ -383,7 +383,7 @@ def initial_params(config: Config, model: TwoTower) -> tuple[Params, dict[str, L
     params = drawn(key)
     reports = {}
     for name in pretrained - ({"image"} if runs_from_store else set()):
-        params[name], reports[name] = weights.load_tower(config[name].weights, shapes[name], name)
+        params[name], reports[name] = weights.load_tower(config[name].weights, shapes[name], _family(model, name))
     return params, reports
 
 
@@ -393,7 +393,7 @@ def load_image_tower(config: Config, model: TwoTower) -> tuple[Params, LoadRepor
     Raises:
         UserError: a file that is missing or of another tower.
     """
-    return weights.load_tower(config.image.weights, param_shapes(config, model)["image"], "image")
+    return weights.load_tower(config.image.weights, param_shapes(config, model)["image"], _family(model, "image"))
 
 
 def param_shapes(config: Config, model: TwoTower) -> Params:

@@ -6,11 +6,32 @@ black to white it loses the filter's overshoot, at most 1/24 of the step, so no 
 (``tests/test_images.py``).
 """
 
+import dataclasses
 import functools
+import math
 from typing import Any
 
 TRIES = 10  # of the random crop before it falls back on a central one
 RATIO = (3 / 4, 4 / 3)  # of its sides, width over height
+
+# Names of the filters as people know them, and as TensorFlow does.
+INTERPOLATIONS = {"bicubic": "keyscubic", "bilinear": "triangle"}
+RESIZES = ("short", "square")
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """How a photo becomes the square that a tower reads.
+
+    Attributes:
+        interpolation: filter of the resizing, bicubic or bilinear, each with antialiasing.
+        resize: ``short`` fits the shorter side and cuts the middle square; ``square`` squeezes the whole photo.
+        crop_fraction: side of the square as a share of the shorter side: 0.875 resizes to 256 and cuts 224.
+    """
+
+    interpolation: str = "bicubic"
+    resize: str = "short"
+    crop_fraction: float = 1.0
 
 
 @functools.cache
@@ -24,7 +45,9 @@ def tensorflow() -> Any:
     return tf
 
 
-def random_crop(jpeg: Any, seed: Any, *, size: int, scale: tuple[float, float], flip: bool) -> Any:
+def random_crop(
+    jpeg: Any, seed: Any, *, size: int, scale: tuple[float, float], flip: bool, interpolation: str = "bicubic"
+) -> Any:
     """Inception-style crop: a random part of the photo, resized to a square.
 
     Only the part is decoded. The draw is torchvision's RandomResizedCrop: ten tries at an area and a ratio of
@@ -36,6 +59,7 @@ def random_crop(jpeg: Any, seed: Any, *, size: int, scale: tuple[float, float], 
         size: side of the result, pixels.
         scale: least and greatest area of the part, as a share of the photo.
         flip: whether to mirror half of the results.
+        interpolation: bicubic or bilinear.
 
     Returns:
         `[size, size, 3]` uint8.
@@ -45,32 +69,38 @@ def random_crop(jpeg: Any, seed: Any, *, size: int, scale: tuple[float, float], 
     draws = tf.random.stateless_uniform([TRIES + 1, 4], seed)
     box = _crop_box(tf, draws[:TRIES], height, width, scale)
     part = tf.io.decode_and_crop_jpeg(jpeg, box, channels=3, dct_method="INTEGER_ACCURATE")
-    small = _resized(tf, part, (size, size), (size, size), (0, 0))
+    small = _resized(tf, part, (size, size), (size, size), (0, 0), interpolation)
     if flip:
         small = tf.cond(draws[TRIES, 0] < 0.5, lambda: small[:, ::-1], lambda: small)
     return small
 
 
-def centre_crop(jpeg: Any, *, size: int) -> Any:
-    """Resizes the shorter side to `size` and cuts the middle square, as torchvision does for evaluation.
+def centre_crop(jpeg: Any, *, size: int, view: View = View()) -> Any:
+    """The photo as evaluation sees it: resized, and its middle square cut, as torchvision and timm do it.
 
     The pixels outside the square are never computed, but those that the filter reaches are used.
 
     Args:
         jpeg: `[]` string tensor.
         size: side of the result, pixels.
+        view: how to come to a square.
 
     Returns:
         `[size, size, 3]` uint8.
     """
     tf = tensorflow()
     photo = tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
-    height, width = tf.shape(photo)[0], tf.shape(photo)[1]
-    short = tf.minimum(height, width)
-    full = (size * height // short, size * width // short)
+    # As timm rounds, and so that 0.875 gives the 256 of the papers.
+    side = math.floor(size / view.crop_fraction + 1e-6)
+    if view.resize == "square":
+        full: tuple[Any, Any] = (tf.constant(side), tf.constant(side))
+    else:
+        height, width = tf.shape(photo)[0], tf.shape(photo)[1]
+        short = tf.minimum(height, width)
+        full = (side * height // short, side * width // short)
     # Half to even, as Python's round in torchvision.
     offset = tuple(tf.cast(tf.round((tf.cast(side, tf.float32) - size) / 2), tf.int32) for side in full)
-    return _resized(tf, photo, full, (size, size), offset)
+    return _resized(tf, photo, full, (size, size), offset, view.interpolation)
 
 
 def _sides(jpeg: Any) -> tuple[Any, Any]:
@@ -99,7 +129,9 @@ def _crop_box(tf: Any, draws: Any, height: Any, width: Any, scale: tuple[float, 
     return tf.cast(tf.stack([y, x, box_h, box_w]), tf.int32)
 
 
-def _resized(tf: Any, photo: Any, full: tuple[Any, Any], cut: tuple[int, int], offset: tuple[Any, Any]) -> Any:
+def _resized(
+    tf: Any, photo: Any, full: tuple[Any, Any], cut: tuple[int, int], offset: tuple[Any, Any], interpolation: str
+) -> Any:
     """Resizes `[h, w, 3]` to `full` but computes only `cut` of it, from `offset` on."""
     sides = tf.cast(tf.shape(photo)[:2], tf.float32)
     scale = tf.cast(tf.stack(full), tf.float32) / sides
@@ -108,7 +140,7 @@ def _resized(tf: Any, photo: Any, full: tuple[Any, Any], cut: tuple[int, int], o
         size=tf.constant(cut),
         scale=scale,
         translation=-tf.cast(tf.stack(offset), tf.float32),
-        kernel_type="keyscubic",
+        kernel_type=INTERPOLATIONS[interpolation],
         antialias=True,
     )[0]
     square = tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)

@@ -1,19 +1,36 @@
-"""The towers by name. A new tower is one file in this folder and one line here."""
+"""The towers by name. A new tower is one file in this folder, one of names beside it, and a line here."""
 
+import flax.linen as nn
+
+from lit_jax.models import vit
+from lit_jax.models.names import Family
+from lit_jax.models.names import text as text_names
+from lit_jax.models.names import vit as vit_names
+from lit_jax.models.presets import Preprocessing, Preset
 from lit_jax.models.text import TextTransformer
 from lit_jax.models.two_tower import TwoTower, embed_text, image_features, init, project
 from lit_jax.models.vit import ViT
 
-IMAGE_TOWERS = {"vit": ViT}
-TEXT_TOWERS = {"transformer": TextTransformer}
+IMAGE_PRESETS: dict[str, Preset] = {**vit.PRESETS}
+"""Every published image tower by name."""
+
+_FAMILIES: dict[type[nn.Module], Family] = {ViT: vit_names.FAMILY, TextTransformer: text_names.FAMILY}
+
+
+def family(tower: nn.Module) -> Family:
+    """Names and resizing rules of a tower's weights."""
+    return _FAMILIES[type(tower)]
+
 
 __all__ = [
-    "IMAGE_TOWERS",
-    "TEXT_TOWERS",
+    "IMAGE_PRESETS",
+    "Preprocessing",
+    "Preset",
     "TextTransformer",
     "TwoTower",
     "ViT",
     "embed_text",
+    "family",
     "image_features",
     "init",
     "project",

@@ -6,6 +6,7 @@ a leading axis [L].
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -13,6 +14,13 @@ import jax
 import jax.numpy as jnp
 
 Dtype = Any
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu_tanh": lambda x: nn.gelu(x, approximate=True),  # Flax's and big_vision's
+    "gelu": lambda x: nn.gelu(x, approximate=False),  # PyTorch's
+    "gelu_quick": lambda x: x * nn.sigmoid(1.702 * x),  # of the first CLIP models
+    "relu": nn.relu,
+}
 
 
 class Attention(nn.Module):
@@ -64,18 +72,42 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, ca
 
 
 class Mlp(nn.Module):
-    """Two dense layers with a GELU between them."""
+    """Two dense layers with an activation between them.
+
+    Attributes:
+        hidden: width between the two.
+        activation: a name of `ACTIVATIONS`, or ``swiglu``: silu of one half of the first layer times the other
+            (arXiv 2002.05202), as in DINOv2's giant.
+        dtype: computation dtype.
+    """
 
     hidden: int
-    exact_gelu: bool = False
+    activation: str = "gelu_tanh"
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, T, D]` to `[B, T, D]`."""
-        y = nn.Dense(self.hidden, dtype=self.dtype, name="expand")(x)
-        y = nn.gelu(y, approximate=not self.exact_gelu)
+        is_gated = self.activation == "swiglu"
+        y = nn.Dense(self.hidden * (1 + is_gated), dtype=self.dtype, name="expand")(x)
+        if is_gated:
+            gate, y = jnp.split(y, 2, axis=-1)
+            y = nn.silu(gate) * y
+        else:
+            y = ACTIVATIONS[self.activation](y)
         return nn.Dense(x.shape[-1], dtype=self.dtype, name="contract")(y)
+
+
+class Scale(nn.Module):
+    """LayerScale (arXiv 2103.17239): a learned factor for each channel."""
+
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Scales the last axis of `[B, T, D]`."""
+        gamma = self.param("gamma", nn.initializers.constant(1e-5), (x.shape[-1],))
+        return x * gamma.astype(self.dtype)[None, None]
 
 
 class Block(nn.Module):
@@ -84,18 +116,20 @@ class Block(nn.Module):
     heads: int
     hidden: int
     causal: bool = False
-    exact_gelu: bool = False
+    activation: str = "gelu_tanh"
     norm_epsilon: float = 1e-6
     dtype: Dtype = jnp.float32
+    layer_scale: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, None]:
         """Maps `[B, T, D]` to `[B, T, D]`; the second result is what `nn.scan` stacks: nothing."""
         y = nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="attention_norm")(x)
-        attention = Attention(self.heads, self.dtype, name="attention")
-        x = x + attention(y, y, mask=mask, causal=self.causal)
+        y = Attention(self.heads, self.dtype, name="attention")(y, y, mask=mask, causal=self.causal)
+        x = x + (Scale(self.dtype, name="attention_scale")(y) if self.layer_scale else y)
         y = nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="mlp_norm")(x)
-        return x + Mlp(self.hidden, self.exact_gelu, self.dtype, name="mlp")(y), None
+        y = Mlp(self.hidden, self.activation, self.dtype, name="mlp")(y)
+        return x + (Scale(self.dtype, name="mlp_scale")(y) if self.layer_scale else y), None
 
 
 class Encoder(nn.Module):
@@ -105,10 +139,11 @@ class Encoder(nn.Module):
     heads: int
     hidden: int
     causal: bool = False
-    exact_gelu: bool = False
+    activation: str = "gelu_tanh"
     norm_epsilon: float = 1e-6
     dtype: Dtype = jnp.float32
     remat: bool = False
+    layer_scale: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -122,8 +157,10 @@ class Encoder(nn.Module):
             in_axes=nn.broadcast,
             length=self.depth,
         )
-        options = (self.heads, self.hidden, self.causal, self.exact_gelu, self.norm_epsilon, self.dtype)
-        x, _ = blocks(*options, name="blocks")(x, mask)
+        x, _ = blocks(
+            self.heads, self.hidden, self.causal, self.activation, self.norm_epsilon, self.dtype, self.layer_scale,
+            name="blocks",
+        )(x, mask)  # fmt: skip
         return nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="norm")(x)
 
 
@@ -134,6 +171,7 @@ class AttentionPool(nn.Module):
     hidden: int
     norm_epsilon: float = 1e-6
     dtype: Dtype = jnp.float32
+    activation: str = "gelu_tanh"
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -142,4 +180,4 @@ class AttentionPool(nn.Module):
         query = jnp.broadcast_to(probe.astype(x.dtype), (x.shape[0], 1, x.shape[-1]))
         pooled = Attention(self.heads, self.dtype, name="attention")(query, x, mask=mask)
         y = nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="norm")(pooled)
-        return (pooled + Mlp(self.hidden, dtype=self.dtype, name="mlp")(y))[:, 0]
+        return (pooled + Mlp(self.hidden, self.activation, self.dtype, name="mlp")(y))[:, 0]

@@ -10,7 +10,7 @@ from lit_jax.models.layers import AttentionPool, Dtype, Encoder
 class TextTransformer(nn.Module):
     """A tokenised sentence to one vector.
 
-    A sentence ends at its first end token; what follows is padding and has no influence on the result.
+    A sentence ends at its first end token; what follows is padding and has no influence on the result (but see `pool`).
 
     Attributes:
         vocab_size: V, tokens known.
@@ -23,9 +23,10 @@ class TextTransformer(nn.Module):
         mlp_dim: hidden width of the MLPs; 0 for 4 times the width.
         causal: a position sees only what stands before it (CLIP); otherwise the whole sentence.
         pool: ``end`` reads the end token, ``first`` the first one, ``mean`` the mean up to the end token,
-            ``map`` attention pooling.
+            ``map`` attention pooling, ``last`` the last position of all, padding included. With ``last`` padding
+            is read like words and nothing is hidden from any position: the form of big_vision and SigLIP.
         projection_bias: whether the last projection has a bias (big_vision: yes, CLIP: no).
-        exact_gelu: the erf form of GELU (CLIP trained by open_clip) rather than the tanh form.
+        activation: of the MLPs, a name of `layers.ACTIVATIONS`.
         norm_epsilon: of the layer norms.
         dtype: computation dtype.
         remat: whether blocks are computed again in the backward pass.
@@ -42,7 +43,7 @@ class TextTransformer(nn.Module):
     causal: bool = False
     pool: str = "end"
     projection_bias: bool = False
-    exact_gelu: bool = False
+    activation: str = "gelu_tanh"
     norm_epsilon: float = 1e-6
     dtype: Dtype = jnp.float32
     remat: bool = False
@@ -62,13 +63,13 @@ class TextTransformer(nn.Module):
         position = self.param("position_embedding", nn.initializers.normal(0.01), shape)
         x = table(tokens) + position[:, : tokens.shape[1]].astype(self.dtype)
         last = first_end(tokens, self.end_id)
-        mask = jnp.arange(tokens.shape[1])[None, :] <= last[:, None]
+        mask = None if self.pool == "last" else jnp.arange(tokens.shape[1])[None, :] <= last[:, None]
         options = (
             self.depth,
             self.heads,
             hidden,
             self.causal,
-            self.exact_gelu,
+            self.activation,
             self.norm_epsilon,
             self.dtype,
             self.remat,
@@ -78,16 +79,18 @@ class TextTransformer(nn.Module):
             self._pooled(x, mask, last, hidden)
         )
 
-    def _pooled(self, x: jax.Array, mask: jax.Array, last: jax.Array, hidden: int) -> jax.Array:
+    def _pooled(self, x: jax.Array, mask: jax.Array | None, last: jax.Array, hidden: int) -> jax.Array:
         if self.pool == "first":
             return x[:, 0]
+        if mask is None:
+            return x[:, -1]
         if self.pool == "end":
             # A masked sum rather than a gather: it has one gradient rule on every kind of mesh axis.
             return jnp.sum(x * (jnp.arange(x.shape[1])[None, :] == last[:, None])[..., None].astype(x.dtype), 1)
         if self.pool == "mean":
             weights = mask[..., None].astype(jnp.float32)
             return (jnp.sum(x * weights, 1) / jnp.sum(weights, 1)).astype(x.dtype)
-        return AttentionPool(self.heads, hidden, self.norm_epsilon, self.dtype, name="pool")(x, mask)
+        return AttentionPool(self.heads, hidden, self.norm_epsilon, self.dtype, self.activation, name="pool")(x, mask)
 
 
 def first_end(tokens: jax.Array, end_id: int) -> jax.Array:

@@ -1,60 +1,29 @@
-"""Published weight files to our parameter trees and back, refusing leftovers and gaps by name.
+"""Published weights to our parameter trees and back, refusing leftovers and gaps by name.
 
-Files are NumPy ``.npz`` archives with ``/``-joined names, in either of Google's two namings: AugReg's
-(``Transformer/encoderblock_0/MultiHeadDotProductAttention_1/...``, google-research/vision_transformer) and the
-later one of big_vision (``..._0``). Names may stand under ``params/``, ``opt/target/``, ``img/`` or ``txt/``.
+Which names a file may use stands in `lit_jax.models.names`; how bytes become arrays, in `lit_jax.models.files`.
 """
 
 import dataclasses
 import hashlib
-import os
-import pathlib
-import zipfile
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
-import ml_dtypes
 import numpy as np
 
 from lit_jax.errors import UserError
+from lit_jax.models.files import Flat, open_weights
+from lit_jax.models.names import Dialect, Family
 
-Flat = dict[str, np.ndarray]
-
-# Ours on the left; on the right the name inside one block, AugReg's and big_vision's.
-_BLOCK_NAMES = {
-    "attention_norm": ("LayerNorm_0", "LayerNorm_0"),
-    "attention": ("MultiHeadDotProductAttention_1", "MultiHeadDotProductAttention_0"),
-    "mlp_norm": ("LayerNorm_2", "LayerNorm_1"),
-    "mlp/expand": ("MlpBlock_3/Dense_0", "MlpBlock_0/Dense_0"),
-    "mlp/contract": ("MlpBlock_3/Dense_1", "MlpBlock_0/Dense_1"),
-}
-_POOL_NAMES = {
-    "pool/probe": "MAPHead_0/probe",
-    "pool/attention": "MAPHead_0/MultiHeadDotProductAttention_0",
-    "pool/norm": "MAPHead_0/LayerNorm_0",
-    "pool/mlp/expand": "MAPHead_0/MlpBlock_0/Dense_0",
-    "pool/mlp/contract": "MAPHead_0/MlpBlock_0/Dense_1",
-}
-_VIT_NAMES = {
-    "class_token": "cls",
-    "embedding": "embedding",
-    "position_embedding": "Transformer/posembed_input/pos_embedding",
-    "encoder/norm": "Transformer/encoder_norm",
-    **_POOL_NAMES,
-}
-_TEXT_NAMES = {
-    "embedding/embedding": "Embed_0/embedding",
-    "position_embedding": "pos_embedding",
-    "encoder/norm": "Encoder_0/encoder_norm",
-    "projection": "head",
-    **_POOL_NAMES,
-}
-_ENCODERS = {"image": "Transformer", "text": "Encoder_0"}
-_NAMES = {"image": _VIT_NAMES, "text": _TEXT_NAMES}
-# A classifier head is no part of a tower.
-_LEFT_OUT = ("head/", "pre_logits/")
-_PREFIXES = ("opt/target/", "params/", "img/", "txt/")
+_PART = re.compile(r"\.?\[(\d+)/(\d+)\]$")
+_PLACE = re.compile(r"\{(?:(\d+)\*)?n(?:\+(\d+))?\}")
+# What PyTorch calls the parameters of a layer.
+_SUFFIXES = {
+    "kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias", "mean": "running_mean",
+    "var": "running_var",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,182 +35,289 @@ class LoadReport:
         resized: arrays that were resized, ``name: old -> new``.
         digest: SHA-256 of the tower's arrays as they stand in the file, before any resizing: its identity on
             every machine.
+        dialect: whose names the file uses.
+        mapped: how many of its arrays became the tower.
     """
 
     left_out: tuple[str, ...]
     resized: tuple[str, ...]
     digest: str
+    dialect: str = ""
+    mapped: int = 0
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        out = f"{self.mapped} arrays by the names of {self.dialect}"
+        out += f"; left out: {_some(list(self.left_out))}" if self.left_out else ""
+        return out + (f"; resized: {', '.join(self.resized)}" if self.resized else "")
 
 
-def read_npz(path: str | os.PathLike[str]) -> Flat:
-    """Reads a weight file.
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """Where one of our leaves is in a file: one name or one a block, and which part of the array it is."""
 
-    Args:
-        path: an ``.npz`` archive.
-
-    Returns:
-        Arrays by name, without optimizer state and common prefixes; 2-byte void arrays are bfloat16.
-
-    Raises:
-        UserError: if the file is missing, or is not a whole ``.npz`` archive.
-    """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise UserError(f"weights {path}: found no such file, expected an .npz of pretrained weights")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            flat = {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, AttributeError) as error:
-        raise UserError(f"weights {path}: found {error}, expected a whole .npz archive; fetch it again") from None
-    flat = {name: a.view(ml_dtypes.bfloat16) if a.dtype.str[1:] == "V2" else a for name, a in flat.items()}
-    for prefix in _PREFIXES:
-        if any(name.startswith(prefix) for name in flat):
-            flat = {name.removeprefix(prefix): a for name, a in flat.items() if name.startswith(prefix)}
-    return flat
+    names: tuple[str, ...]
+    part: tuple[int, int] | None
+    raw: bool
 
 
-def load_tower(path: str | os.PathLike[str], like: Any, kind: str) -> tuple[Any, LoadReport]:
+def load_tower(source: str, like: Any, family: Family) -> tuple[Any, LoadReport]:
     """Loads a tower's weights into a tree of a given shape.
 
     Args:
-        path: an ``.npz`` file.
+        source: a file, a folder or a name on the hub, as `files.open_weights` takes it.
         like: the tower's parameters, or their `jax.ShapeDtypeStruct`s: the shapes to fill.
-        kind: ``image`` for a ViT, ``text`` for a text transformer.
+        family: names and resizing rules of the tower, from `lit_jax.models.family`.
 
     Returns:
-        The tree of float32 NumPy arrays, and a report. Position embeddings of another grid are resized
-        (bicubic with antialiasing); a missing class-token position is taken as zero (big_vision adds it to the
-        token itself).
+        The tree of float32 NumPy arrays, and a report. Position embeddings, patches and tables of another size are
+        resized as the family says.
 
     Raises:
-        UserError: names of the file that fit nothing, names that are missing, or a shape that does not fit.
+        UserError: a file of another kind, names that fit nothing or are missing, or a shape that does not fit.
     """
-    return fill(read_npz(path), like, kind, source=str(path))
+    found = open_weights(source)
+    return fill(found.arrays, like, family, source=found.where)
 
 
-def fill(flat: Mapping[str, np.ndarray], like: Any, kind: str, *, source: str) -> tuple[Any, LoadReport]:
-    """`load_tower` from arrays already read; `source` names them in messages."""
-    flat = dict(flat)
-    left_out = () if kind == "text" else tuple(sorted(name for name in flat if name.startswith(_LEFT_OUT)))
-    names = _file_names(like, kind, flat)
-    wanted = {name for group in names.values() for name in group}
-    missing = sorted(wanted - flat.keys())
-    unused = sorted(flat.keys() - wanted - set(left_out))
+def fill(flat: Mapping[str, np.ndarray], like: Any, family: Family, *, source: str) -> tuple[Any, LoadReport]:
+    """`load_tower` from arrays by name; `source` names them in messages."""
+    shapes = leaves(like)
+    dialect, prefix = _recognised(flat, shapes, family, source)
+    sources = {path: _source(path, leaf.shape, dialect, prefix) for path, leaf in shapes.items()}
+    wanted = {name for found in sources.values() for name in found.names}
+    others = [name for name in flat if name not in wanted]
+    left_out = sorted(name for name in others if _is_left_out(name, dialect, prefix))
+    missing, unused = sorted(wanted - flat.keys()), sorted(set(others) - set(left_out))
     if missing or unused:
         raise UserError(
-            f"weights {source}: found {_some(unused)} left over and {_some(missing)} missing, expected exactly the "
-            f"{kind} tower of the config; check its depth, width, patch and pool"
+            f"weights {source}: found {_some(unused)} left over and {_some(missing)} missing, by the names of "
+            f"{dialect.name}; expected exactly the tower of the config; check its preset, or depth, width, patch and "
+            "pool"
         )
-    leaves, resized = {}, []
-    for path, leaf in _leaves(like).items():
-        group = [np.asarray(flat[name], np.float32) for name in names[path]]
-        value = np.stack(group) if path.startswith("encoder/blocks/") else group[0]
-        if path == "position_embedding" and kind == "image" and value.shape != leaf.shape:
-            before = value.shape
-            value = resize_positions(value, leaf.shape, source=source)
-            resized.append(f"{path}: {before} -> {value.shape}")
-        if value.shape != leaf.shape:
-            raise UserError(f"weights {source}: found {names[path][0]} of shape {group[0].shape}, expected "
-                            f"{leaf.shape[-group[0].ndim:]}; check the tower's options")  # fmt: skip
-        leaves[path] = value
-    identity = digest({name: flat[name] for name in wanted})
-    return _unflatten(leaves), LoadReport(left_out, tuple(resized), identity)
+    filled, resized = {}, []
+    sha = _Digest()
+    for path, leaf in shapes.items():
+        value, note = _value(path, leaf.shape, sources[path], flat, dialect, family, source, sha)
+        filled[path] = value
+        resized += [f"{path}: {note}"] * bool(note)
+    report = LoadReport(tuple(left_out), tuple(resized), sha.hexdigest(), dialect.name, len(wanted))
+    return unflatten(filled), report
 
 
-def tower_to_npz(params: Any, kind: str) -> Flat:
-    """A tower's parameters under AugReg's names (image) or big_vision's (text): the inverse of `fill`."""
-    out: Flat = {}
-    for path, names in _file_names(params, kind, {}).items():
-        value = np.asarray(_leaves(params)[path])
-        for i, name in enumerate(names):
-            out[name] = value[i] if path.startswith("encoder/blocks/") else value
-    return out
-
-
-def write_npz(path: str | os.PathLike[str], flat: Mapping[str, np.ndarray]) -> None:
-    """Writes a compressed ``.npz`` aside and renames it, so that no half-written file is ever read."""
-    path = pathlib.Path(path)
-    aside = path.with_name(path.name + ".incomplete")
-    with open(aside, "wb") as file:
-        np.savez_compressed(file, **flat)  # type: ignore[arg-type]
-    aside.rename(path)
-
-
-def resize_positions(value: np.ndarray, shape: tuple[int, ...], *, source: str = "") -> np.ndarray:
-    """Position embeddings `[1, N, D]` for another square grid of patches.
-
-    Args:
-        value: `[1, g*g, D]` or `[1, 1 + g*g, D]` with a class token's position first.
-        shape: the shape wanted, `[1, G*G, D]` or `[1, 1 + G*G, D]`.
-        source: named in messages.
+def named(params: Any, family: Family, dialect: Dialect | None = None, prefix: str = "") -> Flat:
+    """A tower's parameters under the names of a dialect, the family's first by default: the inverse of `fill`.
 
     Raises:
-        UserError: if one of the two is not a square grid, or widths differ.
+        KeyError: if the dialect has no name for a parameter.
     """
-    (token, grid), (wants_token, new_grid) = _grid(value.shape[1]), _grid(shape[1])
-    if value.ndim != 3 or value.shape[2] != shape[2] or grid is None or new_grid is None:
-        raise UserError(f"weights {source}: found position embeddings {value.shape}, expected a form of {shape}")
-    first = value[:, :1] if token else np.zeros((1, 1, shape[2]), np.float32)
-    square = value[:, int(token) :].reshape(grid, grid, shape[2])
-    if new_grid != grid:
-        square = np.asarray(jax.image.resize(square, (new_grid, new_grid, shape[2]), "bicubic", antialias=True))
-    square = square.reshape(1, new_grid * new_grid, shape[2])
-    return np.concatenate([first, square], 1) if wants_token else square
+    dialect = dialect or family.dialects[0]
+    parts: dict[str, dict[int, np.ndarray]] = {}
+    for path, leaf in leaves(params).items():
+        array = np.asarray(leaf, np.float32)
+        found = _source(path, array.shape, dialect, prefix)
+        stacked = array if len(found.names) > 1 or _is_stacked(path, dialect) else array[None]
+        for name, value in zip(found.names, stacked, strict=True):
+            theirs = value if not dialect.torch or found.raw else _to_torch(path, value)
+            parts.setdefault(name, {})[found.part[0] if found.part else 0] = theirs
+    return {
+        name: np.ascontiguousarray(np.concatenate([group[i] for i in sorted(group)]) if len(group) > 1 else group[0])
+        for name, group in parts.items()
+    }
+
+
+def _recognised(
+    flat: Mapping[str, np.ndarray], shapes: Mapping[str, Any], family: Family, source: str
+) -> tuple[Dialect, str]:
+    """The dialect and prefix that most of the tower's names are found by."""
+    best, dialect, prefix = 0.0, family.dialects[0], ""
+    for candidate in family.dialects:
+        known = [path for path in shapes if _entry(path, candidate) is not None]
+        for start in candidate.prefixes:
+            found = sum(
+                _source(path, shapes[path].shape, candidate, start).names[0] in flat for path in known
+            ) / len(shapes)  # fmt: skip
+            if found > best:
+                best, dialect, prefix = found, candidate, start
+    if best < 0.5:
+        names = ", ".join(known.name for known in family.dialects)
+        raise UserError(
+            f"weights {source}: found names such as {_some(sorted(flat))}, expected those of this tower by {names}; "
+            "give weights of the tower that the config names"
+        )
+    unknown = [path for path in shapes if _entry(path, dialect) is None]
+    if unknown:
+        raise UserError(
+            f"weights {source}: found names of {dialect.name}, which know no {_some(unknown)}, expected weights of the "
+            "tower that the config names; check its preset and pool"
+        )
+    return dialect, prefix
+
+
+def _entry(path: str, dialect: Dialect) -> tuple[str, str, tuple[str, ...]] | None:
+    """The entry of the table that a path falls under: our part of it, theirs, and the numbers for the stars."""
+    parts = path.split("/")
+    for end in range(len(parts), 0, -1):
+        head = "/".join(parts[:end])
+        if head in dialect.names:
+            return head, dialect.names[head], ()
+        numbers = tuple(re.findall(r"\d+", head))
+        general = re.sub(r"\d+", "*", head)
+        if numbers and general in dialect.names:
+            return head, dialect.names[general], numbers
+    return None
+
+
+def _source(path: str, shape: tuple[int, ...], dialect: Dialect, prefix: str) -> _Source:
+    entry = _entry(path, dialect)
+    if entry is None:
+        raise KeyError(path)
+    head, theirs, numbers = entry
+    for number in numbers:
+        theirs = theirs.replace("*", number, 1)
+    part = _PART.search(theirs)
+    theirs = _PART.sub("", theirs) if part else theirs
+    rest = path[len(head) + 1 :]
+    if rest:
+        theirs += _suffix(rest, theirs, dialect.torch)
+    names = [prefix + theirs]
+    if _PLACE.search(theirs):
+        names = [prefix + _PLACE.sub(lambda m, i=i: str(int(m[1] or 1) * i + int(m[2] or 0)), theirs)  # type: ignore[misc]
+                 for i in range(shape[0])]  # fmt: skip
+    return _Source(tuple(names), (int(part[1]), int(part[2])) if part else None, _is_raw(path, head, dialect))
+
+
+def _suffix(rest: str, theirs: str, torch: bool) -> str:
+    if not torch:
+        return "/" + rest
+    *middle, last = rest.split("/")
+    joint = "" if theirs.endswith("_") and not middle else "."
+    return joint + ".".join([*middle, _SUFFIXES.get(last, last)])
+
+
+def _is_raw(path: str, head: str, dialect: Dialect) -> bool:
+    return path in dialect.raw or re.sub(r"\d+", "*", head) in dialect.raw
+
+
+def _is_stacked(path: str, dialect: Dialect) -> bool:
+    entry = _entry(path, dialect)
+    return entry is not None and _PLACE.search(entry[1]) is not None
+
+
+def _is_left_out(name: str, dialect: Dialect, prefix: str) -> bool:
+    if not name.startswith(prefix):
+        return True  # another part of the file: another tower, a head, the state of an optimizer
+    # Counters of PyTorch's batch norms say nothing about the function.
+    patterns = (*dialect.left_out, r".*num_batches_tracked")
+    return any(re.fullmatch(pattern, name.removeprefix(prefix)) for pattern in patterns)
+
+
+def _value(
+    path: str, shape: tuple[int, ...], found: _Source, flat: Mapping[str, np.ndarray], dialect: Dialect,
+    family: Family, source: str, sha: "_Digest",
+) -> tuple[np.ndarray, str]:  # fmt: skip
+    """One of our leaves from the file, and what was resized."""
+    stacked = _is_stacked(path, dialect)
+    one = shape[1:] if stacked else shape
+    rows, note = [], ""
+    for name in found.names:
+        array = np.asarray(flat[name], np.float32)
+        sha.add(name, array)
+        if found.part:
+            rows_of_part = array.shape[0] // found.part[1] if array.ndim else 0
+            array = array[found.part[0] * rows_of_part : (found.part[0] + 1) * rows_of_part]
+        ours = _from_torch(path, array) if dialect.torch and not found.raw else array
+        if not _merges(one, ours.shape):
+            before = ours.shape
+            resizer = next((f for end, f in family.resize.items() if path == end or path.endswith("/" + end)), None)
+            try:
+                if resizer is None:
+                    raise ValueError
+                ours = resizer(ours, one)
+            except ValueError as error:
+                raise UserError(
+                    f"weights {source}: found {name} of shape {array.shape}, expected one that makes {path} of {one}; "
+                    f"check the tower's preset or options{f' ({error})' if str(error) else ''}"
+                ) from None
+            note = f"{before} -> {ours.shape}"
+        rows.append(ours.reshape(one))
+    return (np.stack(rows) if stacked else np.ascontiguousarray(rows[0])), note
+
+
+def _from_torch(path: str, array: np.ndarray) -> np.ndarray:
+    """A layer's array from PyTorch's layout to Flax's: `[out, in]` to `[in, out]`, `[O, I, h, w]` to `[h, w, I, O]`."""
+    if not path.endswith("/kernel"):
+        return array
+    return array.T if array.ndim == 2 else array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
+
+
+def _to_torch(path: str, array: np.ndarray) -> np.ndarray:
+    if path.endswith(("/query/bias", "/key/bias", "/value/bias")):
+        return array.reshape(-1)
+    if not path.endswith("/kernel"):
+        return array
+    if path.endswith(("/query/kernel", "/key/kernel", "/value/kernel")):
+        array = array.reshape(array.shape[0], -1)
+    elif path.endswith("/out/kernel"):
+        array = array.reshape(-1, array.shape[-1])
+    return array.T if array.ndim == 2 else array.transpose(3, 2, 0, 1)
+
+
+def _merges(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether both become the same by joining neighbouring axes, as (D, H, d) becomes (D, H * d), or by ones."""
+    if math.prod(shape) != math.prod(other):
+        return False
+    few, many = sorted([[n for n in axes if n != 1] for axes in (shape, other)], key=len)
+    for size in few:
+        product = 1
+        while many and product < size:
+            product *= many.pop(0)
+        if product != size:
+            return False
+    return not many
+
+
+class _Digest:
+    """SHA-256 over names, shapes and float32 bytes; a name that is read in parts counts once."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, bytes] = {}
+
+    def add(self, name: str, array: np.ndarray) -> None:
+        if name not in self._of:
+            one = hashlib.sha256(f"{name}{array.shape}".encode())
+            one.update(np.ascontiguousarray(array))
+            self._of[name] = one.digest()
+
+    def hexdigest(self) -> str:
+        return hashlib.sha256(b"".join(self._of[name] for name in sorted(self._of))).hexdigest()
 
 
 def digest(params: Any) -> str:
     """SHA-256 over names, shapes and float32 bytes of a tree of arrays."""
-    sha = hashlib.sha256()
-    for path, leaf in sorted(_leaves(params).items()):
-        value = np.ascontiguousarray(np.asarray(leaf, np.float32))
-        sha.update(f"{path}{value.shape}".encode())
-        sha.update(value.tobytes())
+    sha = _Digest()
+    for path, leaf in leaves(params).items():
+        sha.add(path, np.asarray(leaf, np.float32))
     return sha.hexdigest()
 
 
-def _grid(positions: int) -> tuple[bool, int | None]:
-    for token in (False, True):
-        side = round((positions - token) ** 0.5)
-        if side * side == positions - token:
-            return token, side
-    return False, None
+def leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree of dictionaries by ``/``-joined path."""
+    return dict(_walk(tree))
 
 
-def _file_names(like: Any, kind: str, flat: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
-    """For each leaf of the tree, its name in the file: one, or one a block."""
-    encoder = _ENCODERS[kind]
-    modern = kind == "text" or any("MultiHeadDotProductAttention_0" in name and encoder in name for name in flat)
-    names = {}
-    for path, leaf in _leaves(like).items():
-        if path.startswith("encoder/blocks/"):
-            inside = _renamed(path.removeprefix("encoder/blocks/"), {k: v[modern] for k, v in _BLOCK_NAMES.items()})
-            names[path] = [f"{encoder}/encoderblock_{i}/{inside}" for i in range(leaf.shape[0])]
-        else:
-            names[path] = [_position_name(_renamed(path, _NAMES[kind]), kind, flat)]
-    return names
+def _walk(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(tree, Mapping):
+        yield prefix, tree
+        return
+    for key in sorted(tree):
+        yield from _walk(tree[key], f"{prefix}/{key}" if prefix else key)
 
 
-def _position_name(name: str, kind: str, flat: Mapping[str, np.ndarray]) -> str:
-    # big_vision's own ViT files call it plainly `pos_embedding`.
-    is_plain = kind == "image" and name.endswith("/pos_embedding") and name not in flat and "pos_embedding" in flat
-    return "pos_embedding" if is_plain else name
-
-
-def _renamed(path: str, names: Mapping[str, str]) -> str:
-    for ours, theirs in names.items():
-        if path == ours or path.startswith(ours + "/"):
-            return theirs + path[len(ours) :]
-    raise KeyError(path)
-
-
-def _leaves(tree: Any) -> dict[str, Any]:
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {"/".join(str(key.key) for key in path): leaf for path, leaf in flat}
-
-
-def _unflatten(leaves: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `leaves`."""
     tree: dict[str, Any] = {}
-    for path, leaf in leaves.items():
+    for path, leaf in flat.items():
         *parents, name = path.split("/")
         node = tree
         for parent in parents:
@@ -250,5 +326,11 @@ def _unflatten(leaves: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return tree
 
 
-def _some(names: list[str]) -> str:
+def count(tree: Any) -> int:
+    """Numbers in a tree of arrays or shapes."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
     return "nothing" if not names else ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

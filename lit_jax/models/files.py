@@ -1,0 +1,238 @@
+"""Weight files as people have them: what lies in a file, a folder, or under a name on Hugging Face's hub.
+
+NumPy ``.npz`` and ``.safetensors`` need nothing else; PyTorch's ``.pth``, ``.pt`` and ``.bin`` need torch; the hub
+needs huggingface_hub (``pip install 'lit_jax[hub]'``) and looks into its cache first.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from lit_jax.errors import UserError
+
+Flat = dict[str, np.ndarray]
+
+HUB = "hf-hub:"
+# In the order of preference.
+FILES = (
+    "model.safetensors", "open_clip_model.safetensors", "model.safetensors.index.json", "model.npz",
+    "open_clip_pytorch_model.bin", "pytorch_model.bin",
+)  # fmt: skip
+_TORCH = (".pth", ".pt", ".bin")
+# A training script's file keeps the weights under one of these, beside other things.
+_NESTED = ("state_dict", "model", "model_state", "teacher", "params")
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightFile:
+    """An opened file of weights.
+
+    Attributes:
+        where: for messages.
+        arrays: by name; read when asked for.
+        documents: the JSON files beside it by name, such as ``config.json``; empty for a lone file.
+        folder: where it lies, if it was given as a folder or came from the hub.
+    """
+
+    where: str
+    arrays: Mapping[str, np.ndarray]
+    documents: Mapping[str, Any]
+    folder: pathlib.Path | None = None
+
+
+class _Lazy(Mapping[str, np.ndarray]):
+    """Arrays that are read when they are asked for."""
+
+    def __init__(self, names: Mapping[str, Callable[[str], np.ndarray]]) -> None:
+        self._names = names
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._names[name](name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def exists(source: str) -> bool:
+    """Whether weights are at hand without asking anybody: a file or folder that is there."""
+    return bool(source) and not source.startswith(HUB) and pathlib.Path(source).exists()
+
+
+def open_weights(source: str | os.PathLike[str]) -> WeightFile:
+    """Opens weights, whatever their form.
+
+    Args:
+        source: a file; a folder with one of `FILES`; or ``hf-hub:owner/name``, with ``@revision`` if wanted.
+
+    Raises:
+        UserError: nothing there, a file that is not whole or of no known kind, a package that is missing.
+    """
+    if str(source).startswith(HUB):
+        return _from_hub(str(source))
+    path = pathlib.Path(source)
+    if path.is_dir():
+        return _from_folder(path, str(source))
+    if not path.is_file():
+        raise UserError(f"weights {path}: found no such file, expected pre-trained weights; check the path")
+    return WeightFile(str(path), _arrays(path), {})
+
+
+def _arrays(path: pathlib.Path) -> Mapping[str, np.ndarray]:
+    if path.suffix == ".npz":
+        return read_npz(path)
+    if path.suffix == ".safetensors":
+        return _safetensors(path)
+    if path.name.endswith(".safetensors.index.json"):
+        return _sharded(path)
+    if path.suffix in _TORCH:
+        return _torch(path)
+    raise UserError(
+        f"weights {path}: found a file of kind {path.suffix or 'unknown'}, expected .npz, .safetensors, "
+        f"{', '.join(_TORCH)}, or a folder"
+    )
+
+
+def _from_folder(folder: pathlib.Path, where: str) -> WeightFile:
+    path = next((folder / name for name in FILES if (folder / name).is_file()), None)
+    if path is None:
+        raise UserError(f"weights {where}: found a folder without weights, expected one of {', '.join(FILES)} in it")
+    return WeightFile(where, _arrays(path), documents_of(folder), folder)
+
+
+def documents_of(folder: pathlib.Path) -> dict[str, Any]:
+    """The JSON files of a folder by name, those that say what the weights are.
+
+    Raises:
+        UserError: one of them is not whole.
+    """
+    found = {}
+    for name in ("config.json", "preprocessor_config.json", "open_clip_config.json"):
+        if (folder / name).is_file():
+            try:
+                found[name] = json.loads((folder / name).read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise UserError(f"{folder / name}: found {error}, expected JSON; fetch it again") from None
+    return found
+
+
+def _from_hub(source: str) -> WeightFile:
+    try:
+        import huggingface_hub
+    except ModuleNotFoundError:
+        raise UserError(
+            f"weights {source}: found no huggingface_hub, expected it for names on the hub; pip install 'lit_jax[hub]', "
+            "or fetch the files and give their folder"
+        ) from None
+    name, _, revision = source.removeprefix(HUB).partition("@")
+    small = ["*.json", "*.txt", "*.model"]
+    try:
+        folder = huggingface_hub.snapshot_download(
+            name, revision=revision or None, allow_patterns=[*small, "*.safetensors"]
+        )
+        if not any((pathlib.Path(folder) / file).is_file() for file in FILES):
+            folder = huggingface_hub.snapshot_download(
+                name, revision=revision or None, allow_patterns=[*small, *FILES]
+            )
+    except Exception as error:  # it raises errors of its own, of httpx and of the file system
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"weights {source}: found {reason}, expected a model on the hub; check the name and the connection, or "
+            "fetch the files and give their folder"
+        ) from None
+    return _from_folder(pathlib.Path(folder), source)
+
+
+def read_npz(path: str | os.PathLike[str]) -> Flat:
+    """Reads an ``.npz`` archive whole; 2-byte void arrays are bfloat16.
+
+    Raises:
+        UserError: if the file is missing, or is not a whole ``.npz`` archive.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise UserError(f"weights {path}: found no such file, expected an .npz of pretrained weights")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            flat = {name: archive[name] for name in archive.files}
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, AttributeError) as error:
+        raise UserError(f"weights {path}: found {error}, expected a whole .npz archive; fetch it again") from None
+    return {name: a.view(ml_dtypes.bfloat16) if a.dtype.str[1:] == "V2" else a for name, a in flat.items()}
+
+
+def write_npz(path: str | os.PathLike[str], flat: Mapping[str, np.ndarray]) -> None:
+    """Writes a compressed ``.npz`` aside and renames it, so that no half-written file is ever read."""
+    path = pathlib.Path(path)
+    aside = path.with_name(path.name + ".incomplete")
+    with open(aside, "wb") as file:
+        np.savez_compressed(file, **flat)  # type: ignore[arg-type]
+    aside.rename(path)
+
+
+def write_safetensors(
+    path: str | os.PathLike[str], flat: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes a ``.safetensors`` file aside and renames it. Equal arrays give equal bytes."""
+    from safetensors.numpy import save_file
+
+    path = pathlib.Path(path)
+    aside = path.with_name(path.name + ".incomplete")
+    save_file({name: np.ascontiguousarray(a) for name, a in flat.items()}, aside, dict(metadata or {}))
+    aside.rename(path)
+
+
+def _safetensors(path: pathlib.Path) -> Mapping[str, np.ndarray]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        opened = safe_open(path, framework="np")
+        names = list(opened.keys())
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"weights {path}: found {error}, expected a whole .safetensors file; fetch it again") from None
+    return _Lazy(dict.fromkeys(names, opened.get_tensor))
+
+
+def _sharded(index: pathlib.Path) -> Mapping[str, np.ndarray]:
+    """A model in several files, as its index lists them."""
+    try:
+        of = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    except (ValueError, KeyError):
+        raise UserError(f"weights {index}: found no weight_map, expected an index of .safetensors files") from None
+    shards = {file: _arrays(index.parent / file) for file in sorted(set(of.values())) if (index.parent / file).is_file()}
+    absent = sorted(set(of.values()) - shards.keys())
+    if absent:
+        raise UserError(f"weights {index.parent}: found no {absent[0]}, expected every file of its index")
+    return _Lazy({name: shards[file].__getitem__ for name, file in of.items()})
+
+
+def _torch(path: pathlib.Path) -> Mapping[str, np.ndarray]:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise UserError(
+            f"weights {path}: found a PyTorch file and no torch to read it, expected one of the two otherwise; "
+            "pip install torch, or convert the file to .safetensors"
+        ) from None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen kinds for a file that is not whole, or holds more than weights
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"weights {path}: found {reason}, expected a PyTorch file of weights alone") from None
+    while isinstance(state, dict) and not any(torch.is_tensor(value) for value in state.values()):
+        inner = next((state[key] for key in _NESTED if isinstance(state.get(key), dict)), None)
+        if inner is None:
+            break
+        state = inner
+    if not isinstance(state, dict) or not any(torch.is_tensor(value) for value in state.values()):
+        raise UserError(f"weights {path}: found no arrays by name, expected a state_dict")
+    tensors = {name: value for name, value in state.items() if torch.is_tensor(value)}
+    return _Lazy(dict.fromkeys(tensors, lambda name: tensors[name].to(torch.float32).numpy()))
