@@ -48,7 +48,7 @@ def recorded_text_tower(
     """63,428,096 parameters at depth 12 and width 512: CLIP's form, heads of 64 numbers."""
     return models.TextTransformer(
         VOCABULARY, CONTEXT, END, width=width, depth=depth, heads=width // 64, embed_dim=512, causal=True,
-        exact_gelu=True, dtype=DTYPES[dtype], remat=remat,
+        activation="gelu", dtype=DTYPES[dtype], remat=remat,
     )  # fmt: skip
 
 

@@ -24,8 +24,9 @@ from PIL import Image
 from data_prep import field_guide
 from data_prep.drawing import Look
 from data_prep.field_guide import Species
-from lit_jax.models import ViT
-from lit_jax.models.weights import tower_to_npz, write_npz
+from lit_jax.models import ViT, family
+from lit_jax.models.files import write_npz
+from lit_jax.models.weights import named
 
 SIZE = 64
 TOWER = ViT(patch=8, width=96, depth=6, heads=3)
@@ -141,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Half precision halves the file; `load_tower` gives float32 again.
     write_npz(
         arguments.out,
-        {name: value.astype(np.float16) for name, value in tower_to_npz(tower, "image").items()},
+        {name: value.astype(np.float16) for name, value in named(tower, family(TOWER)).items()},
     )
     print(f"wrote {arguments.out}, {os.path.getsize(arguments.out) / 1e6:.2f} MB")
 

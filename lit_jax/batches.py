@@ -41,7 +41,7 @@ def training_batches(
     crop: str = "random",
     crop_scale: tuple[float, float] = (0.9, 1.0),
     flip: bool = False,
-    view: images.View = images.View(),
+    view: images.View = images.PLAIN,
 ) -> Iterator[HostBatch]:
     """This host's endless stream of training batches, from a position on.
 
@@ -120,7 +120,7 @@ def view_batches(
     seed: int = 0,
     crop_scale: tuple[float, float] = (0.9, 1.0),
     flip: bool = False,
-    view: images.View = images.View(),
+    view: images.View = images.PLAIN,
 ) -> Iterator[HostBatch]:
     """Records `first` to `stop` of a split in order, each in several views; the last batch may be short.
 
@@ -168,7 +168,7 @@ def evaluation_batches(
     image_size: int,
     host: int = 0,
     hosts: int = 1,
-    view: images.View = images.View(),
+    view: images.View = images.PLAIN,
 ) -> Iterator[HostBatch]:
     """Every record of this host's part of a split once, in order; the last batch is padded and masked.
 

@@ -65,33 +65,56 @@ OPTIONS: dict[str, Option] = {
     ),
     "data.flip": Option(False, "mirror half of the training photos"),
     # The image tower.
-    "image.tower": Option("vit", "kind of tower; given: none, a store of others' embeddings", ("vit", "given")),
-    "image.weights": Option("", "file of pre-trained weights, .npz", free=True),
-    "image.size": Option(224, "side of the input, pixels", low=1),
+    "image.tower": Option(
+        "vit",
+        "a preset of docs/towers.md; vit: of the sizes below; given: none, a store of others' embeddings",
+    ),
+    "image.weights": Option("", "file or folder of pre-trained weights, or hf-hub:OWNER/NAME", free=True),
+    "image.size": Option(0, "side of the input, pixels; 0 for that of the weights or the preset", low=0),
     "image.patch": Option(16, "side of a patch, pixels", low=1),
     "image.width": Option(768, "channels", low=1),
     "image.depth": Option(12, "blocks", low=1),
     "image.heads": Option(12, "attention heads", low=1),
     "image.mlp_dim": Option(0, "hidden width of the MLPs; 0 for 4 times the width", low=0),
-    "image.pool": Option("token", "what is read at the end", ("token", "gap", "map")),
-    "image.mean": Option((0.5, 0.5, 0.5), "of the pixels that the weights expect, 0 to 1"),
-    "image.std": Option((0.5, 0.5, 0.5), "likewise", low=1e-6),
+    "image.pool": Option("", "what a ViT is read at; empty for the preset's, or token", ("", "token", "gap", "map")),
+    "image.mean": Option((-1.0, -1.0, -1.0), "of pixels, 0 to 1; -1,-1,-1 for what comes with the weights"),
+    "image.std": Option((0.0, 0.0, 0.0), "of pixels; 0,0,0 for what comes with the weights", low=0),
+    "image.interpolation": Option(
+        "", "filter of resizing; empty for what comes with the weights", ("", "bicubic", "bilinear")
+    ),
+    "image.resize": Option(
+        "",
+        "fit the shorter side, or squeeze to a square; empty for that of the weights",
+        ("", "short", "square"),
+    ),
+    "image.crop_fraction": Option(
+        0.0, "share of the resized side that is cut out; 0 for what comes with the weights", low=0, high=1
+    ),
     # The text tower.
-    "text.tower": Option("transformer", "kind of tower", ("transformer",)),
-    "text.weights": Option("", "file of pre-trained weights, .npz, for the locks LU and UU", free=True),
-    "text.context": Option(64, "tokens read at the most", low=2),
+    "text.tower": Option("transformer", "a preset of docs/towers.md; transformer: of the sizes below"),
+    "text.weights": Option(
+        "", "file or folder of pre-trained weights, or hf-hub:OWNER/NAME, for the locks LL, LU and UU", free=True
+    ),
+    "text.context": Option(0, "tokens read at the most; 0 for the preset's, or 64", low=0),
     "text.width": Option(384, "channels", low=1),
     "text.depth": Option(12, "blocks", low=1),
     "text.heads": Option(6, "attention heads", low=1),
     "text.mlp_dim": Option(0, "hidden width of the MLPs; 0 for 4 times the width", low=0),
     "text.causal": Option(False, "each position sees only what stands before it"),
-    "text.pool": Option("end", "what is read at the end", ("end", "first", "mean", "map")),
+    "text.pool": Option(
+        "",
+        "what is read: the end token, the first, the mean, attention, or the last position with padding read as "
+        "words; empty for the preset's, or end",
+        ("", "end", "first", "mean", "map", "last"),
+    ),
     "text.projection_bias": Option(False, "whether the last projection has a bias"),
-    "text.exact_gelu": Option(False, "the erf form of GELU, not the tanh form"),
+    "text.activation": Option("gelu_tanh", "of the MLPs", ("gelu_tanh", "gelu", "gelu_quick", "relu")),
     "text.norm_epsilon": Option(1e-6, "of the layer norms", low=0),
     "text.distinct": Option(True, "embed each distinct caption of a batch once"),
     "text.bucket": Option(
-        8, "cut sentences to the longest of the batch, in steps of so many tokens; 0 for no cut", low=0
+        8,
+        "cut sentences to the longest of the batch, in steps of so many tokens; 0, and with pool last, for no cut",
+        low=0,
     ),
     "text.remat": Option(False, "compute activations again, not keep them: less memory, a third more work"),
     # What joins them.
@@ -117,6 +140,9 @@ OPTIONS: dict[str, Option] = {
     "optimizer.warmup_epochs": Option(0.0, "in epochs; one of the two", low=0),
     "optimizer.horizon_epochs": Option(0.0, "epochs after which the cosine is 0; 0 for train.epochs", low=0),
     "optimizer.clip_norm": Option(0.0, "largest global norm of the gradient; 0 for none", low=0),
+    "optimizer.pretrained_scale": Option(
+        1.0, "factor of the learning rate of unlocked pre-trained towers (letter U)", low=0
+    ),
     "optimizer.accumulate": Option(1, "batches a step; each is contrasted with itself only", low=1),
     # The run.
     "train.locks": Option("Lu", "LiT's letters, image tower first: L locked, U pre-trained, u from scratch"),

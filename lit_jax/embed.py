@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lit_jax import batches, commands, experiment, models, optimizer, report, store
+from lit_jax import batches, commands, experiment, models, optimizer, report, store, towers
 from lit_jax import config as options
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.manifest import INCOMPLETE
@@ -68,6 +68,7 @@ def embed(
             `dtype` cannot hold.
     """
     out = pathlib.Path(out).absolute()
+    config = towers.settled(config)
     check_tower(config)
     records = open_records(config.data.records)
     mesh = make_mesh(devices, local=True)
@@ -131,14 +132,15 @@ def locked_tower(config: Any, records: RecordSet) -> tuple[TwoTower, Params, str
     Raises:
         UserError: weights that are missing or of another tower.
     """
-    model = experiment.build_model(config, experiment.open_tokenizer(config, records))
-    params, found = experiment.load_image_tower(config, model)
+    config = towers.settled(config)
+    model = towers.build_model(config, experiment.open_tokenizer(config, records))
+    params, found = towers.load_tower(config, model, "image")
     return model, params, found.digest
 
 
 def described(config: Any, digest: str, views: int) -> dict[str, Any]:
     """What the store remembers of its tower: enough to refuse it for another one."""
-    shape = {f"image.{name}": config.image[name] for name in experiment.TOWER_OPTIONS}
+    shape = {f"image.{name}": config.image[name] for name in towers.TOWER_OPTIONS}
     crops = {"data.crop_scale": config.data.crop_scale, "data.flip": config.data.flip, "seed": config.seed}
     described = {**shape, **(crops if views > 1 else {})}
     return {
@@ -203,7 +205,7 @@ def _embedded(
     photos = batches.view_batches(
         records, piece.split, first=piece.first, stop=piece.stop, batch_size=max(1, batch_size // piece.views),
         image_size=config.image.size, views=piece.views, seed=config.seed, crop_scale=tuple(config.data.crop_scale),
-        flip=config.data.flip,
+        flip=config.data.flip, view=towers.view_of(config),
     )  # fmt: skip
     # One shape is compiled whatever the number of views; all is enqueued before the first result is fetched.
     rows = -(-max(1, batch_size // piece.views) * piece.views // mesh.size) * mesh.size

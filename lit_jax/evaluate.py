@@ -18,14 +18,13 @@ import numpy as np
 import rich.box
 import rich.table
 
-from lit_jax import checkpoint, experiment, optimizer, report, zeroshot
+from lit_jax import checkpoint, experiment, optimizer, report, towers, zeroshot
 from lit_jax import config as options
 from lit_jax.captions import fields
 from lit_jax.checkpoint import About
 from lit_jax.classes import ClassTable, read_class_table
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.metrics import TopK
-from lit_jax.models import weights
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.precision import DTYPES, cast
 from lit_jax.prompts import duplicates, read_templates
@@ -85,8 +84,8 @@ def load(
     about = checkpoint.read_about(manager, chosen)
     config = _config(about, weight_files or {})
     tokenizer = tokenizer_from_bytes(about.tokenizer)
-    model = experiment.build_model(config, tokenizer)
-    shapes = experiment.param_shapes(config, model)
+    model = towers.build_model(config, tokenizer)
+    shapes = towers.param_shapes(config, model)
     moving, locked = optimizer.split_locked(shapes, config.train.locks)
     params = checkpoint.restore_params(manager, chosen, moving)
     manager.close()
@@ -97,7 +96,7 @@ def load(
             f"--checkpoint {directory}: found a model without an image tower, expected a store of photos; give --store"
         )
     for tower in locked if with_image_tower else locked.keys() - {"image"}:
-        params[tower] = _locked_tower(tower, config[tower].weights, shapes[tower], about)
+        params[tower] = _locked_tower(tower, config, model, about)
     return Trained(about, config, chosen, model, tokenizer, params)
 
 
@@ -107,13 +106,13 @@ def _config(about: About, weight_files: dict[str, str]) -> Any:
     return ml_collections.FrozenConfigDict(options.nested(flat))
 
 
-def _locked_tower(tower: str, path: str, shapes: Any, about: About) -> Any:
-    params, found = weights.load_tower(path, shapes, tower)
+def _locked_tower(tower: str, config: Any, model: TwoTower, about: About) -> Any:
+    params, found = towers.load_tower(config, model, tower)
     expected = about.locked[tower]
     if found.digest != expected:
         raise UserError(
-            f"{tower}.weights {path}: found weights {found.digest[:12]}, expected the {expected[:12]} of the run; give "
-            f"the right file with --{tower}-weights"
+            f"{tower}.weights {config[tower].weights}: found weights {found.digest[:12]}, expected the {expected[:12]} "
+            f"of the run; give the right file with --{tower}-weights"
         )
     return params
 
@@ -168,7 +167,7 @@ def evaluate(
     parts = zeroshot.embedder(trained.model, mesh)
     evaluator = zeroshot.Evaluator(
         parts=parts,
-        photos=experiment.photos_of(parts, data, image_size=config.image.size, batch_size=batch_size),
+        photos=experiment.photos_of(parts, data, config, batch_size=batch_size),
         tasks=[zeroshot.Task(split, split, tuple(table.ids))],
         class_prompts=texts,
         tokenise=lambda batch: trained.tokenizer.encode(batch, config.text.context),

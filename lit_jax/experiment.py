@@ -14,27 +14,24 @@ import optax
 from jax.sharding import Mesh
 
 from lit_jax import config as options
-from lit_jax import feed, models, optimizer, train, zeroshot
+from lit_jax import feed, optimizer, towers, train, zeroshot
 from lit_jax.captions import class_captions
 from lit_jax.checkpoint import About
 from lit_jax.classes import ClassTable, read_class_table
 from lit_jax.errors import UserError
-from lit_jax.models import weights
+from lit_jax.models.files import exists
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.models.weights import LoadReport
 from lit_jax.precision import DTYPES, cast, initial_loss_scale
 from lit_jax.prompts import prompts, read_templates
 from lit_jax.records import RecordSet, is_record_set, open_records
 from lit_jax.sharding import check_divides, make_mesh, put_replicated
-from lit_jax.store import GIVEN, Store, open_store
+from lit_jax.store import GIVEN, Store, is_store, open_store
 from lit_jax.texts import caption_table
 from lit_jax.tokens import Tokenizer, load_tokenizer
 
 Config = Any  # ml_collections.FrozenConfigDict, checked by lit_jax.config
 Data = RecordSet | Store
-
-# Options of the image tower that decide what it says of a photo, as a store remembers them.
-TOWER_OPTIONS = ("size", "patch", "width", "depth", "heads", "mlp_dim", "pool", "mean", "std")
 
 
 @dataclasses.dataclass
@@ -68,6 +65,7 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
     Raises:
         UserError: a batch that does not divide, missing weights, records or tokenizer.
     """
+    config = settled(config)
     mesh = make_mesh(config.train.devices)
     check_divides(config.train.batch_size, mesh.size, name="train.batch_size")
     check_divides(config.evaluation.batch_size, mesh.size, name="evaluation.batch_size")
@@ -75,10 +73,10 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
     _check_same_caption(config)
     data = open_data(config)
     tokenizer = open_tokenizer(config, data)
-    model = build_model(config, tokenizer)
+    model = towers.build_model(config, tokenizer)
     if isinstance(data, Store):
         _check_weights(config, model, data)
-    params, reports = initial_params(config, model)
+    params, reports = towers.initial_params(config, model)
     moving, locked = optimizer.split_locked(params, config.train.locks)
     digests = {name: reports[name].digest for name in locked}
     if isinstance(data, Store):
@@ -120,7 +118,7 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
         ),
         evaluator=zeroshot.Evaluator(
             parts=(parts := zeroshot.embedder(model, mesh)),
-            photos=photos_of(parts, data, image_size=config.image.size, batch_size=config.evaluation.batch_size),
+            photos=photos_of(parts, data, config, batch_size=config.evaluation.batch_size),
             tasks=training_tasks(config, data),
             class_prompts=texts,
             tokenise=lambda texts: tokenizer.encode(texts, config.text.context),
@@ -131,6 +129,18 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
         examples=examples,
         total_steps=total_steps(config, examples),
     )
+
+
+def settled(config: Config) -> Config:
+    """`towers.settled` with the store of the config, where it reads one that is there.
+
+    Raises:
+        UserError: as `towers.settled`.
+    """
+    has_place = config.data.store or config.data.records
+    if config.input == "store" and has_place and is_store(store_folder(config)):
+        return towers.settled(config, open_store(store_folder(config)))
+    return towers.settled(config)
 
 
 def open_data(config: Config) -> Data:
@@ -164,6 +174,7 @@ def check_store(config: Config, store: Store) -> None:
     Raises:
         UserError: naming the first thing that differs.
     """
+    config = towers.settled(config, store)
     tower, where = store.tower, f"store {store.directory}"
     if optimizer.lock_letters(config.train.locks)["image"] != "L":
         raise UserError(f'train.locks: found {config.train.locks} with input "store", expected a locked image tower')
@@ -171,7 +182,9 @@ def check_store(config: Config, store: Store) -> None:
         raise UserError(
             f"{where}: found embeddings of tower {tower['kind']}, expected image.tower, {config.image.tower}"
         )
-    wanted = {f"image.{name}": config.image[name] for name in (("width",) if tower["kind"] == GIVEN else TOWER_OPTIONS)}
+    wanted = {
+        f"image.{name}": config.image[name] for name in (("width",) if tower["kind"] == GIVEN else towers.TOWER_OPTIONS)
+    }
     store.shards(config.data.train_split)
     if store.views[config.data.train_split] > 1 and tower["kind"] != GIVEN:
         wanted |= {"data.crop_scale": config.data.crop_scale, "data.flip": config.data.flip}
@@ -186,9 +199,9 @@ def check_store(config: Config, store: Store) -> None:
 
 
 def _check_weights(config: Config, model: TwoTower, store: Store) -> None:
-    if model.image is None or not pathlib.Path(config.image.weights or "nowhere").exists():
+    if model.image is None or not exists(config.image.weights):
         return
-    found = load_image_tower(config, model)[1].digest
+    found = towers.load_tower(config, model, "image")[1].digest
     if found != store.tower["digest"]:
         raise UserError(
             f"store {store.directory}: found embeddings by weights {store.tower['digest'][:12]}, expected {found[:12]} "
@@ -201,11 +214,13 @@ def fingerprint(data: Data) -> str:
     return data.records if isinstance(data, Store) else data.fingerprint
 
 
-def photos_of(parts: zeroshot.Embedder, data: Data, *, image_size: int, batch_size: int) -> zeroshot.PhotosOf:
+def photos_of(parts: zeroshot.Embedder, data: Data, config: Config, *, batch_size: int) -> zeroshot.PhotosOf:
     """How an evaluation comes by features of photos: through the tower, or from the store."""
     if isinstance(data, Store):
         return zeroshot.from_store(parts, data, batch_size=batch_size)
-    return zeroshot.from_records(parts, data, image_size=image_size, batch_size=batch_size)
+    return zeroshot.from_records(
+        parts, data, image_size=config.image.size, batch_size=batch_size, view=towers.view_of(config)
+    )
 
 
 def build_feed(config: Config, data: Data, tokenizer: Tokenizer, table: ClassTable, mesh: Mesh) -> feed.Feed:
@@ -225,7 +240,7 @@ def build_feed(config: Config, data: Data, tokenizer: Tokenizer, table: ClassTab
         return feed.from_records(
             data, split, mesh, tokenizer=tokenizer, context=config.text.context, image_size=config.image.size,
             window=config.data.shuffle_window, crop=config.data.crop, crop_scale=tuple(config.data.crop_scale),
-            flip=config.data.flip, **shared,
+            flip=config.data.flip, view=towers.view_of(config), **shared,
         )  # fmt: skip
     texts = class_captions(table, data.templates, drop_repeats=data.drop_repeats)
     captions = caption_table(
@@ -285,7 +300,9 @@ def _notes(
     reports: Mapping[str, LoadReport],
 ) -> list[str]:
     """What a person should know before the run: what the store holds, resized weights, captions that are cut."""
-    notes = [f"{tower} tower: resized {text}" for tower, found in reports.items() for text in found.resized]
+    notes = [f"{tower} tower: {found}" for tower, found in reports.items()]
+    if config.image.tower != GIVEN:
+        notes.append(towers.described_pixels(config))
     if isinstance(data, Store):
         views = data.views[config.data.train_split]
         what = "one plain view a photo, no augmentation" if views == 1 else f"{views} views a photo"
@@ -311,99 +328,6 @@ def open_tokenizer(config: Config, data: Data) -> Tokenizer:
             f"data.tokenizer: found none in the config or in {data.directory}, expected a SentencePiece .model file"
         )
     return load_tokenizer(path)
-
-
-def build_model(config: Config, tokenizer: Tokenizer) -> TwoTower:
-    """The towers as the config describes them.
-
-    Raises:
-        UserError: sizes that do not go together.
-    """
-    image, text, joint = config.image, config.text, config.model
-    dtype = DTYPES[config.train.precision]
-    has_tower = image.tower != GIVEN
-    for name, tower in (("image", image), ("text", text)) if has_tower else (("text", text),):
-        if tower.width % tower.heads:
-            raise UserError(f"{name}.width: found {tower.width} with {tower.heads} heads, expected a multiple")
-    if has_tower and image.size % image.patch:
-        raise UserError(f"image.size: found {image.size}, expected a multiple of image.patch, {image.patch}")
-    if not joint.projection and joint.embed_dim != image.width:
-        raise UserError(
-            f"model.embed_dim: found {joint.embed_dim} without model.projection, expected image.width, {image.width}"
-        )
-    return TwoTower(
-        image=models.IMAGE_TOWERS[image.tower](
-            patch=image.patch, width=image.width, depth=image.depth, heads=image.heads, mlp_dim=image.mlp_dim,
-            pool=image.pool, dtype=dtype,
-        ) if has_tower else None,
-        text=models.TEXT_TOWERS[text.tower](
-            vocab_size=tokenizer.vocab_size, context=text.context, end_id=tokenizer.end_id, width=text.width,
-            depth=text.depth, heads=text.heads, embed_dim=joint.embed_dim, mlp_dim=text.mlp_dim, causal=text.causal,
-            pool=text.pool, projection_bias=text.projection_bias, exact_gelu=text.exact_gelu,
-            norm_epsilon=text.norm_epsilon, dtype=dtype, remat=text.remat,
-        ),
-        embed_dim=joint.embed_dim,
-        projection=joint.projection,
-        mean=tuple(image.mean),
-        std=tuple(image.std),
-        scale_init=joint.scale_init,
-        bias_init=joint.bias_init if joint.loss == "sigmoid" else None,
-        width=image.width,
-        dtype=dtype,
-    )  # fmt: skip
-
-
-def initial_params(config: Config, model: TwoTower) -> tuple[Params, dict[str, LoadReport]]:
-    """Parameters before the first step: from scratch or from files, as the lock's letters say.
-
-    With a store there are none of the image tower: it does not run.
-
-    Returns:
-        Float32 parameters, and what the reader reports of each pre-trained tower, by tower.
-
-    Raises:
-        UserError: a letter L or U without a weight file, or u with one.
-    """
-    letters = optimizer.lock_letters(config.train.locks)
-    pretrained = {name for name, letter in letters.items() if letter in "LU"}
-    runs_from_store = config.input == "store"
-    for name in letters:
-        path = config[name].weights
-        if name == "image" and runs_from_store:
-            continue
-        if bool(path) != (name in pretrained):
-            expected = "a file of pre-trained weights" if name in pretrained else "none, since u means from scratch"
-            raise UserError(f"{name}.weights: found {path!r} under lock {config.train.locks}, expected {expected}")
-    key = jax.random.key(config.seed)
-    shapes = param_shapes(config, model)
-    # Only what is used is initialised: a locked ViT-L is not drawn at random first.
-    drawn = jax.jit(
-        lambda key: {name: tree for name, tree in fresh_params(config, model, key).items() if name not in pretrained}
-    )
-    params = drawn(key)
-    reports = {}
-    for name in pretrained - ({"image"} if runs_from_store else set()):
-        params[name], reports[name] = weights.load_tower(config[name].weights, shapes[name], _family(model, name))
-    return params, reports
-
-
-def load_image_tower(config: Config, model: TwoTower) -> tuple[Params, LoadReport]:
-    """The image tower's float32 parameters from its weight file, and what the reader reports.
-
-    Raises:
-        UserError: a file that is missing or of another tower.
-    """
-    return weights.load_tower(config.image.weights, param_shapes(config, model)["image"], _family(model, "image"))
-
-
-def param_shapes(config: Config, model: TwoTower) -> Params:
-    """All parameters as shapes; nothing is drawn."""
-    return jax.eval_shape(lambda key: fresh_params(config, model, key), jax.random.key(0))
-
-
-def fresh_params(config: Config, model: TwoTower, key: jax.Array) -> Params:
-    """All parameters from scratch, for the sizes of the config."""
-    return models.init(model, key, image_size=config.image.size, context=config.text.context)
 
 
 def build_schedule(config: Config, examples: int) -> optax.Schedule:
@@ -432,9 +356,11 @@ def total_steps(config: Config, examples: int) -> int:
 def build_optimizer(config: Config, schedule: optax.Schedule) -> optax.GradientTransformation:
     """AdamW as the config describes it."""
     chosen = config.optimizer
+    letters = optimizer.lock_letters(config.train.locks)
     return optimizer.adamw(
         schedule, weight_decay=chosen.weight_decay, b1=chosen.b1, b2=chosen.b2, eps=chosen.eps,
         clip_norm=chosen.clip_norm, accumulate=chosen.accumulate,
+        scales={tower: chosen.pretrained_scale for tower, letter in letters.items() if letter == "U"},
     )  # fmt: skip
 
 

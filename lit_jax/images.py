@@ -34,6 +34,10 @@ class View:
     crop_fraction: float = 1.0
 
 
+PLAIN = View()
+"""Bicubic, the shorter side, no margin."""
+
+
 @functools.cache
 def tensorflow() -> Any:
     """Imports TensorFlow, once and quietly, and keeps it off the accelerators: it only reads and decodes."""
@@ -75,7 +79,7 @@ def random_crop(
     return small
 
 
-def centre_crop(jpeg: Any, *, size: int, view: View = View()) -> Any:
+def centre_crop(jpeg: Any, *, size: int, view: View = PLAIN) -> Any:
     """The photo as evaluation sees it: resized, and its middle square cut, as torchvision and timm do it.
 
     The pixels outside the square are never computed, but those that the filter reaches are used.

@@ -1,5 +1,6 @@
 """What is locked, the warm-up-cosine schedule, and the optax chain."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ Params = dict[str, Any]
 
 # LiT's letters (arXiv 2111.07991, section 4.1), image tower first: L locked and pre-trained, U unlocked and
 # pre-trained, u unlocked and from scratch.
-LOCKS = ("Lu", "LU", "UU", "Uu", "uu")
+LOCKS = ("Lu", "LL", "LU", "UU", "Uu", "uu")
 TOWERS = ("image", "text")
 
 
@@ -101,6 +102,7 @@ def adamw(
     eps: float,
     clip_norm: float = 0.0,
     accumulate: int = 1,
+    scales: Mapping[str, float] | None = None,
 ) -> optax.GradientTransformation:
     """AdamW with the masks of `decayed`; the decay is multiplied by the learning rate, as in torch.
 
@@ -113,13 +115,24 @@ def adamw(
         clip_norm: largest global norm of the gradient; 0 for no clipping.
         accumulate: batches whose gradients are averaged into one step. Each batch is still contrasted only
             with itself.
+        scales: factor of the learning rate for parts of the parameters, such as a pre-trained text tower, by the
+            part's name; 1 for parts without one.
 
     Returns:
         An optax optimizer.
     """
     chain = optax.adamw(schedule, b1, b2, eps, weight_decay=weight_decay, mask=decayed)
+    if scales and any(scale != 1 for scale in scales.values()):
+        chain = optax.chain(chain, _scaled(scales))
     if clip_norm:
         chain = optax.chain(optax.clip_by_global_norm(clip_norm), chain)
     if accumulate > 1:
         return optax.MultiSteps(chain, accumulate).gradient_transformation()
     return chain
+
+
+def _scaled(scales: Mapping[str, float]) -> optax.GradientTransformation:
+    def update(updates: Params, _: Any) -> Params:
+        return {name: jax.tree.map(lambda x: x * scales.get(name, 1.0), tree) for name, tree in updates.items()}  # noqa: B023
+
+    return optax.stateless(update)

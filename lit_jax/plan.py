@@ -18,7 +18,7 @@ import numpy as np
 import rich.box
 import rich.table
 
-from lit_jax import commands, experiment, feed, optimizer, report, shapes
+from lit_jax import commands, experiment, feed, optimizer, report, shapes, towers
 from lit_jax import config as options
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.precision import DTYPES
@@ -212,7 +212,7 @@ def plan(run: Run, device: Device, *, utilisation: float = UTILISATION) -> dict[
 
 def parameter_counts(run: Run) -> dict[str, dict[str, int]]:
     """Parameters by part: how many are trainable and how many frozen."""
-    params = experiment.param_shapes(run.config, run.model)
+    params = towers.param_shapes(run.config, run.model)
     moving, _ = optimizer.split_locked(params, run.config.train.locks)
     counts: dict[str, dict[str, int]] = {}
     for key, name in PARAMETERS.items():
@@ -448,6 +448,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parsed = _parser().parse_args(rest)
         config, _ = options.load(parsed.config, overrides)
         commands.start_jax(parsed)
+        config = experiment.settled(config)
         data = shapes.known_data(
             config,
             examples=parsed.examples,

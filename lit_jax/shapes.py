@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lit_jax import experiment, flops, models, optimizer, train
+from lit_jax import experiment, flops, models, optimizer, towers, train
 from lit_jax.captions import class_captions
 from lit_jax.classes import read_class_table
 from lit_jax.errors import UserError
@@ -170,8 +170,9 @@ def prepare(config: Any, data: Data, devices: int = 0) -> Run:
         )
     if config.image.tower == GIVEN and config.input == "records":
         raise UserError('image.tower: found given with input "records", expected a tower; set input = "store"')
+    config = experiment.settled(config)
     # Only sizes are read of it.
-    model = experiment.build_model(config, Tokenizer(b"", data.vocab_size, END_ID, PAD_ID, None))
+    model = towers.build_model(config, Tokenizer(b"", data.vocab_size, END_ID, PAD_ID, None))
     mesh = make_mesh(max(n for n in range(1, min(devices, here) + 1) if devices % n == 0), local=True)
     run = Run(config, data, model, devices, mesh)
     if config.input == "store" and not run.is_locked:
@@ -223,7 +224,7 @@ def batch_shapes(run: Run, batch: int, source: str, *, devices: int = 0) -> dict
 
 def step_and_shapes(run: Run, source: str) -> tuple[Any, train.State, Params]:
     """The jitted step of the config, and its state and locked parameters as shapes."""
-    config, params = run.config, experiment.param_shapes(run.config, run.model)
+    config, params = run.config, towers.param_shapes(run.config, run.model)
     if source == "store":
         params.pop("image", None)
     moving, locked = optimizer.split_locked(params, config.train.locks)
@@ -320,6 +321,6 @@ def photo_flops(run: Run) -> int:
     photo = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
     return flops.count(
         lambda tower, images: models.image_features(run.model, tower, images),
-        experiment.param_shapes(run.config, run.model)["image"],
+        towers.param_shapes(run.config, run.model)["image"],
         photo,
     )

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from lit_jax import batches, models
 from lit_jax.errors import UserError
+from lit_jax.images import PLAIN, View
 from lit_jax.metrics import TopK, top_k
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.records import RecordSet
@@ -64,7 +65,9 @@ PhotosOf = Callable[[str, Params], Iterator[Photos]]
 """From the name of a split and the model's parameters to its photos, each once, a batch at a time."""
 
 
-def from_records(parts: Embedder, records: RecordSet, *, image_size: int, batch_size: int) -> PhotosOf:
+def from_records(
+    parts: Embedder, records: RecordSet, *, image_size: int, batch_size: int, view: View = PLAIN
+) -> PhotosOf:
     """Photos of records through the image tower.
 
     Args:
@@ -72,12 +75,13 @@ def from_records(parts: Embedder, records: RecordSet, *, image_size: int, batch_
         records: where the photos are.
         image_size: side of the pictures, pixels.
         batch_size: photos at a time, over all hosts.
+        view: how a photo becomes a square.
     """
     hosts, host = jax.process_count(), jax.process_index()
 
     def photos(split: str, params: Params) -> Iterator[Photos]:
         for batch in batches.evaluation_batches(
-            records, split, batch_size=batch_size // hosts, image_size=image_size, host=host, hosts=hosts
+            records, split, batch_size=batch_size // hosts, image_size=image_size, host=host, hosts=hosts, view=view
         ):
             image = put_batch({"image": batch["image"]}, parts.mesh)["image"]
             yield Photos(parts.features(params["image"], image), batch["class_id"], batch["mask"])

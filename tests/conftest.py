@@ -74,12 +74,14 @@ def tower_file(tmp_path_factory):
     """Weights of a tiny ViT (patch 8, width 16, depth 1) for 16 x 16 pixels."""
     import jax.numpy as jnp
 
-    from lit_jax.models import ViT
-    from lit_jax.models.weights import tower_to_npz, write_npz
+    from lit_jax.models import ViT, family
+    from lit_jax.models.files import write_npz
+    from lit_jax.models.weights import named
 
-    params = random_like(ViT(patch=8, width=16, depth=1, heads=2), jnp.zeros((1, 16, 16, 3)))
+    tower = ViT(patch=8, width=16, depth=1, heads=2)
+    params = random_like(tower, jnp.zeros((1, 16, 16, 3)))
     path = tmp_path_factory.mktemp("tower") / "tower.npz"
-    write_npz(path, tower_to_npz(params, "image"))
+    write_npz(path, named(params, family(tower)))
     return path
 
 

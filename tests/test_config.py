@@ -82,7 +82,7 @@ def test_bad_values_are_refused_with_what_was_expected(tmp_path, override, messa
         ("config.data.crop_scale = 0.6", "data.crop_scale: found a value of another type, expected 2 numbers"),
         ("config.trian.epochs = 3.0", "found unknown option 'trian', expected a known one; did you mean 'train"),
         ("config.train.epochs = epochs", r"found NameError in line 4: name 'epochs' is not defined"),
-        ("config.image.std = (0.0, 0.0, 0.0)", "image.std: found .0.0, 0.0, 0.0., expected at least 1e-06"),
+        ("config.image.std = (0.5, -0.5, 0.5)", "image.std: found .0.5, -0.5, 0.5., expected at least 0"),
         ("config = None", "found that get_config returns None, expected the config; add a return"),
     ],
 )

@@ -202,7 +202,7 @@ def test_a_store_that_does_not_fit_is_refused_in_one_line(stored, tiny_config, t
 
 
 def test_a_store_of_another_tower_or_of_other_records_is_refused(stored, tiny_config, tmp_path, records, monkeypatch):
-    from lit_jax.models.weights import read_npz, write_npz
+    from lit_jax.models.files import read_npz, write_npz
 
     options = {"input": "store", "data__store": stored.directory, "train__devices": 1}
     flat = read_npz(load(tiny_config).image.weights)

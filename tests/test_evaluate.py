@@ -155,7 +155,7 @@ def test_a_run_with_prompt_templates_is_evaluated_with_them(tiny_config, tmp_pat
 def test_no_run_and_other_weights_are_refused(run, tmp_path):
     with pytest.raises(UserError, match="--checkpoint: found no folder"):
         evaluate.load(tmp_path / "none")
-    from lit_jax.models.weights import read_npz, write_npz
+    from lit_jax.models.files import read_npz, write_npz
 
     weights = json.loads((run[0] / "config.json").read_text())["image.weights"]
     write_npz(tmp_path / "other.npz", {name: value * 2 for name, value in read_npz(weights).items()})

@@ -74,7 +74,7 @@ def test_a_finished_run_gives_its_results_again(finished, tiny_config, capsys):
 def test_another_tower_is_refused(finished, tiny_config, tmp_path):
     import numpy as np
 
-    from lit_jax.models.weights import read_npz, write_npz
+    from lit_jax.models.files import read_npz, write_npz
 
     workdir, _ = finished
     loaded, _ = config.load(tiny_config)

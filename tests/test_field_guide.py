@@ -62,12 +62,13 @@ def test_the_committed_tower_is_small_and_of_the_demo():
     import jax.numpy as jnp
 
     from lit_jax.config import load
+    from lit_jax.models import family
     from lit_jax.models.weights import load_tower
 
     config, _ = load(pathlib.Path(__file__).parents[1] / "configs" / "demo.py")
     assert pathlib.Path(config.image.weights).stat().st_size <= 2_000_000
     shapes = jax.eval_shape(pretrain_tower.TOWER.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
-    params, report = load_tower(config.image.weights, shapes, "image")
+    params, report = load_tower(config.image.weights, shapes, family(pretrain_tower.TOWER))
     assert report.left_out == report.resized == () and params["position_embedding"].shape == (1, 65, 96)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lit_jax import models
+from lit_jax.models.presets import image_shapes
 from lit_jax.models.text import TextTransformer, first_end
 from lit_jax.models.two_tower import TwoTower, unit
 from lit_jax.models.vit import ViT
@@ -58,9 +59,9 @@ def encode(x, p, visible, *, exact=False, eps=1e-6):
     return norm(x, p["norm"], eps)
 
 
-def map_pool(x, p, visible, eps=1e-6):
+def map_pool(x, p, visible, eps=1e-6, exact=False):
     pooled = attend(p["probe"][0], x, p["attention"], visible[None])
-    return (pooled + mlp(norm(pooled, p["norm"], eps), p["mlp"]))[0]
+    return (pooled + mlp(norm(pooled, p["norm"], eps), p["mlp"], exact))[0]
 
 
 def naive_vit(image, p, patch, pool):
@@ -82,7 +83,7 @@ def naive_text(tokens, p, *, causal, pool, exact, eps):
     visible = np.tril(np.ones((length, length), bool)) if causal else np.ones((length, length), bool)
     x = encode(x, p["encoder"], visible, exact=exact, eps=eps)
     pooled = {"end": lambda: x[-1], "first": lambda: x[0], "mean": lambda: x.mean(0),
-              "map": lambda: map_pool(x, p["pool"], np.ones(length, bool), eps)}[pool]()  # fmt: skip
+              "map": lambda: map_pool(x, p["pool"], np.ones(length, bool), eps, exact)}[pool]()  # fmt: skip
     out = pooled @ p["projection"]["kernel"]
     return out + p["projection"].get("bias", 0)
 
@@ -110,7 +111,11 @@ def test_vit_equals_its_formulas(rng, pool):
     ("pool", "causal"), [("end", True), ("end", False), ("first", False), ("mean", False), ("map", True)]
 )
 def test_text_tower_equals_its_formulas_and_padding_has_no_influence(pool, causal):
-    options = {"exact_gelu": causal, "norm_epsilon": 1e-5 if causal else 1e-6, "projection_bias": not causal}
+    options = {
+        "activation": "gelu" if causal else "gelu_tanh",
+        "norm_epsilon": 1e-5 if causal else 1e-6,
+        "projection_bias": not causal,
+    }
     tower = TextTransformer(
         vocab_size=20,
         context=8,
@@ -127,8 +132,7 @@ def test_text_tower_equals_its_formulas_and_padding_has_no_influence(pool, causa
     params, exact = drawn(tower, jnp.int32(tokens))
     got = jax.jit(tower.apply)({"params": params}, jnp.int32(tokens))
     want = [
-        naive_text(row, exact, causal=causal, pool=pool, exact=options["exact_gelu"], eps=options["norm_epsilon"])
-        for row in tokens
+        naive_text(row, exact, causal=causal, pool=pool, exact=causal, eps=options["norm_epsilon"]) for row in tokens
     ]
     np.testing.assert_allclose(got, np.stack(want), rtol=2e-4, atol=2e-5)
     shorter = jax.jit(tower.apply)({"params": params}, jnp.int32(tokens[:2, :4]))
@@ -171,10 +175,11 @@ def test_parameter_counts_of_the_published_towers():
     assert count(projection, jnp.zeros((1, 1024))) == 524_800
 
 
-@pytest.mark.parametrize("name", sorted(models.IMAGE_TOWERS))
-def test_each_named_image_tower_can_be_made(name):
-    tower = models.IMAGE_TOWERS[name](patch=4, width=8, depth=1, heads=2)
-    assert jax.eval_shape(tower.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+@pytest.mark.parametrize("name", sorted(models.IMAGE_PRESETS))
+def test_each_image_preset_can_be_made_and_written(name):
+    preset = models.IMAGE_PRESETS[name]
+    params, width = image_shapes(preset.build(), preset.size)
+    assert params and width > 100
 
 
 def tiny(**options):

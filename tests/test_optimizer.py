@@ -99,10 +99,11 @@ def test_locked_towers_leave_the_moving_part():
     for lock in ("Lu", "LU"):
         moving, locked = optimizer.split_locked(params, lock)
         assert set(locked) == {"image"} and set(moving) == {"text", "projection", "logit_scale"}
+    assert set(optimizer.split_locked(params, "LL")[1]) == {"image", "text"}
     for lock in ("UU", "Uu", "uu"):
         assert optimizer.split_locked(params, lock) == (params, {})
-    with pytest.raises(UserError, match="train.locks: found 'LL', expected one of Lu, LU, UU, Uu, uu"):
-        optimizer.split_locked(params, "LL")
+    with pytest.raises(UserError, match="train.locks: found 'Ll', expected one of Lu, LL, LU, UU, Uu, uu"):
+        optimizer.split_locked(params, "Ll")
 
 
 def test_examples_in_the_documentation_run():

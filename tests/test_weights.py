@@ -6,10 +6,14 @@ import pytest
 from PIL import Image
 
 from lit_jax.errors import UserError
-from lit_jax.models import weights
+from lit_jax.models import files, resize, weights
+from lit_jax.models.names import text as text_names
+from lit_jax.models.names import vit as vit_names
 from lit_jax.models.text import TextTransformer
 from lit_jax.models.vit import ViT
 from tests.conftest import random_like
+
+IMAGE, TEXT = vit_names.FAMILY, text_names.FAMILY
 
 
 def vit_params(size=12, seed=0, **options):
@@ -32,8 +36,8 @@ def equal(a, b):
 def test_what_is_written_is_read_back(tmp_path, pool):
     params = vit_params(pool=pool)
     path = tmp_path / "tower.npz"
-    weights.write_npz(path, weights.tower_to_npz(params, "image"))
-    got, report = weights.load_tower(path, params, "image")
+    files.write_npz(path, weights.named(params, IMAGE))
+    got, report = weights.load_tower(path, params, IMAGE)
     assert equal(got, params) and report.left_out == report.resized == ()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tower.npz"]
 
@@ -41,13 +45,13 @@ def test_what_is_written_is_read_back(tmp_path, pool):
 @pytest.mark.parametrize("pool", ["end", "map"])
 def test_text_towers_too(pool):
     params = text_params(pool=pool)
-    flat = weights.tower_to_npz(params, "text")
+    flat = weights.named(params, TEXT)
     assert "Encoder_0/encoderblock_1/MultiHeadDotProductAttention_0/query/kernel" in flat and "head/kernel" in flat
-    assert equal(weights.fill(flat, params, "text", source="x")[0], params)
+    assert equal(weights.fill(flat, params, TEXT, source="x")[0], params)
 
 
 def test_the_names_are_those_of_the_augreg_files():
-    flat = weights.tower_to_npz(vit_params(), "image")
+    flat = weights.named(vit_params(), IMAGE)
     published = {
         "cls": (1, 1, 8),
         "embedding/kernel": (4, 4, 3, 8),
@@ -68,7 +72,7 @@ def test_big_vision_names_prefixes_half_precision_and_heads_are_understood(tmp_p
     modern = {"MultiHeadDotProductAttention_1": "MultiHeadDotProductAttention_0", "LayerNorm_2": "LayerNorm_1",
               "MlpBlock_3": "MlpBlock_0"}  # fmt: skip
     flat = {}
-    for name, value in weights.tower_to_npz(params, "image").items():
+    for name, value in weights.named(params, IMAGE).items():
         for old, new in modern.items():
             name = name.replace(old, new)
         name = name.replace("Transformer/posembed_input/pos_embedding", "pos_embedding")
@@ -76,53 +80,59 @@ def test_big_vision_names_prefixes_half_precision_and_heads_are_understood(tmp_p
     flat["params/img/head/kernel"] = np.zeros((8, 3), np.float32)
     flat["opt/state/count"] = np.zeros(1)
     np.savez(tmp_path / "x.npz", **flat)
-    got, report = weights.load_tower(tmp_path / "x.npz", params, "image")
-    assert equal(got, jax.tree.map(np.float32, params)) and report.left_out == ("head/kernel",)
+    got, report = weights.load_tower(tmp_path / "x.npz", params, IMAGE)
+    assert equal(got, jax.tree.map(np.float32, params)) and report.left_out == (
+        "opt/state/count",
+        "params/img/head/kernel",
+    )
 
 
 def test_leftovers_gaps_and_wrong_shapes_are_named():
     params = vit_params()
-    flat = weights.tower_to_npz(params, "image")
+    flat = weights.named(params, IMAGE)
     with pytest.raises(UserError, match="found extra/thing left over and nothing missing"):
-        weights.fill({**flat, "extra/thing": np.zeros(1)}, params, "image", source="x")
+        weights.fill({**flat, "extra/thing": np.zeros(1)}, params, IMAGE, source="x")
     less = {name: value for name, value in flat.items() if name != "cls"}
     with pytest.raises(UserError, match="found nothing left over and cls missing"):
-        weights.fill(less, params, "image", source="x")
+        weights.fill(less, params, IMAGE, source="x")
     with pytest.raises(UserError, match=r"encoderblock_1/.* left over"):
-        weights.fill(flat, vit_params(depth=1), "image", source="x")
-    with pytest.raises(UserError, match=r"weights x: found cls of shape \(1, 1, 8\), expected \(1, 1, 16\)"):
-        weights.fill(flat, vit_params(width=16), "image", source="x")
+        weights.fill(flat, vit_params(depth=1), IMAGE, source="x")
+    with pytest.raises(
+        UserError,
+        match=r"weights x: found cls of shape \(1, 1, 8\), expected one that makes class_token of \(1, 1, 16\)",
+    ):
+        weights.fill(flat, vit_params(width=16), IMAGE, source="x")
 
 
 def test_missing_and_foreign_and_truncated_files(tmp_path):
     with pytest.raises(UserError, match="found no such file"):
-        weights.read_npz(tmp_path / "no.npz")
+        files.read_npz(tmp_path / "no.npz")
     foreign = tmp_path / "foreign.npz"
     foreign.write_bytes(b"this is no archive")
     with pytest.raises(UserError, match="expected a whole .npz archive"):
-        weights.read_npz(foreign)
+        files.read_npz(foreign)
     whole = tmp_path / "whole.npz"
-    weights.write_npz(whole, weights.tower_to_npz(vit_params(), "image"))
+    files.write_npz(whole, weights.named(vit_params(), IMAGE))
     whole.write_bytes(whole.read_bytes()[:-200])
     with pytest.raises(UserError, match="expected a whole .npz archive"):
-        weights.read_npz(whole)
+        files.read_npz(whole)
 
 
 def test_positions_are_resized_as_a_picture_would_be(rng):
     grid = rng.normal(size=(6, 6, 1)).astype(np.float32)
     value = np.concatenate([np.full((1, 1, 1), 7.0), grid.reshape(1, 36, 1)], 1)
-    got = weights.resize_positions(value, (1, 17, 1))
+    got = resize.resize_positions(value, (1, 17, 1))
     pil = Image.fromarray(grid[..., 0], "F").resize((4, 4), Image.Resampling.BICUBIC)
     assert got[0, 0, 0] == 7.0
     np.testing.assert_allclose(got[0, 1:, 0].reshape(4, 4), np.asarray(pil), atol=1e-5)
-    assert np.array_equal(weights.resize_positions(value, (1, 36, 1)), value[:, 1:])  # no class token wanted
-    with pytest.raises(UserError, match="found position embeddings"):
-        weights.resize_positions(value, (1, 12, 1))
+    assert np.array_equal(resize.resize_positions(value, (1, 36, 1)), value[:, 1:])  # no class token wanted
+    with pytest.raises(ValueError, match="found position embeddings"):
+        resize.resize_positions(value, (1, 12, 1))
 
 
 def test_another_image_size_is_reported(tmp_path):
-    flat = weights.tower_to_npz(vit_params(size=12), "image")
-    got, report = weights.fill(flat, vit_params(size=16), "image", source="x")
+    flat = weights.named(vit_params(size=12), IMAGE)
+    got, report = weights.fill(flat, vit_params(size=16), IMAGE, source="x")
     assert got["position_embedding"].shape == (1, 17, 8)
     assert report.resized == ("position_embedding: (1, 10, 8) -> (1, 17, 8)",)
 

@@ -2,8 +2,14 @@
 
 import flax.linen as nn
 
-from lit_jax.models import vit
+from lit_jax.models import bit, efficientnet, mixer, resnet, swin, swinv2, text, vit
 from lit_jax.models.names import Family
+from lit_jax.models.names import bit as bit_names
+from lit_jax.models.names import efficientnet as efficientnet_names
+from lit_jax.models.names import mixer as mixer_names
+from lit_jax.models.names import resnet as resnet_names
+from lit_jax.models.names import swin as swin_names
+from lit_jax.models.names import swinv2 as swinv2_names
 from lit_jax.models.names import text as text_names
 from lit_jax.models.names import vit as vit_names
 from lit_jax.models.presets import Preprocessing, Preset
@@ -11,10 +17,29 @@ from lit_jax.models.text import TextTransformer
 from lit_jax.models.two_tower import TwoTower, embed_text, image_features, init, project
 from lit_jax.models.vit import ViT
 
-IMAGE_PRESETS: dict[str, Preset] = {**vit.PRESETS}
+IMAGE_PRESETS: dict[str, Preset] = {
+    **vit.PRESETS,
+    **resnet.PRESETS,
+    **bit.PRESETS,
+    **efficientnet.PRESETS,
+    **mixer.PRESETS,
+    **swin.PRESETS,
+    **swinv2.PRESETS,
+}
 """Every published image tower by name."""
+TEXT_PRESETS: dict[str, Preset] = {**text.PRESETS}
+"""Every published text tower by name."""
 
-_FAMILIES: dict[type[nn.Module], Family] = {ViT: vit_names.FAMILY, TextTransformer: text_names.FAMILY}
+_FAMILIES: dict[type[nn.Module], Family] = {
+    ViT: vit_names.FAMILY,
+    resnet.ResNet: resnet_names.FAMILY,
+    bit.BiT: bit_names.FAMILY,
+    efficientnet.InvertedResNet: efficientnet_names.FAMILY,
+    mixer.Mixer: mixer_names.FAMILY,
+    swin.Swin: swin_names.FAMILY,
+    swinv2.SwinV2: swinv2_names.FAMILY,
+    TextTransformer: text_names.FAMILY,
+}
 
 
 def family(tower: nn.Module) -> Family:
@@ -24,6 +49,7 @@ def family(tower: nn.Module) -> Family:
 
 __all__ = [
     "IMAGE_PRESETS",
+    "TEXT_PRESETS",
     "Preprocessing",
     "Preset",
     "TextTransformer",

@@ -68,6 +68,20 @@ def exists(source: str) -> bool:
     return bool(source) and not source.startswith(HUB) and pathlib.Path(source).exists()
 
 
+def documents(source: str) -> dict[str, Any]:
+    """The JSON files beside weights, by name: those of their folder, if it is a model's folder.
+
+    Raises:
+        UserError: one of them is not whole, or a name on the hub that cannot be fetched.
+    """
+    if source.startswith(HUB):
+        return documents_of(_hub_folder(source))
+    path = pathlib.Path(source)
+    if path.is_dir():
+        return documents_of(path)
+    return documents_of(path.parent) if path.is_file() and path.name in FILES else {}
+
+
 def open_weights(source: str | os.PathLike[str]) -> WeightFile:
     """Opens weights, whatever their form.
 
@@ -78,7 +92,7 @@ def open_weights(source: str | os.PathLike[str]) -> WeightFile:
         UserError: nothing there, a file that is not whole or of no known kind, a package that is missing.
     """
     if str(source).startswith(HUB):
-        return _from_hub(str(source))
+        return _from_folder(_hub_folder(str(source)), str(source))
     path = pathlib.Path(source)
     if path.is_dir():
         return _from_folder(path, str(source))
@@ -125,12 +139,12 @@ def documents_of(folder: pathlib.Path) -> dict[str, Any]:
     return found
 
 
-def _from_hub(source: str) -> WeightFile:
+def _hub_folder(source: str) -> pathlib.Path:
     try:
         import huggingface_hub
     except ModuleNotFoundError:
         raise UserError(
-            f"weights {source}: found no huggingface_hub, expected it for names on the hub; pip install 'lit_jax[hub]', "
+            f"weights {source}: found no huggingface_hub, expected it for names on the hub; pip install 'lit_jax[hub]' "
             "or fetch the files and give their folder"
         ) from None
     name, _, revision = source.removeprefix(HUB).partition("@")
@@ -140,16 +154,14 @@ def _from_hub(source: str) -> WeightFile:
             name, revision=revision or None, allow_patterns=[*small, "*.safetensors"]
         )
         if not any((pathlib.Path(folder) / file).is_file() for file in FILES):
-            folder = huggingface_hub.snapshot_download(
-                name, revision=revision or None, allow_patterns=[*small, *FILES]
-            )
+            folder = huggingface_hub.snapshot_download(name, revision=revision or None, allow_patterns=[*small, *FILES])
     except Exception as error:  # it raises errors of its own, of httpx and of the file system
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"weights {source}: found {reason}, expected a model on the hub; check the name and the connection, or "
             "fetch the files and give their folder"
         ) from None
-    return _from_folder(pathlib.Path(folder), source)
+    return pathlib.Path(folder)
 
 
 def read_npz(path: str | os.PathLike[str]) -> Flat:
@@ -207,7 +219,9 @@ def _sharded(index: pathlib.Path) -> Mapping[str, np.ndarray]:
         of = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     except (ValueError, KeyError):
         raise UserError(f"weights {index}: found no weight_map, expected an index of .safetensors files") from None
-    shards = {file: _arrays(index.parent / file) for file in sorted(set(of.values())) if (index.parent / file).is_file()}
+    shards = {
+        file: _arrays(index.parent / file) for file in sorted(set(of.values())) if (index.parent / file).is_file()
+    }
     absent = sorted(set(of.values()) - shards.keys())
     if absent:
         raise UserError(f"weights {index.parent}: found no {absent[0]}, expected every file of its index")

@@ -181,3 +181,31 @@ class AttentionPool(nn.Module):
         pooled = Attention(self.heads, self.dtype, name="attention")(query, x, mask=mask)
         y = nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="norm")(pooled)
         return (pooled + Mlp(self.hidden, self.activation, self.dtype, name="mlp")(y))[:, 0]
+
+
+class FrozenBatchNorm(nn.Module):
+    """Batch normalisation (arXiv 1502.03167) by the stored statistics, in training too.
+
+    A locked tower sees each photo as its weights know it, whatever else is in the batch. The statistics get no
+    gradient, so that a tower that is not locked keeps them as well.
+
+    Attributes:
+        epsilon: added to the variance.
+        dtype: computation dtype of what comes in and goes out; the scaling itself is in float32.
+    """
+
+    epsilon: float = 1e-5
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises the last axis of `[B, H, W, C]`."""
+        shape = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        mean = jax.lax.stop_gradient(self.param("mean", nn.initializers.zeros, shape))
+        var = jax.lax.stop_gradient(self.param("var", nn.initializers.ones, shape))
+        factor = scale * jax.lax.rsqrt(var + self.epsilon)
+        offset = bias - mean * factor
+        y = x.astype(jnp.float32) * factor[None, None, None] + offset[None, None, None]
+        return y.astype(self.dtype)

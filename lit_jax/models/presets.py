@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lit_jax.images import View
+from lit_jax.images import PLAIN, View
 
 Triple = tuple[float, float, float]
 
@@ -27,7 +27,7 @@ class Preprocessing:
     letter: str
     mean: Triple
     std: Triple
-    view: View = View()
+    view: View = PLAIN
 
     def but(self, **view: Any) -> "Preprocessing":
         """The same with another resize, interpolation or crop fraction."""

@@ -1,10 +1,13 @@
-"""The text tower: a transformer over tokens, in CLIP's form or in big_vision's."""
+"""The text tower: a transformer over tokens, in CLIP's form (arXiv 2103.00020), big_vision's or SigLIP's."""
+
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from lit_jax.models.layers import AttentionPool, Dtype, Encoder
+from lit_jax.models.presets import Preset
 
 
 class TextTransformer(nn.Module):
@@ -97,3 +100,36 @@ def first_end(tokens: jax.Array, end_id: int) -> jax.Array:
     """Position of the first end token in each row of `[B, T]`: `[B]` int32; the last position if there is none."""
     found = tokens == end_id
     return jnp.where(found.any(1), jnp.argmax(found, 1), tokens.shape[1] - 1).astype(jnp.int32)
+
+
+def _text(
+    width: int,
+    depth: int,
+    heads: int,
+    context: int,
+    weights: str,
+    licence: str,
+    activation: str = "gelu_tanh",
+    **more: Any,
+) -> Preset:
+    shape = {"width": width, "depth": depth, "heads": heads, "activation": activation}
+    return Preset(TextTransformer, {**shape, **more}, context, None, weights, licence)
+
+
+_CLIP: dict[str, Any] = {"causal": True, "pool": "end", "norm_epsilon": 1e-5}
+_BIG_VISION: dict[str, Any] = {"pool": "last", "projection_bias": True}
+_NONE = "from scratch"
+
+# Vocabulary and width of the result are those of the tokenizer and of the model.
+PRESETS = {
+    "clip_text": _text(512, 12, 8, 77, "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "MIT", "gelu", **_CLIP),
+    "clip_text_openai": _text(512, 12, 8, 77, "openai/clip-vit-base-patch32", "MIT", "gelu_quick", **_CLIP),
+    "clip_text_l": _text(768, 12, 12, 77, "laion/CLIP-ViT-L-14-laion2B-s32B-b82K", "MIT", "gelu", **_CLIP),
+    "clip_text_l_openai": _text(768, 12, 12, 77, "openai/clip-vit-large-patch14", "MIT", "gelu_quick", **_CLIP),
+    "siglip_text_b": _text(768, 12, 12, 64, "google/siglip-base-patch16-224", "Apache-2.0", **_BIG_VISION),
+    "siglip_text_l": _text(1024, 24, 16, 64, "google/siglip-large-patch16-256", "Apache-2.0", **_BIG_VISION),
+    "big_vision_ti": _text(192, 12, 3, 16, "LiT-L16Ti.npz", "Apache-2.0", **_BIG_VISION),
+    "big_vision_s": _text(384, 12, 6, 16, "LiT-L16S.npz", "Apache-2.0", **_BIG_VISION),
+    "big_vision_b": _text(768, 12, 12, 16, _NONE, "", **_BIG_VISION),
+    "big_vision_l": _text(1024, 24, 16, 16, _NONE, "", **_BIG_VISION),
+}

@@ -2,9 +2,10 @@
 
 Parameters are one plain dictionary::
 
-    {"image": tree, "text": tree, "projection": {"kernel": [W, D], "bias": [D]}, "logit_scale": [], "logit_bias": []}
+    {"image": tree, "text": tree, "projection": {"kernel": [W, D], "bias": [D]},
+     "text_projection": {"kernel": [V, D], "bias": [D]}, "logit_scale": [], "logit_bias": []}
 
-`projection` is there only if the model has one, `logit_bias` only for the sigmoid loss. `logit_scale` is the
+The projections are there only if the model has them, `logit_bias` only for the sigmoid loss. `logit_scale` is the
 logarithm of the factor that multiplies cosine similarities (CLIP, arXiv 2103.00020).
 """
 
@@ -33,6 +34,8 @@ class TwoTower:
         bias_init: initial bias of the similarities, None for none (softmax loss).
         width: W, where there is no image tower to tell it.
         dtype: computation dtype, to which given features are cast.
+        text_projection: whether text embeddings pass a trainable linear layer: those of towers such as BERT, which
+            have none of their own, so that it moves although the tower is locked.
     """
 
     image: nn.Module | None
@@ -45,6 +48,7 @@ class TwoTower:
     bias_init: float | None = None
     width: int = 0
     dtype: Any = jnp.float32
+    text_projection: bool = False
 
 
 def init(model: TwoTower, key: jax.Array, *, image_size: int, context: int) -> Params:
@@ -54,6 +58,7 @@ def init(model: TwoTower, key: jax.Array, *, image_size: int, context: int) -> P
         ValueError: if there is no projection and the image tower's width is not `embed_dim`.
     """
     image_key, text_key, projection_key = jax.random.split(key, 3)
+    tokens = jnp.zeros((1, context), jnp.int32)
     pixels = jnp.zeros((1, image_size, image_size, 3))
     width, params = model.width, {}
     if model.image is not None:
@@ -63,14 +68,20 @@ def init(model: TwoTower, key: jax.Array, *, image_size: int, context: int) -> P
         raise ValueError(
             f"embed_dim: found {model.embed_dim} without image projection, expected the image tower's width {width}"
         )
-    params["text"] = model.text.init(text_key, jnp.zeros((1, context), jnp.int32))["params"]
+    params["text"] = model.text.init(text_key, tokens)["params"]
     params["logit_scale"] = jnp.log(jnp.float32(model.scale_init))
     if model.projection:
-        kernel = nn.initializers.lecun_normal()(projection_key, (width, model.embed_dim))
-        params["projection"] = {"kernel": kernel, "bias": jnp.zeros(model.embed_dim)}
+        params["projection"] = _linear(projection_key, width, model.embed_dim)
+    if model.text_projection:
+        text_width = jax.eval_shape(model.text.init_with_output, text_key, tokens)[0].shape[-1]
+        params["text_projection"] = _linear(jax.random.fold_in(projection_key, 1), text_width, model.embed_dim)
     if model.bias_init is not None:
         params["logit_bias"] = jnp.float32(model.bias_init)
     return params
+
+
+def _linear(key: jax.Array, width: int, embed_dim: int) -> Params:
+    return {"kernel": nn.initializers.lecun_normal()(key, (width, embed_dim)), "bias": jnp.zeros(embed_dim)}
 
 
 def image_features(model: TwoTower, tower_params: Params, images: jax.Array) -> jax.Array:
@@ -100,15 +111,17 @@ def image_features(model: TwoTower, tower_params: Params, images: jax.Array) -> 
 def project(model: TwoTower, params: Params, features: jax.Array) -> jax.Array:
     """Image features `[B, W]` of any float type to unit-norm float32 embeddings `[B, D]`."""
     features = features.astype(model.dtype)
-    if model.projection:
-        layer = params["projection"]
-        features = features @ layer["kernel"].astype(features.dtype) + layer["bias"].astype(features.dtype)[None]
-    return unit(features)
+    return unit(_projected(params["projection"], features) if model.projection else features)
 
 
 def embed_text(model: TwoTower, params: Params, tokens: jax.Array) -> jax.Array:
     """Tokens `[B, T]` to unit-norm float32 embeddings `[B, D]`."""
-    return unit(model.text.apply({"params": params["text"]}, tokens))  # type: ignore[arg-type]
+    features: jax.Array = model.text.apply({"params": params["text"]}, tokens)  # type: ignore[assignment]
+    return unit(_projected(params["text_projection"], features) if model.text_projection else features)
+
+
+def _projected(layer: Params, features: jax.Array) -> jax.Array:
+    return features @ layer["kernel"].astype(features.dtype) + layer["bias"].astype(features.dtype)[None]
 
 
 def unit(x: jax.Array) -> jax.Array:

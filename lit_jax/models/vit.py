@@ -172,9 +172,7 @@ PRESETS = {
     "openclip_b16": _vit("b", 16, 224, CLIP, "laion/CLIP-ViT-B-16-laion2B-s34B-b88K", _MIT, activation="gelu", **_CLIP),
     "openclip_l14": _vit("l", 14, 224, HALF, "laion/CLIP-ViT-L-14-laion2B-s32B-b82K", _MIT, activation="gelu", **_CLIP),
     "openclip_h14": _vit("h", 14, 224, CLIP, "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", _MIT, activation="gelu", **_CLIP),
-    "openclip_g14": _vit(
-        "g", 14, 224, CLIP, "laion/CLIP-ViT-g-14-laion2B-s34B-b88K", _MIT, activation="gelu", **_CLIP
-    ),
+    "openclip_g14": _vit("g", 14, 224, CLIP, "laion/CLIP-ViT-g-14-laion2B-s34B-b88K", _MIT, activation="gelu", **_CLIP),
     "openclip_bigg14": _vit(
         "bigg", 14, 224, CLIP, "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k", _MIT, activation="gelu", **_CLIP
     ),

@@ -286,7 +286,7 @@ class _Digest:
     def add(self, name: str, array: np.ndarray) -> None:
         if name not in self._of:
             one = hashlib.sha256(f"{name}{array.shape}".encode())
-            one.update(np.ascontiguousarray(array))
+            one.update(np.ascontiguousarray(array).data)
             self._of[name] = one.digest()
 
     def hexdigest(self) -> str:
