@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = (
     "lit_jax", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-cpu", "tensorflow", "torch", "open_clip_torch",
-    "webdataset", "simplejpeg",
+    "webdataset", "simplejpeg", "timm",
 )  # fmt: skip
 
 
@@ -111,13 +111,18 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return report.as_text(made)
 
 
-def open_clip() -> Any:
-    """Imports open_clip, also where torchvision is there without its compiled part."""
+def torchvision() -> None:
+    """Makes torchvision importable for timm and open_clip, also where it is there without its compiled part."""
     shim = ROOT.parent / "shared" / "peers" / "torchvision_cpu.py"
     if shim.is_file():
         spec = importlib.util.spec_from_file_location("torchvision_cpu", shim)
         if spec is not None and spec.loader is not None:
             spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+def open_clip() -> Any:
+    """Imports open_clip."""
+    torchvision()
     import open_clip as imported
 
     return imported

@@ -118,6 +118,9 @@ OPTIONS: dict[str, Option] = {
     ),
     "text.remat": Option(False, "compute activations again, not keep them: less memory, a third more work"),
     # What joins them.
+    "model.weights": Option(
+        "", "a whole model (CLIP, SigLIP, LiT) whose projections and logit scale to begin with", free=True
+    ),
     "model.embed_dim": Option(512, "width of the common embedding", low=1),
     "model.projection": Option(True, "a trainable linear layer after the image tower"),
     "model.loss": Option("softmax", "InfoNCE (softmax) or SigLIP's (sigmoid)", ("softmax", "sigmoid")),

@@ -13,108 +13,25 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import ml_collections
 import numpy as np
 import rich.box
 import rich.table
 
-from lit_jax import checkpoint, experiment, optimizer, report, towers, zeroshot
 from lit_jax import config as options
+from lit_jax import experiment, report, zeroshot
 from lit_jax.captions import fields
 from lit_jax.checkpoint import About
 from lit_jax.classes import ClassTable, read_class_table
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.metrics import TopK
-from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.precision import DTYPES, cast
 from lit_jax.prompts import duplicates, read_templates
 from lit_jax.records import open_records
 from lit_jax.sharding import check_divides, make_mesh, put_replicated
 from lit_jax.store import Store, open_store
-from lit_jax.tokens import Tokenizer, tokenizer_from_bytes
+from lit_jax.trained import Trained, load
 
 SHOWN = 10  # classes in the printed table, unless all are asked for
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """A model read from a checkpoint.
-
-    Attributes:
-        about: what the checkpoint says of itself.
-        config: of the run.
-        step: batches trained.
-        model: the towers.
-        tokenizer: of the run.
-        params: all parameters, locked ones included, on the host; without the image tower if it was not asked for.
-    """
-
-    about: About
-    config: Any
-    step: int
-    model: TwoTower
-    tokenizer: Tokenizer
-    params: Params
-
-
-def load(
-    directory: str | pathlib.Path,
-    *,
-    step: str = "best",
-    weight_files: dict[str, str] | None = None,
-    with_image_tower: bool | None = None,
-) -> Trained:
-    """Reads a trained model.
-
-    Args:
-        directory: a run's folder, or its folder of checkpoints.
-        step: ``best``, ``latest`` or a number.
-        weight_files: where a locked tower's weights are now, by tower, if not where the run found them.
-        with_image_tower: whether photos will be looked at, or a store that needs no tower; None for as in training.
-
-    Raises:
-        UserError: no checkpoint, a broken one, or weights that are not those of the run.
-    """
-    folder = pathlib.Path(directory)
-    folder = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
-    if not folder.is_dir():
-        raise UserError(f"--checkpoint: found no folder {directory}, expected that of a run")
-    manager = checkpoint.open_manager(folder, read_only=True)
-    chosen = checkpoint.choose(manager, step)
-    about = checkpoint.read_about(manager, chosen)
-    config = _config(about, weight_files or {})
-    tokenizer = tokenizer_from_bytes(about.tokenizer)
-    model = towers.build_model(config, tokenizer)
-    shapes = towers.param_shapes(config, model)
-    moving, locked = optimizer.split_locked(shapes, config.train.locks)
-    params = checkpoint.restore_params(manager, chosen, moving)
-    manager.close()
-    if with_image_tower is None:
-        with_image_tower = config.input == "records"
-    if with_image_tower and model.image is None:
-        raise UserError(
-            f"--checkpoint {directory}: found a model without an image tower, expected a store of photos; give --store"
-        )
-    for tower in locked if with_image_tower else locked.keys() - {"image"}:
-        params[tower] = _locked_tower(tower, config, model, about)
-    return Trained(about, config, chosen, model, tokenizer, params)
-
-
-def _config(about: About, weight_files: dict[str, str]) -> Any:
-    moved = {f"{tower}.weights": path for tower, path in weight_files.items() if path}
-    flat = options.check({**about.config, **moved}, source="checkpoint")
-    return ml_collections.FrozenConfigDict(options.nested(flat))
-
-
-def _locked_tower(tower: str, config: Any, model: TwoTower, about: About) -> Any:
-    params, found = towers.load_tower(config, model, tower)
-    expected = about.locked[tower]
-    if found.digest != expected:
-        raise UserError(
-            f"{tower}.weights {config[tower].weights}: found weights {found.digest[:12]}, expected the {expected[:12]} "
-            f"of the run; give the right file with --{tower}-weights"
-        )
-    return params
 
 
 def evaluate(
@@ -314,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lit_jax.evaluate", description="Names photos among classes given only in words."
     )
-    parser.add_argument("--checkpoint", required=True, help="folder of a run")
+    parser.add_argument("--checkpoint", required=True, help="folder of a run, or of an exported model")
     parser.add_argument(
         "--step", default="best", help="best (by top-1 on the seen split), latest or a step; best if not given"
     )

@@ -316,17 +316,16 @@ def _notes(
     return notes
 
 
-def open_tokenizer(config: Config, data: Data) -> Tokenizer:
+def open_tokenizer(config: Config, data: Data | None) -> Tokenizer:
     """The tokenizer of the config, else that of the data.
 
     Raises:
         UserError: if neither is there.
     """
-    path = config.data.tokenizer or data.tokenizer
+    path = config.data.tokenizer or (data.tokenizer if data else None)
     if not path:
-        raise UserError(
-            f"data.tokenizer: found none in the config or in {data.directory}, expected a SentencePiece .model file"
-        )
+        where = f"in {data.directory}" if data else "any data"
+        raise UserError(f"data.tokenizer: found none in the config or {where}, expected a tokenizer's file or folder")
     return load_tokenizer(path)
 
 

@@ -141,7 +141,7 @@ def _at_hand(config: Any) -> experiment.Data | None:
 def _tokenizer(config: Any, found: experiment.Data | None) -> Tokenizer:
     if found is None and not config.data.tokenizer:
         raise UserError("--vocab-size: found none, and no data.tokenizer, expected one of them; give --vocab-size")
-    return experiment.open_tokenizer(config, found)  # type: ignore[arg-type]
+    return experiment.open_tokenizer(config, found)
 
 
 def _captions(config: Any, found: experiment.Data, tokenizer: Tokenizer | None) -> tuple[int, int]:

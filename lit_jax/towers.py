@@ -13,6 +13,7 @@ from lit_jax import models, optimizer
 from lit_jax.errors import UserError
 from lit_jax.images import INTERPOLATIONS, PLAIN, View
 from lit_jax.models import files, preprocessing, weights
+from lit_jax.models.joint import load_joint
 from lit_jax.models.presets import HALF, Preset, image_shapes
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.models.weights import LoadReport
@@ -103,7 +104,10 @@ def _text(flat: Mapping[str, Any]) -> dict[str, Any]:
     name = flat["text.tower"]
     preset = None if name == OWN_TEXT else _preset(name, models.TEXT_PRESETS, "text.tower", (OWN_TEXT,))
     said: Mapping[str, Any] = preset.options if preset else {}
-    pool = flat["text.pool"] or said.get("pool", "end")
+    pool = flat["text.pool"] or _default_pool(preset)
+    pools = getattr(preset.tower, "POOLS", ()) if preset else ()
+    if pools and pool not in pools:
+        raise UserError(f"text.pool: found {pool} with text.tower {name}, expected {' or '.join(pools)}; leave it out")
     found = {"text.pool": pool, "text.context": flat["text.context"] or (preset.size if preset else 64)}
     if pool == "last":
         found["text.bucket"] = 0  # where padding is read too, every sentence has the whole context
@@ -112,6 +116,13 @@ def _text(flat: Mapping[str, Any]) -> dict[str, Any]:
         _leave_to_preset(flat, shape, name)
         found |= shape
     return found
+
+
+def _default_pool(preset: Preset | None) -> str:
+    if preset is None:
+        return "end"
+    fields = preset.tower.__dataclass_fields__
+    return str(preset.options.get("pool", fields["pool"].default))
 
 
 def _is_open(option: str, value: Any) -> bool:
@@ -206,13 +217,15 @@ def _image_tower(config: Config, dtype: Any) -> nn.Module:
 
 def _text_tower(config: Config, tokenizer: Tokenizer, dtype: Any) -> nn.Module:
     text = config.text
-    _check_heads("text", text)
     given = {"vocab_size": tokenizer.vocab_size, "end_id": tokenizer.end_id, "dtype": dtype, "remat": text.remat}
     if text.tower != OWN_TEXT and models.TEXT_PRESETS[text.tower].tower is not models.TextTransformer:
         preset = models.TEXT_PRESETS[text.tower]
         _check_vocabulary(config, tokenizer, preset.options["vocab_size"])
         given["vocab_size"] = preset.options["vocab_size"]
-        return preset.build(**given, context=max(text.context, preset.options["context"]), pool=text.pool)
+        if "context" in preset.options:  # rows of a table of positions, of which a run may read the first only
+            given["context"] = max(text.context, preset.options["context"])
+        return preset.build(**given, pool=text.pool)
+    _check_heads("text", text)
     return models.TextTransformer(
         **given, context=text.context, width=text.width, depth=text.depth, heads=text.heads,
         embed_dim=config.model.embed_dim, mlp_dim=text.mlp_dim, causal=text.causal, pool=text.pool,
@@ -263,6 +276,9 @@ def initial_params(config: Config, model: TwoTower) -> tuple[Params, dict[str, L
     reports = {}
     for name in pretrained - ({"image"} if runs_from_store else set()):
         params[name], reports[name] = load_tower(config, model, name)
+    if config.model.weights:
+        shapes = param_shapes(config, model)
+        params |= load_joint(config.model.weights, {name: shapes[name] for name in shapes if name not in letters})
     return params, reports
 
 

@@ -75,8 +75,8 @@ def test_sixteen_bits_stay_close_to_thirty_two(name, dtype):
 
 @pytest.mark.parametrize("name", ["basic", "equal"])
 def test_statistics_of_batch_norms_get_no_gradient(name):
-    tower = TOWERS[name]
-    gradient = jax.jit(jax.grad(lambda params: tower.apply({"params": params}, common.pixels(33)).sum()))(drawn(tower))
+    tower = TOWERS[name] if name == "basic" else TOWERS[name].clone(stages=STAGES[:1] * 2)
+    gradient = jax.jit(jax.grad(lambda params: tower.apply({"params": params}, common.pixels(17)).sum()))(drawn(tower))
     moved = {path: bool(np.any(leaf)) for path, leaf in weights.leaves(gradient).items()}
     statistics = {path for path in moved if path.endswith(("/mean", "/var"))}
     assert len(statistics) >= 10 and not any(moved[path] for path in statistics)

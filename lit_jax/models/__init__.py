@@ -2,14 +2,16 @@
 
 import flax.linen as nn
 
-from lit_jax.models import bit, efficientnet, mixer, resnet, swin, swinv2, text, vit
+from lit_jax.models import bert, bit, efficientnet, mixer, resnet, swin, swinv2, t5, text, vit
 from lit_jax.models.names import Family
+from lit_jax.models.names import bert as bert_names
 from lit_jax.models.names import bit as bit_names
 from lit_jax.models.names import efficientnet as efficientnet_names
 from lit_jax.models.names import mixer as mixer_names
 from lit_jax.models.names import resnet as resnet_names
 from lit_jax.models.names import swin as swin_names
 from lit_jax.models.names import swinv2 as swinv2_names
+from lit_jax.models.names import t5 as t5_names
 from lit_jax.models.names import text as text_names
 from lit_jax.models.names import vit as vit_names
 from lit_jax.models.presets import Preprocessing, Preset
@@ -27,7 +29,7 @@ IMAGE_PRESETS: dict[str, Preset] = {
     **swinv2.PRESETS,
 }
 """Every published image tower by name."""
-TEXT_PRESETS: dict[str, Preset] = {**text.PRESETS}
+TEXT_PRESETS: dict[str, Preset] = {**text.PRESETS, **bert.PRESETS, **t5.PRESETS}
 """Every published text tower by name."""
 
 _FAMILIES: dict[type[nn.Module], Family] = {
@@ -39,6 +41,8 @@ _FAMILIES: dict[type[nn.Module], Family] = {
     swin.Swin: swin_names.FAMILY,
     swinv2.SwinV2: swinv2_names.FAMILY,
     TextTransformer: text_names.FAMILY,
+    bert.Bert: bert_names.FAMILY,
+    t5.T5Encoder: t5_names.FAMILY,
 }
 
 

@@ -115,9 +115,10 @@ class NormedConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, H, W, C]` to `[B, H / stride, W / stride, D]`, rounded up."""
+        paddings: dict[str, str | int] = {"same": "SAME", "equal": self.side // 2}
         x = nn.Conv(
             self.width, (self.side, self.side), (self.stride, self.stride), use_bias=False, dtype=self.dtype,
-            padding="SAME" if self.padding == "same" else self.side // 2,
+            padding=paddings[self.padding],
             feature_group_count=x.shape[-1] if self.depthwise else 1, name="conv",
         )(x)  # fmt: skip
         x = FrozenBatchNorm(self.norm_epsilon, self.dtype, name="norm")(x)
