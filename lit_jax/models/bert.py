@@ -102,7 +102,8 @@ _TOKENS = 64  # captions are short; the tables would take more
 
 def _bert(width: int, depth: int, heads: int, weights: str, licence: str, size: int = _TOKENS, **more: Any) -> Preset:
     shape = {"vocab_size": 30522, "context": 512, "width": width, "depth": depth, "heads": heads}
-    return Preset(Bert, {**shape, **more}, size, None, weights, licence)
+    form = {"activation": "gelu", "norm_epsilon": 1e-12}
+    return Preset(Bert, {**shape, **form, **more}, size, None, weights, licence)
 
 
 _APACHE, _MIT = "Apache-2.0", "MIT"
