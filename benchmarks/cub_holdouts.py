@@ -2,8 +2,10 @@ r"""CUB-100 from given embeddings: all 100 species in training, and five times t
 
     python -m benchmarks.cub_holdouts --embeddings CUB/inat_mobilenetv2.npz \
         --ids CUB/splits.csv --classes CUB/classes.csv
+    python -m benchmarks.cub_holdouts --store data/cub_all_store --ids CUB/splits.csv --classes CUB/classes.csv \
+        --out benchmarks/results/cub_holdouts_efficientnet.json
 
-Runs ``configs/cub_embeddings.py`` on the official split; then with the twenty species that seeds 0 to 4 draw held out
+The second line takes what `lit_jax.embed` wrote, of any tower, in place of embeddings from elsewhere. Runs ``configs/cub_embeddings.py`` on the official split; then with the twenty species that seeds 0 to 4 draw held out
 of training, each told apart among themselves by their names alone, with the seed of the run equal to that of the draw.
 Beside it stands what no text tower can be expected to beat, a ridge regression on the same embeddings with labels of
 every species, and guessing. The tower has seen photos of most of these birds elsewhere: held out means held out of text
@@ -33,6 +35,16 @@ def imported(parsed: argparse.Namespace, folder: pathlib.Path, *more: str) -> pa
         shared = [f"--{name}={getattr(parsed, name)}" for name in ("embeddings", "ids", "classes")]
         embeddings.main([*shared, f"--out={folder}", *more])
     return folder
+
+
+def arrays_of(folder: str, workdir: pathlib.Path) -> str:
+    """Features and photo names of every split of a store, view 0, in the file that the importer reads."""
+    made, path = store.open_store(folder), workdir / "features.npz"
+    workdir.mkdir(parents=True, exist_ok=True)
+    values = [store.Rows(made, split).whole()[:, 0] for split in made.splits]
+    names = [name for split in made.splits for name in store.image_ids(made, split)]
+    np.savez(path, emb=np.concatenate(values), files=np.array(names))
+    return str(path)
 
 
 def trained(name: str, folder: pathlib.Path, workdir: pathlib.Path, seed: int) -> dict[str, Any]:
@@ -70,13 +82,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.cub_holdouts", description=(__doc__ or "").split("\n")[0]
     )
-    for name in ("embeddings", "ids", "classes"):
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--embeddings", default="", help="file of features and photo names")
+    source.add_argument("--store", default="", help="an embedding store of all photos instead")
+    for name in ("ids", "classes"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--workdir", default="runs/cub_holdouts")
     parser.add_argument("--out", default="")
     parsed = parser.parse_args(argv)
     workdir = pathlib.Path(parsed.workdir)
     with user_errors_in_one_line():
+        if parsed.store:
+            parsed.embeddings = arrays_of(parsed.store, workdir)
         every = imported(parsed, workdir / "store")
         whole = trained("official_split", every, workdir, 0)
         draws = []
@@ -99,7 +116,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         ["ridge regression, labels of all", f"{100 * probe['top1']:.2f} %", "", "", ""],
     ]
     print(machine.table(["run", "seen", "held out, of 20", "held out, among 100", "s"], rows))
-    content = {"official_split": whole, "draws": draws, "spread": spread, "ridge": probe, "heldout": HELDOUT}
+    tower = store.open_store(parsed.store).tower if parsed.store else {}
+    content = {"tower": tower, "official_split": whole, "draws": draws, "spread": spread, "ridge": probe, "heldout": HELDOUT}
     machine.write("cub_holdouts", content, parsed.out)
 
 

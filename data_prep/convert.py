@@ -13,7 +13,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
 import sys
 import time
 from collections import defaultdict
@@ -70,7 +69,7 @@ class Options:
         allow_empty_classes: Accept classes of the table without any photo.
         limit: At most so many photos, drawn by seed; 0: all.
         vocab_size: Pieces of the tokenizer that is trained on the captions of the training classes; 0: none.
-        tokenizer: A SentencePiece model to take instead.
+        tokenizer: A tokenizer to take instead: a file or folder of any form that `load_tokenizer` reads.
     """
 
     templates: tuple[str, ...] = (TEMPLATE,)
@@ -259,7 +258,7 @@ def write_tokenizer(
         UserError: a vocabulary too small for the captions.
     """
     if options.tokenizer:
-        shutil.copyfile(options.tokenizer, path)
+        path.write_bytes(load_tokenizer(options.tokenizer).model_bytes)
     elif options.vocab_size:
         # Held-out species are new words to the model that is to be judged on them.
         classes = {photo.class_id for photo in photos if photo.split == TRAIN} or set(table.ids)
@@ -311,7 +310,8 @@ def check_options(options: Options) -> None:
 
 def facts(options: Options) -> dict[str, Any]:
     """The options as JSON values, the tokenizer by content: where it lay says nothing."""
-    tokenizer = hashlib.sha256(options.tokenizer.read_bytes()).hexdigest() if options.tokenizer else None
+    model = load_tokenizer(options.tokenizer).model_bytes if options.tokenizer else None
+    tokenizer = hashlib.sha256(model).hexdigest() if model else None
     values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(options) | {"tokenizer": tokenizer}))
     return values
 
@@ -371,7 +371,7 @@ def add_shared_options(parser: argparse.ArgumentParser) -> None:
     add("--allow-empty-classes", action="store_true", help="accept classes without a photo")
     tokenizer = parser.add_mutually_exclusive_group()
     tokenizer.add_argument("--vocab-size", type=int, default=default.vocab_size, help="of the tokenizer; 0: none")
-    tokenizer.add_argument("--tokenizer", type=Path, metavar="FILE", help="SentencePiece model to take instead")
+    tokenizer.add_argument("--tokenizer", type=Path, metavar="FILE", help="file or folder to take instead")
 
 
 def _parser() -> argparse.ArgumentParser:

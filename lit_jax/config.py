@@ -57,7 +57,11 @@ OPTIONS: dict[str, Option] = {
     "data.train_split": Option("train", "split to learn from"),
     "data.seen_split": Option("validation", "split of other photos of the training species; empty for none"),
     "data.heldout_split": Option("heldout", "split of species never trained on; empty for none"),
-    "data.tokenizer": Option("", "a SentencePiece .model file; empty for the record set's own", free=True),
+    "data.tokenizer": Option(
+        "",
+        "a SentencePiece .model, a tokenizer.json, a WordPiece vocab.txt, or a folder; empty for the record set's own",
+        free=True,
+    ),
     "data.shuffle_window": Option(16384, "records shuffled together, in whole shards", low=1),
     "data.crop": Option("random", "of training photos: a random part, or the centre", ("random", "centre")),
     "data.crop_scale": Option(

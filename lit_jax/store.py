@@ -31,6 +31,7 @@ import numpy as np
 
 from lit_jax.errors import UserError
 from lit_jax.manifest import INCOMPLETE, MANIFEST, Kind, check_unchanged, digest, file_digest, is_of, read, write_json
+from lit_jax.tokens import load_tokenizer
 
 VERSION = 1  # of the format; a reader refuses a newer one
 KIND = Kind(
@@ -253,9 +254,10 @@ def finish(
     records: str,
 ) -> Store:
     """Writes the manifest and gives the folder its name; see `Store` for the arguments. Returns the store."""
-    for source, name in ((class_table, CLASS_TABLE), (tokenizer, TOKENIZER)):
-        if source is not None and source != aside / name:
-            shutil.copyfile(source, aside / name)
+    if class_table != aside / CLASS_TABLE:
+        shutil.copyfile(class_table, aside / CLASS_TABLE)
+    if tokenizer is not None and tokenizer != aside / TOKENIZER:
+        (aside / TOKENIZER).write_bytes(load_tokenizer(tokenizer).model_bytes)  # it may be a folder
     has_tokenizer = (aside / TOKENIZER).exists()
     manifest = {
         "format": KIND.format,

@@ -1,15 +1,17 @@
-"""Text to [N, T] ids."""
+"""Text to [N, T] ids, by a SentencePiece model or by whatever Hugging Face's tokenizers can run."""
 
 import io
+import json
 import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from lit_jax import tokenizer_json
 from lit_jax.errors import UserError
 
 PAD_ID, END_ID, UNKNOWN_ID = 0, 1, 2
@@ -18,9 +20,37 @@ PAD_ID, END_ID, UNKNOWN_ID = 0, 1, 2
 _SMALLEST = 256 + 3  # every byte has a piece, and so have padding, end and unknown
 
 
+# What an end piece is called, and a padding piece, where a tokenizer.json does not say.
+_ENDS = ("[SEP]", "<eos>", "<|endoftext|>", "<end_of_text>", "<|im_end|>", "</s>")
+_PADS = ("[PAD]", "<pad>", "<|pad|>")
+# In the order of preference, in a folder.
+_FILES = (
+    "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.model", "vocab.txt", "vocab.json", "merges.txt",
+    "bpe_simple_vocab_16e6.txt.gz",
+)  # fmt: skip
+_KINDS = "a SentencePiece model, a tokenizer.json, a vocab.txt or CLIP's vocabulary"
+
+
+class Processor(Protocol):
+    """What turns a text into ids and back: one of SentencePiece or one of tokenizers."""
+
+    @property
+    def start(self) -> list[int]:
+        """Ids that stand before every text."""
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The pieces of each text, without start and end."""
+
+    def pieces(self, text: str) -> list[str]:
+        """The same of one text, as written."""
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of ids without an end."""
+
+
 @dataclass(frozen=True)
 class Tokenizer:
-    """A SentencePiece model and the three numbers that a text tower needs of it.
+    """A SentencePiece model or a ``tokenizer.json``, and the three numbers that a text tower needs of it.
 
     Attributes:
         model_bytes: the model file, whole; `tokenizer_from_bytes` makes an equal tokenizer of it.
@@ -33,15 +63,15 @@ class Tokenizer:
     vocab_size: int
     end_id: int
     pad_id: int
-    # Not typed closer, because sentencepiece is imported late.
+    # A `Processor`; None where only the numbers are asked for.
     processor: Any = field(repr=False, compare=False)
 
     def encode(self, texts: Sequence[str], context: int) -> np.ndarray:
-        """Token ids of N texts: pieces, the end token, then padding.
+        """Token ids of N texts: a start token if the model has one, pieces, the end token, then padding.
 
-        A text of more than `context` - 1 pieces loses the rest, never the end token. A model without a
+        A text with more pieces than there is room for loses the rest, never the end token. A model without a
         padding piece is padded by end tokens; that is harmless, since text towers pool at the first end
-        token. A text cannot hold one: the end is a control piece, so a written `</s>` becomes other pieces.
+        token. A text cannot hold one: a written `</s>` or `[SEP]` becomes other pieces.
 
         Args:
             texts: N texts of any script; what the model does not know becomes bytes or the unknown piece.
@@ -60,7 +90,7 @@ class Tokenizer:
             raise UserError(f"context: found {context}, expected at least 2 tokens, a piece and the end; raise it")
         ids = np.full((len(texts), context), self.pad_id, np.int32)
         for row, pieces in zip(ids, self.processor.encode(list(texts)), strict=True):
-            kept = pieces[: context - 1]
+            kept = [*self.processor.start, *pieces][: context - 1]
             row[: len(kept)] = kept
             row[len(kept)] = self.end_id
         return ids
@@ -71,8 +101,41 @@ class Tokenizer:
         return [self.processor.decode(row[: n - 1].tolist()) for row, n in zip(ids, counts, strict=True)]
 
     def pieces(self, text: str) -> list[str]:
-        """The pieces of a text as words and word parts, without the end token."""
-        return self.processor.encode(text, out_type=str)
+        """The pieces of a text as words and word parts, without start and end token."""
+        return self.processor.pieces(text)
+
+
+@dataclass(frozen=True)
+class _SentencePiece:
+    model: Any  # not typed closer, because sentencepiece is imported late
+    start: list[int] = field(default_factory=list)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return self.model.encode(texts)
+
+    def pieces(self, text: str) -> list[str]:
+        return self.model.encode(text, out_type=str)
+
+    def decode(self, ids: list[int]) -> str:
+        return self.model.decode(ids)
+
+
+@dataclass(frozen=True)
+class _HuggingFace:
+    model: Any
+    start: list[int]
+    end_id: int
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        # A vocabulary that lists the end as a piece like others could still find it in a text.
+        found = self.model.encode_batch(texts, add_special_tokens=False)
+        return [[i for i in text.ids if i != self.end_id] for text in found]
+
+    def pieces(self, text: str) -> list[str]:
+        return [self.model.id_to_token(i) for i in self.encode([text])[0]]
+
+    def decode(self, ids: list[int]) -> str:
+        return self.model.decode(ids, skip_special_tokens=True).strip()
 
 
 def lengths(ids: np.ndarray, end_id: int) -> np.ndarray:
@@ -103,25 +166,113 @@ def lengths(ids: np.ndarray, end_id: int) -> np.ndarray:
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """Reads a SentencePiece model file.
+    """Reads a tokenizer, whatever its form.
+
+    Args:
+        path: a SentencePiece model; a ``tokenizer.json``; BERT's ``vocab.txt``; CLIP's
+            ``bpe_simple_vocab_16e6.txt.gz``, or its ``vocab.json`` and ``merges.txt``, one of which is named; or a
+            folder with one of these. A ``tokenizer_config.json`` beside it says whether BERT's folds case and which
+            piece pads.
+
+    Returns:
+        The tokenizer. Its `model_bytes` hold all of it, so that they may be another file than `path`.
 
     Raises:
-        UserError: no such file, not a SentencePiece model, or a model without an end piece.
+        UserError: no such file, a file of another kind, a model without an end piece, or no package tokenizers where
+            it is needed.
     """
+    path = Path(path)
+    if path.is_dir():
+        return load_tokenizer(_file_in(path))
     try:
-        model = Path(path).read_bytes()
+        if path.name in ("vocab.json", "merges.txt"):
+            model = _clip_pair(path)
+        elif path.suffix == ".txt":
+            model = _wordpiece(path)
+        else:
+            model = path.read_bytes()
+            if path.suffix == ".gz":
+                model = tokenizer_json.from_clip(*tokenizer_json.clip_merges(model)).encode()
     except OSError as error:
-        raise UserError(f"{path}: found {error.strerror}, expected a SentencePiece model; check the path") from error
-    return _tokenizer(model, str(path))
+        name = error.filename or path
+        raise UserError(f"{name}: found {error.strerror}, expected {_KINDS}; check the path") from error
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}: found something else, expected {_KINDS}; check the path") from error
+    tokenizer = _tokenizer(model, str(path))
+    pad = _piece(_settings(path).get("pad_token"))
+    return _tokenizer(_with_padding(tokenizer, pad), str(path)) if pad else tokenizer
+
+
+def _file_in(folder: Path) -> Path:
+    for name in _FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"{folder}: found no tokenizer, expected {', '.join(_FILES[:-1])} or {_FILES[-1]}; give the file")
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What stands beside a tokenizer."""
+    beside = path.with_name("tokenizer_config.json")
+    if not beside.is_file():
+        return {}
+    try:
+        found = json.loads(beside.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{beside}: found no whole JSON, expected one; copy it again") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _piece(value: Any) -> str:
+    """A special piece as settings write it: its text, or a dictionary that holds it."""
+    found = value.get("content") if isinstance(value, dict) else value
+    return found if isinstance(found, str) else ""
+
+
+def _wordpiece(path: Path) -> bytes:
+    lines = path.read_text(encoding="utf-8").split("\n")
+    vocabulary = [line.rstrip("\r") for line in (lines[:-1] if not lines[-1] else lines)]
+    lowercase = _settings(path).get("do_lower_case", True)
+    return tokenizer_json.from_wordpiece(vocabulary, lowercase=bool(lowercase)).encode()
+
+
+def _clip_pair(path: Path) -> bytes:
+    vocabulary = json.loads(path.with_name("vocab.json").read_text(encoding="utf-8"))
+    merges = path.with_name("merges.txt").read_text(encoding="utf-8")
+    return tokenizer_json.from_clip(vocabulary, tokenizer_json.merges_of(merges)).encode()
+
+
+def _with_padding(tokenizer: Tokenizer, pad: str) -> bytes:
+    """A model that pads with a given piece: SigLIP's pads with its end, and reads that."""
+    if _is_json(tokenizer.model_bytes):
+        return tokenizer_json.with_padding(tokenizer.model_bytes.decode(), pad, tokenizer.pad_id).encode()
+    return tokenizer_json.sentencepiece_with_padding(tokenizer.model_bytes, pad)
 
 
 def tokenizer_from_bytes(model: bytes) -> Tokenizer:
-    """The tokenizer of a SentencePiece model file's content.
+    """The tokenizer of the content of a SentencePiece model or a ``tokenizer.json``.
 
     Raises:
-        UserError: not a SentencePiece model, or a model without an end piece.
+        UserError: neither of them, or a model without an end piece.
     """
     return _tokenizer(model, "tokenizer")
+
+
+def to_tokenizer_json(tokenizer: Tokenizer) -> str:
+    """A tokenizer as the text of a ``tokenizer.json``, which gives equal ids in other people's code.
+
+    A SentencePiece BPE model is rebuilt, with equal ids except where a combining mark follows a letter with which it
+    has no composed form, or one composed already, and behind half-width katakana: the two libraries compose those
+    differently. Special pieces written out in a text, such as ``</s>``, are words to a `Tokenizer`; code that does not
+    ask the library for that reads them as themselves.
+
+    Raises:
+        UserError: a SentencePiece model that is no BPE, or no package tokenizers.
+    """
+    if _is_json(tokenizer.model_bytes):
+        return tokenizer.model_bytes.decode()
+    return tokenizer_json.from_sentencepiece(tokenizer.model_bytes)
 
 
 def train_sentencepiece(texts: Iterable[str], path: str | Path, *, vocab_size: int) -> Tokenizer:
@@ -205,7 +356,15 @@ def _write(path: Path, model: bytes) -> None:
         raise UserError(f"{path}: found {error.strerror}, expected a place to write to; name another") from error
 
 
+def _is_json(model: bytes) -> bool:
+    return model.lstrip()[:1] == b"{"
+
+
 def _tokenizer(model: bytes, what: str) -> Tokenizer:
+    return _from_json(model, what) if _is_json(model) else _from_sentencepiece(model, what)
+
+
+def _from_sentencepiece(model: bytes, what: str) -> Tokenizer:
     import sentencepiece  # late: it costs start-up time where no text is tokenized
 
     processor = sentencepiece.SentencePieceProcessor()
@@ -214,9 +373,38 @@ def _tokenizer(model: bytes, what: str) -> Tokenizer:
         size = processor.get_piece_size()
     except RuntimeError as error:
         raise UserError(
-            f"{what}: found {len(model)} bytes of something else, expected a SentencePiece model; give the .model file"
+            f"{what}: found {len(model)} bytes of something else, expected {_KINDS}; give the file that came with the "
+            "weights"
         ) from error
     end, pad = processor.eos_id(), processor.pad_id()
     if end < 0:
-        raise UserError(f"{what}: found no end piece, expected a model with one, such as </s>; train it with an eos id")
-    return Tokenizer(model, size, end, pad if pad >= 0 else end, processor)
+        raise UserError(_no_end(what))
+    return Tokenizer(model, size, end, pad if pad >= 0 else end, _SentencePiece(processor))
+
+
+def _no_end(what: str) -> str:
+    return f"{what}: found no end piece, expected a model with one, such as </s>; train it with an eos id"
+
+
+def _from_json(model: bytes, what: str) -> Tokenizer:
+    library = tokenizer_json.library()
+    try:
+        found = library.Tokenizer.from_str(model.decode())
+    except Exception as error:  # the library raises no narrower one
+        raise UserError(
+            f"{what}: found JSON of another kind, expected a tokenizer.json; give the file that came with the weights"
+        ) from error
+    padding = found.padding
+    found.no_padding()
+    found.no_truncation()
+    found.encode_special_tokens = True  # written out they are words like others
+    around = found.encode("a")
+    text = around.special_tokens_mask.index(0) if 0 in around.special_tokens_mask else 0
+    closing = next((token for token in reversed(around.tokens) if token in _ENDS), None)
+    end = found.token_to_id(closing or next((name for name in _ENDS if found.token_to_id(name) is not None), ""))
+    if end is None:
+        raise UserError(_no_end(what))
+    pads = [found.token_to_id(name) for name in _PADS]
+    pad = padding["pad_id"] if padding else next((i for i in pads if i is not None), end)
+    size = max(found.get_vocab(with_added_tokens=True).values()) + 1
+    return Tokenizer(model, size, end, pad, _HuggingFace(found, around.ids[:text], end))

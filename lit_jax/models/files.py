@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -112,14 +113,17 @@ def _arrays(path: pathlib.Path) -> Mapping[str, np.ndarray]:
         return _torch(path)
     raise UserError(
         f"weights {path}: found a file of kind {path.suffix or 'unknown'}, expected .npz, .safetensors, "
-        f"{', '.join(_TORCH)}, or a folder"
+        f"{', '.join(_TORCH)}, or a folder; give the file of the weights themselves"
     )
 
 
 def _from_folder(folder: pathlib.Path, where: str) -> WeightFile:
     path = next((folder / name for name in FILES if (folder / name).is_file()), None)
     if path is None:
-        raise UserError(f"weights {where}: found a folder without weights, expected one of {', '.join(FILES)} in it")
+        raise UserError(
+            f"weights {where}: found a folder without weights, expected one of {', '.join(FILES)} in it; give the file "
+            "of the weights if it has another name"
+        )
     return WeightFile(where, _arrays(path), documents_of(folder), folder)
 
 
@@ -176,7 +180,7 @@ def read_npz(path: str | os.PathLike[str]) -> Flat:
     try:
         with np.load(path, allow_pickle=False) as archive:
             flat = {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, AttributeError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, AttributeError, TypeError) as error:
         raise UserError(f"weights {path}: found {error}, expected a whole .npz archive; fetch it again") from None
     return {name: a.view(ml_dtypes.bfloat16) if a.dtype.str[1:] == "V2" else a for name, a in flat.items()}
 
@@ -217,14 +221,21 @@ def _sharded(index: pathlib.Path) -> Mapping[str, np.ndarray]:
     """A model in several files, as its index lists them."""
     try:
         of = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError):
-        raise UserError(f"weights {index}: found no weight_map, expected an index of .safetensors files") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"weights {index}: found no weight_map, expected an index of .safetensors files; fetch it again"
+        ) from None
     shards = {
         file: _arrays(index.parent / file) for file in sorted(set(of.values())) if (index.parent / file).is_file()
     }
     absent = sorted(set(of.values()) - shards.keys())
     if absent:
-        raise UserError(f"weights {index.parent}: found no {absent[0]}, expected every file of its index")
+        raise UserError(f"weights {index.parent}: found no {absent[0]}, expected every file of its index; fetch it too")
+    unknown = next((name for name, file in of.items() if name not in shards[file]), None)
+    if unknown:
+        raise UserError(
+            f"weights {index.parent / of[unknown]}: found no {unknown}, expected it as the index says; fetch both again"
+        )
     return _Lazy({name: shards[file].__getitem__ for name, file in of.items()})
 
 
@@ -233,20 +244,25 @@ def _torch(path: pathlib.Path) -> Mapping[str, np.ndarray]:
         import torch
     except ModuleNotFoundError:
         raise UserError(
-            f"weights {path}: found a PyTorch file and no torch to read it, expected one of the two otherwise; "
+            f"weights {path}: found a PyTorch file and no torch, expected torch to read it; "
             "pip install torch, or convert the file to .safetensors"
         ) from None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for a file that is not whole, or holds more than weights
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"weights {path}: found {reason}, expected a PyTorch file of weights alone") from None
+        raise UserError(
+            f"weights {path}: found {reason}, expected a PyTorch file of weights alone; fetch it again, or "
+            "convert it to .safetensors"
+        ) from None
     while isinstance(state, dict) and not any(torch.is_tensor(value) for value in state.values()):
         inner = next((state[key] for key in _NESTED if isinstance(state.get(key), dict)), None)
         if inner is None:
             break
         state = inner
     if not isinstance(state, dict) or not any(torch.is_tensor(value) for value in state.values()):
-        raise UserError(f"weights {path}: found no arrays by name, expected a state_dict")
+        raise UserError(
+            f"weights {path}: found no arrays by name, expected a state_dict; save model.state_dict() in it"
+        )
     tensors = {name: value for name, value in state.items() if torch.is_tensor(value)}
     return _Lazy(dict.fromkeys(tensors, lambda name: tensors[name].to(torch.float32).numpy()))

@@ -52,7 +52,7 @@ def _array(ours: str, shape: tuple[int, ...], arrays: Mapping[str, np.ndarray], 
             f"weights {where}: found {name} of shape {array.shape}, expected {shape}; check model.embed_dim and the "
             "towers"
         )
-    return np.ascontiguousarray(array.reshape(shape))
+    return np.array(array.reshape(shape), order="C")  # of no axes too, unlike ascontiguousarray
 
 
 def _remedy(ours: str, there: bool) -> str:

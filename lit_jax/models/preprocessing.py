@@ -1,27 +1,29 @@
 """Preprocessing as it comes with weights: the JSON files of timm, transformers and open_clip."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from lit_jax.errors import UserError
-from lit_jax.images import INTERPOLATIONS
+from lit_jax.images import INTERPOLATIONS, RESIZES
 
 # PIL's numbers, which transformers writes.
 _RESAMPLE = {2: "bilinear", 3: "bicubic"}
+_OPEN_CLIP_RESIZE = {"shortest": "short", "squash": "square"}
 
 
-def read(documents: Mapping[str, Any], *, source: str) -> dict[str, Any]:
+def read(documents: Mapping[str, Any], *, source: str, given: Collection[str] = ()) -> dict[str, Any]:
     """Options of the image tower that the files beside its weights decide; what they do not say is left out.
 
     Args:
         documents: JSON files by name, from `files.documents`.
         source: named in messages.
+        given: options that the config sets; what the files say of them is not looked at.
 
     Returns:
         Some of ``mean``, ``std``, ``interpolation``, ``resize``, ``crop_fraction`` and ``size``.
 
     Raises:
-        UserError: a filter other than bicubic and bilinear, or sides that differ.
+        UserError: a filter or a way of resizing that is not ours, where the config does not say what to take.
     """
     config = documents.get("config.json", {})
     if "open_clip_config.json" in documents:
@@ -32,11 +34,13 @@ def read(documents: Mapping[str, Any], *, source: str) -> dict[str, Any]:
         found = _timm(config.get("pretrained_cfg", config))
     else:
         found = {}
-    if found.get("interpolation", "bicubic") not in INTERPOLATIONS:
-        raise UserError(
-            f"weights {source}: found resizing by {found['interpolation']}, expected {' or '.join(INTERPOLATIONS)}; "
-            "set image.interpolation to the one that is nearest"
-        )
+    found = {name: value for name, value in found.items() if name not in given}
+    for name, ours in (("interpolation", tuple(INTERPOLATIONS)), ("resize", RESIZES)):
+        if found.get(name, ours[0]) not in ours:
+            raise UserError(
+                f"weights {source}: found {name} {found[name]}, expected {' or '.join(ours)}; set image.{name} to the "
+                "one that is nearest"
+            )
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
 
@@ -61,6 +65,11 @@ def _transformers(config: Mapping[str, Any]) -> dict[str, Any]:
     if "resample" in config:
         found["interpolation"] = _RESAMPLE.get(config["resample"], f"PIL's filter {config['resample']}")
     size = _side(config.get("size"))
+    if size is not None and "crop_pct" in config:
+        # ConvNeXt's way, which ResNets have too: the middle of a larger photo, but from 384 pixels on all of it.
+        small = size < 384
+        crop = float(config["crop_pct"]) if small else 1.0
+        return {**found, "size": size, "resize": "short" if small else "square", "crop_fraction": crop}
     cut = _side(config.get("crop_size")) if config.get("do_center_crop", "crop_size" in config) else None
     if size is not None:
         squeezes = isinstance(config.get("size"), int) or "height" in config.get("size", {})
@@ -81,7 +90,7 @@ def _open_clip(config: Mapping[str, Any]) -> dict[str, Any]:
     pixels = config.get("preprocess_cfg", {})
     found = {name: pixels[name] for name in ("mean", "std", "interpolation") if name in pixels}
     if "resize_mode" in pixels:
-        found["resize"] = "square" if pixels["resize_mode"] == "squash" else "short"
+        found["resize"] = _OPEN_CLIP_RESIZE.get(pixels["resize_mode"], pixels["resize_mode"])
     size = pixels.get("size") or config.get("model_cfg", {}).get("vision_cfg", {}).get("image_size")
     size = size[0] if isinstance(size, list) else size
     if size:

@@ -26,6 +26,10 @@ _SUFFIXES = {
 }  # fmt: skip
 
 
+class Misfit(UserError):
+    """Weights of another tower than the one to be filled."""
+
+
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
     """What a reader did.
@@ -74,7 +78,8 @@ def load_tower(source: str, like: Any, family: Family) -> tuple[Any, LoadReport]
         resized as the family says.
 
     Raises:
-        UserError: a file of another kind, names that fit nothing or are missing, or a shape that does not fit.
+        UserError: a file of another kind.
+        Misfit: names that fit nothing or are missing, or a shape that does not fit.
     """
     found = open_weights(source)
     return fill(found.arrays, like, family, source=found.where)
@@ -83,26 +88,35 @@ def load_tower(source: str, like: Any, family: Family) -> tuple[Any, LoadReport]
 def fill(flat: Mapping[str, np.ndarray], like: Any, family: Family, *, source: str) -> tuple[Any, LoadReport]:
     """`load_tower` from arrays by name; `source` names them in messages."""
     shapes = leaves(like)
-    dialect, prefix = _recognised(flat, shapes, family, source)
-    sources = {path: _source(path, leaf.shape, dialect, prefix) for path, leaf in shapes.items()}
-    wanted = {name for found in sources.values() for name in found.names}
-    others = [name for name in flat if name not in wanted]
-    left_out = sorted(name for name in others if _is_left_out(name, dialect, prefix))
-    missing, unused = sorted(wanted - flat.keys()), sorted(set(others) - set(left_out))
-    if missing or unused:
-        raise UserError(
-            f"weights {source}: found {_some(unused)} left over and {_some(missing)} missing, by the names of "
-            f"{dialect.name}; expected exactly the tower of the config; check its preset, or depth, width, patch and "
-            "pool"
-        )
+    dialect, sources, left_out = _matched(flat, shapes, family, source)
     filled, resized = {}, []
     sha = _Digest()
     for path, leaf in shapes.items():
         value, note = _value(path, leaf.shape, sources[path], flat, dialect, family, source, sha)
         filled[path] = value
         resized += [f"{path}: {note}"] * bool(note)
-    report = LoadReport(tuple(left_out), tuple(resized), sha.hexdigest(), dialect.name, len(wanted))
+    mapped = len({name for found in sources.values() for name in found.names})
+    report = LoadReport(left_out, tuple(resized), sha.hexdigest(), dialect.name, mapped)
     return unflatten(filled), report
+
+
+def share_named(flat: Mapping[str, np.ndarray], like: Any, family: Family) -> float:
+    """The share of a tower's leaves that a file has names for, whatever their shapes."""
+    return _likeliest(flat, leaves(like), family)[0]
+
+
+def differing(flat: Mapping[str, np.ndarray], like: Any, family: Family) -> list[str] | None:
+    """Our paths whose arrays have another shape in a file; None if its names are not those of the tower.
+
+    Of blocks only the first is looked at.
+    """
+    shapes = leaves(like)
+    try:
+        dialect, sources, _ = _matched(flat, shapes, family, "")
+    except Misfit:
+        return None
+    found = {path: _ours(path, np.asarray(flat[at.names[0]]), at, dialect).shape for path, at in sources.items()}
+    return [path for path, leaf in shapes.items() if not _merges(_one(path, leaf.shape, dialect), found[path])]
 
 
 def named(params: Any, family: Family, dialect: Dialect | None = None, prefix: str = "") -> Flat:
@@ -126,28 +140,52 @@ def named(params: Any, family: Family, dialect: Dialect | None = None, prefix: s
     }
 
 
-def _recognised(
+def _matched(
     flat: Mapping[str, np.ndarray], shapes: Mapping[str, Any], family: Family, source: str
-) -> tuple[Dialect, str]:
-    """The dialect and prefix that most of the tower's names are found by."""
-    best, dialect, prefix = 0.0, family.dialects[0], ""
+) -> tuple[Dialect, dict[str, _Source], tuple[str, ...]]:
+    """Whose names a file uses, where each of our leaves is in it, and the names that are no part of the tower."""
+    dialect, prefix = _recognised(flat, shapes, family, source)
+    sources = {path: _source(path, leaf.shape, dialect, prefix) for path, leaf in shapes.items()}
+    wanted = {name for found in sources.values() for name in found.names}
+    others = [name for name in flat if name not in wanted]
+    left_out = sorted(name for name in others if _is_left_out(name, dialect, prefix))
+    missing, unused = sorted(wanted - flat.keys()), sorted(set(others) - set(left_out))
+    if missing or unused:
+        raise Misfit(
+            f"weights {source}: found {_some(unused)} left over and {_some(missing)} missing, by the names of "
+            f"{dialect.name}; expected exactly the tower of the config; check its preset, or depth, width, patch and "
+            "pool"
+        )
+    return dialect, sources, tuple(left_out)
+
+
+def _likeliest(flat: Mapping[str, np.ndarray], shapes: Mapping[str, Any], family: Family) -> tuple[float, Dialect, str]:
+    """The dialect and prefix that most of the tower's names are found by, and which share of them that is."""
+    best = (0.0, family.dialects[0], "")
     for candidate in family.dialects:
         known = [path for path in shapes if _entry(path, candidate) is not None]
         for start in candidate.prefixes:
             found = sum(
                 _source(path, shapes[path].shape, candidate, start).names[0] in flat for path in known
             ) / len(shapes)  # fmt: skip
-            if found > best:
-                best, dialect, prefix = found, candidate, start
+            if found > best[0]:
+                best = (found, candidate, start)
+    return best
+
+
+def _recognised(
+    flat: Mapping[str, np.ndarray], shapes: Mapping[str, Any], family: Family, source: str
+) -> tuple[Dialect, str]:
+    """`_likeliest`, if it is likely at all."""
+    best, dialect, prefix = _likeliest(flat, shapes, family)
     if best < 0.5:
-        names = ", ".join(known.name for known in family.dialects)
-        raise UserError(
-            f"weights {source}: found names such as {_some(sorted(flat))}, expected those of this tower by {names}; "
-            "give weights of the tower that the config names"
+        raise Misfit(
+            f"weights {source}: found arrays such as {_some(sorted(flat))}, expected those of the tower that the "
+            "config names; give its weights, or name the tower of these"
         )
     unknown = [path for path in shapes if _entry(path, dialect) is None]
     if unknown:
-        raise UserError(
+        raise Misfit(
             f"weights {source}: found names of {dialect.name}, which know no {_some(unknown)}, expected weights of the "
             "tower that the config names; check its preset and pool"
         )
@@ -217,16 +255,12 @@ def _value(
     family: Family, source: str, sha: "_Digest",
 ) -> tuple[np.ndarray, str]:  # fmt: skip
     """One of our leaves from the file, and what was resized."""
-    stacked = _is_stacked(path, dialect)
-    one = shape[1:] if stacked else shape
+    one = _one(path, shape, dialect)
     rows, note = [], ""
     for name in found.names:
         array = np.asarray(flat[name], np.float32)
         sha.add(name, array)
-        if found.part:
-            rows_of_part = array.shape[0] // found.part[1] if array.ndim else 0
-            array = array[found.part[0] * rows_of_part : (found.part[0] + 1) * rows_of_part]
-        ours = _from_torch(path, array) if dialect.torch and not found.raw else array
+        ours = _ours(path, array, found, dialect)
         if not _merges(one, ours.shape):
             before = ours.shape
             resizer = next((f for end, f in family.resize.items() if path == end or path.endswith("/" + end)), None)
@@ -235,13 +269,26 @@ def _value(
                     raise ValueError
                 ours = resizer(ours, one)
             except ValueError as error:
-                raise UserError(
+                raise Misfit(
                     f"weights {source}: found {name} of shape {array.shape}, expected one that makes {path} of {one}; "
                     f"check the tower's preset or options{f' ({error})' if str(error) else ''}"
                 ) from None
             note = f"{before} -> {ours.shape}"
         rows.append(ours.reshape(one))
-    return (np.stack(rows) if stacked else np.ascontiguousarray(rows[0])), note
+    return (np.stack(rows) if _is_stacked(path, dialect) else np.ascontiguousarray(rows[0])), note
+
+
+def _one(path: str, shape: tuple[int, ...], dialect: Dialect) -> tuple[int, ...]:
+    """The shape of a leaf, or of one block of it."""
+    return shape[1:] if _is_stacked(path, dialect) else shape
+
+
+def _ours(path: str, array: np.ndarray, found: _Source, dialect: Dialect) -> np.ndarray:
+    """The part of a file's array that is ours, in our layout."""
+    if found.part:
+        rows = array.shape[0] // found.part[1] if array.ndim else 0
+        array = array[found.part[0] * rows : (found.part[0] + 1) * rows]
+    return _from_torch(path, array) if dialect.torch and not found.raw else array
 
 
 def _from_torch(path: str, array: np.ndarray) -> np.ndarray:

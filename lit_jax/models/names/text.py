@@ -73,6 +73,11 @@ _HF_OTHER = (
     r"vision_model\..*", r"visual_projection\..*", "logit_scale", "logit_bias", r"text_model\.embeddings\.position_ids",
 )  # fmt: skip
 HF_CLIP = Dialect("Hugging Face CLIP", {**_HF_NAMES, "projection": "text_projection"}, left_out=_HF_OTHER)
-HF_SIGLIP = Dialect("Hugging Face SigLIP", {**_HF_NAMES, "projection": "text_model.head"}, left_out=_HF_OTHER)
+HF_SIGLIP = Dialect(
+    "Hugging Face SigLIP",
+    {**{ours: theirs.removeprefix("text_model.") for ours, theirs in _HF_NAMES.items()}, "projection": "head"},
+    prefixes=("text_model.", "", "model.text_model."),
+    left_out=(r"embeddings\.position_ids",),
+)
 
 FAMILY = Family((BIG_VISION, OPEN_CLIP, OPEN_CLIP_BIAS, HF_CLIP, HF_SIGLIP))

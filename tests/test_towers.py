@@ -1,0 +1,198 @@
+"""What presets, weights and stores fill into a config, and what is said of weights of another tower."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from docs import make_towers
+from lit_jax import config as options
+from lit_jax import models, store, towers
+from lit_jax.errors import UserError
+from lit_jax.models import files, guess, presets, weights
+from lit_jax.tokens import Tokenizer
+from tests.golden import common
+
+TIMM = {"architecture": "x", "pretrained_cfg": {
+    "input_size": [3, 256, 256], "interpolation": "bilinear", "crop_pct": 0.8, "crop_mode": "center",
+    "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}  # fmt: skip
+
+
+def given(**changes):
+    """A config with some options changed: `image__tower="vit_b16"`."""
+    flat = {name.replace("__", "."): value for name, value in changes.items()}
+    return options.nested(options.check(flat, source="test"))
+
+
+def settled(**changes):
+    return towers.settled(given(**changes))
+
+
+def refused(match, **changes):
+    with pytest.raises(UserError, match=match) as error:
+        settled(**changes)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of weights as timm publishes them; nothing of this opens the weights."""
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "config.json").write_text(json.dumps(TIMM))
+    return str(tmp_path)
+
+
+def test_config_before_documents_before_preset(folder):
+    by_preset = settled(image__tower="vit_b16").image
+    assert (by_preset.size, by_preset.width, by_preset.pool) == (224, 768, "token")
+    assert towers.view_of(settled(image__tower="vit_b16")).crop_fraction == 0.9
+    by_documents = settled(image__tower="vit_b16", image__weights=folder).image
+    assert (by_documents.size, by_documents.interpolation, by_documents.crop_fraction) == (256, "bilinear", 0.8)
+    assert by_documents.mean == (0.1, 0.2, 0.3) and by_documents.std == (0.4, 0.5, 0.6)
+    by_config = settled(
+        image__tower="vit_b16", image__weights=folder, image__size=160, image__interpolation="bicubic",
+        image__mean=(0.5, 0.5, 0.5),
+    ).image  # fmt: skip
+    assert (by_config.size, by_config.interpolation, by_config.mean) == (160, "bicubic", (0.5, 0.5, 0.5))
+    assert by_config.std == (0.4, 0.5, 0.6) and by_config.crop_fraction == 0.8
+    own = settled(image__weights=folder).image
+    assert (own.size, own.pool, own.width, own.resize) == (256, "token", 768, "short")
+
+
+def test_a_filter_that_is_not_ours_can_be_overridden(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "preprocessor_config.json").write_text('{"resample": 1, "size": 224}')
+    with pytest.raises(UserError, match=r"PIL's filter 1.*set image.interpolation"):
+        settled(image__weights=str(tmp_path))
+    assert settled(image__weights=str(tmp_path), image__interpolation="bicubic").image.interpolation == "bicubic"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"image__tower": "siglip_b16", "text__tower": "siglip_text_b"},
+        {"image__tower": "resnet18", "text__tower": "bert_base"},
+        {"image__tower": "clip_b32", "text__tower": "clip_text", "image__size": 256},
+        {"image__tower": "swin_t", "text__tower": "mt5_small"},
+    ],
+)
+def test_settling_twice_changes_nothing(changes):
+    once = settled(**changes)
+    assert options.flattened(towers.settled(once)) == options.flattened(once)
+
+
+def test_what_is_the_presets_to_say_is_refused():
+    refused(
+        r"image.tower: found vit_b17, expected one of .*docs/towers.md.*did you mean vit_b16\?", image__tower="vit_b17"
+    )
+    refused(r"text.tower: found bert_basse, .*did you mean bert_base\?", text__tower="bert_basse")
+    refused(
+        r"image.depth: found 24 with image.tower vit_b16, .*left to the preset", image__tower="vit_b16", image__depth=24
+    )
+    refused(
+        r"image.pool: found gap with image.tower resnet18, expected none; leave it out",
+        image__tower="resnet18",
+        image__pool="gap",
+    )
+    refused("image.size: found 225, expected a multiple of image.patch, 16", image__tower="vit_b16", image__size=225)
+    refused(
+        "text.width: found 512 with text.tower siglip_text_b, .*set text.tower to transformer",
+        text__tower="siglip_text_b",
+        text__width=512,
+    )
+    refused(
+        "text.pool: found map with text.tower bert_base, expected first or mean",
+        text__tower="bert_base",
+        text__pool="map",
+    )
+    refused("image.std: found", image__std=(0.5, 0.5, 0.0))
+
+
+def test_pools_of_presets():
+    assert settled(image__tower="siglip_b16").image.pool == "map"
+    assert settled(image__tower="vit_b16", image__pool="gap").image.pool == "gap"
+    assert settled(text__tower="bert_base").text.pool == "first"
+    assert settled().text.pool == "end" and settled().text.context == 64 and settled().text.bucket == 8
+    last = settled(text__tower="siglip_text_b").text
+    assert (last.pool, last.context, last.bucket, last.projection_bias) == ("last", 64, 0, True)
+    assert settled(text__pool="last", text__bucket=4).text.bucket == 0
+
+
+def of_tower(kind, **remembered):
+    return store.Store(
+        **{
+            **{field: None for field in store.Store.__dataclass_fields__},
+            "tower": {"kind": kind, "options": {f"image.{name}": value for name, value in remembered.items()}},
+        }
+    )
+
+
+def test_a_store_says_what_the_config_leaves_open():
+    made = of_tower("vit_b16", size=160, mean=[0.1, 0.2, 0.3], interpolation="bilinear")
+    got = towers.settled(given(image__tower="vit_b16", input="store"), made).image
+    assert (got.size, got.mean, got.interpolation, got.crop_fraction) == (160, (0.1, 0.2, 0.3), "bilinear", 0.9)
+    assert towers.settled(given(image__tower="vit_b16", image__size=224), made).image.size == 224
+    assert towers.settled(given(image__tower="vit_s16"), made).image.size == 224  # of another tower
+    assert towers.settled(given(image__tower="given"), made).image.mean == options.OPTIONS["image.mean"].default
+
+
+def golden(case):
+    return common.arrays(common.read(common.FOLDER / f"{case}.npz")[0]["shapes"])
+
+
+@pytest.fixture(scope="module")
+def small_vit():
+    """A ViT-S/16 by timm's names."""
+    tower = models.IMAGE_PRESETS["vit_s16"].build()
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), presets.image_shapes(tower, 224)[0])
+    return weights.named(params, models.family(tower), models.family(tower).dialects[3])
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Of the presets only some: tracing all of them takes seconds."""
+    image = ("vit_s16", "vit_b16", "vit_ti16", "deit_s16", "clip_b32", "resnet18")
+    for kind, names in (("IMAGE", image), ("TEXT", ("clip_text", "clip_text_openai", "minilm_l6"))):
+        known = getattr(models, f"{kind}_PRESETS")
+        monkeypatch.setattr(models, f"{kind}_PRESETS", {name: known[name] for name in names})
+
+
+def loading(path, tower, flat, name="image"):
+    files.write_safetensors(path / "x.safetensors", flat)
+    changes = {f"{name}__tower": tower, f"{name}__weights": str(path / "x.safetensors")}
+    config = settled(**{"image__tower": "vit_ti16", **changes})
+    tokenizer = Tokenizer(b"", 1000, 1, 0, None)
+    with pytest.raises(UserError) as error:
+        towers.load_tower(config, towers.build_model(config, tokenizer), name)
+    assert "\n" not in str(error.value) and not isinstance(error.value, weights.Misfit)
+    return str(error.value)
+
+
+def test_weights_of_another_preset_are_told_by_its_name(tmp_path, small_vit, few):
+    got = loading(tmp_path, "vit_b16", small_vit)
+    assert got.endswith("; they look like those of image.tower vit_s16 or deit_s16")
+    got = loading(tmp_path, "vit_b16", golden("resnet18.timm"))
+    assert "found arrays such as bn1.bias" in got and got.endswith("image.tower resnet18")
+    got = loading(tmp_path, "resnet18", golden("minilm_l6.hugging_face"))
+    assert got.endswith("; they look like those of text.tower minilm_l6")
+    got = loading(tmp_path, "vit_b16", {"a": np.zeros(3, np.float32)})
+    assert got.endswith("; give its weights, or name the tower of these")
+
+
+def test_of_towers_with_equal_names_the_size_of_the_input_decides(small_vit, few):
+    assert guess.presets_of(golden("clip_text.hugging_face"), "text") == ["clip_text", "clip_text_openai"]
+    larger = {**small_vit, "pos_embed": np.zeros((1, 577, 384), np.float32)}
+    assert guess.presets_of(larger, "image") == ["vit_s16", "deit_s16"]
+    assert guess.presets_of({**small_vit, "more": np.zeros(1, np.float32)}, "image") == []
+
+
+def test_the_page_of_towers_is_what_the_script_writes():
+    text = make_towers.PAGE.read_text(encoding="utf-8")
+    counted = make_towers.counted_in(text)
+    everything = {**models.IMAGE_PRESETS, **models.TEXT_PRESETS}
+    assert counted.keys() == everything.keys(), "run python -m docs.make_towers"
+    assert make_towers.page(text, counted) == text, "run python -m docs.make_towers"
+    for name in ("vit_ti16", "resnet18", "minilm_l6"):
+        assert make_towers.numbers(everything[name]) == counted[name]
