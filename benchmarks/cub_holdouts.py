@@ -5,10 +5,12 @@ r"""CUB-100 from given embeddings: all 100 species in training, and five times t
     python -m benchmarks.cub_holdouts --store data/cub_all_store --ids CUB/splits.csv --classes CUB/classes.csv \
         --out benchmarks/results/cub_holdouts_efficientnet.json
 
-The second line takes what `lit_jax.embed` wrote, of any tower, in place of embeddings from elsewhere. Runs ``configs/cub_embeddings.py`` on the official split; then with the twenty species that seeds 0 to 4 draw held out
+The second line takes what `lit_jax.embed` wrote, of any tower, in place of embeddings from elsewhere.
+
+Runs ``configs/cub_embeddings.py`` on the official split; then with the twenty species that seeds 0 to 4 draw held out
 of training, each told apart among themselves by their names alone, with the seed of the run equal to that of the draw.
 Beside it stands what no text tower can be expected to beat, a ridge regression on the same embeddings with labels of
-every species, and guessing. The tower has seen photos of most of these birds elsewhere: held out means held out of text
+every species, and guessing. A tower may have seen photos of these birds elsewhere: held out means held out of text
 training.
 """
 
@@ -117,7 +119,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     print(machine.table(["run", "seen", "held out, of 20", "held out, among 100", "s"], rows))
     tower = store.open_store(parsed.store).tower if parsed.store else {}
-    content = {"tower": tower, "official_split": whole, "draws": draws, "spread": spread, "ridge": probe, "heldout": HELDOUT}
+    content = {
+        "tower": tower,
+        "official_split": whole,
+        "draws": draws,
+        "spread": spread,
+        "ridge": probe,
+        "heldout": HELDOUT,
+    }
     machine.write("cub_holdouts", content, parsed.out)
 
 

@@ -5,8 +5,8 @@ r"""Real photographs through a real tower: 100 species of CUB-200-2011 and Effic
     python -m lit_jax.embed --config=configs/cub_efficientnet.py
     python -m lit_jax.main --config=configs/cub_efficientnet.py
 
-A tower of 3.4 million parameters, made for phones. Its weights come as a package of 17 MB with a PyTorch file in it, which
-is why torch is needed to read them. It has seen ImageNet's 59 kinds of birds, some of them among these 100.
+A tower of 3.4 million parameters, made for phones. Its weights come as a package of 17 MB with a PyTorch file in it,
+which is why torch is needed to read them. It has seen ImageNet's 59 kinds of birds, some of them among these 100.
 """
 
 import importlib.util

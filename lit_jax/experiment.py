@@ -310,7 +310,7 @@ def _notes(
             notes.append(f"records {config.data.records}: not at hand, so not compared with those of the store")
         notes.append(f"store {data.directory}: {what}, {data.dtype}, {data.nbytes(config.data.train_split):,} bytes")
     distinct = {text for group in texts.values() for text in group}
-    longest = max(len(tokenizer.pieces(text)) for text in distinct) + 1
+    longest = max(len(tokenizer.pieces(text)) for text in distinct) + len(tokenizer.processor.start) + 1
     if longest > config.text.context:
         notes.append(f"prompts of up to {longest} tokens are cut to text.context, {config.text.context}")
     return notes

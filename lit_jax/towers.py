@@ -4,7 +4,6 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import ml_collections
 
@@ -14,7 +13,7 @@ from lit_jax.errors import UserError
 from lit_jax.images import INTERPOLATIONS, PLAIN, View
 from lit_jax.models import files, guess, preprocessing, weights
 from lit_jax.models.joint import load_joint
-from lit_jax.models.presets import HALF, Preset, image_shapes
+from lit_jax.models.presets import HALF, Preset, Tower, image_shapes
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.models.weights import LoadReport
 from lit_jax.precision import DTYPES
@@ -150,7 +149,7 @@ def _leave_to_preset(flat: Mapping[str, Any], shape: Mapping[str, Any], name: st
             )
 
 
-def _check_patch(tower: nn.Module, size: int) -> None:
+def _check_patch(tower: Tower, size: int) -> None:
     patch = getattr(tower, "patch", 1)
     if size % patch:
         raise UserError(f"image.size: found {size}, expected a multiple of image.patch, {patch}")
@@ -202,7 +201,7 @@ def build_model(config: Config, tokenizer: Tokenizer) -> TwoTower:
     )
 
 
-def _image_tower(config: Config, dtype: Any) -> nn.Module:
+def _image_tower(config: Config, dtype: Any) -> Tower:
     image = config.image
     if image.tower != OWN_IMAGE:
         pool = {"pool": image.pool} if image.pool else {}
@@ -216,7 +215,7 @@ def _image_tower(config: Config, dtype: Any) -> nn.Module:
     return tower
 
 
-def _text_tower(config: Config, tokenizer: Tokenizer, dtype: Any) -> nn.Module:
+def _text_tower(config: Config, tokenizer: Tokenizer, dtype: Any) -> Tower:
     text = config.text
     given = {"vocab_size": tokenizer.vocab_size, "end_id": tokenizer.end_id, "dtype": dtype, "remat": text.remat}
     if text.tower != OWN_TEXT and models.TEXT_PRESETS[text.tower].tower is not models.TextTransformer:

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from lit_jax.images import PLAIN, View
 
 Triple = tuple[float, float, float]
+Tower = nn.Module
+"""An image or text tower, for those who need not know Flax."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -123,7 +123,7 @@ _APACHE, _MIT = "Apache-2.0", "MIT"
 _GOOGLE = HALF.but(resize="square", interpolation="bilinear")
 _AUGREG = HALF.but(crop_fraction=0.9)
 _SIGLIP = HALF.but(resize="square")
-_DEIT = IMAGENET.but(crop_fraction=0.875)
+_DEIT = IMAGENET.but(crop_fraction=0.9)
 
 PRESETS = {
     "vit_ti16": _vit("ti", 16, 224, _AUGREG, "timm/vit_tiny_patch16_224.augreg_in21k", _APACHE),
