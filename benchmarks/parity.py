@@ -2,8 +2,9 @@ r"""How far our towers are from the code they come from, on the same weights: a 
 
     python -m benchmarks.parity
 
-Runs each tower of ``tests/golden`` in float32 and compares it with what timm, transformers, open_clip or torchvision said,
-as `tests/test_parity.py` does. No torch is needed. The error is the largest difference, as a share of the largest value.
+Runs each tower of ``tests/golden`` in float32 and compares it with what timm, transformers, open_clip or torchvision
+said, as `tests/test_parity.py` does. No torch is needed. The error is the largest difference, as a share of the largest
+value.
 """
 
 import argparse

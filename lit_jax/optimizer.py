@@ -132,7 +132,7 @@ def adamw(
 
 
 def _scaled(scales: Mapping[str, float]) -> optax.GradientTransformation:
-    def update(updates: Params, _: Any) -> Params:
-        return {name: jax.tree.map(lambda x: x * scales.get(name, 1.0), tree) for name, tree in updates.items()}  # noqa: B023
+    def scaled(path: tuple[Any, ...], update: jax.Array) -> jax.Array:
+        return update * scales.get(path[0].key, 1.0)
 
-    return optax.stateless(update)
+    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scaled, updates))

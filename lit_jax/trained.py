@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_collections
@@ -11,9 +12,11 @@ from lit_jax import config as options
 from lit_jax.captions import TEMPLATE
 from lit_jax.checkpoint import About
 from lit_jax.errors import UserError
+from lit_jax.manifest import INCOMPLETE
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.models.weights import leaves
 from lit_jax.prompts import read_templates
+from lit_jax.store import GIVEN
 from lit_jax.tokens import Tokenizer, tokenizer_from_bytes
 
 
@@ -42,7 +45,7 @@ def load(
     directory: str | pathlib.Path,
     *,
     step: str = "best",
-    weight_files: dict[str, str] | None = None,
+    weight_files: Mapping[str, str] | None = None,
     with_image_tower: bool | None = None,
 ) -> Trained:
     """Reads a trained model.
@@ -56,45 +59,77 @@ def load(
     Raises:
         UserError: no checkpoint, a broken one, or weights that are not those of the run.
     """
-    folder = pathlib.Path(directory)
-    if bundle.is_bundle(folder):
-        return _from_bundle(folder)
-    folder = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
+    return _load(
+        pathlib.Path(directory), step, weight_files or {},
+        lambda config: config.input == "records" if with_image_tower is None else with_image_tower,
+    )  # fmt: skip
+
+
+def load_whole(
+    directory: str | pathlib.Path, *, step: str = "best", weight_files: Mapping[str, str] | None = None
+) -> Trained:
+    """`load` with all that the model has: its image tower too, unless it knows given embeddings only."""
+    return _load(pathlib.Path(directory), step, weight_files or {}, lambda config: config.image.tower != GIVEN)
+
+
+def _load(
+    folder: pathlib.Path, step: str, weight_files: Mapping[str, str], wants_tower: Callable[[Any], bool]
+) -> Trained:
+    found = _from_bundle(folder, weight_files) if _is_model(folder) else _from_run(folder, step, weight_files)
+    if not wants_tower(found.config):
+        return dataclasses.replace(found, params={k: tree for k, tree in found.params.items() if k != "image"})
+    if found.model.image is None:
+        raise UserError(
+            f"--checkpoint {folder}: found a model without an image tower, expected a store of photos; give --store"
+        )
+    if "image" in found.params:
+        return found
+    return dataclasses.replace(found, params={**found.params, "image": _locked_tower("image", found)})
+
+
+def _is_model(folder: pathlib.Path) -> bool:
+    """Whether to read a model's folder, not a run's."""
+    half_written = folder.with_name(folder.name + INCOMPLETE)
+    if folder.name.endswith(INCOMPLETE) or (not folder.exists() and half_written.is_dir()):
+        raise UserError(f"--checkpoint {folder}: found a half-written model, expected a whole one; export it anew")
+    return bundle.is_bundle(folder)
+
+
+def _from_run(directory: pathlib.Path, step: str, weight_files: Mapping[str, str]) -> Trained:
+    """A run's model without its image tower if that is locked: whether it is needed is for others to say."""
+    folder = directory / "checkpoints" if (directory / "checkpoints").is_dir() else directory
     if not folder.is_dir():
         raise UserError(f"--checkpoint: found no folder {directory}, expected that of a run or of a model")
     manager = checkpoint.open_manager(folder, read_only=True)
     chosen = checkpoint.choose(manager, step)
     about = checkpoint.read_about(manager, chosen)
-    config, tokenizer, model = _built(about, weight_files or {})
-    shapes = towers.param_shapes(config, model)
-    moving, locked = optimizer.split_locked(shapes, config.train.locks)
+    moved = {f"{tower}.weights": path for tower, path in weight_files.items() if path}
+    config, tokenizer, model = _built(about, moved)
+    moving, locked = optimizer.split_locked(towers.param_shapes(config, model), config.train.locks)
     params = checkpoint.restore_params(manager, chosen, moving)
     manager.close()
-    if with_image_tower is None:
-        with_image_tower = config.input == "records"
-    if with_image_tower and model.image is None:
-        raise UserError(
-            f"--checkpoint {directory}: found a model without an image tower, expected a store of photos; give --store"
-        )
-    for tower in locked if with_image_tower else locked.keys() - {"image"}:
-        params[tower] = _locked_tower(tower, config, model, about)
-    return Trained(about, config, chosen, model, tokenizer, params)
+    found = Trained(about, config, chosen, model, tokenizer, params)
+    others = {tower: _locked_tower(tower, found) for tower in locked if tower != "image"}
+    return dataclasses.replace(found, params={**params, **others})
 
 
 def untrained(config: Any) -> Trained:
     """The published towers of a config, before any training: to look at photos with CLIP, SigLIP or LiT as they are.
 
     Args:
-        config: checked by `lit_jax.config.load`, with weights of both towers; `model.weights` for what joins them.
+        config: checked by `lit_jax.config.load`, with weights of both towers, and `model.weights` for what joins them.
 
     Raises:
-        UserError: as `towers.initial_params`; neither records, nor a store, nor `data.tokenizer`.
+        UserError: as `towers.initial_params`; a part that would be drawn at random; no tokenizer anywhere.
     """
     config = experiment.settled(config)
+    _check_published(config)
     data = experiment.open_data(config) if config.data.records or config.data.store else None
     tokenizer = experiment.open_tokenizer(config, data)
     model = towers.build_model(config, tokenizer)
     params, reports = towers.initial_params(config, model)
+    if "image" not in reports:  # a config that trains from a store leaves it out
+        params["image"], reports["image"] = towers.load_tower(config, model, "image")
     about = About(
         config=options.flattened(config),
         position=0,
@@ -111,35 +146,60 @@ def untrained(config: Any) -> Trained:
     return Trained(about, config, 0, model, tokenizer, params)
 
 
-def _from_bundle(folder: pathlib.Path) -> Trained:
+def _check_published(config: Any) -> None:
+    """Refuses a model of which a part has no weights yet."""
+    if config.image.tower == GIVEN:
+        raise UserError("image.tower: found given, expected a tower with published weights")
+    if "u" in config.train.locks:
+        raise UserError(
+            f"train.locks: found {config.train.locks}, expected LL: without training nothing may start from scratch"
+        )
+    for section in ("image", "text", "model"):
+        if not config[section].weights:
+            what = (
+                f"the {section} tower's"
+                if section != "model"
+                else "those of the whole model, for what joins its towers"
+            )
+            raise UserError(f"{section}.weights: found none, expected {what}; without training nothing else has them")
+
+
+def _from_bundle(folder: pathlib.Path, weight_files: Mapping[str, str]) -> Trained:
+    given = [f"--{tower}-weights" for tower, path in weight_files.items() if path]
+    if given:
+        raise UserError(f"{given[0]}: found it with a model's folder, expected none, which holds its own; leave it out")
     about, step, params = bundle.read(folder)
-    config, tokenizer, model = _built(about, {})
+    # Its arrays are here: what stands beside the files of training is neither needed nor fetched.
+    config, tokenizer, model = _built(about, dict.fromkeys(("image.weights", "text.weights", "model.weights"), ""))
     wanted = {name: leaf.shape for name, leaf in leaves(towers.param_shapes(config, model)).items()}
     found = {name: leaf.shape for name, leaf in leaves(params).items()}
-    if "image" not in params:
-        wanted = {name: shape for name, shape in wanted.items() if not name.startswith("image/")}
     other = sorted(set(wanted.items()) ^ set(found.items()))
     if other:
         raise UserError(
-            f"{folder}: found other arrays than its model.json asks for, such as {other[0][0]}; copy it again"
+            f"{folder}: found other arrays than its model.json asks for, such as {other[0][0]}, expected exactly "
+            "those; export it anew"
         )
     return Trained(about, config, step, model, tokenizer, params)
 
 
-def _built(about: About, weight_files: dict[str, str]) -> tuple[Any, Tokenizer, TwoTower]:
-    moved = {f"{tower}.weights": path for tower, path in weight_files.items() if path}
-    flat = options.check({**about.config, **moved}, source="checkpoint")
+def _built(about: About, changes: Mapping[str, str]) -> tuple[Any, Tokenizer, TwoTower]:
+    flat = options.check({**about.config, **changes}, source="checkpoint")
     config = experiment.settled(ml_collections.FrozenConfigDict(options.nested(flat)))
     tokenizer = tokenizer_from_bytes(about.tokenizer)
     return config, tokenizer, towers.build_model(config, tokenizer)
 
 
-def _locked_tower(tower: str, config: Any, model: TwoTower, about: About) -> Any:
-    params, found = towers.load_tower(config, model, tower)
-    expected = about.locked[tower]
-    if found.digest != expected:
+def _locked_tower(tower: str, found: Trained) -> Any:
+    source, expected = found.config[tower].weights, found.about.locked[tower]
+    if not source:
         raise UserError(
-            f"{tower}.weights {config[tower].weights}: found weights {found.digest[:12]}, expected the {expected[:12]} "
+            f"{tower}.weights: found none in the run, expected those of its {tower} tower, which it keeps no copy of; "
+            f"give the file with --{tower}-weights"
+        )
+    params, report = towers.load_tower(found.config, found.model, tower)
+    if report.digest != expected:
+        raise UserError(
+            f"{tower}.weights {source}: found weights {report.digest[:12]}, expected the {expected[:12]} "
             f"of the run; give the right file with --{tower}-weights"
         )
     return params

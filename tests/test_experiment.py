@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from lit_jax import batches, config, experiment, loop, report
+from lit_jax import batches, config, evaluate, experiment, loop, report
 from lit_jax.errors import UserError
 from lit_jax.sharding import put_batch
 
@@ -124,6 +124,49 @@ def test_a_users_mistake_is_one_clear_line(tiny_config, tmp_path, overrides, mes
         run(tiny_config, tmp_path / "run", **overrides)
     assert len(str(caught.value).splitlines()) == 1
     assert not (tmp_path / "run" / "results.json").exists()
+
+
+@pytest.fixture(scope="module")
+def published(records, tmp_path_factory):
+    """Drawn weights of a mobile net under timm's names, and of a small text tower, as files."""
+    from lit_jax import models, tokens
+    from lit_jax.models import files, presets, weights
+    from tests.conftest import random_like
+    from tests.golden import common
+
+    folder = tmp_path_factory.mktemp("published")
+    tower = models.IMAGE_PRESETS["efficientnet_lite0"].build()
+    shapes = presets.image_shapes(tower, 32)[0]
+    drawn = weights.unflatten({name: common.array(name, leaf.shape) for name, leaf in weights.leaves(shapes).items()})
+    files.write_safetensors(folder / "model.safetensors", weights.named(drawn, models.family(tower)))
+    config = {"architecture": "efficientnet_lite0", "pretrained_cfg": {
+        "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.2, 0.2], "crop_pct": 0.5, "interpolation": "bilinear"}}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    tokenizer = tokens.load_tokenizer(records.tokenizer)
+    text = models.TextTransformer(tokenizer.vocab_size, 24, tokenizer.end_id, width=16, depth=1, heads=2, embed_dim=8)
+    text_params = random_like(text, np.zeros((1, 24), np.int32))
+    files.write_npz(folder / "text.npz", weights.named(text_params, models.family(text)))
+    return folder, text_params
+
+
+@pytest.mark.parametrize("locks", ["LL", "LU"])
+def test_published_towers_are_locked_or_tuned_with_the_preprocessing_beside_them(
+    tiny_config, published, tmp_path, locks, capsys
+):
+    folder, text_params = published
+    overrides = {
+        "image__tower": "efficientnet_lite0", "image__weights": folder, "image__size": 32, "image__patch": 16,
+        "image__width": 768, "image__depth": 12, "image__heads": 12, "text__weights": folder / "text.npz",
+        "train__locks": locks, "optimizer__pretrained_scale": 0.5,
+    }  # fmt: skip
+    got = run(tiny_config, tmp_path / "run", train__devices=1, train__epochs=1, **overrides)
+    out = capsys.readouterr().out
+    assert "32 px, shorter side, bilinear, crop 0.5, mean 0.4/0.5/0.6, std 0.2/0.2/0.2" in out
+    assert "image tower: 245 arrays by the names of timm" in out and got["seen"]["images"] == 24
+    after = evaluate.load(tmp_path / "run")
+    assert after.config.image.width == 1280 and ("text" in after.about.locked) == (locks == "LL")
+    kept = np.array_equal(after.params["text"]["projection"]["kernel"], text_params["projection"]["kernel"])
+    assert kept == (locks == "LL")
 
 
 @pytest.mark.parametrize("overrides", [

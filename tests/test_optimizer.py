@@ -94,6 +94,15 @@ def test_accumulated_batches_equal_one_step_of_their_mean(rng):
     np.testing.assert_allclose(second["kernel"], once.update(mean, once.init(tree), tree)[0]["kernel"], rtol=1e-5)
 
 
+def test_pretrained_towers_may_move_at_a_fraction_of_the_rate():
+    plain = optimizer.adamw(optax.constant_schedule(0.5), **RECIPE)
+    scaled = optimizer.adamw(optax.constant_schedule(0.5), **RECIPE, scales={"text": 0.25})
+    gradients = jax.tree.map(lambda x: 0.3 * x, TREE)
+    want, got = (one.update(gradients, one.init(TREE), TREE)[0] for one in (plain, scaled))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(0.25 * a, b, rtol=1e-6), want["text"], got["text"])
+    assert float(want["logit_scale"]) == float(got["logit_scale"]) != 0
+
+
 def test_locked_towers_leave_the_moving_part():
     params = {"image": 1, "text": 2, "projection": 3, "logit_scale": 4}
     for lock in ("Lu", "LU"):

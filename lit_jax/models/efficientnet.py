@@ -7,6 +7,7 @@ TensorFlow and PyTorch pad strided convolutions differently, and add another eps
 for one of the two, so there are presets of both: those of TensorFlow's weights begin with ``tf_``, as in timm.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -152,14 +153,13 @@ class Depthwise(nn.Module):
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
         x = jnp.pad(x.astype(self.dtype), ((0, 0), *self.padding, (0, 0)))
         height, width = ((n - self.side) // self.stride for n in x.shape[1:3])
-        total = jnp.zeros((), self.dtype)
-        for i in range(self.side):
-            for j in range(self.side):
-                rows = slice(i, i + height * self.stride + 1, self.stride)
-                columns = slice(j, j + width * self.stride + 1, self.stride)
-                product = x[:, rows, columns] * kernel[None, None, i, j]
-                total = product if i == j == 0 else total + product
-        return total
+        products = [
+            x[:, i : i + height * self.stride + 1 : self.stride, j : j + width * self.stride + 1 : self.stride]
+            * kernel[None, None, i, j]
+            for i in range(self.side)
+            for j in range(self.side)
+        ]
+        return functools.reduce(jnp.add, products)
 
 
 def _padding(kind: str, side: int, stride: int, shape: tuple[int, ...]) -> Padding:

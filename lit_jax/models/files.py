@@ -202,8 +202,16 @@ def write_safetensors(
 
     path = pathlib.Path(path)
     aside = path.with_name(path.name + ".incomplete")
-    save_file({name: np.ascontiguousarray(a) for name, a in flat.items()}, aside, dict(metadata or {}))
+    # Not `ascontiguousarray`, which gives a lone number an axis.
+    save_file({name: np.array(a, order="C") for name, a in flat.items()}, aside, dict(metadata or {}))
+    aside.chmod(0o666 & ~_umask())  # the library lets nobody else read it
     aside.rename(path)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _safetensors(path: pathlib.Path) -> Mapping[str, np.ndarray]:
