@@ -110,7 +110,7 @@ def _cases() -> dict[str, list[str]]:
 def _checked(name: str, presets: Mapping[str, Preset], cases: Mapping[str, list[str]]) -> str:
     """What a preset was checked against, or the preset of its kind that was."""
     if name in cases:
-        return ", ".join(cases[name])
+        return ", ".join(sorted(cases[name]))
     alike = [other for other in presets if other in cases and presets[other].tower is presets[name].tower]
     if not alike:
         return "not yet"

@@ -71,10 +71,10 @@ def test_each_lock_moves_exactly_the_right_leaves(rng, lock):
     for _ in range(20):
         state, _ = step(state, locked, put_batch(batch, mesh))
     changed = moved(before, jax.tree.map(np.array, {**state.params, **locked}))
-    assert all(jax.tree.leaves({name: tree for name, tree in changed.items() if name != "image"}))
-    is_locked = lock[0] == "L"
-    assert ("image" in locked) == is_locked
-    assert all(moves != is_locked for moves in jax.tree.leaves(changed["image"]))
+    assert all(jax.tree.leaves({name: tree for name, tree in changed.items() if name not in ("image", "text")}))
+    for tower, letter in zip(("image", "text"), lock, strict=True):
+        assert (tower in locked) == (letter == "L")
+        assert all(moves != (letter == "L") for moves in jax.tree.leaves(changed[tower]))
     # No optimizer state for what is locked: two moments of each moving number, and counters.
     moving_size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     assert 2 * moving_size <= opt_size <= 2 * moving_size + 4
