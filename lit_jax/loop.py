@@ -297,8 +297,11 @@ def _opening(experiment: Experiment, start: int) -> str:
     begin = f"resuming after step {start}" if start else "starting"
     steps = f"{experiment.total_steps} step{'s' if experiment.total_steps > 1 else ''}"
     devices = f"{experiment.mesh.size} device{'s' if experiment.mesh.size > 1 else ''}"
+    locked = f"{count(experiment.locked)} locked"
+    if experiment.config.input == "store":
+        locked += ", the image tower's work done"
     lines = [
-        f"{begin}: {count(experiment.state.params)} parameters to train, {count(experiment.locked)} locked; "
+        f"{begin}: {count(experiment.state.params)} parameters to train, {locked}; "
         f"photos: {records}; {steps} of {experiment.config.train.batch_size} pairs on {devices}",
         *(f"note: {note}" for note in experiment.notes),
     ]

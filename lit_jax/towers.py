@@ -46,10 +46,13 @@ def settled(config: Config, store: Store | None = None) -> Config:
     Raises:
         UserError: an unknown tower, a size that is the preset's to say, preprocessing that is not understood.
     """
+    # Names first: weights on the hub may be large.
+    optimizer.lock_letters(config.train.locks)
     flat = options.flattened(config)
-    if config.image.tower != GIVEN:
-        flat |= _image(flat, _known(config) if store is None else _known_by(store, config.image.tower))
     flat |= _text(flat)
+    if config.image.tower != GIVEN:
+        preset = _image_preset(config.image.tower)
+        flat |= _image(flat, preset, _known(config) if store is None else _known_by(store, config.image.tower))
     return ml_collections.FrozenConfigDict(options.nested(options.check(flat, source="config")))
 
 
@@ -67,9 +70,12 @@ def _known(config: Config) -> dict[str, Any]:
     return {f"image.{name}": value for name, value in found.items()}
 
 
-def _image(flat: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+def _image_preset(name: str) -> Preset | None:
+    return None if name == OWN_IMAGE else _preset(name, models.IMAGE_PRESETS, "image.tower", (OWN_IMAGE, GIVEN))
+
+
+def _image(flat: Mapping[str, Any], preset: Preset | None, known: Mapping[str, Any]) -> dict[str, Any]:
     name = flat["image.tower"]
-    preset = None if name == OWN_IMAGE else _preset(name, models.IMAGE_PRESETS, "image.tower", (OWN_IMAGE, GIVEN))
     like = preset.preprocessing if preset and preset.preprocessing else HALF
     by_preset = {
         "image.size": preset.size if preset else 224,
@@ -239,11 +245,28 @@ def _check_heads(name: str, tower: Any) -> None:
 
 
 def _check_vocabulary(config: Config, tokenizer: Tokenizer, rows: int) -> None:
-    if tokenizer.vocab_size > rows:
+    # Published tables are rounded up, and never by a tenth: fewer tokens are another language to the weights.
+    is_other = bool(config.text.weights) and tokenizer.vocab_size < 0.9 * rows
+    if tokenizer.vocab_size > rows or is_other:
         raise UserError(
-            f"data.tokenizer: found {tokenizer.vocab_size} tokens, expected at most the {rows} of text.tower "
-            f"{config.text.tower}; give the tokenizer that came with its weights"
+            f"data.tokenizer: found a tokenizer of {tokenizer.vocab_size} tokens, expected one of the {rows} that "
+            f"text.tower {config.text.tower} knows; give the one that came with its weights"
         )
+
+
+def check_weights(config: Config) -> None:
+    """Weights are given for the towers whose letter asks for them, and for no other.
+
+    Raises:
+        UserError: naming the tower.
+    """
+    for name, letter in optimizer.lock_letters(config.train.locks).items():
+        path = config[name].weights
+        if name == "image" and config.input == "store":
+            continue
+        if bool(path) != (letter in "LU"):
+            expected = "pre-trained weights" if letter in "LU" else "none, since u means from scratch"
+            raise UserError(f"{name}.weights: found {path!r} under lock {config.train.locks}, expected {expected}")
 
 
 def initial_params(config: Config, model: TwoTower) -> tuple[Params, dict[str, LoadReport]]:
@@ -257,16 +280,10 @@ def initial_params(config: Config, model: TwoTower) -> tuple[Params, dict[str, L
     Raises:
         UserError: a letter L or U without a weight file, or u with one.
     """
+    check_weights(config)
     letters = optimizer.lock_letters(config.train.locks)
     pretrained = {name for name, letter in letters.items() if letter in "LU"}
     runs_from_store = config.input == "store"
-    for name in letters:
-        path = config[name].weights
-        if name == "image" and runs_from_store:
-            continue
-        if bool(path) != (name in pretrained):
-            expected = "a file of pre-trained weights" if name in pretrained else "none, since u means from scratch"
-            raise UserError(f"{name}.weights: found {path!r} under lock {config.train.locks}, expected {expected}")
     key = jax.random.key(config.seed)
     # Only what is used is initialised: a locked ViT-L is not drawn at random first.
     drawn = jax.jit(

@@ -7,7 +7,7 @@ from typing import Any
 
 import ml_collections
 
-from lit_jax import bundle, checkpoint, experiment, optimizer, towers
+from lit_jax import bundle, checkpoint, experiment, open_clip_format, optimizer, towers
 from lit_jax import config as options
 from lit_jax.captions import TEMPLATE
 from lit_jax.checkpoint import About
@@ -100,6 +100,11 @@ def _from_run(directory: pathlib.Path, step: str, weight_files: Mapping[str, str
     folder = directory / "checkpoints" if (directory / "checkpoints").is_dir() else directory
     if not folder.is_dir():
         raise UserError(f"--checkpoint: found no folder {directory}, expected that of a run or of a model")
+    if (folder / open_clip_format.CONFIG).is_file():
+        raise UserError(
+            f"--checkpoint {directory}: found a folder in open_clip's layout, expected a run or lit_jax's own; export "
+            "the run with --format lit_jax"
+        )
     manager = checkpoint.open_manager(folder, read_only=True)
     chosen = checkpoint.choose(manager, step)
     about = checkpoint.read_about(manager, chosen)

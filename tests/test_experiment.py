@@ -105,15 +105,18 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_the_last_chec
             "found 100 on 8 devices, expected a multiple of 8; use 96 or 104",
         ),
         ({"image__weights": "nowhere.npz"}, "weights nowhere.npz: found no such file"),
-        ({"image__weights": ""}, "image.weights: found '' under lock Lu, expected a file of pre-trained weights"),
+        ({"image__weights": ""}, "image.weights: found '' under lock Lu, expected pre-trained weights"),
         ({"train__locks": "uu"}, "under lock uu, expected none, since u means from scratch"),
+        ({"image__weights": "hf-hub:nobody/nothing", "train__locks": "Lx"}, "train.locks: found 'Lx'"),
+        ({"image__weights": "hf-hub:nobody/nothing", "image__tower": "resnet5"}, "did you mean resnet50"),
+        ({"image__weights": "hf-hub:nobody/nothing", "text__tower": "minilm"}, "did you mean minilm_l6"),
         ({"data__records": "nowhere"}, "nowhere"),
         ({"train__batch_size": 64}, "train.batch_size: found 64, expected at most the 56 photos"),
         ({"data__train_split": "trian"}, "split: found 'trian'"),
         ({"optimizer__warmup_steps": 5}, "found warmup_epochs as well"),
         ({"text__width": 15}, "text.width: found 15 with 2 heads"),
         ({"image__size": 20}, "image.size: found 20, expected a multiple of image.patch, 8"),
-        ({"image__depth": 2}, "encoderblock_1/.* missing"),
+        ({"image__depth": 2}, "found no Transformer/encoderblock_1/"),
         ({"data__heldout_split": "held_out"}, "split: found 'held_out', expected one of heldout, train, validation"),
         ({"data__crop_scale": "1.0,0.2"}, "data.crop_scale: found .1.0, 0.2., expected two shares of the area"),
         ({"model__projection": "false"}, "model.embed_dim: found 8 without model.projection"),
@@ -149,24 +152,30 @@ def published(records, tmp_path_factory):
     return folder, text_params
 
 
-@pytest.mark.parametrize("locks", ["LL", "LU"])
-def test_published_towers_are_locked_or_tuned_with_the_preprocessing_beside_them(
-    tiny_config, published, tmp_path, locks, capsys
-):
+def test_published_towers_are_locked_with_the_preprocessing_beside_them(tiny_config, published, tmp_path, capsys):
     folder, text_params = published
     overrides = {
         "image__tower": "efficientnet_lite0", "image__weights": folder, "image__size": 32, "image__patch": 16,
         "image__width": 768, "image__depth": 12, "image__heads": 12, "text__weights": folder / "text.npz",
-        "train__locks": locks, "optimizer__pretrained_scale": 0.5,
+        "train__locks": "LL",
     }  # fmt: skip
     got = run(tiny_config, tmp_path / "run", train__devices=1, train__epochs=1, **overrides)
     out = capsys.readouterr().out
     assert "32 px, shorter side, bilinear, crop 0.5, mean 0.4/0.5/0.6, std 0.2/0.2/0.2" in out
     assert "image tower: 245 arrays by the names of timm" in out and got["seen"]["images"] == 24
     after = evaluate.load(tmp_path / "run")
-    assert after.config.image.width == 1280 and ("text" in after.about.locked) == (locks == "LL")
-    kept = np.array_equal(after.params["text"]["projection"]["kernel"], text_params["projection"]["kernel"])
-    assert kept == (locks == "LL")
+    assert after.config.image.width == 1280 and set(after.about.locked) == {"image", "text"}
+    assert np.array_equal(after.params["text"]["projection"]["kernel"], text_params["projection"]["kernel"])
+
+
+def test_a_published_text_tower_is_tuned(tiny_config, published, tmp_path):
+    folder, text_params = published
+    overrides = {"text__weights": folder / "text.npz", "train__locks": "LU", "optimizer__pretrained_scale": 0.5}
+    run(tiny_config, tmp_path / "run", train__devices=1, train__epochs=1, **overrides)
+    after = evaluate.load(tmp_path / "run")
+    difference = np.abs(after.params["text"]["projection"]["kernel"] - text_params["projection"]["kernel"])
+    # Three or four steps of 0.01 and less, of which half reaches the tower; nothing is drawn anew.
+    assert set(after.about.locked) == {"image"} and 0 < difference.max() < 0.025
 
 
 @pytest.mark.parametrize("overrides", [

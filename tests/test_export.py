@@ -107,7 +107,7 @@ def test_weights_on_the_hub_are_not_asked_for(copied, monkeypatch):
     def asked(source):
         raise AssertionError(source)
 
-    monkeypatch.setattr(files, "_hub_folder", asked)
+    monkeypatch.setattr(files, "hub_folder", asked)
     assert "image" in trained.load(copied).params
 
 

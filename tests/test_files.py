@@ -152,7 +152,7 @@ def test_pytorch_files(tmp_path, torch):
         refused(lambda: files.open_weights(path), "found no arrays by name, expected a state_dict; ")
     for error in (RuntimeError("invalid header\nand more"), EOFError()):
         torch.content = error
-        refused(lambda: files.open_weights(path), "expected a PyTorch file of weights alone; ")
+        refused(lambda: files.open_weights(path), "found a file that torch cannot read", "expected weights alone; ")
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     torch.content = state
     same(files.open_weights(tmp_path).arrays)
@@ -211,12 +211,12 @@ def test_pytorch_files_are_fetched_only_where_there_is_nothing_else(hub, torch):
 def test_what_the_hub_refuses_is_one_line(hub, monkeypatch):
     hub.files = OSError("401 Client Error.\n\nRepository Not Found for url: x")
     refused(
-        lambda: files.open_weights("hf-hub:owner/no"), "hf-hub:owner/no: found 401 Client Error", "; check the name"
+        lambda: files.open_weights("hf-hub:owner/no"),
+        "hf-hub:owner/no: found nothing to fetch (401 Client Error",
+        "; check the name",
     )
     hub.files = TimeoutError()
-    refused(
-        lambda: files.open_weights("hf-hub:owner/no"), "found TimeoutError", "fetch the files and give their folder"
-    )
+    refused(lambda: files.open_weights("hf-hub:owner/no"), "(TimeoutError", "fetch the files and give their folder")
     hub.files = {"README.md": b""}
     refused(lambda: files.open_weights("hf-hub:owner/empty"), "hf-hub:owner/empty: found a folder without weights")
     without(monkeypatch, "huggingface_hub")

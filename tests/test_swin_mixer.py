@@ -97,9 +97,9 @@ def test_leftovers_gaps_and_another_depth_are_named_in_one_line(tower):
     first = sorted(flat)[0]
     deeper = tower.clone(**({"depths": (6, 2)} if hasattr(tower, "depths") else {"depth": 4}))
     cases = [
-        (tower, {**flat, "extra": np.zeros(1)}, "found extra left over and nothing missing"),
-        (tower, {name: value for name, value in flat.items() if name != first}, f"{first} missing"),
-        (deeper, flat, "found nothing left over and .* more missing"),
+        (tower, {**flat, "extra": np.zeros(1)}, "found extra left over, by"),
+        (tower, {name: value for name, value in flat.items() if name != first}, f"found no {first}"),
+        (deeper, flat, "found no .* more, by"),
     ]
     for wanted, arrays, message in cases:
         with pytest.raises(UserError, match=message) as error:

@@ -115,9 +115,7 @@ def test_heads_of_other_tasks_are_left_out_and_gaps_are_told():
     }
     _, report = weights.fill({**flat, **extra}, drawn(BERT), family, source="x")
     assert set(report.left_out) == set(extra)
-    with pytest.raises(
-        UserError, match="x: found nothing left over and bert.encoder.layer.2.* missing, by the names of"
-    ):
+    with pytest.raises(UserError, match="x: found no bert.encoder.layer.2.*, by the names of"):
         weights.fill(flat, drawn(BERT.clone(depth=3)), family, source="x")
     t5 = weights.named(drawn(T5), models.family(T5))
     extra = {

@@ -196,3 +196,16 @@ def test_the_page_of_towers_is_what_the_script_writes():
     assert make_towers.page(text, counted) == text, "run python -m docs.make_towers"
     for name in ("vit_ti16", "resnet18", "minilm_l6"):
         assert make_towers.numbers(everything[name]) == counted[name]
+
+
+@pytest.mark.parametrize(("tokens", "weight_file", "fits"), [
+    (30522, "x", True), (29000, "x", True), (2048, "x", False), (2048, "", True), (30523, "", False)
+])  # fmt: skip
+def test_pretrained_text_towers_ask_for_their_own_tokenizer(tokens, weight_file, fits):
+    config = settled(image__tower="given", image__width=8, text__tower="minilm_l6", text__weights=weight_file)
+    tokenizer = Tokenizer(b"", tokens, 1, 0, None)
+    if fits:
+        assert towers.build_model(config, tokenizer).text.vocab_size == 30522
+    else:
+        with pytest.raises(UserError, match=f"found a tokenizer of {tokens} tokens, expected one of the 30522"):
+            towers.build_model(config, tokenizer)

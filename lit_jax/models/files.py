@@ -76,7 +76,7 @@ def documents(source: str) -> dict[str, Any]:
         UserError: one of them is not whole, or a name on the hub that cannot be fetched.
     """
     if source.startswith(HUB):
-        return documents_of(_hub_folder(source))
+        return documents_of(hub_folder(source))
     path = pathlib.Path(source)
     if path.is_dir():
         return documents_of(path)
@@ -93,12 +93,15 @@ def open_weights(source: str | os.PathLike[str]) -> WeightFile:
         UserError: nothing there, a file that is not whole or of no known kind, a package that is missing.
     """
     if str(source).startswith(HUB):
-        return _from_folder(_hub_folder(str(source)), str(source))
+        return _from_folder(hub_folder(str(source)), str(source))
     path = pathlib.Path(source)
     if path.is_dir():
         return _from_folder(path, str(source))
     if not path.is_file():
-        raise UserError(f"weights {path}: found no such file, expected pre-trained weights; check the path")
+        raise UserError(
+            f"weights {path}: found no such file, expected pre-trained weights; "
+            "check the path, or give --image-weights or --text-weights where a command has them"
+        )
     return WeightFile(str(path), _arrays(path), {})
 
 
@@ -143,7 +146,12 @@ def documents_of(folder: pathlib.Path) -> dict[str, Any]:
     return found
 
 
-def _hub_folder(source: str) -> pathlib.Path:
+def hub_folder(source: str) -> pathlib.Path:
+    """The folder of a model on the hub: its weights, JSON files and tokenizer, from the cache or fetched.
+
+    Raises:
+        UserError: no huggingface_hub, no such model, no connection.
+    """
     try:
         import huggingface_hub
     except ModuleNotFoundError:
@@ -162,8 +170,8 @@ def _hub_folder(source: str) -> pathlib.Path:
     except Exception as error:  # it raises errors of its own, of httpx and of the file system
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"weights {source}: found {reason}, expected a model on the hub; check the name and the connection, or "
-            "fetch the files and give their folder"
+            f"weights {source}: found nothing to fetch ({reason}), expected a model on the hub; check the name and the "
+            "connection, or fetch the files and give their folder"
         ) from None
     return pathlib.Path(folder)
 
@@ -260,8 +268,8 @@ def _torch(path: pathlib.Path) -> Mapping[str, np.ndarray]:
     except Exception as error:  # torch raises a dozen kinds for a file that is not whole, or holds more than weights
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"weights {path}: found {reason}, expected a PyTorch file of weights alone; fetch it again, or "
-            "convert it to .safetensors"
+            f"weights {path}: found a file that torch cannot read ({reason}), expected weights alone; fetch it again, "
+            "or convert it to .safetensors"
         ) from None
     while isinstance(state, dict) and not any(torch.is_tensor(value) for value in state.values()):
         inner = next((state[key] for key in _NESTED if isinstance(state.get(key), dict)), None)

@@ -151,10 +151,10 @@ def _matched(
     left_out = sorted(name for name in others if _is_left_out(name, dialect, prefix))
     missing, unused = sorted(wanted - flat.keys()), sorted(set(others) - set(left_out))
     if missing or unused:
+        parts = [f"{_some(unused)} left over"] * bool(unused) + [f"no {_some(missing)}"] * bool(missing)
         raise Misfit(
-            f"weights {source}: found {_some(unused)} left over and {_some(missing)} missing, by the names of "
-            f"{dialect.name}; expected exactly the tower of the config; check its preset, or depth, width, patch and "
-            "pool"
+            f"weights {source}: found {' and '.join(parts)}, by the names of {dialect.name}; expected exactly the "
+            "tower of the config; check its preset, or depth, width, patch and pool"
         )
     return dialect, sources, tuple(left_out)
 
