@@ -23,13 +23,14 @@ from typing import Any
 import numpy as np
 
 from lit_jax import card
-from lit_jax.checkpoint import About
+from lit_jax.checkpoint import About, config_from_json
 from lit_jax.classes import read_class_table
 from lit_jax.errors import UserError
 from lit_jax.manifest import INCOMPLETE, digest, file_digest
 from lit_jax.models.files import open_weights, write_safetensors
 from lit_jax.models.two_tower import Params
 from lit_jax.models.weights import leaves, unflatten
+from lit_jax.tokens import is_json
 
 FORMAT, VERSION = "lit_jax model", 1
 MODEL, WEIGHTS, CLASSES, TEMPLATES, CARD = (
@@ -119,7 +120,7 @@ def read(directory: pathlib.Path) -> tuple[About, int, Params]:
     kept = model["about"]
     about = About(**{
         **kept,
-        "config": {name: tuple(v) if isinstance(v, list) else v for name, v in kept["config"].items()},
+        "config": config_from_json(kept["config"]),
         "tokenizer": (directory / tokenizer).read_bytes(),
         "class_table": (directory / CLASSES).read_bytes().decode() if CLASSES in model["files"] else "",
     })  # fmt: skip
@@ -145,4 +146,4 @@ def _document(path: pathlib.Path) -> dict[str, Any]:
 
 def tokenizer_name(content: bytes) -> str:
     """The name of a tokenizer's file by what is in it."""
-    return "tokenizer.json" if content.lstrip()[:1] == b"{" else "tokenizer.model"
+    return "tokenizer.json" if is_json(content) else "tokenizer.model"

@@ -177,11 +177,15 @@ def read_about(manager: ocp.CheckpointManager, step: int) -> About:
     """
     found = _restored(manager, step, about=ocp.args.JsonRestore())["about"]
     try:
-        # JSON knows no tuples; a config has no lists.
-        config = {name: tuple(v) if isinstance(v, list) else v for name, v in found["config"].items()}
+        config = config_from_json(found["config"])
         return About(**{**found, "config": config, "tokenizer": base64.b64decode(found["tokenizer"])})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{_name(manager, step)}: found {error}, expected a checkpoint of this version") from None
+
+
+def config_from_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by dotted name as they were before they became JSON, which knows no tuples; a config has no lists."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def choose(manager: ocp.CheckpointManager, which: str) -> int:

@@ -245,7 +245,7 @@ def _clip_pair(path: Path) -> bytes:
 
 def _with_padding(tokenizer: Tokenizer, pad: str) -> bytes:
     """A model that pads with a given piece: SigLIP's pads with its end, and reads that."""
-    if _is_json(tokenizer.model_bytes):
+    if is_json(tokenizer.model_bytes):
         return tokenizer_json.with_padding(tokenizer.model_bytes.decode(), pad, tokenizer.pad_id).encode()
     return tokenizer_json.sentencepiece_with_padding(tokenizer.model_bytes, pad)
 
@@ -270,7 +270,7 @@ def to_tokenizer_json(tokenizer: Tokenizer) -> str:
     Raises:
         UserError: a SentencePiece model that is no BPE, or no package tokenizers.
     """
-    if _is_json(tokenizer.model_bytes):
+    if is_json(tokenizer.model_bytes):
         return tokenizer.model_bytes.decode()
     return tokenizer_json.from_sentencepiece(tokenizer.model_bytes)
 
@@ -356,12 +356,13 @@ def _write(path: Path, model: bytes) -> None:
         raise UserError(f"{path}: found {error.strerror}, expected a place to write to; name another") from error
 
 
-def _is_json(model: bytes) -> bool:
+def is_json(model: bytes) -> bool:
+    """Whether a tokenizer's bytes are those of a ``tokenizer.json``, not of a SentencePiece model."""
     return model.lstrip()[:1] == b"{"
 
 
 def _tokenizer(model: bytes, what: str) -> Tokenizer:
-    return _from_json(model, what) if _is_json(model) else _from_sentencepiece(model, what)
+    return _from_json(model, what) if is_json(model) else _from_sentencepiece(model, what)
 
 
 def _from_sentencepiece(model: bytes, what: str) -> Tokenizer:

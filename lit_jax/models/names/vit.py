@@ -1,43 +1,29 @@
 """Names of ViTs: Google's two, timm's, Hugging Face's (ViT and DeiT, DINOv2, CLIP, SigLIP) and open_clip's."""
 
-from lit_jax.models.names import Dialect, Family
+from lit_jax.models.names import Dialect, Family, blocks
 from lit_jax.models.resize import resize_patch, resize_positions
 
-_B = "encoder/blocks/"
+_B = blocks.BLOCK
 _GOOGLE_PREFIXES = ("", "params/", "opt/target/", "img/", "params/img/", "opt/target/img/")
 _GOOGLE_LEFT_OUT = ("head/.*", "pre_logits/.*")
-_MAP_HEAD = {
-    "pool/probe": "MAPHead_0/probe",
-    "pool/attention": "MAPHead_0/MultiHeadDotProductAttention_0",
-    "pool/norm": "MAPHead_0/LayerNorm_0",
-    "pool/mlp/expand": "MAPHead_0/MlpBlock_0/Dense_0",
-    "pool/mlp/contract": "MAPHead_0/MlpBlock_0/Dense_1",
-}
 
 
-def _google(name: str, positions: str, attention: str, norm: str, mlp: str) -> Dialect:
-    block = "Transformer/encoderblock_{n}/"
+def _google(name: str, positions: str, layers: tuple[str, str, str]) -> Dialect:
     names = {
         "class_token": "cls",
         "embedding": "embedding",
         "position_embedding": positions,
-        _B + "attention_norm": block + "LayerNorm_0",
-        _B + "attention": block + attention,
-        _B + "mlp_norm": block + norm,
-        _B + "mlp/expand": block + mlp + "/Dense_0",
-        _B + "mlp/contract": block + mlp + "/Dense_1",
+        **blocks.google("Transformer/encoderblock_{n}/", *layers),
         "encoder/norm": "Transformer/encoder_norm",
-        **_MAP_HEAD,
+        **blocks.GOOGLE_POOL,
     }
     return Dialect(name, names, torch=False, prefixes=_GOOGLE_PREFIXES, left_out=_GOOGLE_LEFT_OUT)
 
 
-_OLD = ("MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3")
-_NEW = ("MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0")
 _INNER_POSITIONS = "Transformer/posembed_input/pos_embedding"
-AUGREG = _google("AugReg", _INNER_POSITIONS, *_OLD)
-LIT = _google("LiT", _INNER_POSITIONS, *_NEW)
-BIG_VISION = _google("big_vision", "pos_embedding", *_NEW)
+AUGREG = _google("AugReg", _INNER_POSITIONS, blocks.GOOGLE_OLD)
+LIT = _google("LiT", _INNER_POSITIONS, blocks.GOOGLE_NEW)
+BIG_VISION = _google("big_vision", "pos_embedding", blocks.GOOGLE_NEW)
 
 _T = "blocks.{n}."
 TIMM = Dialect(
@@ -126,7 +112,6 @@ HF_DINOV2_GIANT = Dialect(
     prefixes=HF_DINOV2.prefixes,
     left_out=HF_DINOV2.left_out,
 )
-_C = "encoder.layers.{n}."
 HF_CLIP = Dialect(
     "Hugging Face CLIP or SigLIP",
     {
@@ -134,14 +119,7 @@ HF_CLIP = Dialect(
         "position_embedding": "embeddings.position_embedding.weight",
         "embedding": "embeddings.patch_embedding",
         "pre_norm": "pre_layrnorm",  # sic
-        _B + "attention_norm": _C + "layer_norm1",
-        _B + "attention/query": _C + "self_attn.q_proj",
-        _B + "attention/key": _C + "self_attn.k_proj",
-        _B + "attention/value": _C + "self_attn.v_proj",
-        _B + "attention/out": _C + "self_attn.out_proj",
-        _B + "mlp_norm": _C + "layer_norm2",
-        _B + "mlp/expand": _C + "mlp.fc1",
-        _B + "mlp/contract": _C + "mlp.fc2",
+        **blocks.HUGGING_FACE_CLIP,
         "encoder/norm": "post_layernorm",
         "pool/probe": "head.probe",
         "pool/attention/query": "head.attention.in_proj_[0/3]",
@@ -163,15 +141,8 @@ OPEN_CLIP = Dialect(
         "position_embedding": "positional_embedding",
         "embedding": "conv1",
         "pre_norm": "ln_pre",
-        _B + "attention_norm": _O + "ln_1",
-        _B + "attention/query": _O + "attn.in_proj_[0/3]",
-        _B + "attention/key": _O + "attn.in_proj_[1/3]",
-        _B + "attention/value": _O + "attn.in_proj_[2/3]",
-        _B + "attention/out": _O + "attn.out_proj",
+        **blocks.OPEN_CLIP,
         _B + "attention_scale/gamma": _O + "ls_1.gamma",
-        _B + "mlp_norm": _O + "ln_2",
-        _B + "mlp/expand": _O + "mlp.c_fc",
-        _B + "mlp/contract": _O + "mlp.c_proj",
         _B + "mlp_scale/gamma": _O + "ls_2.gamma",
         "encoder/norm": "ln_post",
     },
