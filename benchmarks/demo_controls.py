@@ -54,10 +54,10 @@ def shuffled_records(photos: pathlib.Path, out: pathlib.Path, seed: int) -> path
     """The demo's photos with the captions of the training species shuffled."""
     table = read_class_table(photos / "classes.csv")
     items = list(folder.read_folder(photos, photos / "splits.csv"))
-    ids = {name: class_id for name, class_id in zip(table.names, table.ids, strict=True)}
+    ids: dict[str | int, int] = dict(zip(table.names, table.ids, strict=True))
     training = sorted({ids[item.class_name] for item in items if item.split == "train"})
     # Photos keep their class id, which no longer goes with its own row.
-    by_id = [item._replace(class_name=str(ids[item.class_name])) for item in items]
+    by_id = [item._replace(class_name=ids[item.class_name]) for item in items]
     made = convert.Options(shards=4, vocab_size=512)
     return convert.convert(by_id, shuffled(table, training, seed), out, made).directory
 

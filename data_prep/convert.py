@@ -4,8 +4,7 @@ Work is done in ``DIR.incomplete``, and the last step renames that folder. A con
 whatever way, goes on where it was when the same command is given again. Equal photos, class table and
 options give equal shards and manifest, whatever the number of workers, stopped in between or not.
 
-A new kind of source is a reader in a file of its own, which yields `data_prep.plan.Item`, and a line in
-`SOURCES`.
+Kinds of sources are in `data_prep.sources`.
 """
 
 import argparse
@@ -16,15 +15,16 @@ import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.folder import read_folder, read_names
+from data_prep.folder import read_names
 from data_prep.photos import MAX_PIXELS
-from data_prep.plan import TRAIN, Item, Plan, Planned, plan_photos, shard_photos
+from data_prep.plan import TRAIN, Item, Plan, Planned, Request, Skip, plan_photos, shard_photos
 from data_prep.report import report_lines, report_of
 from data_prep.shards import Job, Outcome, Texts, finished, write_shards
+from data_prep.sources import SOURCES
 from data_prep.workspace import (
     REPORT,
     REPORT_TEXT,
@@ -36,17 +36,12 @@ from data_prep.workspace import (
     refuse_foreign,
 )
 from lit_jax.captions import TEMPLATE, class_captions
-from lit_jax.classes import ClassTable, read_class_table, write_class_table
+from lit_jax.classes import ClassTable, write_class_table
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.manifest import INCOMPLETE, MANIFEST, write_json
 from lit_jax.prompts import read_templates
 from lit_jax.records import CLASS_TABLE, RANK_FIELDS, TOKENIZER, RecordSet, open_records, shard_name, write_metadata
 from lit_jax.tokens import load_tokenizer, train_sentencepiece
-
-Reader = Callable[[Path, Path | None], Iterable[Item]]
-
-SOURCES: dict[str, Reader] = {"folder": read_folder}
-"""Readers by name: from the folder of photos and the file of splits, if any, to items."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +86,7 @@ class Options:
 
 
 def convert(
-    items: Iterable[Item],
+    items: Iterable[Item | Skip],
     table: ClassTable,
     out: str | Path,
     options: Options | None = None,
@@ -105,7 +100,7 @@ def convert(
     because each worker imports the script.
 
     Args:
-        items: The photos, as a reader in `SOURCES` yields them.
+        items: The photos, as a reader yields them, and what it leaves out.
         table: The classes.
         out: The folder to make; ``out.incomplete`` is used in the meantime.
         options: What the set holds; by default `Options()`.
@@ -161,17 +156,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     with user_errors_in_one_line():
         try:
+            options = options_of(arguments)
+            source = SOURCES[arguments.source](_request(arguments, options))
             convert(
-                SOURCES[arguments.source](arguments.images, arguments.splits),
-                read_class_table(arguments.classes),
+                source.items,
+                source.table,
                 arguments.out,
-                options_of(arguments),
+                options,
                 workers=arguments.workers,
                 restart=arguments.restart,
             )
         except KeyboardInterrupt:
             print("stopped; run the same command again to go on", file=sys.stderr)
             sys.exit(130)
+
+
+def _request(arguments: argparse.Namespace, options: Options) -> Request:
+    return Request(
+        images=arguments.images,
+        splits=arguments.splits,
+        classes=arguments.classes,
+        subsets=tuple(filter(None, arguments.subsets.split(","))),
+        templates=options.templates,
+        drop_repeats=options.drop_repeats,
+    )
 
 
 def _write_set(
@@ -383,9 +391,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--source", choices=sorted(SOURCES), default="folder", help="how the photos are laid out")
-    add("--images", type=Path, required=True, metavar="DIR", help="folder of the photos")
+    add("--images", default="", metavar="DIR", help="folder of the photos")
     add("--splits", type=Path, metavar="CSV", help="list of photos: file, and if wanted class and split")
-    add("--classes", type=Path, required=True, metavar="CSV", help="class table, CSV or JSON")
+    add("--classes", type=Path, metavar="CSV", help="class table, CSV or JSON")
+    add("--subsets", default="", metavar="A,B", help="parts of the source to take, by its own names")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to make")
     add_shared_options(parser)
     add("--max-side", type=int, default=default.max_side, help="shrink longer sides to this; 0: never")

@@ -34,6 +34,11 @@ def read_folder(images: Path, splits: Path | None = None) -> Iterator[Item]:
     return _from_csv(images, splits) if splits else _from_folders(images)
 
 
+def read_csv(splits: Path, images: Path | None = None) -> Iterator[Item]:
+    """Photos listed in a CSV; files are relative to `images` or, without it, to the CSV's folder. See `read_folder`."""
+    return _from_csv(images or splits.absolute().parent, splits)
+
+
 def read_names(path: Path) -> tuple[str, ...]:
     """Class names from a list: a CSV with one of `NAME_COLUMNS`, or else text with one name a line.
 

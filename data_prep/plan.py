@@ -8,14 +8,14 @@ are found nor on a library's generator, and a photo that is added later leaves t
 import hashlib
 import itertools
 import math
-import os
 import re
-import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from data_prep import spans
 from data_prep.photos import photo_format
 from lit_jax.classes import ClassTable, match_folders
 from lit_jax.errors import UserError
@@ -32,14 +32,15 @@ class Item(NamedTuple):
     """One photo as a reader found it; what every source yields.
 
     Attributes:
-        path: Where the file is.
-        class_name: The class as the source calls it, looked up by `match_folders`; "" if outside any class.
+        path: Where the photo is: a file, or a span of one (`data_prep.spans`).
+        class_name: The class as the source calls it, looked up by `match_folders`, or its id in the class table as
+            an integer; "" if outside any class.
         split: The source's split, or None if it has no splits.
         image_id: The path relative to the source's folder, with ``/``; unique.
     """
 
     path: str
-    class_name: str
+    class_name: str | int
     split: str | None
     image_id: str
 
@@ -48,7 +49,7 @@ class Planned(NamedTuple):
     """One photo to be stored.
 
     Attributes:
-        path: Where the file is.
+        path: See `Item`.
         image_id: See `Item`.
         class_id: The class's id in the class table.
         split: The final split.
@@ -68,6 +69,41 @@ class Skip(NamedTuple):
     image_id: str
     reason: str
     detail: str = ""
+
+
+class Request(NamedTuple):
+    """What a conversion asks of a source: the options of the command line that readers know.
+
+    Attributes:
+        images: Folder of the photos, or a data set's name; "" if not given.
+        splits: List of the photos, if any.
+        classes: Class table, if any.
+        subsets: Parts of the source to take, by its own names; () for its default.
+        templates: Captions, for sources that know a photo's class by its caption alone.
+        drop_repeats: How they are filled.
+    """
+
+    images: str
+    splits: Path | None = None
+    classes: Path | None = None
+    subsets: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ()
+    drop_repeats: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the photos; raises `UserError` if there is no such folder."""
+        folder = Path(self.images)
+        if not self.images or not folder.is_dir():
+            raise UserError(f"--images: found no folder {self.images!r}, expected that of the photos; check the path")
+        return folder
+
+
+class Source(NamedTuple):
+    """What a reader returns: items, or what it leaves out and why, one by one; and the classes."""
+
+    items: Iterable[Item | Skip]
+    table: ClassTable
 
 
 class Placement(NamedTuple):
@@ -103,7 +139,7 @@ class Plan(NamedTuple):
 
 
 def plan_photos(
-    items: Iterable[Item],
+    items: Iterable[Item | Skip],
     table: ClassTable,
     *,
     seed: int = 0,
@@ -149,7 +185,7 @@ def plan_photos(
         allow_empty_classes=allow_empty_classes,
     )
     photos, skips, inputs = [], [*placed.skips], hashlib.sha256()
-    stats = _in_threads(_stat, [item.path for item, _, _ in placed.items])
+    stats = _in_threads(spans.size_and_time, [item.path for item, _, _ in placed.items])
     for (item, class_id, split), found in zip(placed.items, stats, strict=True):
         inputs.update(repr((item.image_id, class_id, item.split, split, found)).encode())
         if isinstance(found, str):
@@ -167,7 +203,7 @@ def plan_photos(
 
 
 def place_items(
-    items: Iterable[Item],
+    items: Iterable[Item | Skip],
     table: ClassTable,
     *,
     seed: int = 0,
@@ -182,7 +218,7 @@ def place_items(
     `draw_validation`: both depend on which photos can be used.
     """
     listed, skips = _listed_once(items)
-    id_of = match_folders(table, sorted({item.class_name for item in listed}))
+    id_of = _class_ids(table, {item.class_name for item in listed})
     present = {id_of[item.class_name] for item in listed}
     _check_all_classes_present(table, present, allow_empty_classes)
     held = held_out_classes(table, present, heldout, heldout_classes, seed)
@@ -292,12 +328,14 @@ def shard_photos(
     return [ordered[begin:end] for begin, end in itertools.pairwise(cuts)]
 
 
-def _listed_once(items: Iterable[Item]) -> tuple[list[Item], list[Skip]]:
+def _listed_once(items: Iterable[Item | Skip]) -> tuple[list[Item], list[Skip]]:
     """Items in the order of their ids, each once; and those that belong to no class."""
     known: dict[str, Item] = {}
     skips = []
     for item in items:
-        if not item.class_name:
+        if isinstance(item, Skip):
+            skips.append(item)
+        elif item.class_name == "":
             skips.append(Skip(item.image_id, "outside the class folders"))
         elif known.setdefault(item.image_id, item)[1:3] != item[1:3]:
             before = known[item.image_id]
@@ -306,6 +344,14 @@ def _listed_once(items: Iterable[Item]) -> tuple[list[Item], list[Skip]]:
                 f"{item.class_name}/{item.split}, expected one class and split; correct the list"
             )
     return [known[image_id] for image_id in sorted(known)], skips
+
+
+def _class_ids(table: ClassTable, names: set[str | int]) -> dict[str | int, int]:
+    """Class names and ids, as a source gives them, to ids of the table."""
+    ids: dict[str | int, int] = {name: table.ids[table.index_of(name)] for name in names if isinstance(name, int)}
+    texts = sorted(name for name in names if isinstance(name, str))
+    ids.update(match_folders(table, texts) if texts else {})
+    return ids
 
 
 def _check_all_classes_present(table: ClassTable, present: set[int], allow_empty: bool) -> None:
@@ -356,17 +402,6 @@ def _in_threads(function: Callable[[str], _Value], paths: Sequence[str]) -> list
         return list(itertools.chain.from_iterable(done))
 
 
-def _stat(path: str) -> tuple[int, int] | str:
-    """Size in bytes and time of the last change in ns, or the reason to skip the file."""
-    try:
-        found = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return "missing"
-    except OSError:
-        return "cannot be read"
-    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else "not a file"
-
-
 def _head_digest(path: str) -> bytes | None:
     return _digest(path, _HEAD)
 
@@ -376,12 +411,8 @@ def _full_digest(path: str) -> bytes | None:
 
 
 def _digest(path: str, size: int) -> bytes | None:
-    try:
-        with open(path, "rb") as file:
-            content = file.read(size)
-    except OSError:
-        return None
-    return hashlib.blake2b(content, digest_size=16).digest() if photo_format(content) else None
+    content = spans.read(path, size)
+    return hashlib.blake2b(content, digest_size=16).digest() if content and photo_format(content) else None
 
 
 def _groups(photos: Sequence[Planned], keys: Iterable[object]) -> list[list[Planned]]:

@@ -21,6 +21,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+from data_prep import spans
 from data_prep.photos import BadPhoto, clean_photo
 from data_prep.plan import Planned, Skip
 from lit_jax.errors import UserError
@@ -86,12 +87,12 @@ def write_shard(job: Job, tick: Callable[[], None] = lambda: None) -> Outcome:
     with open(aside, "wb") as file:
         for planned in job.photos:
             tick()
-            raw = _read(planned.path)
+            raw = spans.read(planned.path)
             if raw is None:
                 skips.append(Skip(planned.image_id, "cannot be read"))
                 continue
             try:
-                photo = clean_photo(raw, ending=Path(planned.path).suffix, **job.cleaning)
+                photo = clean_photo(raw, ending=Path(planned.image_id).suffix, **job.cleaning)
             except BadPhoto as error:
                 skips.append(Skip(planned.image_id, error.reason))
                 continue
@@ -245,13 +246,6 @@ def _progress_lines(total: int, done: int) -> Callable[[int], None]:
 
 def _rate(count: int, start: float) -> str:
     return f"{count / max(time.monotonic() - start, 1e-3):.0f} photos/s"
-
-
-def _read(path: str) -> bytes | None:
-    try:
-        return Path(path).read_bytes()
-    except OSError:
-        return None
 
 
 def _progress_file(shard: Path) -> Path:
