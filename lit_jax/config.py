@@ -154,12 +154,18 @@ OPTIONS: dict[str, Option] = {
     # The run.
     "train.locks": Option("Lu", "LiT's letters, image tower first: L locked, U pre-trained, u from scratch"),
     "train.epochs": Option(10.0, "passes over the training split", low=1e-6),
+    "train.epoch_steps": Option(0, "batches that count as an epoch; 0 for a pass over the training split", low=0),
     "train.batch_size": Option(256, "pairs of the global batch", low=1),
     "train.precision": Option("float32", "dtype of the arithmetic", ("float32", "bfloat16", "float16")),
     "train.devices": Option(0, "devices to use; 0 for all", low=0, free=True),
     "evaluation.every_epochs": Option(1.0, "epochs between zero-shot evaluations; 0 for the end only", low=0),
     "evaluation.batch_size": Option(256, "photos or prompts at a time", low=1, free=True),
     "evaluation.templates": Option("", "file of prompt templates; empty for the caption templates"),
+    "evaluation.protocol": Option(
+        "caption",
+        "class names in prompts: as captions say them, or by common name, supercategory and genus",
+        ("caption", "recorded"),
+    ),
     "checkpoint.every_epochs": Option(1.0, "epochs between checkpoints; 0 for the end only", low=0, free=True),
     "checkpoint.keep": Option(2, "latest checkpoints to keep, besides the best", low=1, free=True),
     "log.every_steps": Option(10, "steps between lines of metrics", low=1, free=True),

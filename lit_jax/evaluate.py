@@ -1,7 +1,8 @@
 """The checkpoint-to-evaluation command: ``python -m lit_jax.evaluate --checkpoint=runs/demo``.
 
 Names the photos of a split among classes given only in words: those of the record set, or those of any CSV,
-species never trained on included.
+species never trained on included. Says how well at every rank, how sure the model may be believed, how well photos and
+captions find each other, and what is hardest; as a table, as JSON and as a page.
 """
 
 import argparse
@@ -9,29 +10,34 @@ import dataclasses
 import itertools
 import os
 import pathlib
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import rich.box
 import rich.table
+from jax.sharding import Mesh
 
+from lit_jax import calibration, class_vectors, experiment, page, predictions, ranks, report, retrieval, zeroshot
 from lit_jax import config as options
-from lit_jax import experiment, report, zeroshot
 from lit_jax.captions import fields
 from lit_jax.checkpoint import About
 from lit_jax.classes import ClassTable, read_class_table
 from lit_jax.errors import UserError, user_errors_in_one_line
-from lit_jax.metrics import TopK
+from lit_jax.models.two_tower import Params
 from lit_jax.precision import DTYPES, cast
-from lit_jax.prompts import duplicates, read_templates
+from lit_jax.predictions import Predictions
+from lit_jax.prompts import PROTOCOLS, duplicates, read_templates
 from lit_jax.records import open_records
 from lit_jax.sharding import check_divides, make_mesh, put_replicated
 from lit_jax.store import Store, open_store
 from lit_jax.trained import Trained, load
 
 SHOWN = 10  # classes in the printed table, unless all are asked for
+HARD = ("genus", "family")  # ranks of which all groups are told, besides the species
+FITTED = 20_000  # photos that the temperature is fitted on, at the most
 
 
 def evaluate(
@@ -41,10 +47,12 @@ def evaluate(
     *,
     classes: ClassTable | None = None,
     templates: Sequence[str] = (),
+    protocol: str = "",
     batch_size: int = 256,
     devices: int = 0,
+    keep_in: pathlib.Path | None = None,
 ) -> dict[str, Any]:
-    """Classifies every photo of a split once.
+    """Classifies every photo of a split once, and says how well at each rank, how surely, and what is hard.
 
     Args:
         trained: the model.
@@ -53,13 +61,16 @@ def evaluate(
         classes: the classes to choose from; None for those of the data: for a split of species that were
             trained on, all of those; otherwise the species of the split.
         templates: prompt templates; empty for those of the run, which may be its caption templates.
+        protocol: how classes are named, one of `lit_jax.prompts.PROTOCOLS`; empty for that of the run.
         batch_size: photos and prompts at a time.
         devices: devices to use; 0 for all.
+        keep_in: folder in which class embeddings are kept for the next evaluation; None to keep none.
 
     Returns:
         ``top1``, ``top5``, ``images``, ``classes`` (with photos), ``candidates``, ``chance``, ``same_prompts``
-        (groups of class names that share all prompts), ``per_class`` (name, images, top1, top5) and facts about
-        the run; JSON-ready.
+        (groups of class names that share all prompts), ``ceiling`` (of top-1, because of those), ``ranks``,
+        ``by_supercategory``, ``calibration``, ``retrieval``, ``per_class`` (name, images, top1, top5, taken_for) and
+        facts about the run; JSON-ready.
 
     Raises:
         UserError: a split that is not there, classes that do not cover its photos, an odd batch size.
@@ -67,35 +78,144 @@ def evaluate(
     config = trained.config
     mesh = make_mesh(devices)
     check_divides(batch_size, mesh.size, name="--batch-size")
+    protocol = protocol or config.evaluation.protocol
+    templates = tuple(templates) or tuple(trained.about.prompt_templates)
+    table = _table(trained.about, data, split, classes)
+    texts = _prompts(trained.about, table, templates, protocol)
+    parts = zeroshot.embedder(trained.model, mesh)
+    params = _on_device(trained, mesh)
+    vectors = _Vectors(trained, parts, params, batch_size, keep_in)
+    class_emb = vectors.of([texts[class_id] for class_id in table.ids])
+    photos_of = experiment.photos_of(parts, data, config, batch_size=batch_size)
+    photos, class_ids = zeroshot.image_embeddings(parts, params, photos_of(split, params))
+    row_of = {class_id: row for row, class_id in enumerate(table.ids)}
+    labels = np.array([row_of[class_id] for class_id in class_ids.tolist()])
+    found = predictions.predict(photos, labels, class_emb, mesh)
+    same = duplicates([list(texts[i]) for i in table.ids])
+    factor = float(np.exp(np.asarray(trained.params["logit_scale"])))
+    return {
+        **_summary(found, table),
+        "same_prompts": [[table.names[row] for row in group] for group in same],
+        "ceiling": ranks.ceiling(found.hits().images, same),
+        **_by_rank(found, table),
+        "calibration": _calibration(photos, found, class_emb, mesh, factor, seed=config.seed),
+        "retrieval": _retrieval(trained.about, table, photos, labels, vectors),
+        **_facts(trained, data, split, templates),
+        "protocol": protocol,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Vectors:
+    """Embeddings of classes and captions, kept if there is a place for them."""
+
+    trained: Trained
+    parts: zeroshot.Embedder
+    params: Params
+    batch_size: int
+    keep_in: pathlib.Path | None
+
+    def of(self, prompts: Sequence[Sequence[str]]) -> np.ndarray:
+        """`[K, D]` unit vectors of K classes' prompts."""
+        context, tokenizer = self.trained.config.text.context, self.trained.tokenizer
+        key = class_vectors.key_of(self.trained.params, context, tokenizer.model_bytes, prompts)
+        embed = zeroshot.text_embedder(
+            self.parts, self.params, lambda batch: tokenizer.encode(batch, context), batch_size=self.batch_size,
+            end_id=tokenizer.end_id if self.trained.config.text.bucket else None,
+        )  # fmt: skip
+
+        def make() -> np.ndarray:
+            with report.Progress(sum(map(len, prompts))) as progress:
+                start = time.monotonic()
+
+                def tick(done: int, total: int) -> None:
+                    rate = done / max(time.monotonic() - start, 1e-9)
+                    text = f"{done:,} of {total:,} distinct prompts, {rate:.0f} a second"
+                    progress.show(done, text, seconds_left=(total - done) / rate)
+
+                return zeroshot.class_embeddings(embed, prompts, tick=tick)
+
+        return class_vectors.kept(self.keep_in, key, make)[0]
+
+
+def _on_device(trained: Trained, mesh: Mesh) -> Params:
+    dtype = DTYPES[trained.config.train.precision]
+    tower = {name: cast(tree, dtype) for name, tree in trained.params.items() if name == "image"}
+    return put_replicated({**trained.params, **tower}, mesh)
+
+
+def _table(about: About, data: experiment.Data, split: str, classes: ClassTable | None) -> ClassTable:
+    """The classes to choose from; each class with photos must be among them."""
     own = read_class_table(data.class_table)
     present = data.classes_in(split)
-    table = own.subset(_candidates(trained.about, data, present)) if classes is None else classes
+    table = own.subset(_candidates(about, data, present)) if classes is None else classes
     missing = sorted(set(present) - set(table.ids))
     if missing:
         name = own.names[own.index_of(missing[0])]
         raise UserError(
             f"--classes: found no row for {name} (id {missing[0]}), expected one for each class with photos"
         )
-    about = trained.about
-    templates = tuple(templates) or tuple(about.prompt_templates)
+    return table
+
+
+def _prompts(about: About, table: ClassTable, templates: Sequence[str], protocol: str) -> dict[int, Sequence[str]]:
     # The run's own templates only: a column misspelt in a file of templates must still be refused.
     filled = _with_columns(table, [*about.templates, *about.prompt_templates])
-    texts = experiment.class_prompts(filled, about.templates, templates, drop_repeats=about.drop_repeats)
-    parts = zeroshot.embedder(trained.model, mesh)
-    evaluator = zeroshot.Evaluator(
-        parts=parts,
-        photos=experiment.photos_of(parts, data, config, batch_size=batch_size),
-        tasks=[zeroshot.Task(split, split, tuple(table.ids))],
-        class_prompts=texts,
-        tokenise=lambda batch: trained.tokenizer.encode(batch, config.text.context),
-        batch_size=batch_size,
-        keep=False,
+    return experiment.class_prompts(
+        filled, about.templates, templates, drop_repeats=about.drop_repeats, protocol=protocol
     )
-    dtype = DTYPES[config.train.precision]
-    tower = {name: cast(tree, dtype) for name, tree in trained.params.items() if name == "image"}
-    hits = evaluator(put_replicated({**trained.params, **tower}, mesh))[split]
-    shared = [[table.names[row] for row in group] for group in duplicates([list(texts[i]) for i in table.ids])]
-    return {**_summary(hits, table), "same_prompts": shared, **_facts(trained, data, split, templates)}
+
+
+def _by_rank(found: Predictions, table: ClassTable) -> dict[str, Any]:
+    """Accuracy at each rank that the table has, with the groups that are hardest; and by supercategory."""
+    by_rank = {}
+    for rank in (ranks.SPECIES, *ranks.SHOWN):
+        groups = ranks.grouped(table, rank)
+        if groups is not None:
+            by_rank[rank] = ranks.accuracy(found.labels, found.best, groups)
+            if rank in HARD:
+                by_rank[rank]["hardest"] = ranks.hardest(found.labels, found.best, groups)
+    kinds = ranks.grouped(table, "supercategory")
+    rows = ranks.by_column(found.labels, found.best, found.rank, kinds) if kinds else []
+    return {"ranks": by_rank, "by_supercategory": rows}
+
+
+def _calibration(
+    photos: np.ndarray, found: Predictions, class_emb: np.ndarray, mesh: Mesh, factor: float, *, seed: int
+) -> dict[str, Any] | None:
+    """Calibration before and after one temperature, fitted on photos that are not counted; None for a few photos."""
+    order = np.random.default_rng(seed).permutation(len(photos))
+    fitted, rest = np.split(order, [min(len(photos) // 2, FITTED)])
+    if len(fitted) < 2:
+        return None
+
+    def at(rows: np.ndarray) -> Callable[[float], predictions.Likelihoods]:
+        return lambda factor: predictions.likelihoods(photos[rows], found.labels[rows], class_emb, mesh, factor=factor)
+
+    best = calibration.fit_factor(at(fitted), factor)
+    correct = found.rank[rest] == 0
+    before, after = at(rest)(factor), at(rest)(best)
+    return {
+        "fitted_on": len(fitted),
+        "measured_on": len(rest),
+        "temperature": factor / best,
+        **{
+            name: {**calibration.reliability(values.confidence, correct), "loss": float(values.loss.mean())}
+            for name, values in {"before": before, "after": after}.items()
+        },
+    }
+
+
+def _retrieval(
+    about: About, table: ClassTable, photos: np.ndarray, labels: np.ndarray, vectors: _Vectors
+) -> dict[str, Any]:
+    """Photos by captions and captions by photos; classes that share a caption share it here too."""
+    captions = _prompts(about, table, (), "caption")
+    first = [captions[class_id][0] for class_id in table.ids]
+    distinct = {text: row for row, text in enumerate(dict.fromkeys(first))}
+    text_of = np.array([distinct[text] for text in first])[labels]
+    texts = vectors.of([[text] for text in distinct])
+    return {"captions": len(distinct), **retrieval.both_ways(photos, texts, text_of)}
 
 
 def _with_columns(table: ClassTable, templates: Sequence[str]) -> ClassTable:
@@ -111,10 +231,19 @@ def _candidates(about: About, data: experiment.Data, present: Sequence[int]) -> 
     return sorted(trained_on | set(present) if trained_on & set(present) else set(present))
 
 
-def _summary(hits: TopK, table: ClassTable) -> dict[str, Any]:
+def _summary(found: Predictions, table: ClassTable) -> dict[str, Any]:
+    hits = found.hits()
     rates = hits.per_class()
+    mistaken = ranks.taken_for(found.labels, found.best[:, 0])
     rows = [
-        {"class": table.names[row], "id": table.ids[row], "images": int(hits.images[row]), "top1": top1, "top5": top5}
+        {
+            "class": table.names[row],
+            "id": table.ids[row],
+            "images": int(hits.images[row]),
+            "top1": top1,
+            "top5": top5,
+            "taken_for": [[table.names[other], count] for other, count in mistaken.get(row, ())],
+        }
         for row, (top1, top5) in enumerate(rates.tolist())
         if hits.images[row]
     ]
@@ -140,19 +269,67 @@ def _facts(trained: Trained, data: experiment.Data, split: str, templates: Seque
 
 
 def table_of(result: dict[str, Any], *, all_classes: bool = False) -> str:
-    """The result as text: the overall accuracies, then the hardest classes, or all of them."""
+    """The result as text: overall, by rank, calibration, retrieval, then the hardest classes, or all of them."""
     rows = result["per_class"] if all_classes else result["per_class"][:SHOWN]
-    lines = [report.results_table({result["split"]: result})]
+    parts = [report.results_table({result["split"]: result}), *_notes(result)]
+    if len(result["ranks"]) > 1:
+        by_rank = [
+            [rank, row["groups"], *_percent(row, "top1", "top5", "macro_top1")] for rank, row in result["ranks"].items()
+        ]
+        parts.append(_as_text(["rank", "groups", "top-1", "top-5", "macro top-1"], by_rank))
+    if len(result["by_supercategory"]) > 1:
+        kinds = [[row["name"], row["images"], *_percent(row, "top1", "top5")] for row in result["by_supercategory"]]
+        parts.append(_as_text(["supercategory", "images", "top-1", "top-5"], kinds))
+    ways = [
+        [f"{way.replace('_', ' ')}", *_percent(found, "recall@1", "recall@5", "recall@10")]
+        for way, found in result["retrieval"].items()
+        if isinstance(found, dict)
+    ]
+    parts.append(_as_text(["retrieval", "recall@1", "recall@5", "recall@10"], ways))
+    heading = "class" if all_classes else f"hardest {len(rows)} of {len(result['per_class'])} classes"
+    hard = [
+        [
+            row["class"],
+            row["images"],
+            *_percent(row, "top1", "top5"),
+            row["taken_for"][0][0] if row["taken_for"] else "",
+        ]
+        for row in rows
+    ]
+    return "\n\n".join([*parts, _as_text([heading, "images", "top-1", "top-5", "mostly taken for"], hard)])
+
+
+def _notes(result: dict[str, Any]) -> list[str]:
+    """Shared prompts and calibration, a sentence each."""
+    notes = []
     if result["same_prompts"]:
         few = "; ".join(" = ".join(group) for group in result["same_prompts"][:3])
-        lines.append(f"{len(result['same_prompts'])} groups of classes have the same prompts: {few}")
+        members = sum(map(len, result["same_prompts"]))
+        notes.append(
+            f"{members} classes in {len(result['same_prompts'])} groups have the same prompts: {few}; top-1 cannot "
+            f"pass {100 * result['ceiling']:.2f} %"
+        )
+    measured = result["calibration"]
+    if measured:
+        notes.append(
+            f"calibration error {100 * measured['before']['ece']:.1f} %, {100 * measured['after']['ece']:.1f} % at "
+            f"temperature {measured['temperature']:.2f}, fitted on {measured['fitted_on']:,} other photos"
+        )
+    return notes
+
+
+def _percent(row: Mapping[str, Any], *names: str) -> list[str]:
+    return [f"{100 * row[name]:.1f} %" for name in names]
+
+
+def _as_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-    heading = "class" if all_classes else f"hardest {len(rows)} of {len(result['per_class'])} classes"
-    for column in (heading, "images", "top-1", "top-5"):
-        table.add_column(column, justify="left" if column == heading else "right", no_wrap=True)
+    for number, column in enumerate(columns):
+        is_text = number == 0 or "taken" in column
+        table.add_column(column, justify="left" if is_text else "right", no_wrap=True)
     for row in rows:
-        table.add_row(row["class"], str(row["images"]), *(f"{100 * row[k]:.1f} %" for k in ("top1", "top5")))
-    return "\n\n".join([*lines, report.as_text(table)])
+        table.add_row(*map(str, row))
+    return report.as_text(table)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -164,18 +341,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         trained = load(parsed.checkpoint, step=parsed.step, weight_files=weight_files, with_image_tower=with_tower)
         data = _data(trained, parsed.records, parsed.store)
         split = parsed.split or trained.config.data.seen_split or next(iter(data.splits))
-        variant = "".join(f"-{pathlib.Path(path).stem}" for path in (parsed.classes, parsed.templates) if path)
+        given = (parsed.protocol, parsed.classes, parsed.templates)
+        variant = "".join(f"-{pathlib.Path(path).stem}" for path in given if path)
         out = _output(parsed.out, parsed.checkpoint, split + variant)
         result = evaluate(
             trained, data, split,
             classes=_named_classes(parsed.classes, data) if parsed.classes else None,
             templates=read_templates(parsed.templates) if parsed.templates else (),
-            batch_size=parsed.batch_size, devices=parsed.devices,
+            protocol=parsed.protocol, batch_size=parsed.batch_size, devices=parsed.devices,
+            keep_in=_folder(parsed.checkpoint),
         )  # fmt: skip
         print(f"step {trained.step} ({parsed.step}) of {parsed.checkpoint}")
         print(table_of(result, all_classes=parsed.all))
         report.write_json(out, result)
         print(f"written to {out}")
+        if not parsed.no_page:
+            written = page.write(out.with_suffix(".html"), result, name=_folder(parsed.checkpoint).name)
+            print(f"as a page: {written}")
 
 
 def _data(trained: Trained, records: str, store: str) -> experiment.Data:
@@ -222,12 +404,16 @@ def _named_classes(path: str, records: experiment.Data) -> ClassTable:
 
 def _output(out: str, directory: str, name: str) -> pathlib.Path:
     """Where the JSON goes; refused before the evaluation if nothing can be written there."""
-    folder = pathlib.Path(directory)
-    folder = folder.parent if folder.name == "checkpoints" else folder
-    path = pathlib.Path(out) if out else folder / f"evaluation-{name}.json"
+    path = pathlib.Path(out) if out else _folder(directory) / f"evaluation-{name}.json"
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise UserError(f"--out: found no folder to write {path} to, expected one; give another --out")
     return path
+
+
+def _folder(directory: str) -> pathlib.Path:
+    """The folder of a run or model, also where that of its checkpoints was given."""
+    folder = pathlib.Path(os.path.abspath(directory))
+    return folder.parent if folder.name == "checkpoints" else folder
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -244,11 +430,18 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--store", default="", help="an embedding store instead; no tower is needed")
     parser.add_argument("--classes", default="", help="CSV of the classes to choose from, any species in words")
     parser.add_argument("--templates", default="", help="file of prompt templates, one a line")
+    parser.add_argument(
+        "--protocol",
+        default="",
+        choices=("", *PROTOCOLS),
+        help="how classes are named in prompts; as the run's config says",
+    )
     parser.add_argument("--image-weights", default="", help="where the locked image tower's weights are now")
     parser.add_argument("--text-weights", default="", help="likewise of a pre-trained text tower")
     parser.add_argument("--batch-size", type=int, default=256, help="photos and prompts at a time")
     parser.add_argument("--devices", type=int, default=0, help="devices to use; 0 for all")
     parser.add_argument("--all", action="store_true", help="print every class, not only the hardest")
+    parser.add_argument("--no-page", action="store_true", help="no HTML beside the JSON")
     parser.add_argument(
         "--out",
         default="",

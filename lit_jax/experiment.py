@@ -23,7 +23,7 @@ from lit_jax.models.files import HUB, exists, hub_folder
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.models.weights import LoadReport
 from lit_jax.precision import DTYPES, cast, initial_loss_scale
-from lit_jax.prompts import prompts, read_templates
+from lit_jax.prompts import named_by, prompts, read_templates
 from lit_jax.records import RecordSet, is_record_set, open_records
 from lit_jax.sharding import check_divides, make_mesh, put_replicated
 from lit_jax.store import GIVEN, Store, is_store, open_store
@@ -55,8 +55,8 @@ class Experiment:
 
     @property
     def steps_per_epoch(self) -> float:
-        """Not a whole number: batches run on into the next epoch."""
-        return self.examples / self.config.train.batch_size
+        """Not a whole number, unless the config counts epochs in steps: batches run on into the next epoch."""
+        return steps_per_epoch(self.config, self.examples)
 
 
 def build(config: Config, workdir: pathlib.Path) -> Experiment:
@@ -92,7 +92,9 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
     adamw = build_optimizer(config, schedule)
     templates = read_templates(config.evaluation.templates) if config.evaluation.templates else ()
     table = read_class_table(data.class_table)
-    texts = class_prompts(table, data.templates, templates, drop_repeats=data.drop_repeats)
+    texts = class_prompts(
+        table, data.templates, templates, drop_repeats=data.drop_repeats, protocol=config.evaluation.protocol
+    )
     return Experiment(
         config=config,
         workdir=workdir,
@@ -124,6 +126,7 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
             class_prompts=texts,
             tokenise=lambda texts: tokenizer.encode(texts, config.text.context),
             batch_size=config.evaluation.batch_size,
+            end_id=tokenizer.end_id if config.text.bucket else None,
             keep=digests.get("image") is not None,
         ),
         notes=_notes(config, data, tokenizer, texts, reports),
@@ -263,14 +266,28 @@ def build_step(
 
 
 def class_prompts(
-    table: ClassTable, captions: Sequence[str], templates: Sequence[str], *, drop_repeats: bool
+    table: ClassTable, captions: Sequence[str], templates: Sequence[str], *, drop_repeats: bool, protocol: str
 ) -> dict[int, Sequence[str]]:
-    """Prompts of every class, by class id: from prompt templates, or the captions themselves if there are none."""
-    if templates:
-        texts: Sequence[Sequence[str]] = prompts(table.rows(), templates, drop_repeats=drop_repeats)
+    """Prompts of every class, by class id.
+
+    Args:
+        table: the classes.
+        captions: templates of the captions.
+        templates: prompt templates. Without any, classes are called by their captions or, in the recorded protocol,
+            by their bare names.
+        drop_repeats: how captions are filled.
+        protocol: one of `lit_jax.prompts.PROTOCOLS`.
+
+    Raises:
+        UserError: a template, or the protocol, asks for a column that the table has not.
+    """
+    if templates or protocol == "recorded":
+        filled: Sequence[Sequence[str]] = prompts(
+            table.rows(), templates or ("{}",), drop_repeats=drop_repeats, **named_by(protocol)
+        )
     else:
-        texts = class_captions(table, captions, drop_repeats=drop_repeats)
-    return dict(zip(table.ids, texts, strict=True))
+        filled = class_captions(table, captions, drop_repeats=drop_repeats)
+    return dict(zip(table.ids, filled, strict=True))
 
 
 def _check_crop(scale: tuple[float, float]) -> None:
@@ -345,7 +362,7 @@ def build_schedule(config: Config, examples: int) -> optax.Schedule:
         UserError: a warm-up given both in steps and in epochs, or longer than the schedule.
     """
     accumulate = config.optimizer.accumulate
-    per_epoch = examples / config.train.batch_size / accumulate
+    per_epoch = steps_per_epoch(config, examples) / accumulate
     if config.optimizer.warmup_steps and config.optimizer.warmup_epochs:
         raise UserError("optimizer.warmup_steps: found warmup_epochs as well, expected one of the two; set one to 0")
     warmup = config.optimizer.warmup_steps or round(config.optimizer.warmup_epochs * per_epoch)
@@ -355,10 +372,17 @@ def build_schedule(config: Config, examples: int) -> optax.Schedule:
     return optimizer.warmup_cosine(peak=config.optimizer.lr, warmup_steps=warmup, horizon_steps=horizon)
 
 
+def steps_per_epoch(config: Config, examples: int) -> float:
+    """Batches that count as an epoch: those of all photos, or as many as ``train.epoch_steps`` says."""
+    return config.train.epoch_steps or examples / config.train.batch_size
+
+
 def total_steps(config: Config, examples: int) -> int:
     """Batches of the whole run: enough for the epochs asked for, and whole optimizer steps."""
     accumulate = config.optimizer.accumulate
-    return math.ceil(config.train.epochs * examples / config.train.batch_size / accumulate) * accumulate
+    # Rounded first: 1.1 times 10 may be a little more than 11.
+    steps = round(config.train.epochs * steps_per_epoch(config, examples) / accumulate, 6)
+    return math.ceil(steps) * accumulate
 
 
 def build_optimizer(config: Config, schedule: optax.Schedule) -> optax.GradientTransformation:

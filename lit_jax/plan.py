@@ -200,7 +200,7 @@ def plan(run: Run, device: Device, *, utilisation: float = UTILISATION) -> dict[
             "texts": rows,
             "tokens": tokens,
             "epochs": config.train.epochs,
-            "steps_per_epoch": data.examples / config.train.batch_size,
+            "steps_per_epoch": experiment.steps_per_epoch(config, data.examples),
             "steps": steps,
         },
         "store": stored,

@@ -2,12 +2,19 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lit_jax.captions import OMIT, caption, fields
 from lit_jax.errors import UserError
 
 NAME_TEMPLATE = "{common_name} {supercategory} {name}"
 """The class name as the captions of the paper spell it."""
+
+RECORDED_TEMPLATE = "{common_name} {supercategory} {genus}"
+"""The class name as the paper's recorded runs were evaluated: the genus only, and "Animalia" kept."""
+
+PROTOCOLS = ("caption", "recorded")
+"""How a class is named in prompts: `NAME_TEMPLATE` or `RECORDED_TEMPLATE`."""
 
 
 def read_templates(path: str | Path) -> tuple[str, ...]:
@@ -87,6 +94,11 @@ def prompts(
             ]
         )
     return result
+
+
+def named_by(protocol: str) -> dict[str, Any]:
+    """The arguments of `prompts` by which classes are named in one of `PROTOCOLS`."""
+    return {"name_template": RECORDED_TEMPLATE, "omit": ()} if protocol == "recorded" else {}
 
 
 def _name_template(row: Mapping[str, str]) -> str:

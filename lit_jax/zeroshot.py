@@ -15,9 +15,12 @@ from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.records import RecordSet
 from lit_jax.sharding import from_all_hosts, local_rows, over_batch, put_batch, put_rows, replicated
 from lit_jax.store import Rows, Store
+from lit_jax.tokens import lengths
 
 Tokenise = Callable[[Sequence[str]], np.ndarray]
 EmbedTexts = Callable[[Sequence[str]], np.ndarray]
+
+TEXTS = 1 << 15  # prompts whose embeddings are held at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Embedder:
     mesh: Mesh
     features: Callable[[Params, jax.Array], jax.Array]
     texts: Callable[[Params, jax.Array], jax.Array]
+    projected: Callable[[Params, jax.Array], jax.Array]
     scores: Callable[[Params, jax.Array, jax.Array], jax.Array]
 
 
@@ -57,6 +61,7 @@ def embedder(model: TwoTower, mesh: Mesh) -> Embedder:
         mesh,
         jax.jit(lambda tower, images: models.image_features(model, tower, images), out_shardings=over_batch(mesh)),
         jax.jit(lambda params, tokens: models.embed_text(model, params, tokens), out_shardings=replicated(mesh)),
+        jax.jit(lambda params, features: models.project(model, params, features), out_shardings=over_batch(mesh)),
         jax.jit(scores, out_shardings=over_batch(mesh)),
     )
 
@@ -114,35 +119,53 @@ def from_store(parts: Embedder, store: Store, *, batch_size: int) -> PhotosOf:
     return photos
 
 
-def text_embedder(parts: Embedder, params: Params, tokenise: Tokenise, *, batch_size: int) -> EmbedTexts:
+def text_embedder(
+    parts: Embedder, params: Params, tokenise: Tokenise, *, batch_size: int, end_id: int | None = None
+) -> EmbedTexts:
     """A function from texts to unit-norm embeddings `[N, D]` float32, the same on every host.
 
     Args:
         parts: the jitted functions.
         params: with the text tower.
         tokenise: texts to `[N, T]` int32.
-        batch_size: texts at a time; the last batch is padded, so that one shape is compiled.
+        batch_size: texts at a time; the last batch is padded, so that few shapes are compiled.
+        end_id: id of the token behind which the tower reads nothing, so that short texts are cut; None: they must
+            not be.
     """
 
     def embed(texts: Sequence[str]) -> np.ndarray:
         tokens = tokenise(texts)
-        out = []
+        ends = np.full(len(tokens), tokens.shape[1]) if end_id is None else lengths(tokens, end_id)
+        order, out = np.argsort(ends, kind="stable"), []
         for start in range(0, len(tokens), batch_size):
-            rows = tokens[start : start + batch_size]
-            padded = np.concatenate([rows, np.repeat(rows[-1:], batch_size - len(rows), 0)])
-            whole = parts.texts(params, put_rows(padded, parts.mesh))
+            rows = order[start : start + batch_size]
+            padded = tokens[np.concatenate([rows, np.repeat(rows[-1:], batch_size - len(rows))])]
+            whole = parts.texts(params, put_rows(padded[:, : _cut(int(ends[rows[-1]]), tokens.shape[1])], parts.mesh))
             out.append(np.asarray(whole.addressable_data(0))[: len(rows)])
-        return np.concatenate(out)
+        embedded = np.concatenate(out)
+        back = np.empty_like(embedded)
+        back[order] = embedded
+        return back
 
     return embed
 
 
-def class_embeddings(embed_texts: EmbedTexts, prompts: Sequence[Sequence[str]]) -> np.ndarray:
+def _cut(longest: int, context: int) -> int:
+    """Tokens to compute for texts of at most `longest`: a power of two, so that few shapes are compiled."""
+    return min(max(16, 1 << (longest - 1).bit_length()), context)
+
+
+def class_embeddings(
+    embed_texts: EmbedTexts, prompts: Sequence[Sequence[str]], *, tick: Callable[[int, int], None] = lambda *_: None
+) -> np.ndarray:
     """One unit vector a class: its prompts' unit embeddings, averaged and normalised again.
+
+    Sums are kept, not the embeddings of the prompts: those of 10,000 classes by 80 templates would be gigabytes.
 
     Args:
         embed_texts: texts to unit-norm `[N, D]`; equal texts are embedded once.
         prompts: for each of K classes its prompts, at least one.
+        tick: told the number of texts done, and of all, now and then.
 
     Returns:
         `[K, D]` float32, in the order of `prompts`.
@@ -156,9 +179,34 @@ def class_embeddings(embed_texts: EmbedTexts, prompts: Sequence[Sequence[str]]) 
         raise UserError("classes: found none, expected at least one class to choose from")
     distinct = list(dict.fromkeys(text for texts in prompts for text in texts))
     row_of = {text: row for row, text in enumerate(distinct)}
-    embedded = embed_texts(distinct)
-    means = np.stack([embedded[[row_of[text] for text in texts]].mean(0) for texts in prompts])
-    return (means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    text = np.array([row_of[text] for texts in prompts for text in texts])
+    owner = np.repeat(np.arange(len(prompts)), [len(texts) for texts in prompts])
+    by_text = np.argsort(text, kind="stable")
+    text, owner = text[by_text], owner[by_text]
+    sums = None
+    for start in range(0, len(distinct), TEXTS):
+        embedded = embed_texts(distinct[start : start + TEXTS]).astype(np.float64)
+        sums = np.zeros((len(prompts), embedded.shape[1])) if sums is None else sums
+        here = slice(*np.searchsorted(text, [start, start + TEXTS]))
+        np.add.at(sums, owner[here], embedded[text[here] - start])
+        tick(min(start + TEXTS, len(distinct)), len(distinct))
+    assert sums is not None
+    return (sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def image_embeddings(parts: Embedder, params: Params, photos: Iterable[Photos]) -> tuple[np.ndarray, np.ndarray]:
+    """Photos in the common space: `[N, D]` float32 of unit norm, and their class ids `[N]` int64, of this host.
+
+    Raises:
+        UserError: if there is no photo.
+    """
+    rows, class_ids = [], []
+    for batch in photos:
+        rows.append(local_rows(parts.projected(params, batch.features))[batch.mask])
+        class_ids.append(batch.class_id[batch.mask])
+    if not rows:
+        raise UserError("photos: found none, expected at least one in the split")
+    return np.concatenate(rows), np.concatenate(class_ids)
 
 
 def classify(
@@ -222,6 +270,7 @@ class Evaluator:
         class_prompts: prompts of each class, by class id.
         tokenise: texts to ids.
         batch_size: prompts at a time, over all hosts.
+        end_id: see `text_embedder`.
         keep: whether features of photos may be kept from one call to the next: the image tower is locked.
         kept: those features, by split.
     """
@@ -233,6 +282,7 @@ class Evaluator:
     tokenise: Tokenise
     batch_size: int
     keep: bool
+    end_id: int | None = None
     kept: dict[str, list[Photos]] = dataclasses.field(default_factory=dict)
 
     def __call__(self, params: Params, *, interrupted: Callable[[], bool] = lambda: False) -> dict[str, TopK]:
@@ -247,7 +297,7 @@ class Evaluator:
         """
         # Tasks share classes: each is embedded once.
         class_ids = sorted({class_id for task in self.tasks for class_id in task.class_ids})
-        embed = text_embedder(self.parts, params, self.tokenise, batch_size=self.batch_size)
+        embed = text_embedder(self.parts, params, self.tokenise, batch_size=self.batch_size, end_id=self.end_id)
         class_emb = class_embeddings(embed, [self.class_prompts[class_id] for class_id in class_ids])
         row_of = {class_id: row for row, class_id in enumerate(class_ids)}
         features = self.kept if self.keep else {}

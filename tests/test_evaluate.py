@@ -46,7 +46,12 @@ def test_more_devices_change_nothing(run):
     command("--checkpoint", run[0], "--split", "heldout", "--batch-size", 16, "--devices", 8)
     many = result(run)
     command("--checkpoint", run[0], "--split", "heldout", "--devices", 1)
-    assert many == result(run)
+    one = result(run)
+    # Probabilities differ in the last bits of float32; what is named, and where, does not.
+    likely = [found.pop("calibration") for found in (many, one)]
+    assert many == one
+    assert likely[0]["temperature"] == pytest.approx(likely[1]["temperature"], rel=2e-3)
+    assert likely[0]["before"]["ece"] == pytest.approx(likely[1]["before"]["ece"], abs=1e-5)
 
 
 def test_templates_and_classes_in_words_only(run, records, tmp_path):

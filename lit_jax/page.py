@@ -1,0 +1,292 @@
+"""An evaluation as one HTML file with its plots inside: nothing else is needed to read it, or to send it on."""
+
+import html
+import io
+import os
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+HARD_SPECIES, HARD_GROUPS = 25, 15  # rows shown of what is hardest
+ALL_CLASSES = 500  # up to so many, every class has its row
+
+INK, BLUE, PALE, WARM = "#1d2a33", "#2b6f8f", "#a9cbd8", "#c8763c"
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; color: #1d2a33; margin: 0;
+  background: #f6f7f5; }
+main { max-width: 60rem; margin: 0 auto; padding: 2.5rem 1.5rem 4rem; background: #fff; min-height: 100vh; }
+h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .3rem; }
+h2 { font-size: 1.25rem; margin: 2.6rem 0 .4rem; border-top: 1px solid #dfe4e2; padding-top: 1.4rem; }
+p { margin: .4rem 0 1rem; max-width: 44rem; }
+.about { color: #5a6a72; }
+.numbers { display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.5rem 0; }
+.numbers div { flex: 1 1 8rem; background: #eef3f2; border-radius: .5rem; padding: .8rem 1rem; }
+.numbers b { display: block; font-size: 1.6rem; font-weight: 600; color: #2b6f8f; }
+.numbers span { font-size: .85rem; color: #5a6a72; }
+table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
+th { text-align: left; font-weight: 600; border-bottom: 2px solid #c9d2d0; padding: .35rem .6rem .35rem 0; }
+td { border-bottom: 1px solid #e6eae9; padding: .3rem .6rem .3rem 0; vertical-align: top; }
+.n { text-align: right; white-space: nowrap; }
+.i { font-style: italic; }
+.pair { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
+.pair > * { flex: 1 1 22rem; min-width: 0; }
+svg { max-width: 100%; height: auto; }
+details { margin-top: 1rem; } summary { cursor: pointer; color: #2b6f8f; }
+footer { margin-top: 3rem; color: #5a6a72; font-size: .85rem; }
+@media print { body { background: #fff; } h2 { break-after: avoid; } }
+"""
+
+
+def write(path: str | os.PathLike[str], result: Mapping[str, Any], *, name: str) -> pathlib.Path:
+    """Writes the page of one evaluation, aside and then renamed.
+
+    Args:
+        path: the file.
+        result: what `lit_jax.evaluate.evaluate` returned.
+        name: of the model, for the title.
+
+    Returns:
+        The path.
+    """
+    path = pathlib.Path(path)
+    aside = path.with_name(path.name + ".incomplete")
+    aside.write_text(page(result, name=name), encoding="utf-8")
+    aside.rename(path)
+    return path
+
+
+def page(result: Mapping[str, Any], *, name: str) -> str:
+    """The HTML text of `write`."""
+    sections = [
+        _by_rank(result),
+        _by_supercategory(result),
+        _calibration(result),
+        _spread(result),
+        _hardest(result),
+        _retrieval(result),
+        _all_classes(result),
+        _method(result),
+    ]
+    title = f"How well {html.escape(name)} names species"
+    body = "\n".join(filter(None, [_head(result, title), *sections]))
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n'
+        f"<body><main>\n{body}\n</main></body></html>\n"
+    )
+
+
+def _head(result: Mapping[str, Any], title: str) -> str:
+    about = (
+        f"{result['images']:,} photos of {result['classes']:,} species (split <i>{html.escape(result['split'])}</i>), "
+        f"each to be named among {result['candidates']:,} species that are given to the model by their names only. "
+        f"Guessing would be right in {_percent(result['chance'], 2)}."
+    )
+    numbers = {
+        "named rightly (top-1)": _percent(result["top1"]),
+        "right name among the first five": _percent(result["top5"]),
+        "mean over species": _percent(result["mean_per_class_top1"]),
+    }
+    if "genus" in result["ranks"]:
+        numbers["genus named rightly"] = _percent(result["ranks"]["genus"]["top1"])
+    boxes = "".join(f"<div><b>{value}</b><span>{text}</span></div>" for text, value in numbers.items())
+    return f'<h1>{title}</h1>\n<p class="about">{about}</p>\n<div class="numbers">{boxes}</div>{_shared(result)}'
+
+
+def _shared(result: Mapping[str, Any]) -> str:
+    if not result["same_prompts"]:
+        return ""
+    members = sum(map(len, result["same_prompts"]))
+    return (
+        f"<p>{members} of the species share their names in words with another one, in "
+        f"{len(result['same_prompts'])} groups; no model could name more than {_percent(result['ceiling'], 2)} of the "
+        "photos rightly.</p>"
+    )
+
+
+def _by_rank(result: Mapping[str, Any]) -> str:
+    ranks = result["ranks"]
+    if len(ranks) < 2:
+        return ""
+    rows = [
+        [rank, f"{row['groups']:,}", *(_percent(row[k]) for k in ("top1", "top5", "macro_top1"))]
+        for rank, row in ranks.items()
+    ]
+
+    def draw(axis: Any) -> None:
+        places = range(len(ranks))
+        for key, colour, label in (("top5", PALE, "among the first five"), ("top1", BLUE, "first")):
+            axis.bar(places, [100 * row[key] for row in ranks.values()], color=colour, width=0.62, label=label)
+        axis.set(xticks=list(places), xticklabels=list(ranks), ylim=(0, 100), ylabel="photos (%)")
+        axis.legend(frameon=False, fontsize=8, loc="lower right")
+
+    text = (
+        "The species that is named may be wrong and still be of the right genus or family. For each rank: how often "
+        "the species named first, or any of the first five, is of the right group. The last column gives each group "
+        "the same weight, however many photos it has."
+    )
+    table = _table(["rank", "groups", "top-1", "top-5", "mean over groups"], rows)
+    return _section("How far off it is when it is wrong", text, f'<div class="pair">{_plot(draw)}{table}</div>')
+
+
+def _by_supercategory(result: Mapping[str, Any]) -> str:
+    kinds = result["by_supercategory"]
+    if len(kinds) < 2:
+        return ""
+    rows = [[html.escape(row["name"]), *(f"{row[k]:,}" for k in ("images", "classes")), *_rates(row)] for row in kinds]
+
+    def draw(axis: Any) -> None:
+        ordered = sorted(kinds, key=lambda row: row["top1"])
+        axis.barh([row["name"] for row in ordered], [100 * row["top1"] for row in ordered], color=BLUE, height=0.62)
+        axis.set(xlim=(0, 100), xlabel="photos named rightly (%)")
+
+    table = _table(["group", "photos", "species", "top-1", "top-5"], rows)
+    return _section("By group of organisms", "", f'<div class="pair">{_plot(draw)}{table}</div>')
+
+
+def _calibration(result: Mapping[str, Any]) -> str:
+    measured = result["calibration"]
+    if not measured:
+        return ""
+
+    def draw(axis: Any) -> None:
+        axis.plot([0, 100], [0, 100], color="#9aa7ac", lw=1, ls="--", label="as sure as it is right")
+        for name, colour, label in (("before", WARM, "as trained"), ("after", BLUE, "after one correction")):
+            bins = measured[name]["bins"]
+            points = [(100 * row["confidence"], 100 * row["accuracy"]) for row in bins]
+            axis.plot(*zip(*points, strict=True), color=colour, marker="o", ms=4, lw=1.4, label=label)
+        axis.set(xlabel="how sure the model says it is (%)", ylabel="how often it is right (%)")
+        axis.set(xlim=(0, 100), ylim=(0, 100))
+        axis.legend(frameon=False, fontsize=8, loc="upper left")
+
+    rows = [
+        [text, *(_percent(measured[name][k]) for k in ("confidence", "accuracy", "ece"))]
+        for name, text in (("before", "as trained"), ("after", f"temperature {measured['temperature']:.2f}"))
+    ]
+    table = _table(["", "says", "is right", "calibration error"], rows)
+    text = (
+        "A model that says it is 80 % sure should be right in 80 of 100 cases. One number, the temperature, was fitted "
+        f"on {measured['fitted_on']:,} photos; this is measured on the other {measured['measured_on']:,}. It changes "
+        "how sure the model says it is, never which species it names."
+    )
+    return _section(
+        "How far it can be believed", text, f'<div class="pair">{_plot(draw, size=(4.6, 4.0))}{table}</div>'
+    )
+
+
+def _spread(result: Mapping[str, Any]) -> str:
+    rates = [100 * row["top1"] for row in result["per_class"]]
+    if len(rates) < 10:
+        return ""
+
+    def draw(axis: Any) -> None:
+        axis.hist(rates, bins=[5 * i for i in range(21)], color=BLUE, rwidth=0.9)
+        axis.set(xlim=(0, 100), xlabel="photos of a species named rightly (%)", ylabel="species")
+
+    never, always = sum(rate == 0 for rate in rates), sum(rate == 100 for rate in rates)
+    text = f"{always:,} of {len(rates):,} species are named rightly in every photo, {never:,} in none."
+    return _section("From species to species", text, _plot(draw, size=(7.2, 2.6)))
+
+
+def _hardest(result: Mapping[str, Any]) -> str:
+    species = [[_species(row), *_hard_cells(row)] for row in result["per_class"][:HARD_SPECIES]]
+    parts = [_table(["species", "photos", "top-1", "mostly taken for"], species)]
+    for rank, row in result["ranks"].items():
+        groups = [row for row in row.get("hardest", ()) if row["top1"] < 1][:HARD_GROUPS]
+        if groups:
+            cells = [[html.escape(group["name"]), *_hard_cells(group)] for group in groups]
+            parts.append(f"<h3>{rank}</h3>{_table([rank, 'photos', 'top-1', 'mostly taken for'], cells)}")
+    return _section("What is hardest, and what it is taken for", "", "\n".join(parts))
+
+
+def _species(row: Mapping[str, Any]) -> str:
+    return f'<span class="i">{html.escape(row["class"])}</span>'
+
+
+def _rates(row: Mapping[str, Any]) -> list[str]:
+    return [_percent(row[name]) for name in ("top1", "top5")]
+
+
+def _hard_cells(row: Mapping[str, Any]) -> list[str]:
+    taken = ", ".join(f"{html.escape(name)} ({count})" for name, count in row["taken_for"])
+    return [f"{row['images']:,}", _percent(row["top1"]), taken]
+
+
+def _retrieval(result: Mapping[str, Any]) -> str:
+    found = result["retrieval"]
+    ways = {"image_to_text": "the right caption for a photo", "text_to_image": "a right photo for a caption"}
+    rows = [
+        [text, *(_percent(found[way][f"recall@{k}"]) for k in (1, 5, 10)), f"{found[way]['median_rank']:,.0f}"]
+        for way, text in ways.items()
+    ]
+    text = f"Searching {result['images']:,} photos by a sentence, and {found['captions']:,} captions by a photo."
+    table = _table(["finding", "first", "among 5", "among 10", "median place"], rows)
+    return _section("Search", text, table)
+
+
+def _all_classes(result: Mapping[str, Any]) -> str:
+    if not HARD_SPECIES < len(result["per_class"]) <= ALL_CLASSES:
+        return ""
+    rows = [
+        [_species(row), f"{row['images']:,}", *_rates(row)]
+        for row in sorted(result["per_class"], key=lambda row: row["class"])
+    ]
+    table = _table(["species", "photos", "top-1", "top-5"], rows)
+    return f"<details><summary>All {len(rows)} species</summary>{table}</details>"
+
+
+def _method(result: Mapping[str, Any]) -> str:
+    templates = result["templates"]
+    named = "as its caption" if result["protocol"] == "caption" else "by common name, supercategory and genus"
+    shown = "; ".join(f"“{html.escape(text)}”" for text in templates[:3]) + (" …" if len(templates) > 3 else "")
+    facts = (
+        f"Each species is named {named}, in {len(templates)} template{'s' * (len(templates) > 1)}: {shown}. "
+        "The embeddings of its prompts are averaged, and a photo is given the species whose embedding is nearest. Of "
+        "equally near ones the first in the list counts."
+    )
+    known = {key: html.escape(str(result[key]))[:12] for key in ("step", "config", "records") if result.get(key)}
+    ids = ", ".join(f"{key} {value}" for key, value in known.items())
+    return f"<footer><p>{facts}</p><p>{ids}</p></footer>"
+
+
+def _section(title: str, text: str, body: str) -> str:
+    return f"<h2>{title}</h2>\n{f'<p>{text}</p>' if text else ''}\n{body}"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are HTML already; all columns but the first, and those of words, are right-aligned."""
+    left = [i == 0 or "taken" in column for i, column in enumerate(columns)]
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "".join(
+            f"<{tag}{'' if is_left else ' class=n'}>{cell}</{tag}>" for cell, is_left in zip(cells, left, strict=True)
+        )
+
+    body = "\n".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
+    return f"<table><thead><tr>{line(columns, 'th')}</tr></thead><tbody>\n{body}\n</tbody></table>"
+
+
+def _plot(draw: Callable[[Any], None], size: tuple[float, float] = (5.2, 3.2)) -> str:
+    """What `draw` puts on an axis, as SVG with its text as text."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "lit_jax", "font.family": "sans-serif", "font.size": 9}
+    settings |= {"axes.edgecolor": "#9aa7ac", "text.color": INK, "axes.labelcolor": INK}
+    with rc_context(settings):
+        figure = Figure(figsize=size, constrained_layout=True)
+        axis = figure.subplots()
+        draw(axis)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_axisbelow(True)
+        axis.grid(alpha=0.25)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
+    return re.sub(r"^.*?(?=<svg)", "", out.getvalue(), count=1, flags=re.DOTALL)
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f}&nbsp;%"

@@ -1,0 +1,140 @@
+"""What a model answers for each photo, block by block: best classes, rank of the right one, and what calibration needs.
+
+All from embeddings `[N, D]` and `[K, D]`, in blocks of rows that go over the mesh, so that 100,000 photos by 10,000
+classes take the memory of one block. Ties are exact: of equal scores the class with the lower number comes first, and
+classes with equal embeddings have equal scores whatever a matrix product does at its edges.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from lit_jax.metrics import KS, TopK
+from lit_jax.sharding import local_rows, over_batch, put_batch, put_rows
+
+BLOCK = 1024  # photos at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """Answers for N photos.
+
+    Attributes:
+        labels: `[N]` int64, number of the right class.
+        best: `[N, k]` int32, numbers of the classes with the highest scores, the highest first.
+        rank: `[N]` int32, how many classes come before the right one.
+        classes: K, how many there were to choose from.
+    """
+
+    labels: np.ndarray
+    best: np.ndarray
+    rank: np.ndarray
+    classes: int
+
+    def hits(self) -> TopK:
+        """The hits of each class."""
+        counts = [np.bincount(self.labels[self.rank < k], minlength=self.classes) for k in KS]
+        return TopK(np.stack(counts, 1), np.bincount(self.labels, minlength=self.classes))
+
+
+@dataclasses.dataclass(frozen=True)
+class Likelihoods:
+    """How sure a softmax over the classes is, at one factor of the similarities.
+
+    Attributes:
+        confidence: `[N]` float64, probability of the best class.
+        loss: `[N]` float64, minus the logarithm of that of the right class.
+        slope: `[N]` float64, derivative of the loss by the factor.
+        curvature: `[N]` float64, the second derivative, not negative.
+    """
+
+    confidence: np.ndarray
+    loss: np.ndarray
+    slope: np.ndarray
+    curvature: np.ndarray
+
+
+def predict(
+    photos: np.ndarray, labels: np.ndarray, classes: np.ndarray, mesh: Mesh, *, k: int = max(KS)
+) -> Predictions:
+    """Ranks the classes for each photo by the product of their embeddings.
+
+    Args:
+        photos: `[N, D]` float32.
+        labels: `[N]` integers, number of the right class.
+        classes: `[K, D]` float32.
+        mesh: devices; blocks are split over them.
+        k: how many of the best to name; fewer if there are fewer classes.
+    """
+
+    def answer(scores: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+        own = jnp.take_along_axis(scores, label[:, None], 1)
+        before = jnp.arange(scores.shape[1])[None] < label[:, None]
+        rank = jnp.sum((scores > own) | ((scores == own) & before), 1)
+        return jax.lax.top_k(scores, min(k, scores.shape[1]))[1], rank
+
+    best, rank = _by_block(answer, photos, labels, classes, mesh)
+    return Predictions(np.asarray(labels, np.int64), best.astype(np.int32), rank.astype(np.int32), len(classes))
+
+
+def likelihoods(
+    photos: np.ndarray, labels: np.ndarray, classes: np.ndarray, mesh: Mesh, *, factor: float
+) -> Likelihoods:
+    """What the softmax of `factor` times the scores says of each photo; arguments as for `predict`."""
+
+    def answer(scores: jax.Array, label: jax.Array, factor: jax.Array) -> tuple[jax.Array, ...]:
+        own = jnp.take_along_axis(scores, label[:, None], 1)
+        # About the best score, so that sums of squares lose nothing by cancellation.
+        top = jnp.max(scores, 1, keepdims=True)
+        weights = jnp.exp(factor * (scores - top))
+        total = jnp.sum(weights, 1, keepdims=True)
+        mean = jnp.sum(weights * (scores - top), 1, keepdims=True) / total
+        variance = jnp.sum(weights * (scores - top - mean) ** 2, 1, keepdims=True) / total
+        loss = jnp.log(total) + factor * (top - own)
+        return tuple(x[:, 0] for x in (1 / total, loss, mean + top - own, variance))
+
+    found = _by_block(answer, photos, labels, classes, mesh, jnp.float32(factor))
+    return Likelihoods(*(values.astype(np.float64) for values in found))
+
+
+def _by_block(
+    answer: Callable[..., tuple[jax.Array, ...]],
+    photos: np.ndarray,
+    labels: np.ndarray,
+    classes: np.ndarray,
+    mesh: Mesh,
+    *more: jax.Array,
+) -> list[np.ndarray]:
+    """`answer` of the scores of each block of photos, put together."""
+    distinct, column = np.unique(classes, axis=0, return_inverse=True)
+    repeats = len(distinct) < len(classes)
+    keys = put_rows(distinct if repeats else classes, mesh, split=False)
+    columns = put_rows(column.reshape(-1).astype(np.int32), mesh, split=False) if repeats else None
+    function = _answering(answer, mesh)
+    blocks = []
+    for rows, length in _blocks(len(photos), mesh.size):
+        batch = put_batch({"photos": photos[rows], "labels": np.asarray(labels, np.int32)[rows]}, mesh)
+        found = function(batch["photos"], batch["labels"], keys, columns, *more)
+        blocks.append([local_rows(x)[:length] for x in found])
+    return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
+
+
+def _answering(answer: Callable[..., tuple[jax.Array, ...]], mesh: Mesh) -> Callable[..., tuple[jax.Array, ...]]:
+    def of_block(
+        photos: jax.Array, labels: jax.Array, keys: jax.Array, columns: jax.Array | None, *more: jax.Array
+    ) -> tuple[jax.Array, ...]:
+        scores = jnp.matmul(photos, keys.T, precision=jax.lax.Precision.HIGHEST)
+        return answer(scores if columns is None else scores[:, columns], labels, *more)
+
+    return jax.jit(of_block, out_shardings=over_batch(mesh))
+
+
+def _blocks(rows: int, devices: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Row numbers of each block, filled up with the last row to one length, and how many of them count."""
+    size = -(-min(BLOCK, rows) // devices) * devices
+    for start in range(0, rows, size):
+        yield np.minimum(np.arange(start, start + size), rows - 1), min(size, rows - start)

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+
+from lit_jax import calibration, predictions
+from lit_jax.sharding import make_mesh
+
+
+def reference(photos, labels, classes, k=5):
+    scores = np.float64(photos) @ np.float64(classes).T
+    order = np.argsort(-scores, axis=1, kind="stable")
+    return order[:, :k], np.argmax(order == labels[:, None], axis=1)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_best_and_rank_with_ties_in_blocks(rng, monkeypatch, devices):
+    monkeypatch.setattr(predictions, "BLOCK", 16)
+    photos = (rng.integers(-2, 3, (53, 6)) / 4).astype(np.float32)  # products are exact, ties many
+    classes = (rng.integers(-2, 3, (23, 6)) / 4).astype(np.float32)
+    classes[[4, 19, 22]] = classes[7]
+    labels = rng.integers(0, 23, 53)
+    got = predictions.predict(photos, labels, classes, make_mesh(devices))
+    best, rank = reference(photos, labels, classes)
+    assert np.array_equal(got.best, best) and np.array_equal(got.rank, rank)
+    hits = got.hits()
+    assert hits.summary()["top1"] == (rank < 1).mean() and hits.summary()["top5"] == (rank < 5).mean()
+    assert hits.images.sum() == 53
+
+
+def test_equal_classes_tie_exactly_although_products_round(rng):
+    photos = rng.normal(size=(40, 67)).astype(np.float32)
+    classes = np.repeat(rng.normal(size=(1, 67)), 37, 0).astype(np.float32)
+    got = predictions.predict(photos, np.full(40, 36), classes, make_mesh(1))
+    assert (got.rank == 36).all() and (got.best == np.arange(5)).all()
+
+
+def test_fewer_classes_than_places(rng):
+    got = predictions.predict(rng.normal(size=(4, 3)), np.zeros(4, int), rng.normal(size=(2, 3)), make_mesh(1))
+    assert got.best.shape == (4, 2)
+
+
+def test_likelihoods_against_float64_and_finite_differences(rng):
+    photos, classes = rng.normal(size=(30, 8)).astype(np.float32), rng.normal(size=(12, 8)).astype(np.float32)
+    classes[5] = classes[3]
+    labels = rng.integers(0, 12, 30)
+    scores = np.float64(photos) @ np.float64(classes).T
+
+    def loss(factor):
+        logits = factor * scores
+        return np.log(np.exp(logits).sum(1)) - logits[np.arange(30), labels]
+
+    got = predictions.likelihoods(photos, labels, classes, make_mesh(1), factor=0.8)
+    softmax = np.exp(0.8 * scores) / np.exp(0.8 * scores).sum(1, keepdims=True)
+    np.testing.assert_allclose(got.confidence, softmax.max(1), rtol=1e-5)
+    np.testing.assert_allclose(got.loss, loss(0.8), rtol=1e-4, atol=1e-5)
+    step = 1e-4
+    np.testing.assert_allclose(got.slope, (loss(0.8 + step) - loss(0.8 - step)) / (2 * step), rtol=1e-3, atol=1e-4)
+    second = (loss(0.8 + step) - 2 * loss(0.8) + loss(0.8 - step)) / step**2
+    np.testing.assert_allclose(got.curvature, second, rtol=1e-3, atol=1e-4)
+
+
+def test_calibration_error_by_hand():
+    found = calibration.reliability(np.array([0.05, 0.5, 0.58, 1.0]), np.array([True, True, False, True]), bins=2)
+    # Bins (0, 0.5] and (0.5, 1]: |0.275 - 1| for two photos, |0.79 - 0.5| for two.
+    assert found["ece"] == pytest.approx((2 * 0.725 + 2 * 0.29) / 4)
+    assert [row["images"] for row in found["bins"]] == [2, 2]
+
+
+def test_the_temperature_of_labels_drawn_from_the_model_is_found(rng):
+    photos, classes = rng.normal(size=(4000, 5)).astype(np.float32), rng.normal(size=(7, 5)).astype(np.float32)
+    scores = np.float64(photos) @ np.float64(classes).T
+    softmax = np.exp(1.7 * scores) / np.exp(1.7 * scores).sum(1, keepdims=True)
+    labels = (softmax.cumsum(1) < rng.random(4000)[:, None]).sum(1)
+    mesh = make_mesh(1)
+
+    def at(factor):
+        return predictions.likelihoods(photos, labels, classes, mesh, factor=factor)
+
+    for start in (0.05, 30.0):
+        factor = calibration.fit_factor(at, start)
+        assert abs(at(factor).slope.mean()) < 1e-3 and factor == pytest.approx(1.7, rel=0.06)
+    right = np.argmax(scores, 1) == labels
+    before, after = (calibration.reliability(at(f).confidence, right)["ece"] for f in (10.0, factor))
+    assert after < 0.03 < 0.15 < before
+
+
+def test_a_model_that_is_always_right_or_never_stays_within_bounds():
+    mesh, photos, classes = make_mesh(1), np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)
+
+    def at(labels):
+        return lambda factor: predictions.likelihoods(photos, np.array(labels), classes, mesh, factor=factor)
+
+    assert calibration.fit_factor(at([0, 1, 2]), 10.0) >= 30
+    assert calibration.fit_factor(at([1, 2, 0]), 10.0) == pytest.approx(1e-3, rel=0.01)
