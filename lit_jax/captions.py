@@ -34,6 +34,7 @@ def caption(
     *,
     omit: Collection[str] = OMIT,
     drop_repeats: bool = False,
+    tidy: bool = True,
 ) -> str:
     """The caption of one class: the template with its `{column}` fields filled.
 
@@ -47,6 +48,7 @@ def caption(
         omit: whole values to leave out, in whatever column.
         drop_repeats: leave out a value that an earlier field already gave, as where the common name of a
             species is its binomial.
+        tidy: False leaves all white space as it stands in the table and the template.
 
     Raises:
         UserError: the template is malformed, or names a column that the row has not.
@@ -62,12 +64,12 @@ def caption(
     for literal, column in _parse(template):
         text.append(literal)
         if column is not None:
-            value = value_of(row, column).strip()
-            if value not in used:
+            value = value_of(row, column)
+            if value.strip() not in used:
                 text.append(value)
             if drop_repeats:
-                used.add(value)
-    return " ".join("".join(text).split())
+                used.add(value.strip())
+    return " ".join("".join(text).split()) if tidy else "".join(text)
 
 
 def captions(

@@ -1,5 +1,6 @@
 """Class names and templates to texts; templates are data."""
 
+import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def prompts(
     name_template: str = "",
     omit: Collection[str] = OMIT,
     drop_repeats: bool = False,
+    tidy: bool = True,
 ) -> list[list[str]]:
     """The texts that stand for each class in zero-shot classification.
 
@@ -63,6 +65,7 @@ def prompts(
             the rows do not have.
         omit: values left out of names and fields.
         drop_repeats: leave out what an earlier column said already, as `lit_jax.captions.caption` does.
+        tidy: likewise.
 
     Returns:
         `[K][P]` texts, in the order of `rows` and `templates`. Classes may share them: see `duplicates`.
@@ -84,12 +87,11 @@ def prompts(
     result = []
     for number, row in enumerate(rows):
         own = name_template or _name_template(row)
-        name = _filled(number, row, own, omit, drop_repeats) if any(blank.values()) else ""
+        filled = functools.partial(_filled, number, row, omit=omit, drop_repeats=drop_repeats, tidy=tidy)
+        name = filled(own) if any(blank.values()) else ""
         result.append(
             [
-                caption({"": name}, template, omit=())
-                if blank[template]
-                else _filled(number, row, template, omit, drop_repeats)
+                caption({"": name}, template, omit=(), tidy=tidy) if blank[template] else filled(template)
                 for template in templates
             ]
         )
@@ -98,7 +100,8 @@ def prompts(
 
 def named_by(protocol: str) -> dict[str, Any]:
     """The arguments of `prompts` by which classes are named in one of `PROTOCOLS`."""
-    return {"name_template": RECORDED_TEMPLATE, "omit": ()} if protocol == "recorded" else {}
+    # Two of iNaturalist's common names hold two blanks in a row, and so did the recorded labels.
+    return {"name_template": RECORDED_TEMPLATE, "omit": (), "tidy": False} if protocol == "recorded" else {}
 
 
 def _name_template(row: Mapping[str, str]) -> str:
@@ -144,9 +147,11 @@ def _check(template: str, where: str, *, named: bool = False) -> None:
     )
 
 
-def _filled(number: int, row: Mapping[str, str], template: str, omit: Collection[str], drop_repeats: bool) -> str:
+def _filled(
+    number: int, row: Mapping[str, str], template: str, *, omit: Collection[str], drop_repeats: bool, tidy: bool
+) -> str:
     """The template with the row's values; at least one of them must be left to say."""
-    text = caption(row, template, omit=omit, drop_repeats=drop_repeats)
+    text = caption(row, template, omit=omit, drop_repeats=drop_repeats, tidy=tidy)
     if all(row[column].strip() in ("", *omit) for column in fields(template)):
         raise UserError(
             f"class row {number}: found only empty or omitted values for {template!r}, expected a name; "
