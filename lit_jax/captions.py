@@ -65,10 +65,11 @@ def caption(
         text.append(literal)
         if column is not None:
             value = value_of(row, column)
-            if value.strip() not in used:
-                text.append(value)
+            plain = value.strip()
+            if plain not in used:
+                text.append(plain if tidy else value)
             if drop_repeats:
-                used.add(value.strip())
+                used.add(plain)
     return " ".join("".join(text).split()) if tidy else "".join(text)
 
 
