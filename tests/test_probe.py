@@ -1,0 +1,106 @@
+import json
+
+import numpy as np
+import pytest
+
+from lit_jax import probe, store
+from lit_jax.errors import UserError
+from lit_jax.probe import Labelled
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Three overlapping clouds, 60 photos each to learn from and 40 to be judged on."""
+    draw = np.random.default_rng(3)
+    centres = draw.normal(size=(3, 6))
+    labels = np.repeat(np.arange(3), 100)
+    features = (centres[labels] + 0.9 * draw.normal(size=(300, 6))).astype(np.float16)
+    features[:, 5] = 7.0  # a feature that never moves
+    order = draw.permutation(300)
+    whole = Labelled(features[order], labels[order])
+    return whole.take(np.arange(180)), whole.take(np.arange(180, 300))
+
+
+def test_the_fit_is_where_the_gradient_in_float64_vanishes(data, monkeypatch):
+    monkeypatch.setattr(probe, "BLOCK", 64)  # the last block is filled up
+    train, _ = data
+    found = probe.fit(train, 3, 1e-2)
+    x = np.float64(train.features)
+    std = x.std(0)
+    std[5] = 1
+    x = (x - x.mean(0)) / std
+    kernel, bias = np.float64(found.kernel), np.float64(found.bias)
+    scores = x @ kernel + bias
+    softmax = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    error = softmax - np.eye(3)[train.labels]
+    np.testing.assert_allclose(x.T @ error / len(x) + 1e-2 * kernel, 0, atol=2e-5)
+    np.testing.assert_allclose(error.mean(0), 0, atol=2e-5)
+
+
+@pytest.mark.parametrize("neighbours", [1, 5, 500])
+def test_neighbours_against_a_full_sort(data, monkeypatch, neighbours):
+    monkeypatch.setattr(probe, "BLOCK", 50)
+    monkeypatch.setattr(probe, "KEYS", 37)
+    train, test = data
+    train = Labelled(np.concatenate([train.features, train.features[:9]]), np.concatenate([train.labels, (train.labels[:9] + 1) % 3]))  # fmt: skip
+    keys, queries = (np.float64(x.features) / np.linalg.norm(np.float64(x.features), axis=1, keepdims=True) for x in (train, test))  # fmt: skip
+    similar = np.round(queries @ keys.T, 6)  # equal photos tie, whatever the last bits
+    order = np.argsort(-similar, axis=1, kind="stable")[:, :neighbours]
+    weights = np.exp((np.take_along_axis(similar, order, 1) - 1) / probe.TEMPERATURE)
+    votes = np.stack([(weights * (train.labels[order] == label)).sum(1) for label in range(3)], 1)
+    got = probe.nearest(train, test, 3, neighbours)
+    assert got.summary()["top1"] == (np.argmax(votes, 1) == test.labels).mean()
+
+
+def test_few_photos_of_each_class_are_drawn_and_others_set_aside(data):
+    labels = data[0].labels
+    taken, aside = probe.drawn(labels, 4, 0)
+    assert np.bincount(labels[taken]).tolist() == [4, 4, 4] and np.bincount(labels[aside]).tolist() == [4, 4, 4]
+    assert not set(taken) & set(aside)
+    assert not np.array_equal(taken, probe.drawn(labels, 4, 1)[0])
+    every, fifth = probe.drawn(labels, 0, 0)
+    assert sorted([*every, *fifth]) == list(range(180))
+    assert (np.bincount(labels[fifth]) == np.bincount(labels) // 5).all()
+    with pytest.raises(UserError, match="--shots: found a class of"):
+        probe.drawn(labels, 1000, 0)
+
+
+def test_more_labels_help_and_draws_are_averaged(data):
+    rows = probe.probe(*data, 3, shots=(1, 0), draws=2, neighbours=(5,))
+    of = {(row["method"], row["shots"]): row for row in rows}
+    assert of["linear probe", 1]["draws"] == 2 and of["linear probe", 1]["labels"] == 3
+    assert of["linear probe", 0]["top1"] > of["linear probe", 1]["top1"]
+    # Five neighbours of three photos are three.
+    assert ("3 nearest neighbours", 1) in of and ("5 nearest neighbours", 0) in of
+
+
+def test_the_command_on_a_store(data, tmp_path, capsys):
+    aside = store.begin(tmp_path / "set", {})
+    (aside / store.CLASS_TABLE).write_text("id,name\n10,a\n11,b\n12,c\n")
+    shards = {}
+    for split, part in zip(("train", "validation"), data, strict=True):
+        names = [f"{split}/{i}.jpg" for i in range(len(part.labels))]
+        shards[split] = [store.write_shard(aside, store.shard_name(split, 0, 1), part.features[:, None], part.labels + 10, names, dtype="float16")]  # fmt: skip
+    store.finish(
+        aside, tmp_path / "set", splits=shards, views={split: 1 for split in shards}, width=6, dtype="float16",
+        record_lengths={split: [s.examples for s in found] for split, found in shards.items()}, tower={"kind": "given", "digest": "x"},
+        class_table=aside / store.CLASS_TABLE, tokenizer=None, templates=["{name}"], drop_repeats=False,
+        class_ids={split: [10, 11, 12] for split in shards}, records="r",
+    )  # fmt: skip
+    arguments = [
+        "--store",
+        str(tmp_path / "set"),
+        "--shots",
+        "all",
+        "--neighbours",
+        "5",
+        "--out",
+        str(tmp_path / "o.json"),
+    ]
+    probe.main(arguments)
+    rows = json.loads((tmp_path / "o.json").read_text())["rows"]
+    assert [row["method"] for row in rows] == ["linear probe", "5 nearest neighbours"]
+    assert f"{100 * rows[0]['top1']:.2f} %" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        probe.main([*arguments[:2], "--split", "nowhere"])
+    assert "split: found 'nowhere'" in capsys.readouterr().err
