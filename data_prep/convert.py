@@ -8,22 +8,28 @@ Kinds of sources are in `data_prep.sources`.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import gc
 import hashlib
 import json
 import os
+import signal
 import sys
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_prep.archives import check
+from data_prep.beam import BeamWriter
 from data_prep.folder import read_names
 from data_prep.photos import MAX_PIXELS
-from data_prep.plan import TRAIN, Item, Plan, Planned, Request, Skip, plan_photos, shard_photos
-from data_prep.report import report_lines, report_of
-from data_prep.shards import Job, Outcome, Texts, finished, write_shards
+from data_prep.plan import DROP, DUPLICATES, TRAIN, Item, Plan, Planned, Request, Skip, plan_photos, shard_photos
+from data_prep.report import forecast, report_lines, report_of
+from data_prep.shards import PROGRESS, Job, Outcome, Texts, finished, write_shards
 from data_prep.sources import SOURCES
 from data_prep.workspace import (
     REPORT,
@@ -37,11 +43,14 @@ from data_prep.workspace import (
 )
 from lit_jax.captions import TEMPLATE, class_captions
 from lit_jax.classes import ClassTable, write_class_table
+from lit_jax.columns import Tokenize, words
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.manifest import INCOMPLETE, MANIFEST, write_json
 from lit_jax.prompts import read_templates
 from lit_jax.records import CLASS_TABLE, RANK_FIELDS, TOKENIZER, RecordSet, open_records, shard_name, write_metadata
 from lit_jax.tokens import load_tokenizer, train_sentencepiece
+
+_CONTEXT = 64  # tokens that a text tower reads, where neither option nor preset says otherwise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +71,7 @@ class Options:
         heldout_classes: Their names instead.
         rename_splits: The source's split name to ours.
         allow_empty_classes: Accept classes of the table without any photo.
+        duplicates: Of byte-identical photos "drop" all but one, or "keep" them all and open no file for that.
         limit: At most so many photos, drawn by seed; 0: all.
         vocab_size: Pieces of the tokenizer that is trained on the captions of the training classes; 0: none.
         tokenizer: A tokenizer to take instead: a file or folder of any form that `load_tokenizer` reads.
@@ -80,6 +90,7 @@ class Options:
     heldout_classes: tuple[str, ...] = ()
     rename_splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
     allow_empty_classes: bool = False
+    duplicates: str = DROP
     limit: int = 0
     vocab_size: int = 4096
     tokenizer: Path | None = None
@@ -93,6 +104,8 @@ def convert(
     *,
     workers: int = 0,
     restart: bool = False,
+    archives: Mapping[Path, str] | None = None,
+    write: Callable[..., list[Outcome]] | None = None,
 ) -> RecordSet:
     """Writes a record set, or goes on writing it, or finds that it is there already.
 
@@ -107,6 +120,8 @@ def convert(
         workers: Number of processes; 0: one a core.
         restart: Replace what an earlier conversion left in these folders, finished or not. Files that no
             conversion wrote are never deleted.
+        archives: Released archives and their MD5, to be checked before the first shard is written.
+        write: What writes the shards in place of `write_shards`, with the same arguments; for many machines.
 
     Returns:
         The record set, opened.
@@ -114,28 +129,12 @@ def convert(
     Raises:
         UserError: a bad option; a folder of something else; an earlier conversion with other options or
             photos, without `restart`; another conversion at work in the folder; no photo that can be used;
-            a full disk; and all that `plan_photos` refuses.
+            an archive with another MD5; a full disk; and all that `plan_photos` refuses.
     """
     options = options or Options()
-    check_options(options)
-    if workers < 0:
-        raise UserError(f"workers: found {workers}, expected 0 (all cores) or more; correct it")
-    out = Path(os.path.abspath(out))
-    work = out.with_name(out.name + INCOMPLETE)
-    refuse_foreign(out, work)
-    captions = class_captions(table, options.templates, drop_repeats=options.drop_repeats)
+    out, work, captions = _begin(table, out, options, workers)
     print("looking at names, sizes and duplicates", flush=True)
-    plan = plan_photos(
-        items,
-        table,
-        seed=options.seed,
-        validation_fraction=options.validation_fraction,
-        heldout=options.heldout,
-        heldout_classes=options.heldout_classes,
-        split_names=options.rename_splits,
-        allow_empty_classes=options.allow_empty_classes,
-        limit=options.limit,
-    )
+    plan = _plan(items, table, options)
     identity = _identity(plan, table, options)
     if is_up_to_date(out, identity, restart=restart):
         record_set = open_records(out)
@@ -145,30 +144,128 @@ def convert(
     with disk_errors_in_one_line(work), alone_in(work):
         prepare(work, identity, restart=restart)
         if not (work / MANIFEST).exists():  # else only the renaming is missing
-            _write_set(work, plan, table, captions, options, workers or _cores())
+            check(archives or {}, work / PROGRESS / "archives.json")
+            _write_set(work, plan, table, captions, options, workers or _cores(), write or write_shards)
         move_into_place(work, out)
     print(f"wrote {out}; what was left out and why: {out / REPORT_TEXT}", flush=True)
     return open_records(out)
 
 
+def dry_run(
+    items: Iterable[Item | Skip],
+    table: ClassTable,
+    out: str | Path,
+    options: Options | None = None,
+    *,
+    workers: int = 0,
+    restart: bool = False,
+) -> list[str]:
+    """What `convert` would do with the same arguments, as lines; writes nothing.
+
+    Classes without a photo, which `convert` refuses unless told otherwise, are a warning here. Released archives are
+    not read.
+
+    Raises:
+        UserError: what `convert` would refuse before it writes anything.
+    """
+    options = options or Options()
+    out, work, captions = _begin(table, out, options, workers)
+    plan = _plan(items, table, dataclasses.replace(options, allow_empty_classes=True))
+    shards = {split: list(parts.values()) for split, parts in _shards(work, plan, options).items()}
+    lines = forecast(table, plan, shards, captions, out)
+    lines.append(f"processes: {min(workers or _cores(), sum(map(len, shards.values())))}")
+    if is_up_to_date(out, _identity(plan, table, options), restart=restart):
+        lines.append(f"{out} is up to date: there is nothing to write")
+    tokenize: Tokenize = load_tokenizer(options.tokenizer).pieces if options.tokenizer else words
+    longest = max((text for texts in captions for text in texts), key=lambda text: len(tokenize(text)))
+    if len(tokenize(longest)) > _CONTEXT - 1:  # the end is a token too
+        lines.append(f"warning: captions of up to {len(tokenize(longest))} tokens, longer than usual: {longest}")
+    absent = len(table) - len(plan.present)
+    if absent and not options.allow_empty_classes:
+        lines.append(f"warning: {absent} classes without a photo are refused unless you pass --allow-empty-classes")
+    return lines
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command; see ``--help``."""
-    arguments = _parser().parse_args(argv)
-    with user_errors_in_one_line():
-        try:
-            options = options_of(arguments)
-            source = SOURCES[arguments.source](_request(arguments, options))
-            convert(
-                source.items,
-                source.table,
-                arguments.out,
-                options,
-                workers=arguments.workers,
-                restart=arguments.restart,
-            )
-        except KeyboardInterrupt:
-            print("stopped; run the same command again to go on", file=sys.stderr)
-            sys.exit(130)
+    parser = _parser()
+    arguments, flags = parser.parse_known_args(argv)
+    if flags and not arguments.beam:
+        parser.error(f"unrecognized arguments: {' '.join(flags)}")
+    with user_errors_in_one_line(), _stopped_in_one_line():
+        write = BeamWriter(flags) if arguments.beam else None
+        options = options_of(arguments)
+        source = SOURCES[arguments.source](_request(arguments, options))
+        if arguments.dry_run:
+            how = {"workers": arguments.workers, "restart": arguments.restart}
+            lines = dry_run(source.items, source.table, arguments.out, options, **how)
+            print("\n".join(lines))
+            return
+        convert(
+            source.items,
+            source.table,
+            arguments.out,
+            options,
+            workers=arguments.workers,
+            restart=arguments.restart,
+            archives={} if arguments.skip_md5 else source.archives,
+            write=write,
+        )
+
+
+@contextlib.contextmanager
+def _stopped_in_one_line() -> Iterator[None]:
+    """Ends the process on Ctrl-C or SIGTERM with one line and the exit code of the signal."""
+    received = [signal.SIGINT]
+
+    def stop(number: int, _: object) -> None:
+        received[0] = signal.Signals(number)
+        raise KeyboardInterrupt
+
+    main_thread = threading.current_thread() is threading.main_thread()  # only there can signals be caught
+    before = signal.signal(signal.SIGTERM, stop) if main_thread else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        sys.exit(128 + received[0])
+    finally:
+        if main_thread:
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _begin(
+    table: ClassTable, out: str | Path, options: Options, workers: int
+) -> tuple[Path, Path, list[tuple[str, ...]]]:
+    """The folder to make, the one to work in, and the captions; refuses what can be refused without the photos."""
+    check_options(options)
+    if workers < 0:
+        raise UserError(f"workers: found {workers}, expected 0 (all cores) or more; correct it")
+    out = Path(os.path.abspath(out))
+    work = out.with_name(out.name + INCOMPLETE)
+    refuse_foreign(out, work)
+    return out, work, class_captions(table, options.templates, drop_repeats=options.drop_repeats)
+
+
+def _plan(items: Iterable[Item | Skip], table: ClassTable, options: Options) -> Plan:
+    collects = gc.isenabled()
+    gc.disable()  # to look for cycles among millions of tuples, again and again, would double the time
+    try:
+        return plan_photos(
+            items,
+            table,
+            seed=options.seed,
+            validation_fraction=options.validation_fraction,
+            heldout=options.heldout,
+            heldout_classes=options.heldout_classes,
+            split_names=options.rename_splits,
+            allow_empty_classes=options.allow_empty_classes,
+            duplicates=options.duplicates,
+            limit=options.limit,
+        )
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _request(arguments: argparse.Namespace, options: Options) -> Request:
@@ -179,6 +276,7 @@ def _request(arguments: argparse.Namespace, options: Options) -> Request:
         subsets=tuple(filter(None, arguments.subsets.split(","))),
         templates=options.templates,
         drop_repeats=options.drop_repeats,
+        data_dir=arguments.tfds_dir,
     )
 
 
@@ -189,6 +287,7 @@ def _write_set(
     captions: Sequence[tuple[str, ...]],
     options: Options,
     workers: int,
+    write: Callable[..., list[Outcome]],
 ) -> None:
     """Fills the folder: small files that may be refused first, then shards, then what says they are whole."""
     write_class_table(table, work / CLASS_TABLE)
@@ -200,7 +299,7 @@ def _write_set(
         print(f"{len(before)} of {len(before) + len(todo)} shards were finished before", flush=True)
     number = sum(map(len, todo.values()))
     start = time.monotonic()
-    written = write_shards(
+    written = write(
         _jobs(todo, table, captions, options),
         workers=max(1, min(workers, len(todo))),
         total=len(plan.photos),
@@ -310,6 +409,8 @@ def check_options(options: Options) -> None:
     if not 0 <= options.validation_fraction < 1:
         found = options.validation_fraction
         raise UserError(f"validation_fraction: found {found}, expected at least 0 and below 1; correct it")
+    if options.duplicates not in DUPLICATES:
+        raise UserError(f"duplicates: found {options.duplicates!r}, expected {' or '.join(DUPLICATES)}; correct it")
     if not options.templates:
         raise UserError("templates: found none, expected at least one; add one")
     if options.tokenizer:
@@ -317,10 +418,15 @@ def check_options(options: Options) -> None:
 
 
 def facts(options: Options) -> dict[str, Any]:
-    """The options as JSON values, the tokenizer by content: where it lay says nothing."""
+    """The options as JSON values, the tokenizer by content: where it lay says nothing.
+
+    An option that sets of before do not know is left out at its default, so that they stay up to date.
+    """
     model = load_tokenizer(options.tokenizer).model_bytes if options.tokenizer else None
     tokenizer = hashlib.sha256(model).hexdigest() if model else None
     values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(options) | {"tokenizer": tokenizer}))
+    if options.duplicates == DROP:
+        del values["duplicates"]
     return values
 
 
@@ -391,9 +497,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--source", choices=sorted(SOURCES), default="folder", help="how the photos are laid out")
-    add("--images", default="", metavar="DIR", help="folder of the photos")
+    add("--images", default="", metavar="DIR", help="folder of the photos; a data set's name for --source tfds")
     add("--splits", type=Path, metavar="CSV", help="list of photos: file, and if wanted class and split")
-    add("--classes", type=Path, metavar="CSV", help="class table, CSV or JSON")
+    add("--classes", type=Path, metavar="CSV", help="class table, CSV or JSON; by default made of the folders' names")
+    add("--tfds-dir", default="", metavar="DIR", help="where TFDS built the data set, if not in its own folder")
     add("--subsets", default="", metavar="A,B", help="parts of the source to take, by its own names")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to make")
     add_shared_options(parser)
@@ -402,8 +509,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-pixels", type=int, default=default.max_pixels, help="leave out photos of more pixels")
     add("--shard-mb", type=int, default=default.shard_mb, help="size of a shard, MiB")
     add("--shards", type=int, default=default.shards, help="shards of each split; 0: by size")
+    add("--duplicates", choices=DUPLICATES, default=default.duplicates, help="byte-identical photos: drop all but one")
     add("--limit", type=int, default=default.limit, help="at most so many photos, drawn; 0: all")
     add("--workers", type=int, default=0, help="processes; 0: all cores")
+    add(
+        "--beam",
+        action="store_true",
+        help="write the shards with Beam, whose own flags may follow; the folders of "
+        "--out and of the photos must be on storage that all its workers see",
+    )
+    add("--skip-md5", action="store_true", help="do not check released archives against their published MD5")
+    add("--dry-run", action="store_true", help="tell what would be written and what is amiss; write nothing")
     add("--restart", action="store_true", help="replace an earlier conversion in the same folder")
     return parser
 

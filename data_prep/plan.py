@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from data_prep import spans
@@ -23,6 +24,9 @@ from lit_jax.errors import UserError
 TRAIN, VALIDATION, HELDOUT = "train", "validation", "heldout"
 SPLIT_NAMES = {"val": VALIDATION, "valid": VALIDATION, "test": VALIDATION}
 """How split names of others are read, unless the user says otherwise."""
+
+DROP, KEEP = DUPLICATES = ("drop", "keep")
+"""What to do with byte-identical photos."""
 
 _HEAD = 1 << 14  # bytes that tell two photos of equal size apart, all but always
 _THREADS = 16  # file systems answer many questions at a time, networked ones above all
@@ -81,6 +85,7 @@ class Request(NamedTuple):
         subsets: Parts of the source to take, by its own names; () for its default.
         templates: Captions, for sources that know a photo's class by its caption alone.
         drop_repeats: How they are filled.
+        data_dir: Folder in which a data set is looked up by its name; "" for its own default.
     """
 
     images: str
@@ -89,6 +94,7 @@ class Request(NamedTuple):
     subsets: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
     drop_repeats: bool = False
+    data_dir: str = ""
 
     @property
     def folder(self) -> Path:
@@ -100,10 +106,17 @@ class Request(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What a reader returns: items, or what it leaves out and why, one by one; and the classes."""
+    """What a reader returns.
+
+    Attributes:
+        items: The photos one by one, or what it leaves out and why.
+        table: The classes.
+        archives: Released archives in the folder and their MD5, to be checked before anything is written.
+    """
 
     items: Iterable[Item | Skip]
     table: ClassTable
+    archives: Mapping[Path, str] = MappingProxyType({})
 
 
 class Placement(NamedTuple):
@@ -148,6 +161,7 @@ def plan_photos(
     heldout_classes: Sequence[str] = (),
     split_names: Mapping[str, str] | None = None,
     allow_empty_classes: bool = False,
+    duplicates: str = DROP,
     limit: int = 0,
 ) -> Plan:
     """Decides on each photo: class, split, or skipped.
@@ -168,6 +182,7 @@ def plan_photos(
         heldout_classes: Their names instead, in any spelling that `match_folders` knows.
         split_names: The source's split name to ours; added to `SPLIT_NAMES`.
         allow_empty_classes: Accept classes of the table that have no photo.
+        duplicates: `DROP`, or `KEEP` to store each file whatever its bytes; none is opened then.
         limit: Keep only so many photos, drawn over all splits; 0: all.
 
     Raises:
@@ -193,13 +208,13 @@ def plan_photos(
         else:
             photos.append(Planned(item.path, item.image_id, class_id, split, found[0]))
     check_heldout_apart(table, photos)
-    duplicates = find_duplicates(photos, table)
-    photos = [photo for photo in photos if photo.image_id not in duplicates]
+    same = find_duplicates(photos, table) if duplicates == DROP else {}
+    photos = [photo for photo in photos if photo.image_id not in same] if same else photos
     if placed.drawn:
         photos = draw_validation(photos, validation_fraction, seed)
     if limit:
         photos = sorted(photos, key=lambda photo: _lot(seed, "limit", photo.image_id))[:limit]
-    return Plan(photos, sorted([*skips, *duplicates.values()]), placed.present, inputs.hexdigest())
+    return Plan(photos, sorted([*skips, *same.values()]), placed.present, inputs.hexdigest())
 
 
 def place_items(

@@ -1,12 +1,18 @@
 """What a conversion stored, noted and left out: as JSON with every photo, and as a page of text."""
 
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from data_prep.plan import HELDOUT, TRAIN, Skip
+from data_prep.plan import HELDOUT, TRAIN, Plan, Planned, Skip
 from data_prep.shards import Outcome
 from lit_jax.classes import ClassTable
+from lit_jax.manifest import INCOMPLETE
+from lit_jax.prompts import duplicates
+from lit_jax.records import Record, encode
+from lit_jax.tfrecord import frame
 
 _SHOWN = 5  # examples of each reason in the text; the JSON has all
 
@@ -69,6 +75,81 @@ def report_lines(report: Mapping[str, Any], *, shown: int = _SHOWN) -> list[str]
     lines += _section(f"left out: {sum(map(len, left_out.values()))} photos", left_out, shown)
     lines += _section("stored, but unusual:", report["notes"], shown) if report["notes"] else []
     return lines + [f"warning: {warning}" for warning in report["warnings"]]
+
+
+def forecast(
+    table: ClassTable,
+    plan: Plan,
+    shards: Mapping[str, Sequence[Sequence[Planned]]],
+    captions: Sequence[Sequence[str]],
+    out: Path,
+) -> list[str]:
+    """What a conversion would store, for people; nothing is written.
+
+    Args:
+        table: The classes, K.
+        plan: What was decided on each photo.
+        shards: Photos of each shard, by split.
+        captions: ``[K][N]`` texts.
+        out: The folder that would be made; it need not be there.
+    """
+    texts = _text_bytes(table, captions, {photo.class_id: photo for photo in plan.photos})
+    size_of = {
+        split: sum(photo.size + texts[photo.class_id] for part in parts for photo in part)
+        for split, parts in shards.items()
+    }
+    lines = [f"{'split':12} {'photos':>9} {'classes':>8} {'shards':>7} {'MB':>9}"]
+    for split, parts in shards.items():
+        classes = {photo.class_id for part in parts for photo in part}
+        photos = sum(map(len, parts))
+        lines.append(f"{split:12} {photos:>9} {len(classes):>8} {len(parts):>7} {size_of[split] / 1e6:>9.1f}")
+    counts = Counter(skip.reason for skip in plan.skips)
+    lines.append(f"left out by name, size or content: {len(plan.skips)} photos")
+    lines += [f"{number:>9}  {reason}" for reason, number in sorted(counts.items())]
+    lines += _space_lines(sum(size_of.values()), out)
+    lines += [f"warning: {warning}" for warning in _plan_warnings(table, plan, captions)]
+    return lines
+
+
+def _text_bytes(
+    table: ClassTable, captions: Sequence[Sequence[str]], examples: Mapping[int, Planned]
+) -> dict[int, int]:
+    """Bytes of a record besides its photo, by class id; those of one photo a class stand for all of them."""
+    found = {}
+    for class_id, photo in examples.items():
+        i = table.index_of(class_id)
+        record = Record(b"", tuple(captions[i]), class_id, photo.image_id, table.row(i))
+        found[class_id] = len(frame(encode(record)))
+    return found
+
+
+def _space_lines(needed: int, out: Path) -> list[str]:
+    """Bytes needed and free, by the sizes of the files as they are now."""
+    there = next(folder for folder in (out, *out.parents) if folder.is_dir())
+    written = sum(path.stat().st_size for path in out.with_name(out.name + INCOMPLETE).glob("*"))
+    free = shutil.disk_usage(there).free
+    amounts = [f"{value / 1e9:.2f} GB" for value in (needed, written, free)]
+    lines = ["disk: about {} needed, {} written before, {} free".format(*amounts)]
+    if needed - written > free:
+        lines.append(f"warning: {(needed - written - free) / 1e9:.2f} GB too few are free for {out}")
+    return lines
+
+
+def _plan_warnings(table: ClassTable, plan: Plan, captions: Sequence[Sequence[str]]) -> list[str]:
+    counts: dict[str, Counter[int]] = defaultdict(Counter)
+    for photo in plan.photos:
+        counts[photo.split][photo.class_id] += 1
+    lines = _class_warning(table, set(table.ids) - plan.present, "no photo")
+    lines += _warnings(table, plan.present, counts)
+    groups = duplicates(captions)
+    if groups:
+        shown = "; ".join(" = ".join(table.names[i] for i in group) for group in groups[:_SHOWN])
+        shown += f" and {len(groups) - _SHOWN} more" if len(groups) > _SHOWN else ""
+        lines.append(
+            f"classes that share all captions with another ({sum(map(len, groups))} in {len(groups)} groups), so that "
+            f"no model can tell them apart: {shown}"
+        )
+    return lines
 
 
 def _section(title: str, groups: Mapping[str, Sequence[str]], shown: int) -> list[str]:

@@ -137,7 +137,7 @@ def write_shards(jobs: Iterable[Job], *, workers: int, total: int, done: int = 0
     Raises:
         UserError: a process died, as by lack of memory.
     """
-    with _progress_display(total, done) as show:
+    with progress_display(total, done) as show:
         if workers == 1:
             count = _Count(show)
             return [write_shard(job, count.tick) for job in jobs]
@@ -156,6 +156,7 @@ def _write_in_processes(jobs: Iterator[Job], workers: int, show: Callable[[int],
     counter = context.Value("q", 0)
     outcomes: list[Future[Outcome]] = []
     waiting: set[Future[Outcome]] = set()
+    others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(workers, context, _start_process, (counter,)) as pool:
         try:
             while True:
@@ -171,6 +172,8 @@ def _write_in_processes(jobs: Iterator[Job], workers: int, show: Callable[[int],
                     future.result()  # raises what the process raised, now and not at the end
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()  # else the pool would wait for the shards that they are at
             raise
 
 
@@ -212,7 +215,7 @@ class _Count:
 
 
 @contextlib.contextmanager
-def _progress_display(total: int, done: int) -> Iterator[Callable[[int], None]]:
+def progress_display(total: int, done: int) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal, otherwise a line every ten seconds; takes the photos done in this run."""
     if not sys.stdout.isatty():
         yield _progress_lines(total, done)

@@ -3,31 +3,49 @@
 A new kind is a reader in a file of its own, which takes a `Request` and returns a `Source`, and a line in `SOURCES`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from data_prep.folder import read_csv, read_folder
-from data_prep.plan import Request, Source
-from lit_jax.classes import ClassTable, read_class_table
+from data_prep.inat2021 import read_inat2021
+from data_prep.labels import label_table
+from data_prep.plan import Item, Request, Source
+from data_prep.tfds_sets import read_tfds
+from data_prep.webdataset import read_webdataset
+from lit_jax.classes import read_class_table
 from lit_jax.errors import UserError
 
 Reader = Callable[[Request], Source]
 
 
 def _folder(request: Request) -> Source:
-    return Source(read_folder(request.folder, request.splits), _table(request))
+    return _with_table(read_folder(request.folder, request.splits), request)
 
 
 def _csv(request: Request) -> Source:
     if request.splits is None:
         raise UserError("--splits: found none, expected the CSV that lists the photos; give it")
-    return Source(read_csv(request.splits, request.folder if request.images else None), _table(request))
+    return _with_table(read_csv(request.splits, request.folder if request.images else None), request)
 
 
-def _table(request: Request) -> ClassTable:
-    if request.classes is None:
-        raise UserError("--classes: found none, expected a class table, CSV or JSON; give it")
-    return read_class_table(request.classes)
+def _with_table(items: Iterable[Item], request: Request) -> Source:
+    """The items with the class table that is given or, where there is none, one of the names that the items have."""
+    if request.classes:
+        return Source(items, read_class_table(request.classes))
+    items = list(items)
+    names = sorted({item.class_name for item in items if isinstance(item.class_name, str) and item.class_name})
+    if not names:
+        raise UserError(
+            "photos: found none in a class folder, expected folders named like the classes; check the path or give a "
+            "list with --splits"
+        )
+    return Source(items, label_table(names))
 
 
-SOURCES: dict[str, Reader] = {"folder": _folder, "csv": _csv}
+SOURCES: dict[str, Reader] = {
+    "folder": _folder,
+    "csv": _csv,
+    "inat2021": read_inat2021,
+    "webdataset": read_webdataset,
+    "tfds": read_tfds,
+}
 """Readers by the name that ``--source`` takes."""

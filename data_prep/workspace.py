@@ -142,11 +142,10 @@ def disk_errors_in_one_line(work: Path) -> Iterator[None]:
 def _refuse_other(folder: Path, identity: Mapping[str, Any], remedy: str) -> None:
     found = _read_plan(folder) or {}
     before, now = found.get("options", {}), identity["options"]
-    for name, value in now.items():
-        if before.get(name) != value:
-            raise UserError(
-                f"{folder}: found a conversion with {name} {before.get(name)!r}, expected {value!r}; {remedy}"
-            )
+    for name in {**now, **before}:  # one that has its default may be left out
+        found_one, value = (repr(options[name]) if name in options else "its default" for options in (before, now))
+        if found_one != value:
+            raise UserError(f"{folder}: found a conversion with {name} {found_one}, expected {value}; {remedy}")
     for part, value in identity.items():
         if found.get(part) != value:
             raise UserError(f"{folder}: found a conversion of other {part}, expected these; {remedy}")

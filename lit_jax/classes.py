@@ -114,14 +114,32 @@ def read_class_table(path: str | Path) -> ClassTable:
     text = _read_text(path)
     if not text.strip():
         raise UserError(f"{path}: found an empty file, expected a class table; write it anew")
-    header, places, rows = _from_json(path, text) if path.suffix.lower() == ".json" else _from_csv(path, text)
-    _refuse_repeats(f"{path} columns", ((column, "") for column in header if column))
+    read = _from_json if path.suffix.lower() == ".json" else _from_csv
+    return _table(str(path), *read(path, text))
+
+
+def table_of_entries(entries: Sequence[Mapping[str, Any]], where: str) -> ClassTable:
+    """The class table of JSON objects, one a class, that were read already; see `read_class_table`.
+
+    Args:
+        entries: K objects.
+        where: Where they stand, for errors.
+
+    Raises:
+        UserError: as `read_class_table`.
+    """
+    return _table(where, *_from_entries(entries, where))
+
+
+def _table(where: str, header: Sequence[str], places: Sequence[str], rows: Sequence[Sequence[str]]) -> ClassTable:
+    """The class table of rows, each with its place in words."""
+    _refuse_repeats(f"{where} columns", ((column, "") for column in header if column))
     if not rows:
-        raise UserError(f"{path}: found no data rows, expected one row a class; add them")
+        raise UserError(f"{where}: found no data rows, expected one row a class; add them")
     columns = {column: tuple(row[i] for row in rows) for i, column in enumerate(header) if column}
     ids = _parse_ids(places, columns.pop("id")) if "id" in columns else tuple(range(len(rows)))
     if not set(NAME_COLUMNS) & set(columns):
-        raise UserError(_no_name_column(str(path), columns))
+        raise UserError(_no_name_column(where, columns))
     return ClassTable(ids, columns)
 
 
@@ -222,8 +240,12 @@ def _from_json(path: Path, text: str) -> tuple[list[str], list[str], list[list[s
             f"{path}: found other JSON, expected a list of objects or an object with such a list under "
             "'categories'; give the class table or the annotations of iNaturalist"
         )
+    return _from_entries(entries, str(path))
+
+
+def _from_entries(entries: Sequence[Mapping[str, Any]], where: str) -> tuple[list[str], list[str], list[list[str]]]:
     header = list(dict.fromkeys(key for entry in entries for key in entry))
-    places = [f"{path} entry {i}" for i in range(len(entries))]
+    places = [f"{where} entry {i}" for i in range(len(entries))]
     rows = [
         [_json_text(place, key, entry.get(key)) for key in header] for place, entry in zip(places, entries, strict=True)
     ]

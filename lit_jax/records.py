@@ -30,7 +30,7 @@ import numpy as np
 from lit_jax.classes import RANKS
 from lit_jax.errors import UserError
 from lit_jax.manifest import MANIFEST, Kind, check_unchanged, digest, file_digest, is_of, read, write_json
-from lit_jax.tfrecord import encode_example
+from lit_jax.tfrecord import decode_example, encode_example
 
 VERSION = 1  # of the format; a reader refuses a newer one
 KIND = Kind(
@@ -83,6 +83,25 @@ def encode(record: Record) -> bytes:
             **{f"ranks/{rank}": [record.ranks.get(rank, "").encode()] for rank in RANK_FIELDS},
         }
     )
+
+
+def decode(serialized: bytes) -> Record:
+    """One record from its serialised `tf.train.Example`, without TensorFlow; the way back of `encode`.
+
+    Raises:
+        ValueError: the bytes are no such record.
+    """
+    features: dict[str, Any] = decode_example(serialized)
+    try:
+        return Record(
+            jpeg=features["image"][0],
+            captions=tuple(text.decode() for text in features["captions"]),
+            class_id=features["class_id"][0],
+            image_id=features["image_id"][0].decode(),
+            ranks={rank: features[f"ranks/{rank}"][0].decode() for rank in RANK_FIELDS},
+        )
+    except (KeyError, IndexError) as error:
+        raise ValueError(f"record: found no feature {error}, expected those of a photo") from error
 
 
 def parse_example(serialized: Any) -> dict[str, Any]:

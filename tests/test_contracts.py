@@ -20,8 +20,8 @@ MODULES = sorted(
     for package in (lit_jax, data_prep)
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
 )
-COMMANDS = ["lit_jax.main", "lit_jax.evaluate", "lit_jax.embed", "lit_jax.plan", "lit_jax.export", "data_prep.convert", "data_prep.captions", "data_prep.field_guide",
-            "data_prep.pretrain_tower", "data_prep.embeddings"]  # fmt: skip
+COMMANDS = ["lit_jax.main", "lit_jax.evaluate", "lit_jax.embed", "lit_jax.plan", "lit_jax.export", "lit_jax.probe", "data_prep.convert", "data_prep.captions", "data_prep.field_guide",
+            "data_prep.pretrain_tower", "data_prep.embeddings", "data_prep.to_webdataset"]  # fmt: skip
 
 
 def tool(*arguments):
@@ -88,7 +88,7 @@ def test_flax_is_known_to_models_only():
 def test_libraries_are_imported_where_the_house_says():
     for library, allowed in {
         "orbax": {"checkpoint.py"},
-        "optax": {"optimizer.py", "train.py", "experiment.py"},
+        "optax": {"optimizer.py", "train.py", "experiment.py", "probe.py"},
     }.items():
         for path in (ROOT / "lit_jax").rglob("*.py"):
             if re.search(rf"^\s*(import|from) {library}", path.read_text(), re.M):

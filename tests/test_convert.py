@@ -736,7 +736,7 @@ def test_every_option_of_the_command_reaches_the_conversion(tmp_path: Path, monk
     given = (
         "--max-side 1 --quality 2 --max-pixels 3 --shard-mb 4 --shards 5 --seed 6 --validation-fraction 0.7 "
         f"--heldout-classes {tmp_path}/held.txt --rename-split a=b --rename-split c=d --allow-empty-classes "
-        f"--limit 8 --tokenizer t.model --workers 9 --restart --drop-repeats --templates {tmp_path}/templates.txt"
+        f"--limit 8 --duplicates keep --tokenizer t.model --workers 9 --restart --drop-repeats --templates {tmp_path}/templates.txt"
     )
     main([*arguments, *given.split()])
     assert seen == {
@@ -754,12 +754,15 @@ def test_every_option_of_the_command_reaches_the_conversion(tmp_path: Path, monk
                 heldout_classes=("Raven",),
                 rename_splits={"a": "b", "c": "d"},
                 allow_empty_classes=True,
+                duplicates="keep",
                 limit=8,
                 tokenizer=Path("t.model"),
             )
         ),
         "workers": 9,
         "restart": True,
+        "archives": {},
+        "write": None,
     }
     main([*arguments, "--heldout", "3", "--vocab-size", "0", "--template", "{name}", "--template", "a {name}"])
     assert (seen["heldout"], seen["vocab_size"], seen["templates"]) == (3, 0, ("{name}", "a {name}"))

@@ -1,0 +1,109 @@
+"""Shards written by Beam's workers are the shards of a conversion without Beam."""
+
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_prep import beam
+from data_prep.convert import main
+from data_prep.shards import Job
+from lit_jax.classes import write_class_table
+from tests.test_convert import TABLE, contents, write_photos
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> list[str]:
+    write_photos(tmp_path / "photos", 4)
+    write_class_table(TABLE, tmp_path / "classes.csv")
+    given = f"--images {tmp_path}/photos --classes {tmp_path}/classes.csv --shards 3 --vocab-size 0 --workers 1 --out"
+    return given.split()
+
+
+def error_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(command)
+    assert stop.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_beam_gives_the_same_bytes(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("apache_beam")
+    main([*command, str(tmp_path / "plain")])
+    main([*command, str(tmp_path / "beam"), "--beam", "--runner=DirectRunner", "--direct_num_workers=2"])
+    assert "16 photos in 6 shards go to Beam's workers" in capsys.readouterr().out
+    assert contents(tmp_path / "plain") == contents(tmp_path / "beam")
+
+
+def test_beam_goes_on_with_the_shards_that_are_missing(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("apache_beam")
+    store = beam._store
+
+    def lose_one(job: Job) -> Path:
+        path = store(job)
+        if "00001-of" in path.name:
+            path.unlink()
+        return path
+
+    monkeypatch.setattr(beam, "_store", lose_one)
+    line = error_of([*command, str(tmp_path / "out"), "--beam"], capsys)
+    assert line.startswith("error: ") and line.endswith(
+        "on a worker, expected it; put --out on storage that all workers see"
+    )
+    monkeypatch.undo()
+    main([*command, str(tmp_path / "out"), "--beam", "--", "--runner=DirectRunner"])
+    main([*command, str(tmp_path / "plain")])
+    assert contents(tmp_path / "plain") == contents(tmp_path / "out")
+
+
+def test_a_shard_that_no_worker_wrote_is_told_in_one_line(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("apache_beam")
+    monkeypatch.setattr(beam.BeamWriter, "_run", lambda *_: None)
+    line = error_of([*command, str(tmp_path / "out"), "--beam"], capsys)
+    assert (
+        "photos-train.tfrecord-00000-of-00003: found no such shard after the pipeline, nor 5 others, expected all 6; put --out on"
+        in line
+    )
+
+
+def test_a_full_disk_of_a_worker_is_told_in_one_line_without_a_traceback(
+    command: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("apache_beam")
+
+    def full(_: Job) -> None:
+        raise OSError(28, "No space left on device", "some file")
+
+    monkeypatch.setattr(beam, "write_shard", full)
+    line = error_of([*command, str(tmp_path / "out"), "--beam"], capsys)
+    assert line.startswith("error: some file: found No space left on device, expected to write there; make room")
+    assert not [record for record in caplog.records if record.exc_info and record.levelno >= logging.ERROR]
+
+
+def test_a_misspelt_option_is_refused_with_beam_and_without(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = error_of([*command, str(tmp_path / "out"), "--sedd", "3"], capsys)
+    assert line.endswith("error: unrecognized arguments: --sedd 3")
+    pytest.importorskip("apache_beam")
+    line = error_of([*command, str(tmp_path / "out"), "--beam", "--sedd", "3"], capsys)
+    assert line == "error: --beam: found --sedd, expected an option of this command or of Beam; correct it"
+
+
+def test_without_beam_installed_one_line_says_how_to_install_it(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "apache_beam"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    line = error_of([*command, str(tmp_path / "out"), "--beam"], capsys)
+    assert line == "error: --beam: found no apache-beam, expected it installed; run: pip install 'lit_jax[beam]'"

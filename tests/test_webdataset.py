@@ -1,0 +1,376 @@
+"""Tars of photos and captions: read where they lie, written so that others read them."""
+
+import functools
+import gzip
+import hashlib
+import inspect
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep.convert import main
+from data_prep.find_class import NONE, SEVERAL, ClassFinder
+from data_prep.photos import clean_photo
+from data_prep.plan import Item, Request, Skip
+from data_prep.sources import SOURCES
+from data_prep.spans import read
+from data_prep.to_webdataset import main as to_webdataset
+from lit_jax.classes import ClassTable, read_class_table, write_class_table
+from lit_jax.errors import UserError
+from lit_jax.records import RecordSet, decode, open_records
+from lit_jax.tfrecord import read_frames
+from tests.test_convert import SPECIES, TABLE, contents, noise
+from tests.test_photos import encoded
+
+PICA, RAVEN = 10, 20
+
+
+def write_tar(path: Path, members: dict[str, bytes | str], form: int = tarfile.GNU_FORMAT) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", format=form) as tar:
+        for name, content in members.items():
+            content = content.encode() if isinstance(content, str) else content
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def jpeg(seed: int) -> bytes:
+    return encoded(noise(seed), "JPEG")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "tars").mkdir()
+    write_class_table(TABLE, tmp_path / "tars" / "classes.csv")
+    return tmp_path / "tars"
+
+
+def items(folder: Path, **more: object) -> list[Item | Skip]:
+    return list(SOURCES["webdataset"](Request(str(folder), **more)).items)
+
+
+# -- which class
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("A photo of the Magpie Birds Pica pica", PICA),
+        ("one of the Corvidae: Raven", RAVEN),
+        ("Fly agaric", 40),
+        ("  a PHOTO of the  magpie birds pica pica. ", PICA),
+        ("corvus corax", RAVEN),
+        ("Corvus_corax at dusk", RAVEN),
+        ("a raven, seen in Norway", RAVEN),
+        ("ravens are shy", NONE),
+        ("Malus domestica in bloom", 30),
+        ("a magpie that chases a raven", SEVERAL),
+        ("", NONE),
+        ("one of the Corvidae: ", NONE),
+    ],
+)
+def test_the_class_of_a_caption(text: str, expected: int | str) -> None:
+    assert ClassFinder(TABLE, ("one of the {family}: {common_name}", "{nothing}")).of_caption(text) == expected
+
+
+def test_of_names_that_share_words_the_longest_counts_and_shared_names_are_told_apart_by_another() -> None:
+    names = {
+        "name": ("Turdus migratorius", "Erithacus rubecula", "Petroica multicolor"),
+        "common_name": ("American Robin", "Robin", "Robin"),
+    }
+    finder = ClassFinder(ClassTable((0, 1, 2), names))
+    assert finder.of_caption("an American robin on a lawn") == 0
+    assert finder.of_caption("a robin on a lawn") == SEVERAL
+    assert finder.of_caption("Robin") == SEVERAL
+    assert finder.of_caption("the robin Petroica multicolor on a lawn") == 2
+    assert finder.of_caption("the American robin next to a robin, Petroica multicolor") == SEVERAL
+
+
+def test_captions_of_the_real_table_are_all_found(shared_data: Path) -> None:
+    table = read_class_table(shared_data / "inat2021-categories.csv")
+    finder, rows = ClassFinder(table), table.rows()
+    for class_id, row in zip(table.ids, rows, strict=True):
+        group = "" if row["supercategory"] == "Animalia" else row["supercategory"] + " "
+        assert finder.of_caption(f"A photo of the {row['common_name']} {group}{row['name']}") == class_id
+    for class_id, row in list(zip(table.ids, rows, strict=True))[::20]:
+        assert finder.of_caption(f"a {row['name'].lower()}, in the wild") == class_id
+        assert finder.of_caption(f"close-up of a {row['common_name']} in the wild") in (class_id, SEVERAL)
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ({"cls": "20\n", "json": '{"class_id": 10}', "txt": "Fly agaric"}, RAVEN),
+        ({"cls": "Raven"}, "Raven"),
+        ({"json": '{"class_id": "30", "label": 10}'}, 30),
+        ({"json": '{"category_id": 40, "species": "Pica pica"}'}, 40),
+        ({"json": '{"class": "Aves", "species": "Pica pica"}', "txt": "Fly agaric"}, "Pica pica"),
+        ({"json": '{"label": true, "caption": "a magpie"}', "txt": "Fly agaric"}, PICA),
+        ({"json": '{"caption": "nothing known"}', "txt": "Fly agaric"}, 40),
+        ({"json": "[10]", "txt": "Fly agaric"}, 40),
+    ],
+)  # fmt: skip
+def test_where_the_class_is_looked_for(folder: Path, texts: dict[str, str], expected: int | str) -> None:
+    write_tar(folder / "0.tar", {"a.jpg": b"photo"} | {f"a.{ending}": text for ending, text in texts.items()})
+    (item,) = items(folder)
+    assert item[1:] == (expected, None, "0.tar/a.jpg")
+
+
+# -- tars
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_photos_are_spans_of_the_tar(folder: Path, form: int) -> None:
+    long = "sub/" + "long" * 20
+    photos = {"a": jpeg(0), "./b.c": jpeg(1), long: jpeg(2), "×": jpeg(3)}
+    members = {f"{key}.JPG": content for key, content in photos.items()} | {f"{key}.cls": "10" for key in photos}
+    members |= {"._a.jpg": b"of macOS", "a.depth.png": b"of another kind", "readme": b""}
+    members["b.c.jpg"] = members.pop("./b.c.JPG")  # of which "c.jpg" is the ending
+    write_tar(folder / "0.tar", members, form)
+    found = items(folder)
+    assert [item.image_id for item in found] == ["0.tar/a.jpg", f"0.tar/{long}.jpg", "0.tar/×.jpg", "0.tar/b"]
+    assert [read(item.path) for item in found[:3]] == [jpeg(0), jpeg(2), jpeg(3)]
+
+
+def test_what_is_left_out_and_why(folder: Path) -> None:
+    write_tar(
+        folder / "x.tar",
+        {
+            "1.txt": "Raven",
+            "2.jpg": b"",
+            "3.jpg": b"", "3.txt": " \n",
+            "4.webp": b"", "4.txt": "a  dog",
+            "5.png": b"", "5.txt": "Raven or magpie",
+            "6.jpeg": b"", "6.json": "{",
+        },
+    )  # fmt: skip
+    assert items(folder) == [
+        Skip("x.tar/1", "no photo for its key"),
+        Skip("x.tar/2.jpg", "no class or caption for its key"),
+        Skip("x.tar/3.jpg", "no class or caption for its key"),
+        Skip("x.tar/4.webp", NONE, "a dog"),
+        Skip("x.tar/5.png", SEVERAL, "Raven or magpie"),
+        Skip("x.tar/6.jpeg", "json that cannot be read"),
+    ]
+
+
+def test_sub_folders_named_like_splits_are_the_splits(folder: Path) -> None:
+    for number, name in enumerate(("train/000000", "train/000001", "val/000000", "other/000000")):
+        write_tar(folder / f"{name}.tar", {f"{number}.jpg": b"", f"{number}.cls": "10"})
+    assert {item.split for item in items(folder)} == {None}  # since other is no split
+    found = items(folder, subsets=("val", "train"))
+    assert [(item.split, item.image_id) for item in found] == [
+        ("val", "val/000000.tar/2.jpg"), ("train", "train/000000.tar/0.jpg"), ("train", "train/000001.tar/1.jpg"),
+    ]  # fmt: skip
+
+
+def test_tars_that_cannot_be_read_are_told_in_one_line(folder: Path) -> None:
+    def refused(message: str, **more: object) -> None:
+        with pytest.raises(UserError, match=message) as error:
+            items(folder, **more)
+        assert "\n" not in str(error.value)
+
+    refused(r"found no tar here or in a sub-folder, expected such as 000000\.tar")
+    tar = write_tar(folder / "0.tar", {"a.jpg": jpeg(0), "a.cls": "10", "b.jpg": jpeg(1), "b.cls": "10"})
+    whole = tar.read_bytes()
+    for cut in (0, 300, 800, 2048, 2 * 1024 + 512 + 100, 1024 * 4):
+        tar.write_bytes(whole[:cut])
+        refused(r"0\.tar: found a damaged or cut tar \(.*\), expected a whole one; copy it again")
+    tar.write_bytes(b"text" * 1000)
+    refused("found a damaged or cut tar")
+    tar.write_bytes(gzip.compress(whole))
+    refused(r"0\.tar: found a compressed tar, expected a plain one, .*; gunzip it")
+    tar.rename(folder / "0.tar.gz")
+    refused(r"0\.tar\.gz: found a compressed tar")
+    (folder / "0.tar.gz").unlink()
+    write_tar(tar, {"a.jpg": b"", "a.cls": "11"})
+    refused(r"0\.tar key a: found class id 11, expected one of the 4 ids from 10 to 40 in the class table")
+    write_tar(folder / "train" / "0.tar", {})
+    refused("found tars here and in train, expected one of both; choose with --subsets")
+    refused(r"--subsets: found 'val', expected sub-folders with tars \(train\)", subsets=("val",))
+    (folder / "0.tar").unlink()
+    (folder / "train").rename(folder / "train.incomplete")
+    refused("found half-written shards, expected whole ones; finish or delete them")
+    (folder / "classes.csv").unlink()
+    refused("--classes: found none, expected a class table")
+
+
+# -- out and back
+
+
+def test_records_come_back_as_the_same_bytes(records: RecordSet, tmp_path: Path) -> None:
+    to_webdataset(["--records", str(records.directory), "--out", str(tmp_path / "tars")])
+    options = ["--shards", "3", "--vocab-size", "400", "--workers", "1"]
+    for template in records.templates:
+        options += ["--template", template]
+    main(["--source", "webdataset", "--images", str(tmp_path / "tars"), "--out", str(tmp_path / "back"), *options])
+    before, after = contents(records.directory), contents(tmp_path / "back")
+    differing = {name for name in before | after if before.get(name) != after.get(name)}
+    assert differing <= {"plan.json"}  # which knows times and places of the photos
+    assert open_records(tmp_path / "back").fingerprint == records.fingerprint
+
+
+def test_members_of_a_key(records: RecordSet, tmp_path: Path) -> None:
+    to_webdataset(["--records", str(records.directory), "--out", str(tmp_path), "--split", "heldout"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["classes.csv", "heldout", "webdataset.json"]
+    stored = [decode(frame) for path in records.files("heldout") for frame in read_frames(path)]
+    assert json.loads((tmp_path / "heldout" / "sizes.json").read_text()) == {"000000.tar": 28}
+    with tarfile.open(tmp_path / "heldout" / "000000.tar") as tar:
+        members = tar.getmembers()
+        found = {member.name: tar.extractfile(member).read() for member in members}
+    assert {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in members} == {(0, 0, 0, "", "", 0o644)}
+    assert list(found) == [f"{i:09d}.{ending}" for i in range(28) for ending in ("jpg", "txt", "cls", "json")]
+    for i, record in enumerate(stored):
+        assert found[f"{i:09d}.jpg"] == record.jpeg
+        assert found[f"{i:09d}.txt"].decode() == record.captions[0]
+        assert int(found[f"{i:09d}.cls"]) == record.class_id
+        facts = json.loads(found[f"{i:09d}.json"])
+        assert (facts["image_id"], facts["class_id"]) == (record.image_id, record.class_id)
+        assert (tuple(facts["captions"]), facts["ranks"]) == (record.captions, record.ranks)
+
+
+def test_a_stopped_run_goes_on_and_gives_the_same_bytes(
+    records: RecordSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from data_prep import to_webdataset as module
+
+    monkeypatch.setattr(module, "_TAR_BYTES", 300_000)  # so that a tar holds few photos
+    command = ["--records", str(records.directory), "--shard-mb", "1", "--split", "train", "--workers", "1", "--out"]
+    to_webdataset([*command, str(tmp_path / "whole")])
+    tars = sorted((tmp_path / "whole" / "train").glob("*.tar"))
+    assert len(tars) > 9
+    write, written = module.write_tar, []
+
+    def stop(tar: module.Tar) -> int:
+        if len(written) == 3:
+            tar.path.with_name(f"{tar.path.name}.1.part").write_bytes(b"half")
+            raise KeyboardInterrupt
+        written.append(tar)
+        return write(tar)
+
+    monkeypatch.setattr(module, "write_tar", stop)
+    with pytest.raises(SystemExit):
+        to_webdataset([*command, str(tmp_path / "stopped")])
+    assert not (tmp_path / "stopped" / "train").exists()
+    monkeypatch.setattr(module, "write_tar", write)
+    capsys.readouterr()
+    to_webdataset([*command, str(tmp_path / "stopped"), "--workers", "2"])
+    assert f"train: 3 of {len(tars)} tars were finished before" in capsys.readouterr().out
+    assert contents(tmp_path / "stopped" / "train") == contents(tmp_path / "whole" / "train")
+    to_webdataset([*command, str(tmp_path / "stopped")])
+    assert "train is up to date" in capsys.readouterr().out
+
+
+def test_folders_of_something_else_are_refused(
+    records: RecordSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as stop:
+            to_webdataset(["--records", str(records.directory), "--out", str(tmp_path / "out"), *arguments])
+        assert stop.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    assert "shard_mb: found 0, expected 1 or more" in refused("--shard-mb", "0")
+    assert "workers: found -1, expected 0 (all cores) or more" in refused("--workers", "-1")
+    assert "split: found 'test', expected one of heldout, train, validation" in refused("--split", "test")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("mine")
+    assert "found something else, expected a new or empty folder; choose another --out" in refused()
+    (tmp_path / "out" / "mine").unlink()
+    to_webdataset(["--records", str(records.directory), "--out", str(tmp_path / "out"), "--split", "heldout"])
+    capsys.readouterr()
+    assert "found tars of shard_mb 512, expected 1; delete them or choose another --out" in refused("--shard-mb", "1")
+
+
+# -- others
+
+
+def test_what_webdataset_writes_is_converted_without_loss(tmp_path: Path) -> None:
+    wds = pytest.importorskip("webdataset")
+    write_class_table(TABLE, tmp_path / "classes.csv")
+    forms = [{"jpg": jpeg(i), "txt": f"A photo of a {name}"} for i, name in enumerate(SPECIES)]
+    forms += [{"jpg": jpeg(i + 10), "cls": class_id} for i, class_id in enumerate(TABLE.ids)]
+    pictures = [np.asarray(noise(i + 20)) for i in range(4)]
+    forms += [{"png": picture, "json": {"species": name}} for picture, name in zip(pictures, SPECIES, strict=True)]
+    for start in (0, 4, 8):
+        (tmp_path / f"{start}").mkdir()
+        with wds.ShardWriter(str(tmp_path / f"{start}" / "%06d.tar"), maxcount=3, verbose=0) as sink:
+            for i, form in enumerate(forms[start : start + 4]):
+                sink.write({"__key__": f"{start}/{i:04d}", **form})
+        out = tmp_path / f"out{start}"
+        command = f"--source webdataset --images {tmp_path}/{start} --classes {tmp_path}/classes.csv --out {out}"
+        main([*command.split(), "--vocab-size", "0", "--validation-fraction", "0", "--workers", "1"])
+        found = sorted(
+            (decode(f) for path in open_records(out).files("train") for f in read_frames(path)),
+            key=lambda r: r.image_id,
+        )
+        assert [record.class_id for record in found] == list(TABLE.ids)
+        for i, record in enumerate(found):
+            if start < 8:
+                assert record.jpeg == forms[start + i]["jpg"]
+            else:
+                assert record.image_id.endswith(".png")
+                assert record.jpeg == clean_photo(encoded(noise(i + 20), "PNG")).jpeg
+
+
+def test_open_clips_own_loader_yields_our_photos_and_captions(
+    records: RecordSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("webdataset")
+    pytest.importorskip("torch")
+    pytest.importorskip("open_clip_train")
+    from benchmarks.machine import open_clip
+
+    tokenizer = open_clip().get_tokenizer("ViT-B-32")
+    import torch
+    from open_clip_train import data as theirs
+    from open_clip_train.params import parse_args
+
+    if "eof_value" in inspect.signature(theirs.tar_file_expander).parameters:
+        # Newer webdatasets mark the end of each tar, which open_clip's own grouping of files does not know.
+        monkeypatch.setattr(theirs, "tar_file_expander", functools.partial(theirs.tar_file_expander, eof_value=None))
+
+    to_webdataset(["--records", str(records.directory), "--out", str(tmp_path)])
+    tars = str(tmp_path / "train" / "000000.tar")
+    arguments = [
+        "--dataset-type",
+        "webdataset",
+        "--train-data",
+        tars,
+        "--val-data",
+        tars,
+        "--batch-size",
+        "8",
+        "--workers",
+        "0",
+    ]
+    stored = [decode(frame) for path in records.files("train") for frame in read_frames(path)]
+
+    def digest(image: Image.Image) -> bytes:
+        return hashlib.sha256(np.asarray(image.convert("RGB"))).digest()
+
+    def as_tensor(image: Image.Image) -> torch.Tensor:  # photos are of many sizes, digests of one
+        return torch.frombuffer(bytearray(digest(image)), dtype=torch.uint8)
+
+    for is_train in (False, True):
+        args = parse_args(arguments)
+        args.world_size = 1
+        data = theirs.get_wds_dataset(args, as_tensor, is_train, tokenizer=tokenizer)
+        batches = list(data.dataloader)
+        photos = [photo.numpy().tobytes() for images, _ in batches for photo in images]
+        texts = [tuple(text.tolist()) for _, batch in batches for text in batch]
+        expected = [digest(Image.open(io.BytesIO(record.jpeg))) for record in stored]
+        captions = [tuple(tokenizer(record.captions[0])[0].tolist()) for record in stored]
+        if is_train:  # shuffled, and known from sizes.json to be 56
+            assert data.dataloader.num_samples == 56
+            assert sorted(zip(photos, texts, strict=True)) == sorted(zip(expected, captions, strict=True))
+        else:
+            assert (photos, texts) == (expected, captions)
