@@ -69,7 +69,7 @@ def evaluate(
     Returns:
         ``top1``, ``top5``, ``images``, ``classes`` (with photos), ``candidates``, ``chance``, ``same_prompts``
         (groups of class names that share all prompts), ``ceiling`` (of top-1, because of those), ``ranks``,
-        ``by_supercategory``, ``calibration``, ``retrieval``, ``per_class`` (name, images, top1, top5, taken_for) and
+        ``by_supercategory``, ``calibration``, ``retrieval``, ``per_class`` (names, images, top1, top5, taken_for) and
         facts about the run; JSON-ready.
 
     Raises:
@@ -171,7 +171,7 @@ def _by_rank(found: Predictions, table: ClassTable) -> dict[str, Any]:
     by_rank = {}
     for rank in (ranks.SPECIES, *ranks.SHOWN):
         groups = ranks.grouped(table, rank)
-        if groups is not None:
+        if groups is not None and (len(groups.names) > 1 or rank == ranks.SPECIES):
             by_rank[rank] = ranks.accuracy(found.labels, found.best, groups)
             if rank in HARD:
                 by_rank[rank]["hardest"] = ranks.hardest(found.labels, found.best, groups)
@@ -235,9 +235,11 @@ def _summary(found: Predictions, table: ClassTable) -> dict[str, Any]:
     hits = found.hits()
     rates = hits.per_class()
     mistaken = ranks.taken_for(found.labels, found.best[:, 0])
+    common = table.columns.get("common_name", ("",) * len(table))
     rows = [
         {
             "class": table.names[row],
+            "common_name": common[row],
             "id": table.ids[row],
             "images": int(hits.images[row]),
             "top1": top1,

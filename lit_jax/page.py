@@ -30,7 +30,7 @@ table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-
 th { text-align: left; font-weight: 600; border-bottom: 2px solid #c9d2d0; padding: .35rem .6rem .35rem 0; }
 td { border-bottom: 1px solid #e6eae9; padding: .3rem .6rem .3rem 0; vertical-align: top; }
 .n { text-align: right; white-space: nowrap; }
-.i { font-style: italic; }
+small { color: #5a6a72; }
 .pair { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
 .pair > * { flex: 1 1 22rem; min-width: 0; }
 svg { max-width: 100%; height: auto; }
@@ -121,7 +121,7 @@ def _by_rank(result: Mapping[str, Any]) -> str:
         for key, colour, label in (("top5", PALE, "among the first five"), ("top1", BLUE, "first")):
             axis.bar(places, [100 * row[key] for row in ranks.values()], color=colour, width=0.62, label=label)
         axis.set(xticks=list(places), xticklabels=list(ranks), ylim=(0, 100), ylabel="photos (%)")
-        axis.legend(frameon=False, fontsize=8, loc="lower right")
+        axis.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
 
     text = (
         "The species that is named may be wrong and still be of the right genus or family. For each rank: how often "
@@ -157,10 +157,13 @@ def _calibration(result: Mapping[str, Any]) -> str:
         for name, colour, label in (("before", WARM, "as trained"), ("after", BLUE, "after one correction")):
             bins = measured[name]["bins"]
             points = [(100 * row["confidence"], 100 * row["accuracy"]) for row in bins]
-            axis.plot(*zip(*points, strict=True), color=colour, marker="o", ms=4, lw=1.4, label=label)
+            axis.plot(*zip(*points, strict=True), color=colour, lw=1.2, label=label)
+            # A point's area tells how many photos it stands for: those of a few may lie anywhere.
+            areas = [6 + 160 * row["images"] / measured["measured_on"] for row in bins]
+            axis.scatter(*zip(*points, strict=True), s=areas, color=colour, zorder=3)
         axis.set(xlabel="how sure the model says it is (%)", ylabel="how often it is right (%)")
         axis.set(xlim=(0, 100), ylim=(0, 100))
-        axis.legend(frameon=False, fontsize=8, loc="upper left")
+        axis.legend(frameon=False, fontsize=8, loc="lower right")
 
     rows = [
         [text, *(_percent(measured[name][k]) for k in ("confidence", "accuracy", "ece"))]
@@ -170,7 +173,7 @@ def _calibration(result: Mapping[str, Any]) -> str:
     text = (
         "A model that says it is 80 % sure should be right in 80 of 100 cases. One number, the temperature, was fitted "
         f"on {measured['fitted_on']:,} photos; this is measured on the other {measured['measured_on']:,}. It changes "
-        "how sure the model says it is, never which species it names."
+        "how sure the model says it is, never which species it names. Larger dots stand for more photos."
     )
     return _section(
         "How far it can be believed", text, f'<div class="pair">{_plot(draw, size=(4.6, 4.0))}{table}</div>'
@@ -203,7 +206,8 @@ def _hardest(result: Mapping[str, Any]) -> str:
 
 
 def _species(row: Mapping[str, Any]) -> str:
-    return f'<span class="i">{html.escape(row["class"])}</span>'
+    name, common = html.escape(row["class"]), html.escape(row["common_name"])
+    return f"<i>{name}</i>" + (f" <small>{common}</small>" if common not in ("", name) else "")
 
 
 def _rates(row: Mapping[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.metrics import TopK, top_k
 from lit_jax.store import Rows, Store, open_store
 
-DECAYS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+DECAYS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Weights of the squared norm that are tried; the one that does best on training photos set aside is taken."""
 
 TEMPERATURE = 0.07  # of the votes of neighbours
@@ -250,14 +250,17 @@ def probe(
             pool = taken if number else train
             learnt = len(pool.labels)
             for k in dict.fromkeys(min(k, learnt) for k in neighbours):
-                name = f"{k} nearest neighbours" if k > 1 else "nearest neighbour"
-                found.setdefault(name, []).append(nearest(pool, test, classes, k))
+                found.setdefault(_named(k), []).append(nearest(pool, test, classes, k))
             share = 100 * hits.summary()["top1"]
             tell(f"{number or 'all'} photos a class, draw {draw + 1}: linear probe {share:.2f} %, decay {decay:g}")
         rows += [
             {"method": name, "shots": number, "labels": learnt, **_over_draws(hits)} for name, hits in found.items()
         ]
     return rows
+
+
+def _named(neighbours: int) -> str:
+    return f"{neighbours} nearest neighbours" if neighbours > 1 else "nearest neighbour"
 
 
 def _over_draws(hits: Sequence[TopK]) -> dict[str, Any]:

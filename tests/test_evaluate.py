@@ -1,13 +1,15 @@
 import csv
+import html.parser
 import json
 import os
 import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from lit_jax import config, evaluate, loop
+from lit_jax import config, evaluate, loop, page, zeroshot
 from lit_jax.classes import read_class_table
 from lit_jax.errors import UserError
 
@@ -166,3 +168,101 @@ def test_no_run_and_other_weights_are_refused(run, tmp_path):
     write_npz(tmp_path / "other.npz", {name: value * 2 for name, value in read_npz(weights).items()})
     with pytest.raises(UserError, match="found weights .* give the right file with --image-weights"):
         evaluate.load(run[0], weight_files={"image": str(tmp_path / "other.npz")})
+
+
+class Text(html.parser.HTMLParser):
+    """What a reader sees, and what the page would fetch."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.fetched, self.open = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.fetched += [value for name, value in attrs if name in ("src", "href", "xlink:href") and value[:1] != "#"]
+        self.open += [] if tag in ("meta", "path", "use", "rect", "br", "link") else [tag]
+
+    def handle_endtag(self, tag):
+        if tag in ("path", "use", "rect", "br"):
+            return
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attrs):
+        self.fetched += [value for name, value in attrs if name in ("src", "href") and value[:1] != "#"]
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_the_page_holds_all_it_needs_and_says_what_the_json_says(run):
+    command("--checkpoint", run[0], "--split", "heldout")
+    got, parser = result(run), Text()
+    text = (run[0] / "evaluation-heldout.html").read_text()
+    parser.feed(text.removeprefix("<!doctype html>"))
+    assert (
+        parser.fetched == [] and parser.open == [] and "@import" not in text and "url(" not in text.replace("url(#", "")
+    )
+    words = " ".join("".join(parser.words).split())
+    assert f"{100 * got['top1']:.1f} %" in words and f"temperature {got['calibration']['temperature']:.2f}" in words
+    for row in got["per_class"]:
+        assert row["class"] in words and all(name in words for name, _ in row["taken_for"])
+
+
+def test_names_cannot_break_the_page(run):
+    got = result(run)
+    for row in got["per_class"]:
+        row["class"] = "<script>alert(1)</script> & co"
+    text = page.page(got, name="<b>")
+    assert "<script" not in text and "&lt;script&gt;" in text and "&lt;b&gt;" in text
+
+
+def test_prompts_are_embedded_once_a_model(run, records, monkeypatch):
+    asked = []
+    embed = zeroshot.text_embedder
+
+    def counting(*args, **kwargs):
+        inner = embed(*args, **kwargs)
+        return lambda texts: asked.extend(texts) or inner(texts)
+
+    monkeypatch.setattr(zeroshot, "text_embedder", counting)
+    (run[0] / "templates.txt").write_text("a print of a {}\na stamp with a {}\n")
+    arguments = ("--checkpoint", run[0], "--split", "validation", "--templates", run[0] / "templates.txt")
+    command(*arguments)
+    first, table = result(run, "validation-templates"), read_class_table(records.class_table)
+    prompts = [text for text in asked if text.startswith(("a print", "a stamp"))]
+    assert len(prompts) == len(set(prompts)) == 2 * first["candidates"] and first["candidates"] < len(table)
+    asked.clear()
+    command(*arguments)
+    assert asked == [] and result(run, "validation-templates") == first
+    # A file that is damaged, or of other prompts, costs the work again and nothing else.
+    for kept in (run[0] / "class_embeddings").iterdir():
+        kept.write_bytes(kept.read_bytes()[:100])
+    command(*arguments)
+    assert asked and result(run, "validation-templates") == first
+
+
+def test_the_recorded_protocol_names_by_genus(run, records, monkeypatch):
+    seen = []
+    monkeypatch.setattr(zeroshot, "class_embeddings", lambda embed, prompts, **_: seen.extend(prompts) or np.ones((len(prompts), 8), np.float32))  # fmt: skip
+    (run[0] / "t.txt").write_text("a photo of a {}.\n")
+    command("--checkpoint", run[0], "--split", "heldout", "--protocol", "recorded", "--templates", run[0] / "t.txt")
+    got, table = result(run, "heldout-recorded-t"), read_class_table(records.class_table)
+    rows = {row["name"]: row for row in table.rows()}
+    names = [rows[row["class"]] for row in sorted(got["per_class"], key=lambda row: row["id"])]
+    assert [texts[0] for texts in seen[: len(names)]] == [
+        f"a photo of a {row['common_name']} {row['supercategory']} {row['genus']}." for row in names
+    ]
+    # All embeddings are equal here: the first class is named each time, and nothing but chance is right.
+    assert got["protocol"] == "recorded" and got["top1"] == pytest.approx(1 / 4)
+
+
+def test_ranks_follow_the_species_that_is_named(run, records):
+    got, table = result(run, "validation"), read_class_table(records.class_table)
+    of_class = dict(zip(table.names, table.columns["family"], strict=True))
+    hits = 0
+    for row in got["per_class"]:
+        wrong = sum(n for _, n in row["taken_for"])
+        assert wrong == row["images"] - round(row["top1"] * row["images"])  # three photos a class: none is left out
+        hits += row["images"] - sum(n for name, n in row["taken_for"] if of_class[name] != of_class[row["class"]])
+    assert got["ranks"]["family"]["top1"] == pytest.approx(hits / got["images"])
+    assert got["ranks"]["species"]["top1"] == got["top1"]
+    assert got["retrieval"]["image_to_text"]["recall@5"] >= got["retrieval"]["image_to_text"]["recall@1"]

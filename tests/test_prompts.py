@@ -2,6 +2,7 @@ import codecs
 
 import pytest
 
+from data_prep import clip_templates
 from lit_jax.errors import UserError
 from lit_jax.prompts import duplicates, prompts, read_templates
 
@@ -117,3 +118,16 @@ def test_the_name_is_made_of_the_columns_that_there_are_and_repeats_can_be_dropp
     row = {"name": "Pica pica", "common_name": "Pica pica", "supercategory": "Birds"}
     assert prompts([row], ["a {}"]) == [["a Pica pica Birds Pica pica"]]
     assert prompts([row], ["a {}", "{name}"], drop_repeats=True) == [["a Pica pica Birds", "Pica pica"]]
+
+
+def test_templates_are_read_from_functions_and_nothing_is_run(tmp_path, capsys):
+    source = tmp_path / "zero_shot_metadata.py"
+    source.write_text(
+        "raise SystemExit\nOPENAI_IMAGENET_TEMPLATES = (\n    lambda c: f'an {c} drawn.',\n    lambda c: f'{c}',\n)\n"
+    )
+    clip_templates.main(["--file", str(source), "--out", str(tmp_path / "new" / "t.txt")])
+    assert read_templates(tmp_path / "new" / "t.txt") == ("an {} drawn.", "{}")
+    source.write_text("OPENAI_IMAGENET_TEMPLATES = ['a {}']\n")
+    with pytest.raises(SystemExit):
+        clip_templates.main(["--file", str(source), "--out", str(tmp_path / "t.txt")])
+    assert "line 1: found another form" in capsys.readouterr().err and not (tmp_path / "t.txt").exists()

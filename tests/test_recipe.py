@@ -18,7 +18,7 @@ from lit_jax.prompts import duplicates, named_by, prompts, read_templates
 from lit_jax.ranks import ceiling
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "recipe.torch.npz")
+GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "arrays" / "recipe.torch.npz")
 CONFIGS = ("inat_vitl", "inat_vitl_recorded")
 PHOTOS = 2_686_843
 

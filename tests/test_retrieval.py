@@ -6,7 +6,7 @@ import pytest
 
 from lit_jax import retrieval
 
-GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "retrieval.open_clip.npz")
+GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "arrays" / "retrieval.open_clip.npz")
 
 
 def unit(rng, rows, width):

@@ -63,7 +63,7 @@ def trajectory() -> dict[str, np.ndarray]:
 
 def main() -> None:
     rates = np.array([[rate(step, warmup) for step in STEPS] for warmup in WARMUPS])
-    path = pathlib.Path(__file__).with_name("recipe.torch.npz")
+    path = pathlib.Path(__file__).with_name("arrays") / "recipe.torch.npz"
     np.savez(path, steps=STEPS, warmups=WARMUPS, rates=rates, groups=json.dumps(groups()), **trajectory())
 
 

@@ -27,7 +27,7 @@ def main() -> None:
         out |= _judged(name, sides, scale)
     ones = torch.nn.functional.normalize(torch.ones(7, 4), dim=-1)
     out |= _judged("ties", [ones, ones], 1.0)
-    np.savez(pathlib.Path(__file__).with_name("retrieval.open_clip.npz"), **out)
+    np.savez(pathlib.Path(__file__).with_name("arrays") / "retrieval.open_clip.npz", **out)
 
 
 def _judged(name: str, sides: list[torch.Tensor], scale: float) -> dict[str, np.ndarray]:

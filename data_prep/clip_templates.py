@@ -1,0 +1,81 @@
+"""CLIP's 80 prompt templates as a file that evaluation reads: ``python -m data_prep.clip_templates --out FILE``.
+
+They are OpenAI's, and do not come with this package. open_clip holds them in one Python file,
+``open_clip/zero_shot_metadata.py``: it is found where open_clip is installed (``pip install --no-deps open_clip_torch``
+will do), or given by ``--file``. It is read, not run, so nothing else of open_clip need be there.
+"""
+
+import argparse
+import ast
+import importlib.util
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.prompts import read_templates
+
+NAME = "OPENAI_IMAGENET_TEMPLATES"
+PLACE = ("open_clip", "zero_shot_metadata.py")
+
+
+def templates_of(source: str, name: str = NAME) -> tuple[str, ...]:
+    """The texts of functions ``lambda c: f'a photo of a {c}.'`` in a list of that name, with ``{}`` for the class.
+
+    Args:
+        source: Python, which is parsed and never run.
+        name: of the list or tuple.
+
+    Raises:
+        UserError: no such list, or one of something else.
+    """
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
+            entries = node.value.elts if isinstance(node.value, ast.List | ast.Tuple) else [node.value]
+            return tuple(_template(entry) for entry in entries)
+    raise UserError(f"--file: found no list {name}, expected open_clip's zero_shot_metadata.py; give that file")
+
+
+def _template(entry: ast.expr) -> str:
+    if isinstance(entry, ast.Lambda) and isinstance(entry.body, ast.JoinedStr):
+        parts = entry.body.values
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in parts)
+    raise UserError(f"--file line {entry.lineno}: found another form, expected lambda c: f'... {{c}} ...'")
+
+
+def _installed() -> Path:
+    spec = importlib.util.find_spec(PLACE[0])
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            "--file: found none, and open_clip is not installed, expected one of them; run pip install --no-deps "
+            "open_clip_torch, or give its zero_shot_metadata.py"
+        )
+    return Path(spec.submodule_search_locations[0], PLACE[1])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command: writes one template a line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.clip_templates",
+        description="CLIP's prompt templates, from open_clip, as a text file.",
+    )
+    parser.add_argument(
+        "--file", type=Path, help="zero_shot_metadata.py of open_clip; that of this environment if left out"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="file to write, such as data/clip_templates.txt")
+    parsed = parser.parse_args(argv)
+    with user_errors_in_one_line():
+        path = parsed.file or _installed()
+        found = templates_of(path.read_text(encoding="utf-8"))
+        parsed.out.parent.mkdir(parents=True, exist_ok=True)
+        aside = parsed.out.with_name(f"{parsed.out.name}.{os.getpid()}.part")
+        aside.write_text(
+            "# OpenAI's prompt templates, as open_clip has them.\n" + "\n".join(found) + "\n", encoding="utf-8"
+        )
+        read_templates(aside)  # what evaluation will read
+        aside.replace(parsed.out)
+        print(f"{len(found)} templates in {parsed.out}")
+
+
+if __name__ == "__main__":
+    main()
