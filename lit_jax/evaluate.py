@@ -225,9 +225,14 @@ def _with_columns(table: ClassTable, templates: Sequence[str]) -> ClassTable:
     return dataclasses.replace(table, columns={**table.columns, **empty})
 
 
+def _trained_on(about: About, data: experiment.Data) -> set[int] | None:
+    """Ids of the classes of training; None for data of another collection, whose ids are others."""
+    return set(about.train_classes) if experiment.fingerprint(data) == about.fingerprint else None
+
+
 def _candidates(about: About, data: experiment.Data, present: Sequence[int]) -> list[int]:
     """Seen species compete with all species of training, others among themselves."""
-    trained_on = set(about.train_classes) if experiment.fingerprint(data) == about.fingerprint else set()
+    trained_on = _trained_on(about, data) or set()
     return sorted(trained_on | set(present) if trained_on & set(present) else set(present))
 
 
@@ -259,8 +264,10 @@ def _summary(found: Predictions, table: ClassTable) -> dict[str, Any]:
 
 
 def _facts(trained: Trained, data: experiment.Data, split: str, templates: Sequence[str]) -> dict[str, Any]:
+    trained_on = _trained_on(trained.about, data)
     return {
         "split": split,
+        "classes_in_training": None if trained_on is None else len(trained_on & set(data.classes_in(split))),
         "records": experiment.fingerprint(data),
         "store": data.fingerprint if isinstance(data, Store) else "",
         "step": trained.step,

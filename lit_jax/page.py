@@ -83,7 +83,7 @@ def _head(result: Mapping[str, Any], title: str) -> str:
     about = (
         f"{result['images']:,} photos of {result['classes']:,} species (split <i>{html.escape(result['split'])}</i>), "
         f"each to be named among {result['candidates']:,} species that are given to the model by their names only. "
-        f"Guessing would be right in {_percent(result['chance'], 2)}."
+        f"Guessing would be right in {_percent(result['chance'], 2)}.{_training(result)}"
     )
     numbers = {
         "named rightly (top-1)": _percent(result["top1"]),
@@ -94,6 +94,15 @@ def _head(result: Mapping[str, Any], title: str) -> str:
         numbers["genus named rightly"] = _percent(result["ranks"]["genus"]["top1"])
     boxes = "".join(f"<div><b>{value}</b><span>{text}</span></div>" for text, value in numbers.items())
     return f'<h1>{title}</h1>\n<p class="about">{about}</p>\n<div class="numbers">{boxes}</div>{_shared(result)}'
+
+
+def _training(result: Mapping[str, Any]) -> str:
+    """Whether other photos of the species were in training: a zero-shot figure means little without it."""
+    seen = result["classes_in_training"]
+    if seen is None:
+        return ""
+    of = {0: "None", result["classes"]: "All"}.get(seen, f"{seen:,}")
+    return f" {of} of the {result['classes']:,} species had photos in training."
 
 
 def _shared(result: Mapping[str, Any]) -> str:
