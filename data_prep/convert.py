@@ -28,6 +28,7 @@ from data_prep.beam import BeamWriter
 from data_prep.folder import read_names
 from data_prep.photos import MAX_PIXELS
 from data_prep.plan import DROP, DUPLICATES, TRAIN, Item, Plan, Planned, Request, Skip, plan_photos, shard_photos
+from data_prep.processes import cores
 from data_prep.report import forecast, report_lines, report_of
 from data_prep.shards import PROGRESS, Job, Outcome, Texts, finished, write_shards
 from data_prep.sources import SOURCES
@@ -145,7 +146,7 @@ def convert(
         prepare(work, identity, restart=restart)
         if not (work / MANIFEST).exists():  # else only the renaming is missing
             check(archives or {}, work / PROGRESS / "archives.json")
-            _write_set(work, plan, table, captions, options, workers or _cores(), write or write_shards)
+            _write_set(work, plan, table, captions, options, workers or cores(), write or write_shards)
         move_into_place(work, out)
     print(f"wrote {out}; what was left out and why: {out / REPORT_TEXT}", flush=True)
     return open_records(out)
@@ -173,7 +174,7 @@ def dry_run(
     plan = _plan(items, table, dataclasses.replace(options, allow_empty_classes=True))
     shards = {split: list(parts.values()) for split, parts in _shards(work, plan, options).items()}
     lines = forecast(table, plan, shards, captions, out)
-    lines.append(f"processes: {min(workers or _cores(), sum(map(len, shards.values())))}")
+    lines.append(f"processes: {min(workers or cores(), sum(map(len, shards.values())))}")
     if is_up_to_date(out, _identity(plan, table, options), restart=restart):
         lines.append(f"{out} is up to date: there is nothing to write")
     tokenize: Tokenize = load_tokenizer(options.tokenizer).pieces if options.tokenizer else words
@@ -382,11 +383,6 @@ def _write_reports(work: Path, table: ClassTable, plan: Plan, outcomes: Mapping[
         raise UserError(
             f"photos: found none that can be used, expected at least one; see {work / REPORT_TEXT} for reasons"
         )
-
-
-def _cores() -> int:
-    """The cores that this process may use, which a cluster's scheduler makes fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_options(options: Options) -> None:

@@ -10,9 +10,7 @@ import hashlib
 import json
 import multiprocessing
 import os
-import signal
 import sys
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +22,7 @@ from typing import Any
 from data_prep import spans
 from data_prep.photos import BadPhoto, clean_photo
 from data_prep.plan import Planned, Skip
+from data_prep.processes import end_with_parent
 from lit_jax.errors import UserError
 from lit_jax.manifest import write_json
 from lit_jax.records import Record, Shard, encode
@@ -183,16 +182,7 @@ _counter: Any = None  # of this process, shared with its parent
 def _start_process(counter: Any) -> None:
     global _counter
     _counter = counter
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # end without a word; the parent has the last one
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A killed parent cannot stop its processes, and they would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent:
-        parent.join()
-        os._exit(1)
+    end_with_parent()
 
 
 def _write_counted(job: Job) -> Outcome:
