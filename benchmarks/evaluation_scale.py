@@ -13,14 +13,15 @@ command runs in a process of its own: the evaluation with no prompt embedded yet
 import argparse
 import json
 import pathlib
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from benchmarks import machine
+from lit_jax import class_vectors, evaluate, loop, retrieval, store
 from lit_jax import config as options
-from lit_jax import evaluate, loop, retrieval, store
 from lit_jax.captions import TEMPLATE, class_captions
 from lit_jax.classes import ClassTable, read_class_table, write_class_table
 from lit_jax.errors import user_errors_in_one_line
@@ -143,6 +144,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with user_errors_in_one_line():
         made = make_store(parsed.classes, workdir / "store")
         train(made.directory, workdir / "run")
+    shutil.rmtree(workdir / "run" / class_vectors.FOLDER, ignore_errors=True)  # of an earlier time
     given = [f"--classes={parsed.classes.absolute()}", f"--templates={parsed.templates.absolute()}"]
     given += [f"--workdir={workdir}", f"--pairs={parsed.pairs}"]
     sides = {"first": "recorded", "again": "recorded", "retrieval": "retrieval"}

@@ -231,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = [
         [
             name,
-            *(f"{found[name].get(key, float('nan')):.0f}" for key in ("wall_s", "cpu_s")),
+            *(f"{found[name][key]:.0f}" if key in found[name] else "" for key in ("wall_s", "cpu_s")),
             f"{found[name]['peak_bytes'] / 2**30:.2f}",
         ]
         for name in ("whole", "killed", "continued")

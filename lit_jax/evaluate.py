@@ -259,7 +259,7 @@ def _summary(found: Predictions, table: ClassTable) -> dict[str, Any]:
         "mean_per_class_top1": float(np.mean([row["top1"] for row in rows])) if rows else 0.0,
         "candidates": len(table),
         "chance": 1 / len(table),
-        "per_class": sorted(rows, key=lambda row: (row["top1"], row["class"])),
+        "per_class": sorted(rows, key=lambda row: (row["top1"], row["top5"], row["class"])),
     }
 
 

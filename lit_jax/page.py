@@ -195,7 +195,7 @@ def _spread(result: Mapping[str, Any]) -> str:
         return ""
 
     def draw(axis: Any) -> None:
-        axis.hist(rates, bins=[5 * i for i in range(21)], color=BLUE, rwidth=0.9)
+        axis.hist(rates, bins=[10 * i for i in range(11)], color=BLUE, rwidth=0.9)
         axis.set(xlim=(0, 100), xlabel="photos of a species named rightly (%)", ylabel="species")
 
     never, always = sum(rate == 0 for rate in rates), sum(rate == 100 for rate in rates)
