@@ -137,6 +137,7 @@ def test_ids_of_another_list_do_not_rename_photos(run, records, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_run_on_many_devices_is_evaluated_on_one(tiny_config, tmp_path):
     loaded, _ = config.load(tiny_config, {"train.devices": "4", "train.epochs": "1"})
     results = loop.run(loaded, tmp_path / "run")

@@ -51,7 +51,7 @@ def test_a_run_leaves_what_it_should(finished):
     assert rates[0] == pytest.approx(0.005) and max(rates) == pytest.approx(0.01) and rates[-1] < 0.001
 
 
-@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize("devices", [*(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4)), 8])
 def test_the_loss_trajectory_is_the_same_on_any_number_of_devices(finished, tiny_config, tmp_path, devices):
     workdir, results = finished
     got = run(tiny_config, tmp_path / "run", train__devices=devices)
@@ -179,7 +179,7 @@ def test_a_published_text_tower_is_tuned(tiny_config, published, tmp_path):
 
 
 @pytest.mark.parametrize("overrides", [
-    {"model__loss": "sigmoid", "train__precision": "bfloat16"},
+    pytest.param({"model__loss": "sigmoid", "train__precision": "bfloat16"}, marks=pytest.mark.slow),
     {"train__locks": "uu", "image__weights": "", "optimizer__accumulate": 2, "optimizer__clip_norm": 1.0},
     {"train__precision": "float16", "text__pool": "map", "text__causal": "true"},
 ])  # fmt: skip

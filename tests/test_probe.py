@@ -65,7 +65,8 @@ def test_few_photos_of_each_class_are_drawn_and_others_set_aside(data):
         probe.drawn(labels, 1000, 0)
 
 
-def test_more_labels_help_and_draws_are_averaged(data):
+def test_more_labels_help_and_draws_are_averaged(data, monkeypatch):
+    monkeypatch.setattr(probe, "DECAYS", (1e-3, 1e-1))
     rows = probe.probe(*data, 3, shots=(1, 0), draws=2, neighbours=(5,))
     of = {(row["method"], row["shots"]): row for row in rows}
     assert of["linear probe", 1]["draws"] == 2 and of["linear probe", 1]["labels"] == 3

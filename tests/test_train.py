@@ -115,7 +115,7 @@ def test_the_step_descends_the_loss_of_a_naive_twin(rng):
     assert float(last["loss"]) < 0.5 * naive
 
 
-@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("loss", ["softmax", pytest.param("sigmoid", marks=pytest.mark.slow)])
 def test_losses_are_the_same_on_1_2_4_and_8_devices(loss):
     options = {"bias_init": -5.0} if loss == "sigmoid" else {}
     one, _ = losses_of(np.random.default_rng(0), devices=1, model=options)
@@ -132,7 +132,7 @@ def test_the_same_seed_gives_the_same_bits():
     assert not any(jax.tree.leaves(moved(first[1].params, second[1].params)))
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", [pytest.param("bfloat16", marks=pytest.mark.slow), "float16"])
 def test_half_precision_follows_float32(dtype):
     full, _ = losses_of(np.random.default_rng(0), rate=0.002)
     half, state = losses_of(np.random.default_rng(0), dtype=dtype, rate=0.002)
