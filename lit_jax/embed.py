@@ -68,9 +68,9 @@ def embed(
             `dtype` cannot hold.
     """
     out = pathlib.Path(out).absolute()
-    config = towers.settled(config)
     check_tower(config)
-    records = open_records(config.data.records)
+    records = open_records(config.data.records)  # before weights are asked for, which may have to be fetched
+    config = towers.settled(config)
     mesh = make_mesh(devices, local=True)
     check_divides(batch_size, mesh.size, name="--batch-size")
     model, tower, digest = locked_tower(config, records)

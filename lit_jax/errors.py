@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from typing import NoReturn
@@ -19,15 +21,21 @@ class UserError(ValueError):
 def user_errors_in_one_line() -> Iterator[None]:
     """Turns a `UserError` raised inside into one line on standard error and exit code 2.
 
-    So does an `OSError` that names a file: no permission, no such folder, a full disk.
+    So does an `OSError` that names a file: no permission, no such folder, a full disk. A reader of a pipe that has gone
+    ends the command without a word, with the exit code of the signal.
 
     Libraries that log through absl (Orbax, TFDS) are heard from their errors on only.
     """
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         yield
+        sys.stdout.flush()
     except UserError as error:
         _stop(str(error))
+    except BrokenPipeError:
+        # Whoever read the output, such as head, has gone: nobody is left to tell, now or at the flush when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         if error.filename is None:
             raise

@@ -66,13 +66,15 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
         UserError: a batch that does not divide, missing weights, records or tokenizer.
     """
     towers.check_weights(config)
+    # What is at hand or not comes first: weights may have to be fetched.
+    data = open_data(config)
+    templates = read_templates(config.evaluation.templates) if config.evaluation.templates else ()
     config = settled(config)
     mesh = make_mesh(config.train.devices)
     check_divides(config.train.batch_size, mesh.size, name="train.batch_size")
     check_divides(config.evaluation.batch_size, mesh.size, name="evaluation.batch_size")
     _check_crop(config.data.crop_scale)
     _check_same_caption(config)
-    data = open_data(config)
     tokenizer = open_tokenizer(config, data)
     model = towers.build_model(config, tokenizer)
     if isinstance(data, Store):
@@ -90,7 +92,6 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
         )
     schedule = build_schedule(config, examples)
     adamw = build_optimizer(config, schedule)
-    templates = read_templates(config.evaluation.templates) if config.evaluation.templates else ()
     table = read_class_table(data.class_table)
     texts = class_prompts(
         table, data.templates, templates, drop_repeats=data.drop_repeats, protocol=config.evaluation.protocol

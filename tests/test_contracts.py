@@ -95,6 +95,14 @@ def test_libraries_are_imported_where_the_house_says():
                 assert path.name in allowed, (library, path)
 
 
+def test_a_reader_that_has_gone_is_no_error():
+    code = "from lit_jax.errors import user_errors_in_one_line as e\nwith e():\n    for i in range(50_000): print(i, 'x' * 50)"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline().startswith(b"0 x")
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait(60) == 141
+
+
 def test_the_readme_names_only_files_that_exist():
     for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):

@@ -10,9 +10,10 @@ import optax
 import pytest
 
 from lit_jax import config as options
-from lit_jax import experiment, models, optimizer, towers
+from lit_jax import embed, experiment, models, optimizer, towers
 from lit_jax.captions import TEMPLATE, caption, class_captions
 from lit_jax.classes import read_class_table
+from lit_jax.errors import UserError
 from lit_jax.models import TwoTower
 from lit_jax.prompts import duplicates, named_by, prompts, read_templates
 from lit_jax.ranks import ceiling
@@ -130,3 +131,13 @@ def test_the_shipped_templates_are_many_and_distinct(table):
     assert len(set(templates)) == len(templates) >= 30 and all(text.count("{}") == 1 for text in templates)
     one = prompts([table.row(0)], templates)[0]
     assert len(set(one)) == len(templates) and caption(table.row(0), "{name}") in one[0]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_data_are_asked_for_before_weights_are_fetched(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path, text in (("records", "expected a record set; make it with python -m data_prep.convert"), ("store", "expected an embedding store")):  # fmt: skip
+        with pytest.raises(UserError, match=text):
+            experiment.build(loaded(name, input=path), tmp_path / "run")
+    with pytest.raises(UserError, match="expected a record set"):
+        embed.embed(loaded(name), tmp_path / "store")
