@@ -274,7 +274,7 @@ def _request(arguments: argparse.Namespace, options: Options) -> Request:
         images=arguments.images,
         splits=arguments.splits,
         classes=arguments.classes,
-        subsets=tuple(filter(None, arguments.subsets.split(","))),
+        subsets=tuple(filter(None, map(str.strip, arguments.subsets.split(",")))),
         templates=options.templates,
         drop_repeats=options.drop_repeats,
         data_dir=arguments.tfds_dir,
@@ -372,6 +372,9 @@ def write_tokenizer(
         classes = {photo.class_id for photo in photos if photo.split == TRAIN} or set(table.ids)
         texts = (text for i, class_id in enumerate(table.ids) if class_id in classes for text in captions[i])
         train_sentencepiece(texts, path, vocab_size=options.vocab_size)
+        pieces = load_tokenizer(path).vocab_size
+        if pieces < options.vocab_size:
+            print(f"tokenizer of {pieces} pieces: the captions have no use for {options.vocab_size}", flush=True)
 
 
 def _write_reports(work: Path, table: ClassTable, plan: Plan, outcomes: Mapping[str, Sequence[Outcome]]) -> None:

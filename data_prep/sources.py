@@ -18,6 +18,12 @@ Reader = Callable[[Request], Source]
 
 
 def _folder(request: Request) -> Source:
+    released = [name for name in ("train.json", "train_mini.json", "val.json") if (request.folder / name).is_file()]
+    if released and request.splits is None:
+        raise UserError(
+            f"{request.folder}: found {released[0]}, as iNaturalist 2021 was released, expected class folders; add "
+            "--source inat2021, or list the photos with --splits"
+        )
     return _with_table(read_folder(request.folder, request.splits), request)
 
 

@@ -66,11 +66,14 @@ def read_webdataset(request: Request) -> Source:
             a class id that the table lacks. What concerns one photo only is a `Skip`.
     """
     folder = request.folder
-    beside = folder / CLASS_TABLE
+    beside, tars = folder / CLASS_TABLE, find_tars(folder, request.subsets)
     if request.classes is None and not beside.is_file():
-        raise UserError("--classes: found none, expected a class table, CSV or JSON; give it")
+        raise UserError(
+            f"--classes: found none, nor {beside}, expected a class table, CSV or JSON, to know captions and ids by; "
+            "give it"
+        )
     table = read_class_table(request.classes or beside)
-    return Source(_items(find_tars(folder, request.subsets), table, request), table)
+    return Source(_items(tars, table, request), table)
 
 
 def find_tars(folder: Path, subsets: Sequence[str] = ()) -> list[Part]:

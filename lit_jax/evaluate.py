@@ -80,6 +80,8 @@ def evaluate(
     check_divides(batch_size, mesh.size, name="--batch-size")
     protocol = protocol or config.evaluation.protocol
     templates = tuple(templates) or tuple(trained.about.prompt_templates)
+    if protocol == "recorded":
+        templates = templates or ("{}",)
     table = _table(trained.about, data, split, classes)
     texts = _prompts(trained.about, table, templates, protocol)
     parts = zeroshot.embedder(trained.model, mesh)
@@ -294,7 +296,7 @@ def table_of(result: dict[str, Any], *, all_classes: bool = False) -> str:
         for way, found in result["retrieval"].items()
         if isinstance(found, dict)
     ]
-    parts.append(_as_text(["retrieval", "recall@1", "recall@5", "recall@10"], ways))
+    parts.append(_as_text(["retrieval by captions", "recall@1", "recall@5", "recall@10"], ways))
     heading = "class" if all_classes else f"hardest {len(rows)} of {len(result['per_class'])} classes"
     hard = [
         [
@@ -360,13 +362,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             protocol=parsed.protocol, batch_size=parsed.batch_size, devices=parsed.devices,
             keep_in=_folder(parsed.checkpoint),
         )  # fmt: skip
+        report.write_json(out, result)  # before anything is printed, which head and the like may cut short
+        if not parsed.no_page:
+            page.write(out.with_suffix(".html"), result, name=_folder(parsed.checkpoint).name)
         print(f"step {trained.step} ({parsed.step}) of {parsed.checkpoint}")
         print(table_of(result, all_classes=parsed.all))
-        report.write_json(out, result)
-        print(f"written to {out}")
-        if not parsed.no_page:
-            written = page.write(out.with_suffix(".html"), result, name=_folder(parsed.checkpoint).name)
-            print(f"as a page: {written}")
+        print(f"written to {out}" + ("" if parsed.no_page else f"\nas a page: {out.with_suffix('.html')}"))
 
 
 def _data(trained: Trained, records: str, store: str) -> experiment.Data:

@@ -71,7 +71,8 @@ def page(result: Mapping[str, Any], *, name: str) -> str:
         _method(result),
     ]
     title = f"How well {html.escape(name)} names species"
-    body = "\n".join(filter(None, [_head(result, title), *sections]))
+    heading = f"How well <i>{html.escape(name)}</i> names species"
+    body = "\n".join(filter(None, [_head(result, heading), *sections]))
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n'
@@ -83,7 +84,8 @@ def _head(result: Mapping[str, Any], title: str) -> str:
     about = (
         f"{result['images']:,} photos of {result['classes']:,} species (split <i>{html.escape(result['split'])}</i>), "
         f"each to be named among {result['candidates']:,} species that are given to the model by their names only. "
-        f"Guessing would be right in {_percent(result['chance'], 2)}.{_training(result)}"
+        f"Guessing would be right in {_percent(result['chance'], 2)}.{_training(result)} "
+        f"{_naming(result)}"
     )
     numbers = {
         "named rightly (top-1)": _percent(result["top1"]),
@@ -103,6 +105,12 @@ def _training(result: Mapping[str, Any]) -> str:
         return ""
     of = {0: "None", result["classes"]: "All"}.get(seen, f"{seen:,}")
     return f" {of} of the {result['classes']:,} species had photos in training."
+
+
+def _naming(result: Mapping[str, Any]) -> str:
+    number = len(result["templates"])
+    named = "as in captions" if result["protocol"] == "caption" else "by common name, supercategory and genus"
+    return f"Species are named {named}, in {number} template{'s' * (number > 1)}."
 
 
 def _shared(result: Mapping[str, Any]) -> str:
@@ -169,7 +177,7 @@ def _calibration(result: Mapping[str, Any]) -> str:
             axis.plot(*zip(*points, strict=True), color=colour, lw=1.2, label=label)
             # A point's area tells how many photos it stands for: those of a few may lie anywhere.
             areas = [6 + 160 * row["images"] / measured["measured_on"] for row in bins]
-            axis.scatter(*zip(*points, strict=True), s=areas, color=colour, zorder=3)
+            axis.scatter(*zip(*points, strict=True), s=areas, color=colour, zorder=3, clip_on=False)
         axis.set(xlabel="how sure the model says it is (%)", ylabel="how often it is right (%)")
         axis.set(xlim=(0, 100), ylim=(0, 100))
         axis.legend(frameon=False, fontsize=8, loc="lower right")
@@ -200,17 +208,19 @@ def _spread(result: Mapping[str, Any]) -> str:
 
     never, always = sum(rate == 0 for rate in rates), sum(rate == 100 for rate in rates)
     text = f"{always:,} of {len(rates):,} species are named rightly in every photo, {never:,} in none."
-    return _section("From species to species", text, _plot(draw, size=(7.2, 2.6)))
+    return _section("How much species differ", text, _plot(draw, size=(7.2, 2.6)))
 
 
 def _hardest(result: Mapping[str, Any]) -> str:
     species = [[_species(row), *_hard_cells(row)] for row in result["per_class"][:HARD_SPECIES]]
-    parts = [_table(["species", "photos", "top-1", "mostly taken for"], species)]
+    of = f"{len(species)} of {len(result['per_class']):,} species, the least often recognised first."
+    parts = [f"<p>{of}</p>", _table(["species", "photos", "top-1", "mostly taken for"], species)]
     for rank, row in result["ranks"].items():
-        groups = [row for row in row.get("hardest", ()) if row["top1"] < 1][:HARD_GROUPS]
+        groups = [one for one in row.get("hardest", ()) if one["top1"] < 1][:HARD_GROUPS]
         if groups:
             cells = [[html.escape(group["name"]), *_hard_cells(group)] for group in groups]
-            parts.append(f"<h3>{rank}</h3>{_table([rank, 'photos', 'top-1', 'mostly taken for'], cells)}")
+            of = f"{len(groups)} of {row['groups']:,}, at the rank of {rank}:"
+            parts.append(f"<p>{of}</p>{_table([rank, 'photos', 'top-1', 'mostly taken for'], cells)}")
     return _section("What is hardest, and what it is taken for", "", "\n".join(parts))
 
 
@@ -235,7 +245,10 @@ def _retrieval(result: Mapping[str, Any]) -> str:
         [text, *(_percent(found[way][f"recall@{k}"]) for k in (1, 5, 10)), f"{found[way]['median_rank']:,.0f}"]
         for way, text in ways.items()
     ]
-    text = f"Searching {result['images']:,} photos by a sentence, and {found['captions']:,} captions by a photo."
+    text = (
+        f"Searching {result['images']:,} photos by a sentence, and {found['captions']:,} captions by a photo. "
+        "Sentences are the captions of training, one a species, whatever the prompts above."
+    )
     table = _table(["finding", "first", "among 5", "among 10", "median place"], rows)
     return _section("Search", text, table)
 
@@ -253,14 +266,12 @@ def _all_classes(result: Mapping[str, Any]) -> str:
 
 def _method(result: Mapping[str, Any]) -> str:
     templates = result["templates"]
-    named = "as its caption" if result["protocol"] == "caption" else "by common name, supercategory and genus"
     shown = "; ".join(f"“{html.escape(text)}”" for text in templates[:3]) + (" …" if len(templates) > 3 else "")
     facts = (
-        f"Each species is named {named}, in {len(templates)} template{'s' * (len(templates) > 1)}: {shown}. "
-        "The embeddings of its prompts are averaged, and a photo is given the species whose embedding is nearest. Of "
-        "equally near ones the first in the list counts."
+        f"{_naming(result)[:-1]}: {shown}. The embeddings of a species' prompts are averaged, and a photo is given the "
+        "species whose embedding is nearest. Of equally near ones the first in the list counts."
     )
-    known = {key: html.escape(str(result[key]))[:12] for key in ("step", "config", "records") if result.get(key)}
+    known = {key: html.escape(str(result[key]))[:12] for key in ("step", "config", "store") if result.get(key)}
     ids = ", ".join(f"{key} {value}" for key, value in known.items())
     return f"<footer><p>{facts}</p><p>{ids}</p></footer>"
 

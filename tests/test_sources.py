@@ -10,6 +10,7 @@ from data_prep.sources import SOURCES
 from lit_jax.classes import write_class_table
 from lit_jax.errors import UserError
 from lit_jax.records import open_records
+from lit_jax.tokens import load_tokenizer
 from tests.test_convert import QUICK, SPECIES, TABLE, ids, records, write_list, write_photos
 
 
@@ -86,3 +87,15 @@ def test_a_folder_without_class_folders_makes_no_class_table(tmp_path: Path) -> 
         UserError, match="photos: found none in a class folder, expected folders named like the classes"
     ):
         SOURCES["folder"](Request(str(tmp_path)))
+
+
+def test_released_files_are_no_class_folders(photos: Path) -> None:
+    (photos / "val.json").write_text("{}")
+    with pytest.raises(UserError, match="found val.json, as iNaturalist 2021 was released.*add --source inat2021"):
+        SOURCES["folder"](Request(str(photos)))
+
+
+def test_a_vocabulary_that_captions_cannot_fill_is_said_so(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    main(["--images", str(photos), "--out", str(tmp_path / "out"), "--vocab-size", "3000", "--workers", "1"])
+    pieces = load_tokenizer(open_records(tmp_path / "out").tokenizer).vocab_size
+    assert f"tokenizer of {pieces} pieces: the captions have no use for 3000" in capsys.readouterr().out
