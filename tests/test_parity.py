@@ -42,7 +42,7 @@ def of_kind(kind):
 
 # Cases whose tower and whose names others have already: the same again in another size, or other names for it.
 SLOW = {
-    "clip_l14.hugging_face",
+    "clip_l14.hugging_face", "swinv2_t.timm_from_12", "swin_t.timm_192",
     "swinv2_t_w16.timm", "swin_t.microsoft", "siglip_b16.timm", "bit_r50x1.hugging_face", "mobilenetv2_100.torchvision",
     "tf_mobilenetv2_100.hugging_face",
 }  # fmt: skip
