@@ -14,9 +14,6 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import rich.box
-import rich.table
-
 from lit_jax import report
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -108,12 +105,7 @@ def peak_bytes() -> int:
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Rows as a table for the terminal."""
-    made = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-    for number, heading in enumerate(headings):
-        made.add_column(heading, justify="right" if number else "left", no_wrap=True)
-    for row in rows:
-        made.add_row(*row)
-    return report.as_text(made)
+    return report.text_table(headings, rows)
 
 
 def torchvision() -> None:

@@ -2,17 +2,16 @@
 
 import contextlib
 import hashlib
-import json
 import os
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from lit_jax import manifest
+from lit_jax.models import weights
 from lit_jax.models.two_tower import Params
-from lit_jax.models.weights import digest
 
 FOLDER = "class_embeddings"
 
@@ -29,17 +28,16 @@ def key_of(params: Params, context: int, tokenizer: bytes, prompts: Sequence[Seq
     Returns:
         A hexadecimal digest.
     """
-    text = {name: tree for name, tree in params.items() if name in ("text", "text_projection")}
-    parts: Mapping[str, Any] = {
-        "params": digest(text),
+    parts = {
+        "params": weights.digest({name: tree for name, tree in params.items() if name in ("text", "text_projection")}),
         "context": context,
         "tokenizer": hashlib.sha256(tokenizer).hexdigest(),
-        "prompts": hashlib.sha256(json.dumps([list(texts) for texts in prompts]).encode()).hexdigest(),
+        "prompts": manifest.digest([list(texts) for texts in prompts]),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return manifest.digest(parts)
 
 
-def kept(folder: Path | None, key: str, make: Callable[[], np.ndarray]) -> tuple[np.ndarray, bool]:
+def kept(folder: Path | None, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
     """The array of that key: read from the folder, or made and left there.
 
     A folder that cannot be written to, or a file that is damaged, only costs the making.
@@ -50,13 +48,14 @@ def kept(folder: Path | None, key: str, make: Callable[[], np.ndarray]) -> tuple
         make: computes `[K, D]` float32.
 
     Returns:
-        The array, and whether it was there before.
+        The array.
     """
     path = folder / FOLDER / f"{key[:20]}.npz" if folder else None
     if path is not None:
         with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(path) as file:
             if str(file["key"]) == key:
-                return file["embeddings"], True
+                found: np.ndarray = file["embeddings"]
+                return found
     made = make()
     if path is not None:
         with contextlib.suppress(OSError):
@@ -65,4 +64,4 @@ def kept(folder: Path | None, key: str, make: Callable[[], np.ndarray]) -> tuple
             with open(aside, "wb") as out:
                 np.savez(out, embeddings=made, key=np.array(key))
             aside.replace(path)
-    return made, False
+    return made

@@ -16,8 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import rich.box
-import rich.table
 from jax.sharding import Mesh
 
 from lit_jax import calibration, class_vectors, experiment, page, predictions, ranks, report, retrieval, zeroshot
@@ -29,7 +27,7 @@ from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.models.two_tower import Params
 from lit_jax.precision import DTYPES, cast
 from lit_jax.predictions import Predictions
-from lit_jax.prompts import PROTOCOLS, duplicates, read_templates
+from lit_jax.prompts import PROTOCOLS, duplicates, read_templates, templates_for
 from lit_jax.records import open_records
 from lit_jax.sharding import check_divides, make_mesh, put_replicated
 from lit_jax.store import Store, open_store
@@ -79,9 +77,7 @@ def evaluate(
     mesh = make_mesh(devices)
     check_divides(batch_size, mesh.size, name="--batch-size")
     protocol = protocol or config.evaluation.protocol
-    templates = tuple(templates) or tuple(trained.about.prompt_templates)
-    if protocol == "recorded":
-        templates = templates or ("{}",)
+    templates = templates_for(protocol, tuple(templates) or tuple(trained.about.prompt_templates))
     table = _table(trained.about, data, split, classes)
     texts = _prompts(trained.about, table, templates, protocol)
     parts = zeroshot.embedder(trained.model, mesh)
@@ -137,7 +133,7 @@ class _Vectors:
 
                 return zeroshot.class_embeddings(embed, prompts, tick=tick)
 
-        return class_vectors.kept(self.keep_in, key, make)[0]
+        return class_vectors.kept(self.keep_in, key, make)
 
 
 def _on_device(trained: Trained, mesh: Mesh) -> Params:
@@ -192,11 +188,12 @@ def _calibration(
         return None
 
     def at(rows: np.ndarray) -> Callable[[float], predictions.Likelihoods]:
-        return lambda factor: predictions.likelihoods(photos[rows], found.labels[rows], class_emb, mesh, factor=factor)
+        own, labels = photos[rows], found.labels[rows]
+        return lambda factor: predictions.likelihoods(own, labels, class_emb, mesh, factor=factor)
 
     best = calibration.fit_factor(at(fitted), factor)
     correct = found.rank[rest] == 0
-    before, after = at(rest)(factor), at(rest)(best)
+    before, after = map(at(rest), (factor, best))
     return {
         "fitted_on": len(fitted),
         "measured_on": len(rest),
@@ -287,16 +284,16 @@ def table_of(result: dict[str, Any], *, all_classes: bool = False) -> str:
         by_rank = [
             [rank, row["groups"], *_percent(row, "top1", "top5", "macro_top1")] for rank, row in result["ranks"].items()
         ]
-        parts.append(_as_text(["rank", "groups", "top-1", "top-5", "macro top-1"], by_rank))
+        parts.append(report.text_table(["rank", "groups", "top-1", "top-5", "macro top-1"], by_rank))
     if len(result["by_supercategory"]) > 1:
         kinds = [[row["name"], row["images"], *_percent(row, "top1", "top5")] for row in result["by_supercategory"]]
-        parts.append(_as_text(["supercategory", "images", "top-1", "top-5"], kinds))
+        parts.append(report.text_table(["supercategory", "images", "top-1", "top-5"], kinds))
     ways = [
         [f"{way.replace('_', ' ')}", *_percent(found, "recall@1", "recall@5", "recall@10")]
         for way, found in result["retrieval"].items()
         if isinstance(found, dict)
     ]
-    parts.append(_as_text(["retrieval by captions", "recall@1", "recall@5", "recall@10"], ways))
+    parts.append(report.text_table(["retrieval by captions", "recall@1", "recall@5", "recall@10"], ways))
     heading = "class" if all_classes else f"hardest {len(rows)} of {len(result['per_class'])} classes"
     hard = [
         [
@@ -307,7 +304,9 @@ def table_of(result: dict[str, Any], *, all_classes: bool = False) -> str:
         ]
         for row in rows
     ]
-    return "\n\n".join([*parts, _as_text([heading, "images", "top-1", "top-5", "mostly taken for"], hard)])
+    return "\n\n".join(
+        [*parts, report.text_table([heading, "images", "top-1", "top-5", "mostly taken for"], hard, left=(0, 4))]
+    )
 
 
 def _notes(result: dict[str, Any]) -> list[str]:
@@ -331,16 +330,6 @@ def _notes(result: dict[str, Any]) -> list[str]:
 
 def _percent(row: Mapping[str, Any], *names: str) -> list[str]:
     return [f"{100 * row[name]:.1f} %" for name in names]
-
-
-def _as_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-    for number, column in enumerate(columns):
-        is_text = number == 0 or "taken" in column
-        table.add_column(column, justify="left" if is_text else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(str, row))
-    return report.as_text(table)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

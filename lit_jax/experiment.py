@@ -23,7 +23,7 @@ from lit_jax.models.files import HUB, exists, hub_folder
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.models.weights import LoadReport
 from lit_jax.precision import DTYPES, cast, initial_loss_scale
-from lit_jax.prompts import named_by, prompts, read_templates
+from lit_jax.prompts import named_by, prompts, read_templates, templates_for
 from lit_jax.records import RecordSet, is_record_set, open_records
 from lit_jax.sharding import check_divides, make_mesh, put_replicated
 from lit_jax.store import GIVEN, Store, is_store, open_store
@@ -282,9 +282,10 @@ def class_prompts(
     Raises:
         UserError: a template, or the protocol, asks for a column that the table has not.
     """
-    if templates or protocol == "recorded":
+    templates = templates_for(protocol, templates)
+    if templates:
         filled: Sequence[Sequence[str]] = prompts(
-            table.rows(), templates or ("{}",), drop_repeats=drop_repeats, **named_by(protocol)
+            table.rows(), templates, drop_repeats=drop_repeats, **named_by(protocol)
         )
     else:
         filled = class_captions(table, captions, drop_repeats=drop_repeats)

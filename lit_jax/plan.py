@@ -15,8 +15,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import rich.box
-import rich.table
 
 from lit_jax import commands, experiment, feed, optimizer, report, shapes, towers
 from lit_jax import config as options
@@ -294,13 +292,7 @@ def shown(found: Mapping[str, Any]) -> str:
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    table = rich.table.Table(box=rich.table.box.SIMPLE_HEAD)
-    table.add_column(title, no_wrap=True)
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return report.as_text(table)
+    return report.text_table([title, *columns], rows)
 
 
 def _about_parameters(found: Mapping[str, Any]) -> Iterator[str]:

@@ -6,7 +6,8 @@ classes with equal embeddings have equal scores whatever a matrix product does a
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lit_jax.metrics import KS, TopK
-from lit_jax.sharding import local_rows, over_batch, put_batch, put_rows
+from lit_jax.sharding import filled_blocks, local_rows, over_batch, put_batch, put_rows
 
 BLOCK = 1024  # photos at a time
 
@@ -70,14 +71,7 @@ def predict(
         mesh: devices; blocks are split over them.
         k: how many of the best to name; fewer if there are fewer classes.
     """
-
-    def answer(scores: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
-        own = jnp.take_along_axis(scores, label[:, None], 1)
-        before = jnp.arange(scores.shape[1])[None] < label[:, None]
-        rank = jnp.sum((scores > own) | ((scores == own) & before), 1)
-        return jax.lax.top_k(scores, min(k, scores.shape[1]))[1], rank
-
-    best, rank = _by_block(answer, photos, labels, classes, mesh)
+    best, rank = _by_block(_named(min(k, len(classes))), photos, labels, classes, mesh)
     return Predictions(np.asarray(labels, np.int64), best.astype(np.int32), rank.astype(np.int32), len(classes))
 
 
@@ -85,20 +79,34 @@ def likelihoods(
     photos: np.ndarray, labels: np.ndarray, classes: np.ndarray, mesh: Mesh, *, factor: float
 ) -> Likelihoods:
     """What the softmax of `factor` times the scores says of each photo; arguments as for `predict`."""
-
-    def answer(scores: jax.Array, label: jax.Array, factor: jax.Array) -> tuple[jax.Array, ...]:
-        own = jnp.take_along_axis(scores, label[:, None], 1)
-        # About the best score, so that sums of squares lose nothing by cancellation.
-        top = jnp.max(scores, 1, keepdims=True)
-        weights = jnp.exp(factor * (scores - top))
-        total = jnp.sum(weights, 1, keepdims=True)
-        mean = jnp.sum(weights * (scores - top), 1, keepdims=True) / total
-        variance = jnp.sum(weights * (scores - top - mean) ** 2, 1, keepdims=True) / total
-        loss = jnp.log(total) + factor * (top - own)
-        return tuple(x[:, 0] for x in (1 / total, loss, mean + top - own, variance))
-
-    found = _by_block(answer, photos, labels, classes, mesh, jnp.float32(factor))
+    found = _by_block(_likely, photos, labels, classes, mesh, jnp.float32(factor))
     return Likelihoods(*(values.astype(np.float64) for values in found))
+
+
+@functools.cache
+def _named(k: int) -> Callable[..., tuple[jax.Array, ...]]:
+    """Numbers of the k best classes, and the rank of the right one, from the scores of a block."""
+
+    def answer(scores: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+        own = jnp.take_along_axis(scores, label[:, None], 1)
+        before = jnp.arange(scores.shape[1])[None] < label[:, None]
+        rank = jnp.sum((scores > own) | ((scores == own) & before), 1)
+        return jax.lax.top_k(scores, k)[1], rank
+
+    return answer
+
+
+def _likely(scores: jax.Array, label: jax.Array, factor: jax.Array) -> tuple[jax.Array, ...]:
+    """The four parts of `Likelihoods` from the scores of a block."""
+    own = jnp.take_along_axis(scores, label[:, None], 1)
+    # About the best score, so that sums of squares lose nothing by cancellation.
+    top = jnp.max(scores, 1, keepdims=True)
+    weights = jnp.exp(factor * (scores - top))
+    total = jnp.sum(weights, 1, keepdims=True)
+    mean = jnp.sum(weights * (scores - top), 1, keepdims=True) / total
+    variance = jnp.sum(weights * (scores - top - mean) ** 2, 1, keepdims=True) / total
+    loss = jnp.log(total) + factor * (top - own)
+    return tuple(x[:, 0] for x in (1 / total, loss, mean + top - own, variance))
 
 
 def _by_block(
@@ -116,13 +124,15 @@ def _by_block(
     columns = put_rows(column.reshape(-1).astype(np.int32), mesh, split=False) if repeats else None
     function = _answering(answer, mesh)
     blocks = []
-    for rows, length in _blocks(len(photos), mesh.size):
+    size = -(-min(BLOCK, len(photos)) // mesh.size) * mesh.size
+    for rows, length in filled_blocks(len(photos), size):
         batch = put_batch({"photos": photos[rows], "labels": np.asarray(labels, np.int32)[rows]}, mesh)
         found = function(batch["photos"], batch["labels"], keys, columns, *more)
         blocks.append([local_rows(x)[:length] for x in found])
     return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
 
 
+@functools.cache  # the search for a temperature asks many times, and must compile once
 def _answering(answer: Callable[..., tuple[jax.Array, ...]], mesh: Mesh) -> Callable[..., tuple[jax.Array, ...]]:
     def of_block(
         photos: jax.Array, labels: jax.Array, keys: jax.Array, columns: jax.Array | None, *more: jax.Array
@@ -131,10 +141,3 @@ def _answering(answer: Callable[..., tuple[jax.Array, ...]], mesh: Mesh) -> Call
         return answer(scores if columns is None else scores[:, columns], labels, *more)
 
     return jax.jit(of_block, out_shardings=over_batch(mesh))
-
-
-def _blocks(rows: int, devices: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Row numbers of each block, filled up with the last row to one length, and how many of them count."""
-    size = -(-min(BLOCK, rows) // devices) * devices
-    for start in range(0, rows, size):
-        yield np.minimum(np.arange(start, start + size), rows - 1), min(size, rows - start)

@@ -8,19 +8,18 @@ the votes of DINO, arXiv 2104.14294), from all labels and from a few photos a sp
 import argparse
 import functools
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import rich.box
-import rich.table
 
 from lit_jax import report
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.metrics import TopK, top_k
+from lit_jax.sharding import filled_blocks
 from lit_jax.store import Rows, Store, open_store
 
 DECAYS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -306,16 +305,10 @@ def _unit(features: np.ndarray | jax.Array) -> jax.Array:
 def _counted(scores: Callable[[jax.Array], np.ndarray], data: Labelled) -> TopK:
     """Hits over all photos, a block at a time; the last block is filled up, so that one shape is compiled."""
     parts = []
-    for rows, count in _blocks(len(data.labels)):
+    for rows, count in filled_blocks(len(data.labels), min(BLOCK, len(data.labels))):
         mask = np.arange(len(rows)) < count
         parts.append(top_k(scores(jnp.asarray(data.features[rows])), data.labels[rows], mask))
     return functools.reduce(TopK.__add__, parts)
-
-
-def _blocks(rows: int) -> Iterator[tuple[np.ndarray, int]]:
-    size = min(BLOCK, rows)
-    for start in range(0, rows, size):
-        yield np.minimum(np.arange(start, start + size), rows - 1), min(size, rows - start)
 
 
 def read_labelled(store: Store, split: str, class_ids: Sequence[int]) -> Labelled:
@@ -358,16 +351,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def table_of(rows: Sequence[dict[str, Any]]) -> str:
     """The results as text."""
-    table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-    for column in ("labels a class", "method", "top-1", "top-5", "mean over classes"):
-        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
+    lines = []
     for row in rows:
         rates = []
         for name in ("top1", "top5", "mean_per_class_top1"):
             spread = f" ± {100 * row[f'{name}_sd']:.1f}" if row["draws"] > 1 else ""
             rates.append(f"{100 * row[name]:.2f}{spread} %")
-        table.add_row(str(row["shots"] or "all"), row["method"], *rates)
-    return report.as_text(table)
+        lines.append([row["shots"] or "all", row["method"], *rates])
+    return report.text_table(["labels a class", "method", "top-1", "top-5", "mean over classes"], lines, left=(1,))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -104,6 +104,11 @@ def named_by(protocol: str) -> dict[str, Any]:
     return {"name_template": RECORDED_TEMPLATE, "omit": (), "tidy": False} if protocol == "recorded" else {}
 
 
+def templates_for(protocol: str, templates: Sequence[str]) -> tuple[str, ...]:
+    """The prompt templates, or the bare name where the recorded protocol has none: captions name otherwise."""
+    return tuple(templates) or (("{}",) if protocol == "recorded" else ())
+
+
 def _name_template(row: Mapping[str, str]) -> str:
     """`NAME_TEMPLATE` with those of its columns that the row has; all of it if there is none, for the error."""
     known = [f"{{{column}}}" for column in fields(NAME_TEMPLATE) if column in row]

@@ -8,7 +8,7 @@ import pathlib
 import sys
 import time
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import rich.console
@@ -175,6 +175,16 @@ def results_table(results: Mapping[str, Any]) -> str:
                 *(f"{100 * row[k]:.2f} %" for k in ("top1", "top5")),
                 f"{100 / max(candidates, 1):.2f} %",
             )
+    return as_text(table)
+
+
+def text_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, left: Collection[int] = (0,)) -> str:
+    """Rows as a plain text table; the columns numbered in `left` begin at the left, all others end at the right."""
+    table = rich.table.Table(box=rich.table.box.SIMPLE_HEAD)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number in left else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(str, row))
     return as_text(table)
 
 

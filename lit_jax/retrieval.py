@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lit_jax.sharding import filled_blocks
+
 KS = (1, 5, 10)
 BLOCK = 512  # queries at a time
 
@@ -37,8 +39,7 @@ def first_right(
     on_device = jnp.asarray(keys if columns is None else distinct, jnp.float32)
     groups = jnp.asarray(key_groups, jnp.int32)
     ranks = []
-    for start in range(0, len(queries), block):
-        rows = np.minimum(np.arange(start, start + block), len(queries) - 1)
+    for rows, count in filled_blocks(len(queries), block):
         found = _first_right(
             jnp.asarray(queries[rows], jnp.float32),
             jnp.asarray(query_groups[rows], jnp.int32),
@@ -46,7 +47,7 @@ def first_right(
             groups,
             columns,
         )
-        ranks.append(np.asarray(found)[: len(queries) - start])
+        ranks.append(np.asarray(found)[:count])
     return np.concatenate(ranks).astype(np.int64)
 
 

@@ -4,7 +4,7 @@ The axis is of the Auto type: the compiler places what is between the annotated 
 themselves what each device does, through `per_device`, and run on explicit axes as well (tests cover both).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -130,6 +130,16 @@ def put_rows(rows: np.ndarray, mesh: Mesh, *, split: bool = True) -> jax.Array:
     """Puts an array that every host holds whole on the mesh: its rows split over the devices, or a copy on each."""
     sharding = over_batch(mesh) if split else replicated(mesh)
     return jax.make_array_from_callback(rows.shape, sharding, lambda index: rows[index])
+
+
+def filled_blocks(rows: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Row numbers of each block of `size`, the last one filled up with the last row so that one shape is compiled.
+
+    Yields:
+        `[size]` int64, and how many of them count.
+    """
+    for start in range(0, rows, size):
+        yield np.minimum(np.arange(start, start + size), rows - 1), min(size, rows - start)
 
 
 def local_rows(x: jax.Array) -> np.ndarray:
