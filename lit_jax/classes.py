@@ -81,6 +81,14 @@ class ClassTable:
                 return self.columns[column]
         raise UserError(_no_name_column("class table", self.columns))
 
+    @property
+    def same_species(self) -> list[tuple[int, ...]]:
+        """Groups of two and more row numbers that bear one name, such as two breeds of a species; see `species_key`."""
+        rows: dict[str, list[int]] = {}
+        for i, name in enumerate(self.names):
+            rows.setdefault(species_key(name), []).append(i)
+        return [tuple(group) for group in rows.values() if len(group) > 1]
+
     def subset(self, ids: Iterable[int]) -> "ClassTable":
         """The table of some classes, in the order of `ids`.
 
@@ -95,6 +103,18 @@ class ClassTable:
     @cached_property
     def _row_numbers(self) -> dict[int, int]:
         return {class_id: i for i, class_id in enumerate(self.ids)}
+
+
+def species_key(name: str) -> str:
+    """What makes two names the same class, wherever they are compared.
+
+    Case, composed or decomposed accents, and blanks or underscores between words say nothing about a species.
+
+    Example:
+        >>> species_key("PICA_PICA ") == species_key("Pica  pica")
+        True
+    """
+    return " ".join(_composed(name).replace("_", " ").split()).casefold()
 
 
 def read_class_table(path: str | Path) -> ClassTable:

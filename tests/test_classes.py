@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_jax.classes import RANKS, ClassTable, match_folders, read_class_table, write_class_table
+from lit_jax.classes import RANKS, ClassTable, match_folders, read_class_table, species_key, write_class_table
 from lit_jax.errors import UserError
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "inat2021-categories.csv"
@@ -228,3 +228,21 @@ def test_the_real_table_is_read_and_written_back_equal(tmp_path):
         UserError, match=r"found 1 of 2 not in column 'name' \('Malus ×domestics'; .* 'Malus ×domestica'"
     ):
         match_folders(table, ["Pica pica", "Malus ×domestics"])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("Columba livia", "COLUMBA_LIVIA ", True),
+        ("Columba  livia", "columba livia", True),
+        ("Lepus \u00e9uropaeus", "Lepus e\u0301uropaeus", True),
+        ("Columba livia", "Columba livia domestica", False),
+    ],
+)
+def test_names_are_the_same_species_whatever_their_case_blanks_and_accents(one, other, same):
+    assert (species_key(one) == species_key(other)) is same
+
+
+def test_rows_of_one_species_are_told():
+    table = ClassTable((4, 2, 9), {"name": ("Columba livia", "Pica pica", "columba_livia")})
+    assert table.same_species == [(0, 2)]
