@@ -18,14 +18,24 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from lit_jax import calibration, class_vectors, experiment, page, predictions, ranks, report, retrieval, zeroshot
+from lit_jax import (
+    calibration,
+    class_vectors,
+    experiment,
+    page,
+    predictions,
+    ranks,
+    report,
+    retrieval,
+    towers,
+    zeroshot,
+)
 from lit_jax import config as options
 from lit_jax.captions import fields
 from lit_jax.checkpoint import About
 from lit_jax.classes import ClassTable, read_class_table
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.models.two_tower import Params
-from lit_jax.precision import DTYPES, cast
 from lit_jax.predictions import Predictions
 from lit_jax.prompts import PROTOCOLS, duplicates, read_templates, templates_for
 from lit_jax.records import open_records
@@ -137,9 +147,8 @@ class _Vectors:
 
 
 def _on_device(trained: Trained, mesh: Mesh) -> Params:
-    dtype = DTYPES[trained.config.train.precision]
-    tower = {name: cast(tree, dtype) for name, tree in trained.params.items() if name == "image"}
-    return put_replicated({**trained.params, **tower}, mesh)
+    tower = {name: tree for name, tree in trained.params.items() if name == "image"}
+    return put_replicated({**trained.params, **towers.stored(trained.config, trained.model, tower)}, mesh)
 
 
 def _table(about: About, data: experiment.Data, split: str, classes: ClassTable | None) -> ClassTable:

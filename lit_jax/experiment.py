@@ -22,7 +22,7 @@ from lit_jax.errors import UserError
 from lit_jax.models.files import HUB, exists, hub_folder
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.models.weights import LoadReport
-from lit_jax.precision import DTYPES, cast, initial_loss_scale
+from lit_jax.precision import initial_loss_scale
 from lit_jax.prompts import named_by, prompts, read_templates, templates_for
 from lit_jax.records import RecordSet, is_record_set, open_records
 from lit_jax.sharding import check_divides, make_mesh, put_replicated
@@ -105,7 +105,7 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
         schedule=schedule,
         step=build_step(config, model, adamw, mesh),
         state=put_replicated(train.initial_state(moving, adamw, initial_loss_scale(config.train.precision)), mesh),
-        locked=put_replicated(cast(locked, DTYPES[config.train.precision]), mesh),
+        locked=put_replicated(towers.stored(config, model, locked), mesh),
         about=About(
             config=options.flattened(config),
             position=0,

@@ -19,7 +19,7 @@ from lit_jax.captions import class_captions
 from lit_jax.classes import read_class_table
 from lit_jax.errors import UserError
 from lit_jax.models.two_tower import Params, TwoTower
-from lit_jax.precision import DTYPES, cast, initial_loss_scale
+from lit_jax.precision import DTYPES, initial_loss_scale
 from lit_jax.records import is_record_set, open_records
 from lit_jax.sharding import check_divides, make_mesh, over_batch, replicated
 from lit_jax.store import DTYPES as STORED
@@ -231,7 +231,7 @@ def step_and_shapes(run: Run, source: str) -> tuple[Any, train.State, Params]:
     adamw = experiment.build_optimizer(config, experiment.build_schedule(config, run.data.examples))
     precision = config.train.precision
     state = jax.eval_shape(lambda moving: train.initial_state(moving, adamw, initial_loss_scale(precision)), moving)
-    locked = jax.eval_shape(lambda locked: cast(locked, DTYPES[precision]), locked)
+    locked = jax.eval_shape(lambda locked: towers.stored(config, run.model, locked), locked)
     return experiment.build_step(config, run.model, adamw, run.mesh), state, locked
 
 

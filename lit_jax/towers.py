@@ -324,6 +324,11 @@ def _fitting(source: str, name: str) -> str:
     return ""
 
 
+def stored(config: Config, model: TwoTower, params: Params) -> Params:
+    """Parameters that do not move, as they lie on the devices; see `lit_jax.models.stored`."""
+    return models.stored(model, params, image_size=config.image.size, context=config.text.context)
+
+
 def param_shapes(config: Config, model: TwoTower) -> Params:
     """All parameters as shapes; nothing is drawn."""
     return jax.eval_shape(lambda key: fresh_params(config, model, key), jax.random.key(0))
