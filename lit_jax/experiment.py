@@ -6,7 +6,7 @@ The only module that sees the whole config. Everything below takes what it uses;
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,7 +25,7 @@ from lit_jax.models.weights import LoadReport
 from lit_jax.precision import initial_loss_scale
 from lit_jax.prompts import named_by, prompts, read_templates, templates_for
 from lit_jax.records import RecordSet, is_record_set, open_records
-from lit_jax.sharding import check_divides, make_mesh, put_replicated
+from lit_jax.sharding import check_divides, make_mesh, put_replicated, replicated, with_sharding
 from lit_jax.store import GIVEN, Store, is_store, open_store
 from lit_jax.texts import caption_table
 from lit_jax.tokens import Tokenizer, load_tokenizer
@@ -36,7 +36,11 @@ Data = RecordSet | Store
 
 @dataclasses.dataclass
 class Experiment:
-    """A run, built and ready to go. Only `about` changes on the way."""
+    """A run, built and ready to go. Only `about` and `notes` change on the way.
+
+    The state before the first step is made by `start`, with what is to be noted of its weights: a run that resumes
+    never has it. `abstract_state` holds its shapes, dtypes and shardings.
+    """
 
     config: Config
     workdir: pathlib.Path
@@ -45,7 +49,8 @@ class Experiment:
     feed: feed.Feed
     schedule: optax.Schedule
     step: Callable[[train.State, Params, train.Batch], tuple[train.State, train.Metrics]]
-    state: train.State
+    start: Callable[[], tuple[train.State, list[str]]]
+    abstract_state: train.State
     locked: Params
     about: About
     evaluator: zeroshot.Evaluator
@@ -79,8 +84,8 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
     model = towers.build_model(config, tokenizer)
     if isinstance(data, Store):
         _check_weights(config, model, data)
-    params, reports = towers.initial_params(config, model)
-    moving, locked = optimizer.split_locked(params, config.train.locks)
+    moving, still = optimizer.split_locked(towers.param_shapes(config, model), config.train.locks)
+    locked, reports = towers.initial_params(config, model, parts=still)
     digests = {name: reports[name].digest for name in locked}
     if isinstance(data, Store):
         digests["image"] = data.tower["digest"]
@@ -104,7 +109,8 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
         feed=build_feed(config, data, tokenizer, table, mesh),
         schedule=schedule,
         step=build_step(config, model, adamw, mesh),
-        state=put_replicated(train.initial_state(moving, adamw, initial_loss_scale(config.train.precision)), mesh),
+        start=lambda: _start(config, model, adamw, mesh, parts=moving),
+        abstract_state=_abstract_state(moving, adamw, config.train.precision, mesh),
         locked=put_replicated(towers.stored(config, model, locked), mesh),
         about=About(
             config=options.flattened(config),
@@ -134,6 +140,23 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
         examples=examples,
         total_steps=total_steps(config, examples),
     )
+
+
+def _start(
+    config: Config, model: TwoTower, adamw: optax.GradientTransformation, mesh: Mesh, *, parts: Collection[str]
+) -> tuple[train.State, list[str]]:
+    moving, reports = towers.initial_params(config, model, parts=parts)
+    state = train.initial_state(moving, adamw, initial_loss_scale(config.train.precision))
+    return put_replicated(state, mesh), _described(reports)
+
+
+def _abstract_state(moving: Params, adamw: optax.GradientTransformation, precision: str, mesh: Mesh) -> train.State:
+    state = jax.eval_shape(lambda moving: train.initial_state(moving, adamw, initial_loss_scale(precision)), moving)
+    return with_sharding(state, replicated(mesh))
+
+
+def _described(reports: Mapping[str, LoadReport]) -> list[str]:
+    return [f"{tower} tower: {found}" for tower, found in reports.items()]
 
 
 def settled(config: Config) -> Config:
@@ -320,7 +343,7 @@ def _notes(
     reports: Mapping[str, LoadReport],
 ) -> list[str]:
     """What a person should know before the run: what the store holds, resized weights, captions that are cut."""
-    notes = [f"{tower} tower: {found}" for tower, found in reports.items()]
+    notes = _described(reports)
     if config.image.tower != GIVEN:
         notes.append(towers.described_pixels(config))
     if isinstance(data, Store):

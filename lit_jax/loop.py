@@ -47,6 +47,8 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         if first:
             stack.enter_context(checkpoint.alone_in(workdir))
+        # Before the manager, so that what fails while that is closed is in one line too.
+        stack.enter_context(checkpoint.failures_in_one_line(workdir))
         told = stack.enter_context(_sigterm())
         manager = checkpoint.open_manager(workdir / "checkpoints", keep=config.checkpoint.keep)
         stack.callback(manager.close)
@@ -83,13 +85,15 @@ def _resumed(experiment: Experiment, manager: Any) -> train.State:
     latest = manager.latest_step()
     ensure_same_on_hosts([-1 if latest is None else latest], name=f"checkpoint {manager.directory}")
     if latest is None:
-        return experiment.state
+        state, notes = experiment.start()
+        experiment.notes[:0] = notes
+        return state
     saved = checkpoint.read_about(manager, latest)
     changed = options.difference(saved.config, experiment.about.config)
     checkpoint.check_fits(saved, experiment.about, changed, where=str(experiment.workdir))
     progress = {name: getattr(saved, name) for name in ("position", "results", "evaluated")}
     experiment.about = dataclasses.replace(experiment.about, **progress)
-    return checkpoint.restore(manager, latest, experiment.state)
+    return checkpoint.restore(manager, latest, experiment.abstract_state)
 
 
 def _drive(experiment: Experiment, state: train.State, manager: Any, told: Sequence[int]) -> dict[str, Any]:
@@ -101,11 +105,13 @@ def _drive(experiment: Experiment, state: train.State, manager: Any, told: Seque
         log = stack.enter_context(_log(experiment, start))
         bar = report.Progress(experiment.total_steps, start=start, quiet=jax.process_index() != 0)
         progress = stack.enter_context(bar)
-        progress.line(_opening(experiment, start))
+        progress.line(_opening(experiment, state, start))
         watch = _Watch(experiment, state, log, progress, manager)
         if start in evaluate_at and experiment.about.evaluated != start:
-            # A run that was stopped before or in an evaluation owes it.
-            _evaluate(experiment, state.params, start, told, log, progress)
+            # A run that was stopped before or in an evaluation owes it, and its checkpoint the score.
+            if not _evaluate(experiment, state.params, start, told, log, progress):
+                raise Stopped(_stopped(start))
+            checkpoint.complete(manager, experiment.about, score=_score(experiment.about.results))
         for current, metrics in _steps(experiment, state, start):
             step = watch.step(metrics)
             evaluates, stops = step in evaluate_at, _stop_asked(told, at=step % config.log.every_steps == 0)
@@ -117,7 +123,7 @@ def _drive(experiment: Experiment, state: train.State, manager: Any, told: Seque
                 watch.resume_clock()
             if stops:
                 manager.wait_until_finished()
-                raise Stopped(f"stopped by SIGTERM after step {step}; run the same command to go on from there")
+                raise Stopped(_stopped(step))
         if log is not None:
             title = f"{experiment.workdir.name}: {config.train.epochs:g} epochs, batch {config.train.batch_size}"
             report.curves(experiment.workdir / "curves.png", log.records, title=title)
@@ -280,6 +286,10 @@ def _sigterm() -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _stopped(step: int) -> str:
+    return f"stopped by SIGTERM after step {step}; run the same command to go on from there"
+
+
 def _stop_asked(told: Sequence[int], *, at: bool) -> bool:
     """Whether to stop now. Several hosts agree on it, at steps where all of them ask."""
     if jax.process_count() == 1:
@@ -287,7 +297,7 @@ def _stop_asked(told: Sequence[int], *, at: bool) -> bool:
     return at and bool(from_all_hosts(np.array(bool(told))).any())
 
 
-def _opening(experiment: Experiment, start: int) -> str:
+def _opening(experiment: Experiment, state: train.State, start: int) -> str:
     """What is about to happen, and what a person should know first."""
 
     def count(tree: Any) -> str:
@@ -301,7 +311,7 @@ def _opening(experiment: Experiment, start: int) -> str:
     if experiment.config.input == "store":
         locked += ", the image tower's work done"
     lines = [
-        f"{begin}: {count(experiment.state.params)} parameters to train, {locked}; "
+        f"{begin}: {count(state.params)} parameters to train, {locked}; "
         f"photos: {records}; {steps} of {experiment.config.train.batch_size} pairs on {devices}",
         *(f"note: {note}" for note in experiment.notes),
     ]

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from lit_jax import losses, models, optimizer, precision, texts, train
+from lit_jax.models import weights
 from lit_jax.models.text import TextTransformer
 from lit_jax.models.two_tower import TwoTower
 from lit_jax.models.vit import ViT

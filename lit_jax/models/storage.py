@@ -33,10 +33,12 @@ def as_used(tower: nn.Module, params: Any, example: jax.ShapeDtypeStruct) -> Any
     if dtype == jnp.float32:
         return params
     leaves, tree = jax.tree.flatten(params)
-    shapes = tree.unflatten([jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves])
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
     program = jax.make_jaxpr(lambda params, x: tower.apply({"params": params}, x))(shapes, example).jaxpr
     may = [_only_cast(program, variable, dtype) for variable in program.invars[: len(leaves)]]
-    return tree.unflatten([leaf.astype(dtype) if may else leaf for leaf, may in zip(leaves, may, strict=True)])
+    return jax.tree.unflatten(
+        tree, [leaf.astype(dtype) if may else leaf for leaf, may in zip(leaves, may, strict=True)]
+    )
 
 
 def _only_cast(program: core.Jaxpr, variable: Any, dtype: jnp.dtype) -> bool:

@@ -95,7 +95,11 @@ def stored(model: TwoTower, params: Params, *, image_size: int, context: int) ->
         "image": (model.image, jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)),
         "text": (model.text, jax.ShapeDtypeStruct((1, context), jnp.int32)),
     }
-    towers = {name: storage.as_used(tower, params[name], x) for name, (tower, x) in examples.items() if name in params}
+    towers = {
+        name: storage.as_used(tower, params[name], x)
+        for name, (tower, x) in examples.items()
+        if tower is not None and name in params
+    }
     return {**params, **towers}
 
 
