@@ -356,7 +356,8 @@ def _abstract(tree: Any) -> Any:
 def _restored(manager: ocp.CheckpointManager, step: int, **items: Any) -> Mapping[str, Any]:
     # Orbax and TensorStore raise a dozen kinds of errors for what is, to a person, one: this does not fit.
     try:
-        return manager.restore(step, args=ocp.args.Composite(**items))
+        with _unheard():
+            return manager.restore(step, args=ocp.args.Composite(**items))
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise
     except Exception as error:
