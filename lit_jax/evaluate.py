@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from lit_jax import (
     calibration,
     class_vectors,
+    commands,
     experiment,
     page,
     predictions,
@@ -126,7 +127,9 @@ class _Vectors:
     def of(self, prompts: Sequence[Sequence[str]]) -> np.ndarray:
         """`[K, D]` unit vectors of K classes' prompts."""
         context, tokenizer = self.trained.config.text.context, self.trained.tokenizer
-        key = class_vectors.key_of(self.trained.params, context, tokenizer.model_bytes, prompts)
+        key = class_vectors.key_of(
+            self.trained.params, self.trained.model.text, context, tokenizer.model_bytes, prompts
+        )
         embed = zeroshot.text_embedder(
             self.parts, self.params, lambda batch: tokenizer.encode(batch, context), batch_size=self.batch_size,
             end_id=tokenizer.end_id if self.trained.config.text.bucket else None,
@@ -345,6 +348,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command: prints the table and writes the JSON."""
     parsed = _parser().parse_args(argv)
     with user_errors_in_one_line():
+        commands.keep_compiled()
         weight_files = {"image": parsed.image_weights, "text": parsed.text_weights}
         with_tower = bool(parsed.records) if parsed.records or parsed.store else None
         trained = load(parsed.checkpoint, step=parsed.step, weight_files=weight_files, with_image_tower=with_tower)

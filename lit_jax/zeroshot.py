@@ -7,10 +7,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lit_jax import batches, models
+from lit_jax import batches, models, predictions
 from lit_jax.errors import UserError
 from lit_jax.images import PLAIN, View
-from lit_jax.metrics import TopK, top_k
+from lit_jax.metrics import TopK, hits_of
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.records import RecordSet
 from lit_jax.sharding import from_all_hosts, local_rows, over_batch, put_batch, put_rows, replicated
@@ -47,22 +47,16 @@ class Embedder:
     features: Callable[[Params, jax.Array], jax.Array]
     texts: Callable[[Params, jax.Array], jax.Array]
     projected: Callable[[Params, jax.Array], jax.Array]
-    scores: Callable[[Params, jax.Array, jax.Array], jax.Array]
 
 
 def embedder(model: TwoTower, mesh: Mesh) -> Embedder:
     """Builds the jitted functions for a model on a mesh."""
-
-    def scores(params: Params, features: jax.Array, class_emb: jax.Array) -> jax.Array:
-        return models.project(model, params, features) @ class_emb.T
-
     return Embedder(
         model,
         mesh,
         jax.jit(lambda tower, images: models.image_features(model, tower, images), out_shardings=over_batch(mesh)),
         jax.jit(lambda params, tokens: models.embed_text(model, params, tokens), out_shardings=replicated(mesh)),
         jax.jit(lambda params, features: models.project(model, params, features), out_shardings=over_batch(mesh)),
-        jax.jit(scores, out_shardings=over_batch(mesh)),
     )
 
 
@@ -212,7 +206,7 @@ def image_embeddings(parts: Embedder, params: Params, photos: Iterable[Photos]) 
 def classify(
     parts: Embedder, params: Params, photos: Iterable[Photos], class_emb: np.ndarray, class_ids: Sequence[int]
 ) -> TopK:
-    """Top-k hits of every photo against the given classes, summed over all hosts.
+    """Top-k hits of every photo against the given classes, summed over all hosts; ranked as by `predictions.predict`.
 
     Args:
         parts: the jitted functions.
@@ -228,15 +222,15 @@ def classify(
         UserError: if a photo's class is not among the candidates.
     """
     row_of = {class_id: row for row, class_id in enumerate(class_ids)}
-    on_device = put_rows(class_emb, parts.mesh, split=False)
-    total = top_k(np.zeros((0, len(class_ids))), np.zeros(0, np.int64), np.zeros(0, bool))
+    on_device = predictions.put_classes(class_emb, parts.mesh)
+    total = hits_of(np.zeros(0, int), np.zeros(0, int), len(class_ids))
     for batch in photos:
-        scores = local_rows(parts.scores(params, batch.features, on_device))
         unknown = sorted(set(batch.class_id[batch.mask].tolist()) - row_of.keys())
         if unknown:
             raise UserError(f"classes: found photos of class id {unknown[0]}, expected only ids of the class table")
         labels = np.array([row_of.get(class_id, 0) for class_id in batch.class_id.tolist()])
-        total += top_k(scores, labels, batch.mask)
+        ranks = predictions.ranks(parts.projected(params, batch.features), labels, on_device, parts.mesh)
+        total += hits_of(ranks[batch.mask], labels[batch.mask], len(class_ids))
     return TopK(from_all_hosts(total.hits).sum(0), from_all_hosts(total.images).sum(0))
 
 
@@ -295,6 +289,8 @@ class Evaluator:
         Raises:
             Interrupted: as soon as `interrupted` says so.
         """
+        if not self.tasks:
+            return {}
         # Tasks share classes: each is embedded once.
         class_ids = sorted({class_id for task in self.tasks for class_id in task.class_ids})
         embed = text_embedder(self.parts, params, self.tokenise, batch_size=self.batch_size, end_id=self.end_id)
