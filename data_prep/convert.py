@@ -26,7 +26,6 @@ from typing import Any
 from data_prep.archives import check
 from data_prep.beam import BeamWriter
 from data_prep.folder import read_names
-from data_prep.photos import MAX_PIXELS
 from data_prep.plan import DROP, DUPLICATES, TRAIN, Item, Plan, Planned, Request, Skip, plan_photos, shard_photos
 from data_prep.processes import cores
 from data_prep.report import forecast, report_lines, report_of
@@ -47,6 +46,7 @@ from lit_jax.classes import ClassTable, write_class_table
 from lit_jax.columns import Tokenize, words
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.manifest import INCOMPLETE, MANIFEST, write_json
+from lit_jax.photo import MAX_PIXELS
 from lit_jax.prompts import read_templates
 from lit_jax.records import CLASS_TABLE, RANK_FIELDS, TOKENIZER, RecordSet, open_records, shard_name, write_metadata
 from lit_jax.tokens import load_tokenizer, train_sentencepiece

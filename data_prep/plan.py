@@ -17,9 +17,9 @@ from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from data_prep import spans
-from data_prep.photos import photo_format
 from lit_jax.classes import ClassTable, match_folders
 from lit_jax.errors import UserError
+from lit_jax.photo import photo_format
 
 TRAIN, VALIDATION, HELDOUT = "train", "validation", "heldout"
 SPLIT_NAMES = {"val": VALIDATION, "valid": VALIDATION, "test": VALIDATION}

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from data_prep import spans
-from data_prep.photos import BadPhoto, clean_photo
 from data_prep.plan import Planned, Skip
 from data_prep.processes import end_with_parent
 from lit_jax.errors import UserError
 from lit_jax.manifest import write_json
+from lit_jax.photo import BadPhoto, clean_photo
 from lit_jax.records import Record, Shard, encode
 from lit_jax.tfrecord import frame
 
@@ -47,7 +47,7 @@ class Job:
         path: The shard's file.
         photos: Its photos, in the order in which they are stored.
         texts: Texts by class id, of the classes of these photos.
-        cleaning: `max_side`, `quality` and `max_pixels` of `data_prep.photos.clean_photo`.
+        cleaning: `max_side`, `quality` and `max_pixels` of `lit_jax.photo.clean_photo`.
     """
 
     path: Path
