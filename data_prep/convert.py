@@ -29,7 +29,7 @@ from data_prep.folder import read_names
 from data_prep.plan import DROP, DUPLICATES, TRAIN, Item, Plan, Planned, Request, Skip, plan_photos, shard_photos
 from data_prep.processes import cores
 from data_prep.report import forecast, report_lines, report_of
-from data_prep.shards import PROGRESS, Job, Outcome, Texts, finished, write_shards
+from data_prep.shards import CLEANING, PROGRESS, Job, Outcome, Texts, finished, write_shards
 from data_prep.sources import SOURCES
 from data_prep.workspace import (
     REPORT,
@@ -341,7 +341,7 @@ def _jobs(
     options: Options,
 ) -> Iterator[Job]:
     """A job for each shard file, made when it is asked for: all texts of all jobs would be a lot at a time."""
-    cleaning = {name: getattr(options, name) for name in ("max_side", "quality", "max_pixels")}
+    cleaning = {name: getattr(options, name) for name in CLEANING}
     texts = {
         class_id: Texts(captions[i], {rank: table.row(i).get(rank, "") for rank in RANK_FIELDS})
         for i, class_id in enumerate(table.ids)

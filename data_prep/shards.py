@@ -28,6 +28,7 @@ from lit_jax.photo import BadPhoto, clean_photo
 from lit_jax.records import Record, Shard, encode
 from lit_jax.tfrecord import frame
 
+CLEANING = ("max_side", "quality", "max_pixels")  # the options of a conversion that `clean_photo` takes
 PROGRESS = "progress"  # folder of the JSON files, beside the shards
 
 
@@ -47,7 +48,7 @@ class Job:
         path: The shard's file.
         photos: Its photos, in the order in which they are stored.
         texts: Texts by class id, of the classes of these photos.
-        cleaning: `max_side`, `quality` and `max_pixels` of `lit_jax.photo.clean_photo`.
+        cleaning: `CLEANING` of `lit_jax.photo.clean_photo`.
     """
 
     path: Path
