@@ -78,24 +78,30 @@ def check_level(items: Sequence[Item], table: ClassTable | None) -> None:
     them holds a photo itself, or if there is but one inner folder name.
 
     Raises:
-        UserError: the table has not the outer folders but the inner ones; or there is no table, and no photo but in
-            inner folders of several names.
+        UserError: split folders inside; or the table has not the outer folders but the inner ones; or there is no
+            table, and no photo but in inner folders of several names.
     """
     outer = {item.class_name: item for item in items if isinstance(item.class_name, str) and item.class_name}
     inner = {name: item for item in items if item.class_name and (name := _inner(item))}
-    if table is not None:
-        if inner and not _matches(table, outer) and _matches(table, inner):
-            raise UserError(
-                f"folders: found the classes of the table one level deeper than expected ({some(sorted(inner), 3)} in "
-                f"{some(sorted(map(str, outer)), 3)}), expected them on top; pass --class-level 2"
-            )
-        return
     directly = (item for item in items if item.class_name and not _inner(item))
-    if len(inner) > 1 and not any(_is_photo(item.path) for item in directly):
+    if not inner or (_matches(table, outer) if table else any(_is_photo(item.path) for item in directly)):
+        return
+    above, below = some(sorted(map(str, outer)), 3), some(sorted(inner), 3)
+    if all(map(known_split, inner)):
         raise UserError(
-            f"folders: found no photo in {some(sorted(map(str, outer)), 3)} themselves but in folders of theirs "
-            f"({some(sorted(inner), 3)}), expected photos in the folders of the classes; pass --class-level 2 if the "
-            "inner folders are the classes, --class-level 1 if the outer ones are"
+            f"folders: found split folders ({below}) in {above}, expected them in --images itself with the class folders "
+            "in them; give the folder that holds them, move them, or list the photos with --splits"
+        )
+    if table and _matches(table, inner):
+        raise UserError(
+            f"folders: found the classes of the table one level deeper than expected ({below} in {above}), expected them "
+            "on top; pass --class-level 2"
+        )
+    if not table and len(inner) > 1:
+        raise UserError(
+            f"folders: found no photo in {above} themselves but in folders of theirs ({below}), expected photos in the "
+            "folders of the classes; pass --class-level 2 if the inner folders are the classes, --class-level 1 if the "
+            "outer ones are"
         )
 
 
@@ -145,7 +151,7 @@ def _refuse_mixture(like_splits: Sequence[Path], others: Sequence[Path]) -> None
             raise UserError(
                 f"folders: found {folder.name}, named like a split, beside {beside}, "
                 "expected split folders alone or class folders alone; move one kind away, say which others are splits, "
-                f"as with --rename-split {others[0].name}=train, or pass --class-level 1 if all are classes"
+                f"as with --rename-split {others[0].name}=validation, or pass --class-level 1 if all are classes"
             )
 
 

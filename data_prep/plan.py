@@ -293,7 +293,10 @@ def held_out_classes(
         raise UserError(f"heldout: found a number ({number}) and {len(names)} names, expected one of both; drop one")
     present = {table.species_of[class_id] for class_id in present}
     if names:
-        chosen = {table.species_of[class_id] for class_id in find_species(table, names)}
+        try:
+            chosen = {table.species_of[class_id] for class_id in find_species(table, names)}
+        except UserError as error:
+            raise UserError(f"held-out {error}") from error
     else:
         chosen = set(sorted(present, key=lambda class_id: _lot(seed, "heldout", str(class_id)))[:number])
     if chosen and (number >= len(present) or chosen >= present):
@@ -335,7 +338,7 @@ def species_warnings(table: ClassTable) -> list[str]:
             described.append(f"id {table.ids[row]} ({inside})" if inside else f"id {table.ids[row]}")
         lines.append(
             f"{len(rows)} rows are one species, {table.names[rows[0]]}: {', '.join(described)}; they are held out "
-            "together and count as one"
+            "together and count as one; if they are two, correct their names"
         )
     if len(table.same_species) > _SHOWN:
         lines.append(f"{len(table.same_species) - _SHOWN} more species have several rows")

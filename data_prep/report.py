@@ -162,7 +162,7 @@ def _plan_warnings(table: ClassTable, plan: Plan, captions: Sequence[Sequence[st
     lines += _warnings(table, plan.present, counts)
     heic = sum(photo.path.lower().endswith(HEIF_ENDINGS) for photo in plan.photos)
     if heic and not can_read("HEIF"):
-        lines.append(f"{heic} photos are HEIC by their names and will be left out: {HEIC}")
+        lines.append(f"photos that by their names are HEIC and will be left out ({heic}): {HEIC}")
     groups = duplicates(captions)
     if groups:
         shown = "; ".join(" = ".join(table.names[i] for i in group) for group in groups[:_SHOWN])

@@ -41,10 +41,8 @@ _FORMATS = {
 
 EMPTY = "empty file"
 NOT_AN_IMAGE = "not JPEG, PNG, GIF, WebP, BMP or TIFF"
-HEIC = (
-    "HEIC or HEIF, which needs pillow-heif: install lit_jax[heif] and convert anew with --restart, or make JPEG of them"
-)
-AVIF = "AVIF, which this Pillow cannot read: update pillow and convert anew with --restart, or make JPEG of them"
+HEIC = "HEIC, which needs pillow-heif: pip install pillow-heif and convert again with --restart, or save them as JPEG"
+AVIF = "AVIF, which this Pillow cannot read: update it and convert again with --restart, or save them as JPEG"
 BROKEN = "broken data"
 TRUNCATED = "truncated"
 TOO_MANY_PIXELS = "too many pixels"

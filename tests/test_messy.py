@@ -106,7 +106,7 @@ def test_rows_of_one_species_are_warned_of_with_both_named(
 ) -> None:
     line = (
         "warning: 2 rows are one species, Columba livia: id 3 (Rock_Dove, Rock Dove), id 7 (Jacobin, Jacobin Pigeon); they are held "
-        "out together and count as one"
+        "out together and count as one; if they are two, correct their names"
     )
     assert line in dry_run(read_folder(doves), DOVES, tmp_path / "out", QUICK, workers=1)
     convert(read_folder(doves), DOVES, tmp_path / "out", QUICK, workers=1)
@@ -321,6 +321,28 @@ def test_site_folders_above_species_folders_are_asked_about(tmp_path: Path, caps
     )
 
 
+@pytest.mark.parametrize("table", [True, False])
+def test_split_folders_one_level_too_deep_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], table: bool
+) -> None:
+    for seed, split in enumerate(("training", "validation")):
+        write_photos(tmp_path / "all" / "photos" / split, ("Pica pica", "Corvus corax"), seed=seed)
+    write(tmp_path / "species.csv", b"name\nPica pica\nCorvus corax\n")
+    given = ("--classes", tmp_path / "species.csv") if table else ()
+    line = refused(capsys, "--images", tmp_path / "all", "--out", tmp_path / "out", *given)
+    assert line.startswith(
+        "error: folders: found split folders (training, validation) in photos, expected them in --images itself"
+    )
+    assert run("--images", tmp_path / "all" / "photos", "--out", tmp_path / "out", *given) == 0
+
+
+def test_held_out_names_that_miss_are_called_so(doves: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"^held-out class names: found 1 of 1 not in column 'folder' \('Jacobine'; the nea"
+    ):
+        plan_photos(read_folder(doves), DOVES, heldout_classes=["Jacobine"])
+
+
 def test_a_class_table_says_which_folders_are_the_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = sites(tmp_path / "photos")
     write(tmp_path / "species.csv", b"name\nPica pica\nCorvus corax\n")
@@ -410,7 +432,7 @@ def test_a_species_of_which_all_photos_are_left_out_comes_first(
         write(root / "Larus canus" / f"IMG_{i}.HEIC", HEIC + bytes(i))
     arguments = ("--images", root, "--out", tmp_path / "out")
     assert run(*arguments, "--dry-run") == 0
-    assert "warning: 2 photos are HEIC by their names and will be left out: " in capsys.readouterr().out
+    assert "warning: photos that by their names are HEIC and will be left out (2): " in capsys.readouterr().out
     assert run(*arguments) == 3
     told = capsys.readouterr()
     (line,) = told.err.splitlines()
@@ -477,7 +499,7 @@ def test_the_newcomers_path(
         "warning: 2 rows are one species, Columba livia: id 2 (rock dove, Rock Dove), id 3 (Jacobin, Jacobin Pigeon)",
         "26 photos to store, 1 left out before reading",
         "outside the class folders",
-        "HEIC or HEIF, which needs pillow-heif",
+        "HEIC, which needs pillow-heif",
         "turned upright as its EXIF says",
     ):
         assert line in told, line
