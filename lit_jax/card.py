@@ -103,14 +103,14 @@ def _own_use(name: str, config: Any, captions: list[str]) -> str:
     features = (
         'features = numpy.load("features.npy")  # [photos, channels], of the same tower as in training'
         if given
-        else """photo = pathlib.Path("photo.jpg").read_bytes()
-pixels = images.centre_crop(photo, size=found.config.image.size, view=towers.view_of(found.config)).numpy()
+        else """jpeg = photo.open_photo("photo.jpg").jpeg  # upright, whatever its format
+pixels = images.centre_crop(jpeg, size=found.config.image.size, view=towers.view_of(found.config)).numpy()
 features = models.image_features(found.model, found.params["image"], pixels[None])"""
     )
     imports = (
         "import numpy\n\nfrom lit_jax import models, trained"
         if given
-        else "import pathlib\n\nfrom lit_jax import images, models, towers, trained"
+        else "from lit_jax import images, models, photo, towers, trained"
     )
     return f"""```python
 {imports}
@@ -135,7 +135,7 @@ def _open_clip_use(name: str, config: Any, captions: list[str]) -> str:
     return f"""```python
 import open_clip
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 where = "local-dir:{name}"
 model, preprocess = open_clip.create_model_from_pretrained(where)
@@ -143,7 +143,8 @@ model.eval()
 tokenizer = open_clip.get_tokenizer(where)
 captions = {captions!r}
 with torch.no_grad():
-    of_photo = model.encode_image(preprocess(Image.open("photo.jpg")).unsqueeze(0), normalize=True)
+    photo = ImageOps.exif_transpose(Image.open("photo.jpg"))  # upright
+    of_photo = model.encode_image(preprocess(photo).unsqueeze(0), normalize=True)
     of_words = model.encode_text(tokenizer(captions), normalize=True)
 print(captions[int((of_photo @ of_words.T)[0].argmax())])
 ```"""

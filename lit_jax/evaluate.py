@@ -7,11 +7,9 @@ captions find each other, and what is hardest; as a table, as JSON and as a page
 
 import argparse
 import dataclasses
-import itertools
 import os
 import pathlib
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -32,6 +30,7 @@ from lit_jax import (
     zeroshot,
 )
 from lit_jax import config as options
+from lit_jax.candidates import read_candidates
 from lit_jax.captions import fields
 from lit_jax.checkpoint import About
 from lit_jax.classes import ClassTable, read_class_table
@@ -394,24 +393,12 @@ def _data(trained: Trained, records: str, store: str) -> experiment.Data:
     return found
 
 
-def _named_classes(path: str, records: experiment.Data) -> ClassTable:
-    """The classes of a file under the ids of the record set, matched by name.
-
-    A name that the record set does not know is one more class to choose from, under a new id. Ids of the file
-    itself play no part: those of another list would put a wrong name to a photo.
-
-    Raises:
-        UserError: a name that stands twice.
-    """
-    table = read_class_table(path)
-    own = read_class_table(records.class_table)
-    id_of = dict(zip(own.names, own.ids, strict=True))
-    repeated = [name for name, count in Counter(table.names).items() if count > 1]
-    if repeated:
-        raise UserError(f"--classes {path}: found {repeated[0]} more than once, expected each class once")
-    fresh = itertools.count(max(own.ids) + 1)
-    ids = tuple(id_of[name] if name in id_of else next(fresh) for name in table.names)
-    return dataclasses.replace(table, ids=ids)
+def _named_classes(path: str, data: experiment.Data) -> ClassTable:
+    """The classes of a file under the ids of the data set, as `read_candidates` finds them; prints what is odd."""
+    table, notes = read_candidates(path, read_class_table(data.class_table))
+    for note in notes:
+        print(f"--classes {path}: {note}", flush=True)
+    return table
 
 
 def _output(out: str, directory: str, name: str) -> pathlib.Path:
@@ -440,7 +427,9 @@ def _parser() -> argparse.ArgumentParser:
     data = parser.add_mutually_exclusive_group()
     data.add_argument("--records", default="", help="another record set than the run's; its photos pass the tower")
     data.add_argument("--store", default="", help="an embedding store instead; no tower is needed")
-    parser.add_argument("--classes", default="", help="CSV of the classes to choose from, any species in words")
+    parser.add_argument(
+        "--classes", default="", help="CSV of classes to choose from: names, common names, folders or ids"
+    )
     parser.add_argument("--templates", default="", help="file of prompt templates, one a line")
     parser.add_argument(
         "--protocol",
