@@ -35,7 +35,6 @@ from data_prep.sources import SOURCES
 from data_prep.workspace import (
     REPORT,
     REPORT_TEXT,
-    alone_in,
     disk_errors_in_one_line,
     is_up_to_date,
     move_into_place,
@@ -46,7 +45,7 @@ from lit_jax.captions import TEMPLATE, class_captions
 from lit_jax.classes import ClassTable, write_class_table
 from lit_jax.columns import Tokenize, words
 from lit_jax.errors import UserError, user_errors_in_one_line
-from lit_jax.manifest import INCOMPLETE, MANIFEST, write_json
+from lit_jax.manifest import INCOMPLETE, MANIFEST, alone_in, write_json
 from lit_jax.prompts import read_templates
 from lit_jax.records import CLASS_TABLE, RANK_FIELDS, TOKENIZER, RecordSet, open_records, shard_name, write_metadata
 from lit_jax.tokens import load_tokenizer, train_sentencepiece
@@ -142,7 +141,7 @@ def convert(
         print(f"{out} is up to date", flush=True)
         return record_set
     print(f"{len(plan.photos)} photos to store, {len(plan.skips)} left out before reading", flush=True)
-    with disk_errors_in_one_line(work), alone_in(work):
+    with disk_errors_in_one_line(work), alone_in(work, "conversion"):
         prepare(work, identity, restart=restart)
         if not (work / MANIFEST).exists():  # else only the renaming is missing
             check(archives or {}, work / PROGRESS / "archives.json")

@@ -38,6 +38,7 @@ from lit_jax import store
 from lit_jax.captions import class_captions
 from lit_jax.classes import ClassTable, read_class_table, write_class_table
 from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.manifest import INCOMPLETE, alone_in
 
 SHARD_ROWS = 1 << 16
 
@@ -112,7 +113,7 @@ def import_embeddings(
     about = About({**tower, "import": _digest(plan)}, records, dtype)
     if store.is_store(out) and not restart:
         return _up_to_date(out, about)
-    with disk_errors_in_one_line(out):
+    with disk_errors_in_one_line(out), alone_in(out.with_name(out.name + INCOMPLETE), "import"):
         aside = store.begin(out, plan, restart=restart)
         for left in aside.glob("*.part"):  # by a process that was killed
             left.unlink()

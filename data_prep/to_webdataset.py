@@ -28,9 +28,9 @@ from data_prep.convert import Help
 from data_prep.processes import cores, each
 from data_prep.shards import progress_display
 from data_prep.webdataset import LISTING
-from data_prep.workspace import alone_in, disk_errors_in_one_line
+from data_prep.workspace import disk_errors_in_one_line
 from lit_jax.errors import UserError, user_errors_in_one_line
-from lit_jax.manifest import INCOMPLETE, write_json
+from lit_jax.manifest import INCOMPLETE, alone_in, write_json
 from lit_jax.records import CLASS_TABLE, Record, RecordSet, decode, file_part, open_records
 from lit_jax.tfrecord import frame_spans, mapped, read_frames
 
@@ -92,7 +92,7 @@ def to_webdataset(
     out = Path(os.path.abspath(out))
     listing = {"format": _FORMAT, "records": records.fingerprint, "shard_mb": shard_mb}
     _refuse_other(out, listing)
-    with disk_errors_in_one_line(out), alone_in(out):
+    with disk_errors_in_one_line(out), alone_in(out, "conversion"):
         write_json(out / LISTING, listing)
         aside = out / f"{CLASS_TABLE}.part"
         shutil.copyfile(records.class_table, aside)

@@ -6,6 +6,7 @@ first shard that is missing, and the last step renames the folder. Equal records
 """
 
 import argparse
+import contextlib
 import pathlib
 import sys
 import time
@@ -19,7 +20,7 @@ from jax.sharding import Mesh
 from lit_jax import batches, commands, experiment, models, optimizer, report, store, towers
 from lit_jax import config as options
 from lit_jax.errors import UserError, user_errors_in_one_line
-from lit_jax.manifest import INCOMPLETE
+from lit_jax.manifest import INCOMPLETE, alone_in
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.precision import DTYPES, cast
 from lit_jax.records import RecordSet, open_records
@@ -64,15 +65,32 @@ def embed(
         restart: make anew what is there already.
 
     Raises:
-        UserError: no records or weights, a complete store, an unfinished one with other options, a feature that
-            `dtype` cannot hold.
+        UserError: no records or weights, a complete store, an unfinished one with other options, another process at
+            work on it, a feature that `dtype` cannot hold.
     """
     out = pathlib.Path(out).absolute()
     check_tower(config)
     records = open_records(config.data.records)  # before weights are asked for, which may have to be fetched
-    config = towers.settled(config)
     mesh = make_mesh(devices, local=True)
     check_divides(batch_size, mesh.size, name="--batch-size")
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0 and (restart or not store.is_store(out)):
+            stack.enter_context(alone_in(_aside(out), "embedding"))
+        return _embed(
+            towers.settled(config), records, out, mesh,
+            dtype=dtype, views=views, batch_size=batch_size, shard_rows=shard_rows, restart=restart,
+        )  # fmt: skip
+
+
+def _aside(out: pathlib.Path) -> pathlib.Path:
+    return out.with_name(out.name + INCOMPLETE)
+
+
+def _embed(
+    config: Any, records: RecordSet, out: pathlib.Path, mesh: Mesh, *, dtype: str, views: int, batch_size: int,
+    shard_rows: int, restart: bool,
+) -> Store:  # fmt: skip
+    """`embed` with a settled config, in a folder in which no other process is at work."""
     model, tower, digest = locked_tower(config, records)
     made_by = described(config, digest, views)
     pieces = list(all_pieces(records, config.data.train_split, views, shard_rows))
@@ -83,7 +101,7 @@ def embed(
     if jax.process_index() == 0:
         store.begin(out, plan, restart=restart)
     commands.wait_for_all_hosts("the store's folder is there")
-    aside = out.with_name(out.name + INCOMPLETE)
+    aside = _aside(out)
     own = pieces[jax.process_index() :: jax.process_count()]
     todo = [piece for piece in own if store.finished_shard(aside, piece.name) is None]
     _write(aside, todo, records, config, model, put_replicated(cast(tower, DTYPES[config.train.precision]), mesh), mesh,

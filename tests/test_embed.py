@@ -135,6 +135,31 @@ def test_a_stopped_embedding_is_finished_with_equal_bytes(stored, tiny_config, t
     assert files(tmp_path / "store") == files(stored.directory)
 
 
+def test_two_embeddings_do_not_share_a_folder(tiny_config, tmp_path, monkeypatch):
+    """Refused before a weight is read; a process that is killed lets go of the folder."""
+    fcntl = pytest.importorskip("fcntl")
+    (tmp_path / "store.incomplete").mkdir()
+    handle = os.open(tmp_path / "store.incomplete", os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with monkeypatch.context() as patched:
+        patched.setattr(embed, "locked_tower", lambda *_: pytest.fail("weights were read"))
+        for restart in (False, True):
+            with pytest.raises(UserError, match=r"store.incomplete: found another embedding at work in it, expected"):
+                embed.embed(load(tiny_config), tmp_path / "store", **OPTIONS, restart=restart)
+    os.close(handle)
+
+    def locked_out(*_, **__):
+        with pytest.raises(UserError, match="found another embedding at work in it"):
+            embed.embed(load(tiny_config), tmp_path / "store", **OPTIONS, restart=True)
+        raise UserError("seen")
+
+    for part in ("locked_tower", "_write"):  # from the beginning on, and not only until an earlier one is cleared away
+        with monkeypatch.context() as patched, pytest.raises(UserError, match="seen"):
+            patched.setattr(embed, part, locked_out)
+            embed.embed(load(tiny_config), tmp_path / "store", **OPTIONS, restart=True)
+    assert (tmp_path / "store.incomplete" / store.PLAN).exists()
+
+
 def test_embedding_again_does_nothing_and_other_options_are_refused(stored, tiny_config):
     before = files(stored.directory)
     assert embed.embed(load(tiny_config), stored.directory, **OPTIONS) == stored

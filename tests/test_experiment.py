@@ -189,9 +189,12 @@ def test_other_settings_run_to_the_end(tiny_config, tmp_path, overrides):
 
 
 def test_two_runs_in_one_folder_are_refused(tiny_config, tmp_path):
-    from lit_jax import checkpoint
+    from lit_jax.manifest import alone_in
 
-    with checkpoint.alone_in(tmp_path / "run"), pytest.raises(UserError, match="found another run at work in it"):
+    with (
+        alone_in(tmp_path / "run", "run", file=".lock"),
+        pytest.raises(UserError, match="found another run at work in it"),
+    ):
         run(tiny_config, tmp_path / "run", train__devices=1)
 
 
