@@ -18,7 +18,6 @@ import itertools
 import json
 import os
 import shutil
-import sys
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -153,14 +152,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--shard-mb", type=int, default=SHARD_MB, help="size of a tar, MiB")
     parser.add_argument("--workers", type=int, default=0, help="processes; 0: all cores")
     arguments = parser.parse_args(argv)
-    with user_errors_in_one_line():
-        try:
-            records = open_records(arguments.records)
-            options = {"shard_mb": arguments.shard_mb, "workers": arguments.workers}
-            to_webdataset(records, arguments.out, arguments.split, **options)
-        except KeyboardInterrupt:
-            print("stopped; run the same command again to go on", file=sys.stderr)
-            sys.exit(130)
+    with user_errors_in_one_line("run the same command to go on"):
+        records = open_records(arguments.records)
+        options = {"shard_mb": arguments.shard_mb, "workers": arguments.workers}
+        to_webdataset(records, arguments.out, arguments.split, **options)
 
 
 def _write_split(records: RecordSet, out: Path, split: str, tar_bytes: int, workers: int) -> Path:

@@ -271,7 +271,7 @@ def _finish(
 def main(argv: Sequence[str] | None = None) -> None:
     """The command: writes a store, or verifies one."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    with user_errors_in_one_line():
+    with user_errors_in_one_line("run the same command to go on with the shards that are missing"):
         rest, overrides = options.split_arguments(arguments)
         parsed = _parser().parse_args(rest)
         config, prepare = options.load(parsed.config, overrides)
@@ -281,14 +281,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         commands.start_jax(parsed)
         commands.prepare_on_first_host(prepare, config)
-        try:
-            made = embed(
-                config, out, dtype=parsed.dtype, views=parsed.views, batch_size=parsed.batch_size,
-                shard_rows=parsed.shard_rows, devices=config.train.devices, restart=parsed.restart,
-            )  # fmt: skip
-        except KeyboardInterrupt:
-            print("interrupted; run the same command to go on with the shards that are missing", file=sys.stderr)
-            sys.exit(130)
+        made = embed(
+            config, out, dtype=parsed.dtype, views=parsed.views, batch_size=parsed.batch_size,
+            shard_rows=parsed.shard_rows, devices=config.train.devices, restart=parsed.restart,
+        )  # fmt: skip
         if jax.process_index() == 0:
             print(
                 described_store(made, "" if out == experiment.store_folder(config) else f" --config.data.store={out}")

@@ -103,6 +103,36 @@ def test_a_reader_that_has_gone_is_no_error():
     assert process.stderr.read() == b"" and process.wait(60) == 141
 
 
+@pytest.mark.parametrize(
+    ("module", "inner", "arguments", "goes_on"),
+    [
+        ("lit_jax.main", "options.load", "--config=x", True),
+        ("lit_jax.embed", "options.load", "--config=x", True),
+        ("lit_jax.evaluate", "load", "--checkpoint=x", False),
+        ("lit_jax.export", "trained_models.load_whole", "--checkpoint=x --out=y", False),
+        ("lit_jax.plan", "options.load", "--config=x", False),
+        ("lit_jax.probe", "open_store", "--store=x", False),
+        ("data_prep.captions", "read_class_table", "--classes=x", False),
+        ("data_prep.convert", "options_of", "--out=x", True),
+        ("data_prep.embeddings", "read_embeddings", "--embeddings=x --ids=y --classes=z --out=w", True),
+        ("data_prep.field_guide", "guide", "--out=x", False),
+        ("data_prep.to_webdataset", "open_records", "--records=x --out=y", True),
+    ],
+)
+def test_ctrl_c_is_one_line(module, inner, arguments, goes_on, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    command = importlib.import_module(module)
+    monkeypatch.setattr(f"{module}.{inner}", interrupted)
+    with pytest.raises((SystemExit, KeyboardInterrupt)) as stop:
+        command.main(arguments.split())
+    assert isinstance(stop.value, SystemExit) and stop.value.code == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ("run the same command" in line and "to go on" in line) == goes_on
+    assert goes_on or line == "interrupted"
+
+
 def test_the_readme_names_only_files_that_exist():
     for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
