@@ -1,4 +1,4 @@
-"""Export: ``python -m lit_jax.export --checkpoint=runs/demo --out=models/demo`` makes one folder of a trained model.
+"""Export: ``python -m lit_jax.export --checkpoint=runs/demo --out=exported/demo`` makes one folder of a trained model.
 
 In lit_jax's own format it holds all that naming a photo takes and works as ``--checkpoint`` of other commands; in
 open_clip's it is read by open_clip and everything built on it. With ``--config`` in place of ``--checkpoint`` it is the

@@ -5,6 +5,7 @@ import os
 import pathlib
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -139,6 +140,18 @@ def test_the_readme_names_only_files_that_exist():
             assert (document.parent / link).exists(), (document, link)
 
 
+def test_examples_write_into_no_folder_that_could_be_taken_for_a_module():
+    """A clone named lit_jax beside a notebook is lit_jax itself to a Python that does not know better."""
+    modules = {name.split(".")[1] for name in MODULES if name.count(".")}
+    for document in (
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+        *sorted((ROOT / "lit_jax").glob("*.py")),
+    ):
+        written = set(re.findall(r"--(?:out|workdir)[= ](\w+)/", document.read_text()))
+        assert not written & modules, document
+
+
 def test_the_version_stands_in_the_changelog():
     assert f"## {lit_jax.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
@@ -158,3 +171,21 @@ def test_the_wheel_works_outside_the_tree(tmp_path):
     )
     where, tower = got.stdout.split()
     assert str(tmp_path) in where and tower == "True"
+
+
+@pytest.mark.slow
+def test_a_notebook_beside_the_clone_finds_the_package(tmp_path):
+    """Where Python starts, the clone's folder looks like a package without an __init__.py."""
+    clone = tmp_path / "lit_jax"
+    for package in ("lit_jax", "data_prep"):
+        shutil.copytree(ROOT / package, clone / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, clone / name)
+    (clone / "models" / "mine").mkdir(parents=True)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "-e", clone], check=True)
+    code = "import lit_jax, importlib.util as u; print(lit_jax.__version__, u.find_spec('lit_jax.models').origin)"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    got = subprocess.run([python, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert got.stdout.split() == [lit_jax.__version__, str(clone / "lit_jax" / "models" / "__init__.py")], got.stderr
