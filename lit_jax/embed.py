@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
@@ -70,6 +71,8 @@ def embed(
     """
     out = pathlib.Path(out).absolute()
     check_tower(config)
+    # Also of a config that trains from the store, what stands beside the weights counts here, where they are read.
+    config = ml_collections.FrozenConfigDict(options.nested({**options.flattened(config), "input": "records"}))
     records = open_records(config.data.records)  # before weights are asked for, which may have to be fetched
     mesh = make_mesh(devices, local=True)
     check_divides(batch_size, mesh.size, name="--batch-size")
@@ -91,6 +94,8 @@ def _embed(
     shard_rows: int, restart: bool,
 ) -> Store:  # fmt: skip
     """`embed` with a settled config, in a folder in which no other process is at work."""
+    for note in towers.preset_notes(config) if jax.process_index() == 0 else ():
+        print(f"note: {note}")
     model, tower, digest = locked_tower(config, records)
     made_by = described(config, digest, views)
     pieces = list(all_pieces(records, config.data.train_split, views, shard_rows))

@@ -160,6 +160,16 @@ def test_two_embeddings_do_not_share_a_folder(tiny_config, tmp_path, monkeypatch
     assert (tmp_path / "store.incomplete" / store.PLAN).exists()
 
 
+def test_what_stands_beside_the_weights_counts_also_where_training_reads_the_store(tiny_config, tmp_path, monkeypatch):
+    (tmp_path / "model.npz").write_bytes(b"")
+    (tmp_path / "config.json").write_text('{"pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "crop_pct": 0.8}}')
+    seen = []
+    monkeypatch.setattr(embed, "_embed", lambda config, *_, **__: seen.append(config))
+    for source in ("records", "store"):
+        embed.embed(load(tiny_config, image__weights=tmp_path, input=source), tmp_path / "store")
+    assert [(config.image.mean, config.image.crop_fraction) for config in seen] == [((0.1, 0.2, 0.3), 0.8)] * 2
+
+
 def test_embedding_again_does_nothing_and_other_options_are_refused(stored, tiny_config):
     before = files(stored.directory)
     assert embed.embed(load(tiny_config), stored.directory, **OPTIONS) == stored

@@ -162,6 +162,7 @@ def test_published_towers_are_locked_with_the_preprocessing_beside_them(tiny_con
     got = run(tiny_config, tmp_path / "run", train__devices=1, train__epochs=1, **overrides)
     out = capsys.readouterr().out
     assert "32 px, shorter side, bilinear, crop 0.5, mean 0.4/0.5/0.6, std 0.2/0.2/0.2" in out
+    assert "note: preprocessing is not that of efficientnet_lite0 as published (mean 0.4/0.5/0.6, not 0.485" in out
     assert "image tower: 245 arrays by the names of timm" in out and got["seen"]["images"] == 24
     after = evaluate.load(tmp_path / "run")
     assert after.config.image.width == 1280 and set(after.about.locked) == {"image", "text"}
