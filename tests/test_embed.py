@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -104,8 +105,19 @@ def test_a_broken_run_goes_on_as_if_it_had_not_stopped(stored, trained, tiny_con
     with pytest.raises(KeyboardInterrupt):
         loop.run(loaded, tmp_path / "run")
     monkeypatch.setattr(loop, "_steps", steps)
+    shutil.copytree(tmp_path / "run", tmp_path / "less")
     assert loop.run(loaded, tmp_path / "run") == trained[1]
     assert losses(tmp_path / "run") == losses(trained[0])  # to the last bit
+    # After it ran out of memory: what changes memory and no result may be changed.
+    leaner = {"text__remat": "true", "text__distinct": "false", "text__bucket": 0, "model__loss_block": 4}
+    got = loop.run(
+        load(tiny_config, input="store", data__store=stored.directory, train__devices=1, **leaner), tmp_path / "less"
+    )
+    assert losses(tmp_path / "less") == pytest.approx(losses(trained[0]), rel=1e-4)
+    assert {task: got[task] for task in ("seen", "heldout")} == {task: trained[1][task] for task in ("seen", "heldout")}
+    with pytest.raises(UserError, match=r"text.distinct: found false with model.same_caption masked"):
+        experiment.build(load(tiny_config, input="store", data__store=stored.directory, train__devices=1,
+                              model__same_caption="masked", **leaner), ROOT)  # fmt: skip
 
 
 def test_a_stopped_embedding_is_finished_with_equal_bytes(stored, tiny_config, tmp_path, monkeypatch):
