@@ -49,7 +49,6 @@ from data_prep.sources import SOURCES
 from data_prep.workspace import (
     REPORT,
     REPORT_TEXT,
-    alone_in,
     disk_errors_in_one_line,
     is_up_to_date,
     move_into_place,
@@ -60,7 +59,7 @@ from lit_jax.captions import TEMPLATE, class_captions, fields, fitted
 from lit_jax.classes import ClassTable, some, write_class_table
 from lit_jax.columns import Tokenize, words
 from lit_jax.errors import UserError, user_errors_in_one_line
-from lit_jax.manifest import INCOMPLETE, MANIFEST, write_json
+from lit_jax.manifest import INCOMPLETE, MANIFEST, alone_in, write_json
 from lit_jax.photo import MAX_PIXELS
 from lit_jax.prompts import read_templates
 from lit_jax.records import CLASS_TABLE, RANK_FIELDS, TOKENIZER, RecordSet, open_records, shard_name, write_metadata
@@ -166,7 +165,7 @@ def convert(
     if plan.untrained and not options.allow_no_training:
         raise UserError(plan.untrained)
     print(f"{len(plan.photos)} photos to store, {len(plan.skips)} left out before reading", flush=True)
-    with disk_errors_in_one_line(work), alone_in(work):
+    with disk_errors_in_one_line(work), alone_in(work, "conversion"):
         prepare(work, identity, restart=restart)
         if not (work / MANIFEST).exists():  # else only the renaming is missing
             check(archives or {}, work / PROGRESS / "archives.json")

@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import json
 import os
-import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,6 +38,7 @@ from lit_jax import store
 from lit_jax.captions import class_captions
 from lit_jax.classes import ClassTable, read_class_table, some, write_class_table
 from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.manifest import INCOMPLETE, alone_in
 
 SHARD_ROWS = 1 << 16
 
@@ -116,7 +116,7 @@ def import_embeddings(
         return _up_to_date(out, about)
     if placed.untrained and not options.allow_no_training:
         raise UserError(placed.untrained)
-    with disk_errors_in_one_line(out):
+    with disk_errors_in_one_line(out), alone_in(out.with_name(out.name + INCOMPLETE), "import"):
         aside = store.begin(out, plan, restart=restart)
         for left in aside.glob("*.part"):  # by a process that was killed
             left.unlink()
@@ -255,29 +255,25 @@ def _summary(made: store.Store, table: ClassTable) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> None:
     """The command; see ``--help``."""
     arguments = _parser().parse_args(argv)
-    with user_errors_in_one_line():
-        try:
-            import_embeddings(
-                read_embeddings(
-                    arguments.embeddings,
-                    key=arguments.key,
-                    files_key=arguments.files_key,
-                    names=arguments.names,
-                    by_order=arguments.by_order,
-                ),
-                read_ids(arguments.ids),
-                read_class_table(arguments.classes),
-                arguments.out,
-                options_of(arguments),
-                folder=arguments.ids.parent,
-                dtype=arguments.dtype,
-                shard_rows=arguments.shard_rows,
-                tower_name=arguments.tower_name,
-                restart=arguments.restart,
-            )
-        except KeyboardInterrupt:
-            print("stopped; run the same command again to go on", file=sys.stderr)
-            sys.exit(130)
+    with user_errors_in_one_line("run the same command to go on"):
+        import_embeddings(
+            read_embeddings(
+                arguments.embeddings,
+                key=arguments.key,
+                files_key=arguments.files_key,
+                names=arguments.names,
+                by_order=arguments.by_order,
+            ),
+            read_ids(arguments.ids),
+            read_class_table(arguments.classes),
+            arguments.out,
+            options_of(arguments),
+            folder=arguments.ids.parent,
+            dtype=arguments.dtype,
+            shard_rows=arguments.shard_rows,
+            tower_name=arguments.tower_name,
+            restart=arguments.restart,
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,7 +18,6 @@ import itertools
 import json
 import os
 import shutil
-import sys
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,9 +27,9 @@ from data_prep.convert import Help
 from data_prep.processes import cores, each
 from data_prep.shards import progress_display
 from data_prep.webdataset import LISTING
-from data_prep.workspace import alone_in, disk_errors_in_one_line
+from data_prep.workspace import disk_errors_in_one_line
 from lit_jax.errors import UserError, user_errors_in_one_line
-from lit_jax.manifest import INCOMPLETE, write_json
+from lit_jax.manifest import INCOMPLETE, alone_in, write_json
 from lit_jax.records import CLASS_TABLE, Record, RecordSet, decode, file_part, open_records
 from lit_jax.tfrecord import frame_spans, mapped, read_frames
 
@@ -92,7 +91,7 @@ def to_webdataset(
     out = Path(os.path.abspath(out))
     listing = {"format": _FORMAT, "records": records.fingerprint, "shard_mb": shard_mb}
     _refuse_other(out, listing)
-    with disk_errors_in_one_line(out), alone_in(out):
+    with disk_errors_in_one_line(out), alone_in(out, "conversion"):
         write_json(out / LISTING, listing)
         aside = out / f"{CLASS_TABLE}.part"
         shutil.copyfile(records.class_table, aside)
@@ -153,14 +152,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--shard-mb", type=int, default=SHARD_MB, help="size of a tar, MiB")
     parser.add_argument("--workers", type=int, default=0, help="processes; 0: all cores")
     arguments = parser.parse_args(argv)
-    with user_errors_in_one_line():
-        try:
-            records = open_records(arguments.records)
-            options = {"shard_mb": arguments.shard_mb, "workers": arguments.workers}
-            to_webdataset(records, arguments.out, arguments.split, **options)
-        except KeyboardInterrupt:
-            print("stopped; run the same command again to go on", file=sys.stderr)
-            sys.exit(130)
+    with user_errors_in_one_line("run the same command to go on"):
+        records = open_records(arguments.records)
+        options = {"shard_mb": arguments.shard_mb, "workers": arguments.workers}
+        to_webdataset(records, arguments.out, arguments.split, **options)
 
 
 def _write_split(records: RecordSet, out: Path, split: str, tar_bytes: int, workers: int) -> Path:

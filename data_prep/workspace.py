@@ -7,7 +7,6 @@ that a conversion did not write.
 import contextlib
 import errno
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -96,33 +95,6 @@ def move_into_place(work: Path, out: Path) -> None:
         old.rmdir()
     else:
         print(f"files that no conversion wrote are now in {old}")
-
-
-@contextlib.contextmanager
-def alone_in(work: Path) -> Iterator[None]:
-    """Makes the folder and keeps other conversions out of it; a killed process lets go of it by itself.
-
-    Raises:
-        UserError: another process is at work in it.
-    """
-    work.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    handle = os.open(work, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some networked file systems have no locks
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"{work}: found another conversion at work, expected none; wait for it or stop it"
-                ) from None
-        yield
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -166,10 +166,16 @@ def _results(about: About, config: Any, step: int) -> str:
     prompts = "these prompts" if about.prompt_templates else "the captions below as prompts"
     lines += [
         "",
-        f"Measured by the run after {about.evaluated:,} of the {step:,} batches of this model, with {prompts}",
+        f"Measured by the run {_when(about.evaluated, step)}, with {prompts}",
     ]
     lines[-1] += ":\n\n" + _listed(about.prompt_templates) if about.prompt_templates else "."
     return "\n".join(lines)
+
+
+def _when(evaluated: int, step: int) -> str:
+    if evaluated == step:
+        return "when it saved this model"
+    return f"after {evaluated:,} batches, {step - evaluated:,} before it saved this model"
 
 
 def _listed(templates: Iterable[str]) -> str:
@@ -233,8 +239,8 @@ def _training(about: About, config: Any, step: int) -> str:
     chosen = config.optimizer
     store = " from an embedding store" if config.input == "store" else ""
     return (
-        f"{step:,} batches of {config.train.batch_size:,} pairs{store}, {config.model.loss} loss, AdamW at "
-        f"{chosen.lr:g} with weight decay {chosen.weight_decay:g}, {config.train.precision}, seed {config.seed}."
+        f"{step:,} batches of {config.train.batch_size:,} pairs{store}, of a run set to {config.train.epochs:g} "
+        f"epoch{'s' * (config.train.epochs != 1)}, {config.model.loss} loss, AdamW at {chosen.lr:g} with weight decay {chosen.weight_decay:g}, {config.train.precision}, seed {config.seed}."
     )
 
 

@@ -8,7 +8,6 @@ table, and the digest of each locked tower instead of its weights.
 import base64
 import contextlib
 import dataclasses
-import fcntl
 import gc
 import logging
 import os
@@ -97,25 +96,6 @@ def open_manager(directory: str | os.PathLike[str], *, keep: int = 1, read_only:
         create=not read_only,
     )
     return ocp.CheckpointManager(pathlib.Path(directory).absolute(), options=options, item_names=ITEMS)
-
-
-@contextlib.contextmanager
-def alone_in(directory: pathlib.Path) -> Iterator[None]:
-    """Makes sure that no other process trains in this folder: each would delete what the other is writing.
-
-    Raises:
-        UserError: if one does.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"--workdir {directory}: found another run at work in it, expected none; wait for it, use another "
-                "folder, or give --distributed if both are hosts of one run"
-            ) from None
-        yield
 
 
 @contextlib.contextmanager

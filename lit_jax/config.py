@@ -39,6 +39,7 @@ class Option:
     low: float = float("-inf")
     high: float = float("inf")
     free: bool = False  # may change when a run is resumed
+    lean: bool = False  # likewise: changes memory and time, and results by rounding only
 
 
 OPTIONS: dict[str, Option] = {
@@ -114,13 +115,14 @@ OPTIONS: dict[str, Option] = {
     "text.projection_bias": Option(False, "whether the last projection has a bias"),
     "text.activation": Option("gelu_tanh", "of the MLPs", ("gelu_tanh", "gelu", "gelu_quick", "relu")),
     "text.norm_epsilon": Option(1e-6, "of the layer norms", low=0),
-    "text.distinct": Option(True, "embed each distinct caption of a batch once"),
+    "text.distinct": Option(True, "embed each distinct caption of a batch once", lean=True),
     "text.bucket": Option(
         8,
         "cut sentences to the longest of the batch, in steps of so many tokens; 0, and with pool last, for no cut",
         low=0,
+        lean=True,
     ),
-    "text.remat": Option(False, "compute activations again, not keep them: less memory, a third more work"),
+    "text.remat": Option(False, "compute activations again, not keep them: less memory, a third more work", lean=True),
     # What joins them.
     "model.weights": Option(
         "", "a whole model (CLIP, SigLIP, LiT) whose projections and logit scale to begin with", free=True
@@ -133,7 +135,9 @@ OPTIONS: dict[str, Option] = {
         "other pairs with the same caption: negatives, left out (masked), or positives (multi)",
         ("plain", "masked", "multi"),
     ),
-    "model.loss_block": Option(0, "photos at a time in the loss, on each device; 0 to choose by memory", low=0),
+    "model.loss_block": Option(
+        0, "photos at a time in the loss, on each device; 0 to choose by memory", low=0, lean=True
+    ),
     "model.scale_init": Option(1 / 0.07, "initial logit scale, the factor itself", low=1),
     "model.scale_max": Option(100.0, "the logit scale is clamped to this", low=1),
     "model.bias_init": Option(-10.0, "initial logit bias of the sigmoid loss"),
@@ -345,13 +349,16 @@ def _kind(default: Value) -> str:
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Options, apart from the free ones, in which a resumed run would differ, as ``name: old -> new``."""
-    fixed = [name for name, option in OPTIONS.items() if not option.free]
+    """Options, apart from free and lean ones, in which a resumed run would differ, as ``name: old -> new``."""
+    fixed = [name for name, option in OPTIONS.items() if not (option.free or option.lean)]
     return [f"{name}: {old[name]} -> {new[name]}" for name in fixed if name in old and old[name] != new[name]]
 
 
 def digest(flat: Mapping[str, Any]) -> str:
-    """A short name for what decides a run's numbers: 12 digits of the SHA-256 over all options that are not free."""
+    """A short name for what decides a run's numbers: 12 digits of the SHA-256 over all options that are not free.
+
+    Lean ones are among them: names of runs that people have must stay.
+    """
     fixed = {name: flat[name] for name in sorted(flat) if not OPTIONS[name].free}
     return hashlib.sha256(json.dumps(fixed).encode()).hexdigest()[:12]
 

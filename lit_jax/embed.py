@@ -6,6 +6,7 @@ first shard that is missing, and the last step renames the folder. Equal records
 """
 
 import argparse
+import contextlib
 import pathlib
 import sys
 import time
@@ -13,13 +14,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
 from lit_jax import batches, commands, experiment, models, optimizer, report, store, towers
 from lit_jax import config as options
 from lit_jax.errors import UserError, user_errors_in_one_line
-from lit_jax.manifest import INCOMPLETE
+from lit_jax.manifest import INCOMPLETE, alone_in
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.records import RecordSet, open_records
 from lit_jax.sharding import check_divides, local_rows, make_mesh, over_batch, put_batch, put_replicated
@@ -63,15 +65,36 @@ def embed(
         restart: make anew what is there already.
 
     Raises:
-        UserError: no records or weights, a complete store, an unfinished one with other options, a feature that
-            `dtype` cannot hold.
+        UserError: no records or weights, a complete store, an unfinished one with other options, another process at
+            work on it, a feature that `dtype` cannot hold.
     """
     out = pathlib.Path(out).absolute()
     check_tower(config)
+    # Also of a config that trains from the store, what stands beside the weights counts here, where they are read.
+    config = ml_collections.FrozenConfigDict(options.nested({**options.flattened(config), "input": "records"}))
     records = open_records(config.data.records)  # before weights are asked for, which may have to be fetched
-    config = towers.settled(config)
     mesh = make_mesh(devices, local=True)
     check_divides(batch_size, mesh.size, name="--batch-size")
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0 and (restart or not store.is_store(out)):
+            stack.enter_context(alone_in(_aside(out), "embedding"))
+        return _embed(
+            towers.settled(config), records, out, mesh,
+            dtype=dtype, views=views, batch_size=batch_size, shard_rows=shard_rows, restart=restart,
+        )  # fmt: skip
+
+
+def _aside(out: pathlib.Path) -> pathlib.Path:
+    return out.with_name(out.name + INCOMPLETE)
+
+
+def _embed(
+    config: Any, records: RecordSet, out: pathlib.Path, mesh: Mesh, *, dtype: str, views: int, batch_size: int,
+    shard_rows: int, restart: bool,
+) -> Store:  # fmt: skip
+    """`embed` with a settled config, in a folder in which no other process is at work."""
+    for note in towers.preset_notes(config) if jax.process_index() == 0 else ():
+        print(f"note: {note}")
     model, tower, digest = locked_tower(config, records)
     made_by = described(config, digest, views)
     pieces = list(all_pieces(records, config.data.train_split, views, shard_rows))
@@ -82,7 +105,7 @@ def embed(
     if jax.process_index() == 0:
         store.begin(out, plan, restart=restart)
     commands.wait_for_all_hosts("the store's folder is there")
-    aside = out.with_name(out.name + INCOMPLETE)
+    aside = _aside(out)
     tower = towers.stored(config, model, {"image": tower})["image"]
     own = pieces[jax.process_index() :: jax.process_count()]
     todo = [piece for piece in own if store.finished_shard(aside, piece.name) is None]
@@ -253,7 +276,7 @@ def _finish(
 def main(argv: Sequence[str] | None = None) -> None:
     """The command: writes a store, or verifies one."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    with user_errors_in_one_line():
+    with user_errors_in_one_line("run the same command to go on with the shards that are missing"):
         rest, overrides = options.split_arguments(arguments)
         parsed = _parser().parse_args(rest)
         config, prepare = options.load(parsed.config, overrides)
@@ -263,14 +286,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         commands.start_jax(parsed)
         commands.prepare_on_first_host(prepare, config)
-        try:
-            made = embed(
-                config, out, dtype=parsed.dtype, views=parsed.views, batch_size=parsed.batch_size,
-                shard_rows=parsed.shard_rows, devices=config.train.devices, restart=parsed.restart,
-            )  # fmt: skip
-        except KeyboardInterrupt:
-            print("interrupted; run the same command to go on with the shards that are missing", file=sys.stderr)
-            sys.exit(130)
+        made = embed(
+            config, out, dtype=parsed.dtype, views=parsed.views, batch_size=parsed.batch_size,
+            shard_rows=parsed.shard_rows, devices=config.train.devices, restart=parsed.restart,
+        )  # fmt: skip
         if jax.process_index() == 0:
             print(
                 described_store(made, "" if out == experiment.store_folder(config) else f" --config.data.store={out}")

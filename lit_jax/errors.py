@@ -49,13 +49,16 @@ def chained(error: BaseException) -> Iterator[BaseException]:
 
 
 @contextlib.contextmanager
-def user_errors_in_one_line() -> Iterator[None]:
+def user_errors_in_one_line(interrupted: str = "") -> Iterator[None]:
     """Turns a `UserError` raised inside into one line on standard error and exit code 2.
 
     So does an `OSError` that names a file: no permission, no such folder, a full disk. A reader of a pipe that has gone
-    ends the command without a word, with the exit code of the signal.
+    ends the command without a word, with the exit code of the signal; Ctrl-C ends it with one line.
 
     Libraries that log through absl (Orbax, TFDS) are heard from their errors on only.
+
+    Args:
+        interrupted: how to go on after Ctrl-C, for commands that keep what they have done.
     """
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
@@ -67,6 +70,9 @@ def user_errors_in_one_line() -> Iterator[None]:
         # Whoever read the output, such as head, has gone: nobody is left to tell, now or at the flush when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
+    except KeyboardInterrupt:
+        print("interrupted" + (f"; {interrupted}" if interrupted else ""), file=sys.stderr, flush=True)
+        sys.exit(128 + signal.SIGINT)
     except OSError as error:
         if error.filename is None:
             raise

@@ -75,6 +75,7 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
     data = open_data(config)
     templates = read_templates(config.evaluation.templates) if config.evaluation.templates else ()
     config = settled(config)
+    of_weights = towers.preset_notes(config) if config.input == "records" else []
     mesh = make_mesh(config.train.devices)
     check_divides(config.train.batch_size, mesh.size, name="train.batch_size")
     check_divides(config.evaluation.batch_size, mesh.size, name="evaluation.batch_size")
@@ -136,7 +137,7 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
             end_id=tokenizer.end_id if config.text.bucket else None,
             keep=digests.get("image") is not None,
         ),
-        notes=_notes(config, data, tokenizer, texts, reports),
+        notes=[*of_weights, *_notes(config, data, tokenizer, texts, reports)],
         examples=examples,
         total_steps=total_steps(config, examples),
     )

@@ -1,4 +1,4 @@
-"""Export: ``python -m lit_jax.export --checkpoint=runs/demo --out=models/demo`` makes one folder of a trained model.
+"""Export: ``python -m lit_jax.export --checkpoint=runs/demo --out=exported/demo`` makes one folder of a trained model.
 
 In lit_jax's own format it holds all that naming a photo takes and works as ``--checkpoint`` of other commands; in
 open_clip's it is read by open_clip and everything built on it. With ``--config`` in place of ``--checkpoint`` it is the
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from lit_jax import bundle, card, open_clip_format
+from lit_jax import bundle, card, open_clip_format, towers
 from lit_jax import config as options
 from lit_jax import trained as trained_models
 from lit_jax.errors import UserError, user_errors_in_one_line
@@ -63,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             weight_files = {"image": parsed.image_weights, "text": parsed.text_weights}
             trained = trained_models.load_whole(parsed.checkpoint, step=parsed.step, weight_files=weight_files)
-        for note in export(trained, parsed.out, layout=parsed.format, hub_name=parsed.hub_name):
+        notes = towers.preset_notes(trained.config) if parsed.config else []
+        notes += export(trained, parsed.out, layout=parsed.format, hub_name=parsed.hub_name)
+        for note in notes:
             print(f"note: {note}")
         what = f"step {trained.step} of {parsed.checkpoint}" if parsed.checkpoint else f"towers of {parsed.config}"
         tower = "" if "image" in trained.params else ", no image tower: it reads given embeddings"

@@ -18,6 +18,7 @@ from lit_jax import checkpoint, report, train, zeroshot
 from lit_jax import config as options
 from lit_jax.errors import UserError
 from lit_jax.experiment import Config, Experiment, build
+from lit_jax.manifest import alone_in
 from lit_jax.models.two_tower import Params
 from lit_jax.sharding import ensure_same_on_hosts, from_all_hosts
 
@@ -46,7 +47,13 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
     experiment = build(config, workdir)
     with contextlib.ExitStack() as stack:
         if first:
-            stack.enter_context(checkpoint.alone_in(workdir))
+            # Each would delete what the other is writing.
+            stack.enter_context(
+                alone_in(
+                    workdir, "run", file=".lock", name=f"--workdir {workdir}",
+                    remedy="wait for it, use another folder, or give --distributed if both are hosts of one run",
+                )
+            )  # fmt: skip
         # Before the manager, so that what fails while that is closed is in one line too.
         stack.enter_context(checkpoint.failures_in_one_line(workdir))
         told = stack.enter_context(_sigterm())

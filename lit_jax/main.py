@@ -13,7 +13,7 @@ from lit_jax.errors import user_errors_in_one_line
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads ``--config``, checks it, makes missing records if the config knows how, and trains."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    with user_errors_in_one_line():
+    with user_errors_in_one_line("run the same command to go on from the last checkpoint"):
         rest, overrides = options.split_arguments(arguments)
         parsed = _parser().parse_args(rest)
         config, prepare = options.load(parsed.config, overrides)
@@ -29,9 +29,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         except loop.Stopped as stopped:
             print(stopped, file=sys.stderr)
             sys.exit(143)
-        except KeyboardInterrupt:
-            print("interrupted; run the same command to go on from the last checkpoint", file=sys.stderr)
-            sys.exit(130)
 
 
 def _parser() -> argparse.ArgumentParser:

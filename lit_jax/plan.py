@@ -51,6 +51,7 @@ PARAMETERS = {
     "image": "image tower",
     "text": "text tower",
     "projection": "projection",
+    "text_projection": "projection",
     "logit_scale": "scale and bias",
     "logit_bias": "scale and bias",
 }
@@ -213,11 +214,10 @@ def parameter_counts(run: Run) -> dict[str, dict[str, int]]:
     params = towers.param_shapes(run.config, run.model)
     moving, _ = optimizer.split_locked(params, run.config.train.locks)
     counts: dict[str, dict[str, int]] = {}
-    for key, name in PARAMETERS.items():
-        if key in params:
-            part = counts.setdefault(name, {"trainable": 0, "frozen": 0})
-            number = sum(math.prod(x.shape) for x in jax.tree.leaves(params[key]))
-            part["trainable" if key in moving else "frozen"] += number
+    for key in sorted(params, key=list(PARAMETERS).index):
+        part = counts.setdefault(PARAMETERS[key], {"trainable": 0, "frozen": 0})
+        number = sum(math.prod(x.shape) for x in jax.tree.leaves(params[key]))
+        part["trainable" if key in moving else "frozen"] += number
     return counts
 
 

@@ -303,16 +303,22 @@ def step_flops(run: Run, source: str) -> dict[str, int]:
     step, state, locked = step_and_shapes(run, source)
     parts = {"image tower": 0}
     if source == "records":
-        tower = {**state.params, **locked}["image"]
-        counted = flops.count if "image" in locked else flops.forward_and_backward
-        parts["image tower"] = counted(
-            lambda tower, images: models.image_features(model, tower, images), tower, batch["image"]
-        )
-    parts["text tower"] = flops.forward_and_backward(
-        lambda tower, tokens: models.embed_text(model, {"text": tower}, tokens), state.params["text"], batch["tokens"]
+        parts["image tower"] = _tower_flops(
+            lambda tower, images: models.image_features(model, tower, images),
+            "image", state.params, locked, batch["image"],
+        )  # fmt: skip
+    parts["text tower"] = _tower_flops(
+        lambda tower, tokens: model.text.apply({"params": tower}, tokens), "text", state.params, locked, batch["tokens"]
     )
     whole = flops.count(step, state, locked, batch)
     return {**parts, "projection and loss": whole - sum(parts.values()), "step": whole}
+
+
+def _tower_flops(function: Any, name: str, moving: Params, locked: Params, inputs: Any) -> int:
+    """Arithmetic of one tower in a step: forward, and backward too where it moves."""
+    if name in locked:
+        return flops.count(function, locked[name], inputs)
+    return flops.forward_and_backward(function, moving[name], inputs)
 
 
 def photo_flops(run: Run) -> int:

@@ -216,9 +216,9 @@ def begin(directory: Path, plan: Mapping[str, Any], *, restart: bool = False) ->
     refuse_foreign(directory)
     if is_store(directory) and not restart:
         raise UserError(f"{directory}: found a complete store, expected none; add --restart to make it anew")
-    if restart and aside.exists():
-        shutil.rmtree(aside)
     aside.mkdir(parents=True, exist_ok=True)
+    for path in list(aside.iterdir()) if restart else ():  # the folder itself is locked by whoever works in it
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     path = aside / PLAN
     plan = json.loads(json.dumps(dict(plan)))
     if path.exists() and (before := json.loads(path.read_text(encoding="utf-8"))) != plan:

@@ -1,5 +1,6 @@
 """From options to towers: presets and weights settle what a config leaves open; then modules, then parameters."""
 
+import dataclasses
 import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -267,6 +268,48 @@ def check_weights(config: Config) -> None:
         if bool(path) != (letter in "LU"):
             expected = "pre-trained weights" if letter in "LU" else "none, since u means from scratch"
             raise UserError(f"{name}.weights: found {path!r} under lock {config.train.locks}, expected {expected}")
+
+
+def preset_notes(config: Config) -> list[str]:
+    """What a person should know of image weights that are not the preset's own; of a settled config.
+
+    Returns:
+        A line for preprocessing that is not the preset's, and one for weights that are called after another preset.
+
+    Raises:
+        UserError: what stands beside the weights says that they are of another preset, which computes otherwise.
+    """
+    image = config.image
+    preset = models.IMAGE_PRESETS.get(image.tower)
+    if preset is None or not image.weights:
+        return []
+    other = guess.other_tower(image.tower, image.weights, files.documents(image.weights))
+    notes = []
+    if other:
+        how = ", ".join(f"{name} {_said(a)}, not {_said(b)}" for name, (a, b) in other.differing.items())
+        if other.is_certain:
+            raise UserError(
+                f"image.tower: found {image.tower} with weights of {other.name} ({image.weights}), which computes "
+                f"otherwise ({how}), expected {other.name}; set image.tower to it"
+            )
+        notes.append(
+            f"image.weights {image.weights} are called after {other.name}, which is another tower than {image.tower} "
+            f"({how}): if they are its weights, set image.tower to {other.name}, or features will be wrong"
+        )
+    assert preset.preprocessing is not None, "of every image tower"
+    usual = dataclasses.asdict(preset.preprocessing) | dataclasses.asdict(preset.preprocessing.view)
+    names = [name for name in ("mean", "std", "interpolation", "resize", "crop_fraction") if image[name] != usual[name]]
+    if names:
+        changed = ", ".join(f"{name} {_said(image[name])}, not {_said(usual[name])}" for name in names)
+        notes.append(
+            f"preprocessing is not that of {image.tower} as published ({changed}): so says the config, or what stands "
+            "beside the weights"
+        )
+    return notes
+
+
+def _said(value: Any) -> str:
+    return "/".join(f"{x:.4g}" for x in value) if isinstance(value, tuple) else str(value)
 
 
 def initial_params(

@@ -129,6 +129,7 @@ def untrained(config: Any) -> Trained:
     """
     config = experiment.settled(config)
     _check_published(config)
+    towers.preset_notes(config)
     data = experiment.open_data(config) if config.data.records or config.data.store else None
     tokenizer = experiment.open_tokenizer(config, data)
     model = towers.build_model(config, tokenizer)

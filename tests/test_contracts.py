@@ -5,6 +5,7 @@ import os
 import pathlib
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -103,10 +104,52 @@ def test_a_reader_that_has_gone_is_no_error():
     assert process.stderr.read() == b"" and process.wait(60) == 141
 
 
+@pytest.mark.parametrize(
+    ("module", "inner", "arguments", "goes_on"),
+    [
+        ("lit_jax.main", "options.load", "--config=x", True),
+        ("lit_jax.embed", "options.load", "--config=x", True),
+        ("lit_jax.evaluate", "load", "--checkpoint=x", False),
+        ("lit_jax.export", "trained_models.load_whole", "--checkpoint=x --out=y", False),
+        ("lit_jax.plan", "options.load", "--config=x", False),
+        ("lit_jax.probe", "open_store", "--store=x", False),
+        ("data_prep.captions", "read_class_table", "--classes=x", False),
+        ("data_prep.convert", "options_of", "--out=x", True),
+        ("data_prep.embeddings", "read_embeddings", "--embeddings=x --ids=y --classes=z --out=w", True),
+        ("data_prep.field_guide", "guide", "--out=x", False),
+        ("data_prep.to_webdataset", "open_records", "--records=x --out=y", True),
+    ],
+)
+def test_ctrl_c_is_one_line(module, inner, arguments, goes_on, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    command = importlib.import_module(module)
+    monkeypatch.setattr(f"{module}.{inner}", interrupted)
+    with pytest.raises((SystemExit, KeyboardInterrupt)) as stop:
+        command.main(arguments.split())
+    assert isinstance(stop.value, SystemExit) and stop.value.code == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ("run the same command" in line and "to go on" in line) == goes_on
+    assert goes_on or line == "interrupted"
+
+
 def test_the_readme_names_only_files_that_exist():
     for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / link).exists(), (document, link)
+
+
+def test_examples_write_into_no_folder_that_could_be_taken_for_a_module():
+    """A clone named lit_jax beside a notebook is lit_jax itself to a Python that does not know better."""
+    modules = {name.split(".")[1] for name in MODULES if name.count(".")}
+    for document in (
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+        *sorted((ROOT / "lit_jax").glob("*.py")),
+    ):
+        written = set(re.findall(r"--(?:out|workdir)[= ](\w+)/", document.read_text()))
+        assert not written & modules, document
 
 
 def test_the_version_stands_in_the_changelog():
@@ -128,3 +171,21 @@ def test_the_wheel_works_outside_the_tree(tmp_path):
     )
     where, tower = got.stdout.split()
     assert str(tmp_path) in where and tower == "True"
+
+
+@pytest.mark.slow
+def test_a_notebook_beside_the_clone_finds_the_package(tmp_path):
+    """Where Python starts, the clone's folder looks like a package without an __init__.py."""
+    clone = tmp_path / "lit_jax"
+    for package in ("lit_jax", "data_prep"):
+        shutil.copytree(ROOT / package, clone / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, clone / name)
+    (clone / "models" / "mine").mkdir(parents=True)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "-e", clone], check=True)
+    code = "import lit_jax, importlib.util as u; print(lit_jax.__version__, u.find_spec('lit_jax.models').origin)"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    got = subprocess.run([python, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert got.stdout.split() == [lit_jax.__version__, str(clone / "lit_jax" / "models" / "__init__.py")], got.stderr

@@ -671,7 +671,9 @@ def test_two_conversions_do_not_share_a_folder(photos: Path, tmp_path: Path) -> 
     (tmp_path / "out.incomplete").mkdir()
     handle = os.open(tmp_path / "out.incomplete", os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
-    with pytest.raises(UserError, match="found another conversion at work, expected none; wait for it or stop it"):
+    with pytest.raises(
+        UserError, match="found another conversion at work in it, expected none; wait for it or stop it"
+    ):
         convert(read_folder(photos), TABLE, tmp_path / "out", QUICK, workers=1)
     os.close(handle)
     convert(read_folder(photos), TABLE, tmp_path / "out", QUICK, workers=1)

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -104,8 +105,19 @@ def test_a_broken_run_goes_on_as_if_it_had_not_stopped(stored, trained, tiny_con
     with pytest.raises(KeyboardInterrupt):
         loop.run(loaded, tmp_path / "run")
     monkeypatch.setattr(loop, "_steps", steps)
+    shutil.copytree(tmp_path / "run", tmp_path / "less")
     assert loop.run(loaded, tmp_path / "run") == trained[1]
     assert losses(tmp_path / "run") == losses(trained[0])  # to the last bit
+    # After it ran out of memory: what changes memory and no result may be changed.
+    leaner = {"text__remat": "true", "text__distinct": "false", "text__bucket": 0, "model__loss_block": 4}
+    got = loop.run(
+        load(tiny_config, input="store", data__store=stored.directory, train__devices=1, **leaner), tmp_path / "less"
+    )
+    assert losses(tmp_path / "less") == pytest.approx(losses(trained[0]), rel=1e-4)
+    assert {task: got[task] for task in ("seen", "heldout")} == {task: trained[1][task] for task in ("seen", "heldout")}
+    with pytest.raises(UserError, match=r"text.distinct: found false with model.same_caption masked"):
+        experiment.build(load(tiny_config, input="store", data__store=stored.directory, train__devices=1,
+                              model__same_caption="masked", **leaner), ROOT)  # fmt: skip
 
 
 def test_a_stopped_embedding_is_finished_with_equal_bytes(stored, tiny_config, tmp_path, monkeypatch):
@@ -133,6 +145,41 @@ def test_a_stopped_embedding_is_finished_with_equal_bytes(stored, tiny_config, t
     embed.embed(load(tiny_config), tmp_path / "store", **OPTIONS)
     assert len(again) == 4 and not set(again) & set(written)
     assert files(tmp_path / "store") == files(stored.directory)
+
+
+def test_two_embeddings_do_not_share_a_folder(tiny_config, tmp_path, monkeypatch):
+    """Refused before a weight is read; a process that is killed lets go of the folder."""
+    fcntl = pytest.importorskip("fcntl")
+    (tmp_path / "store.incomplete").mkdir()
+    handle = os.open(tmp_path / "store.incomplete", os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with monkeypatch.context() as patched:
+        patched.setattr(embed, "locked_tower", lambda *_: pytest.fail("weights were read"))
+        for restart in (False, True):
+            with pytest.raises(UserError, match=r"store.incomplete: found another embedding at work in it, expected"):
+                embed.embed(load(tiny_config), tmp_path / "store", **OPTIONS, restart=restart)
+    os.close(handle)
+
+    def locked_out(*_, **__):
+        with pytest.raises(UserError, match="found another embedding at work in it"):
+            embed.embed(load(tiny_config), tmp_path / "store", **OPTIONS, restart=True)
+        raise UserError("seen")
+
+    for part in ("locked_tower", "_write"):  # from the beginning on, and not only until an earlier one is cleared away
+        with monkeypatch.context() as patched, pytest.raises(UserError, match="seen"):
+            patched.setattr(embed, part, locked_out)
+            embed.embed(load(tiny_config), tmp_path / "store", **OPTIONS, restart=True)
+    assert (tmp_path / "store.incomplete" / store.PLAN).exists()
+
+
+def test_what_stands_beside_the_weights_counts_also_where_training_reads_the_store(tiny_config, tmp_path, monkeypatch):
+    (tmp_path / "model.npz").write_bytes(b"")
+    (tmp_path / "config.json").write_text('{"pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "crop_pct": 0.8}}')
+    seen = []
+    monkeypatch.setattr(embed, "_embed", lambda config, *_, **__: seen.append(config))
+    for source in ("records", "store"):
+        embed.embed(load(tiny_config, image__weights=tmp_path, input=source), tmp_path / "store")
+    assert [(config.image.mean, config.image.crop_fraction) for config in seen] == [((0.1, 0.2, 0.3), 0.8)] * 2
 
 
 def test_embedding_again_does_nothing_and_other_options_are_refused(stored, tiny_config):

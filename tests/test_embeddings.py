@@ -21,6 +21,7 @@ from lit_jax import store
 from lit_jax.captions import TEMPLATE
 from lit_jax.classes import ClassTable, read_class_table, write_class_table
 from lit_jax.errors import UserError
+from lit_jax.manifest import alone_in
 from lit_jax.records import open_records
 from lit_jax.tokens import load_tokenizer, train_sentencepiece
 
@@ -344,6 +345,15 @@ def test_a_store_that_was_interrupted_ends_like_an_unbroken_one(
     assert calls[3:] == ["train-00002-of-00003", "validation-00000-of-00001"]
     assert contents(resumed.directory) == contents(whole.directory)
     assert not (tmp_path / "broken.incomplete").exists()
+
+
+def test_two_imports_do_not_share_a_folder(tmp_path: Path, listed: Path) -> None:
+    with (
+        alone_in(tmp_path / "store.incomplete", "import"),
+        pytest.raises(UserError, match=r"incomplete: found another import at work in it, expected none; wait for it"),
+    ):
+        made(tmp_path, saved(tmp_path / "e.npy", values()), listed, Options(vocab_size=0), out="store")
+    assert not (tmp_path / "store.incomplete").exists()  # nothing was begun, and nothing is left
 
 
 def test_a_finished_store_is_up_to_date_for_the_same_and_refused_for_anything_else(

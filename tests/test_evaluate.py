@@ -162,6 +162,29 @@ def test_ids_of_another_list_do_not_rename_photos(run, records, tmp_path):
     }
 
 
+def test_ctrl_c_in_the_middle_of_the_photos_is_one_line(run):
+    code = """
+import os, signal, sys
+from lit_jax import evaluate, zeroshot
+
+def one(photos):
+    yield next(iter(photos))  # TensorFlow reads ahead and JAX computes at that moment
+    os.kill(os.getpid(), signal.SIGINT)
+    yield from photos
+
+whole = zeroshot.image_embeddings
+zeroshot.image_embeddings = lambda parts, params, photos: whole(parts, params, one(photos))
+evaluate.main(sys.argv[1:])
+"""
+    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    arguments = ["--checkpoint", run[0], "--split", "train", "--batch-size", "16"]
+    got = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    assert (got.returncode, got.stderr) == (130, "interrupted\n")
+    assert not (run[0] / "evaluation-train.json").exists()
+
+
 @pytest.mark.slow
 def test_a_run_on_many_devices_is_evaluated_on_one(tiny_config, tmp_path):
     loaded, _ = config.load(tiny_config, {"train.devices": "4", "train.epochs": "1"})

@@ -164,6 +164,7 @@ def test_published_towers_are_locked_with_the_preprocessing_beside_them(tiny_con
     got = run(tiny_config, tmp_path / "run", train__devices=1, train__epochs=1, **overrides)
     out = capsys.readouterr().out
     assert "32 px, shorter side, bilinear, crop 0.5, mean 0.4/0.5/0.6, std 0.2/0.2/0.2" in out
+    assert "note: preprocessing is not that of efficientnet_lite0 as published (mean 0.4/0.5/0.6, not 0.485" in out
     assert "image tower: 245 arrays by the names of timm" in out and got["seen"]["images"] == 24
     after = evaluate.load(tmp_path / "run")
     assert after.config.image.width == 1280 and set(after.about.locked) == {"image", "text"}
@@ -191,9 +192,12 @@ def test_other_settings_run_to_the_end(tiny_config, tmp_path, overrides):
 
 
 def test_two_runs_in_one_folder_are_refused(tiny_config, tmp_path):
-    from lit_jax import checkpoint
+    from lit_jax.manifest import alone_in
 
-    with checkpoint.alone_in(tmp_path / "run"), pytest.raises(UserError, match="found another run at work in it"):
+    with (
+        alone_in(tmp_path / "run", "run", file=".lock"),
+        pytest.raises(UserError, match="found another run at work in it"),
+    ):
         run(tiny_config, tmp_path / "run", train__devices=1)
 
 

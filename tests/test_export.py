@@ -320,6 +320,16 @@ def test_the_card_says_what_a_stranger_needs(run, model, records, copied, capsys
     assert "base_model" not in head and all(isinstance(tag, str) for tag in head["tags"])
 
 
+def test_the_card_of_a_checkpoint_does_not_take_it_for_the_whole_run(run):
+    """The best checkpoint of a run of two epochs may be that of the first."""
+    about = trained.dataclasses.replace(trained.load(run[0], step="latest").about, evaluated=4)
+    facts = card.Facts("birds", {})
+    first, last = (" ".join(card.text(about, step, facts, None).split()) for step in (4, 7))
+    assert "Measured by the run when it saved this model, with the captions below as prompts." in first
+    assert "4 batches of 16 pairs, of a run set to 2 epochs, softmax loss" in first and "of the 4 batches" not in first
+    assert "Measured by the run after 4 batches, 3 before it saved this model, with the captions" in last
+
+
 def test_names_on_the_hub_are_told_and_quoted(model):
     found = trained.load(model)
     about = trained.dataclasses.replace(

@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from lit_jax import batches, config, embed, experiment, plan, shapes
+from lit_jax import batches, config, embed, experiment, optimizer, plan, shapes, towers
 from lit_jax.errors import UserError
 from lit_jax.flops import count, forward_and_backward
 from lit_jax.models.layers import Block
@@ -168,6 +169,63 @@ def test_parameters_are_those_of_the_recorded_run():
     }
     sigmoid = plan.parameter_counts(recorded_run(model__loss="sigmoid", train__locks="UU"))
     assert sigmoid["scale and bias"]["trainable"] == 2 and sigmoid["image tower"]["frozen"] == 0
+
+
+CONFIGS = sorted((pathlib.Path(__file__).resolve().parents[1] / "configs").glob("*.py"))
+
+
+def shipped_run(path, **overrides):
+    """A shipped config without its data and weights, which need not be there."""
+    loaded = load(path, image__weights="", **overrides)
+    return shapes.prepare(loaded, shapes.known_data(loaded, examples=20_000, vocab_size=30_522, longest=24), 1)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_parameter_of_a_shipped_config_is_counted(path):
+    run = shipped_run(path, train__locks="LL")
+    whole = towers.param_shapes(run.config, run.model)
+    frozen = {kind: sum(math.prod(x.shape) for x in jax.tree.leaves(whole.get(kind, {}))) for kind in ("image", "text")}
+    counts = plan.parameter_counts(run)
+    assert {kind: counts.get(f"{kind} tower", {"frozen": 0})["frozen"] for kind in frozen} == frozen
+    every = sum(math.prod(x.shape) for x in jax.tree.leaves(whole))
+    assert sum(part["trainable"] for part in counts.values()) == every - sum(frozen.values()) > 0
+
+
+def test_a_text_tower_that_others_trained_is_planned_with_every_letter():
+    """BERT's projection stands outside of its tower, and is trained also where the tower is locked."""
+    parts = {}
+    for locks in ("Lu", "LL", "LU"):
+        run = shipped_run(CONFIGS[0].with_name("cub_minilm.py"), train__locks=locks)
+        parts[locks] = shapes.step_flops(run, "store")
+    texts, tokens = shapes.text_shape(run, 512)
+    block = 2 * tokens * 12 * 384**2 + 4 * tokens**2 * 384
+    assert parts["LL"]["text tower"] == texts * 6 * block
+    assert parts["LU"]["text tower"] == 3 * parts["LL"]["text tower"] and parts["Lu"] == parts["LU"]
+    # The projections' inputs get no gradient where both towers are locked.
+    loss = 4 * 2 * 512 * texts * 256
+    projections = 2 * 512 * 1280 * 256, 2 * texts * 384 * 256
+    assert parts["LL"]["projection and loss"] == 2 * sum(projections) + loss
+    assert parts["LU"]["projection and loss"] == 2 * projections[0] + 3 * projections[1] + loss
+
+
+@pytest.mark.parametrize("locks", optimizer.LOCKS)
+def test_every_pair_of_letters_is_planned(tiny_config, locks):
+    run = tiny_run(tiny_config, train__locks=locks)
+    parts = shapes.step_flops(run, "records")
+    forward = {"image tower": 16 * shapes.photo_flops(run), "text tower": text_flops(run)}
+    for letter, (tower, least) in zip(locks, forward.items(), strict=True):
+        pixels = 16 * 4 * 2 * 192 * 16 if tower == "image tower" else 0  # get no gradient
+        assert parts[tower] == (least if letter == "L" else 3 * least - pixels), (tower, locks)
+    assert parts["step"] == sum(value for name, value in parts.items() if name != "step")
+    if locks == "LL":
+        memory = shapes.step_memory(run, 16)
+        assert memory["locked"] == sum(part["frozen"] for part in plan.parameter_counts(run).values()) * 4
+
+
+def text_flops(run):
+    """Of the tiny text tower, forward, for a batch of 16."""
+    texts, tokens = shapes.text_shape(run, 16)
+    return texts * (2 * tokens * (12 * 16**2) + 4 * tokens**2 * 16 + 2 * 16 * 8)
 
 
 def test_texts_of_a_batch_on_average():

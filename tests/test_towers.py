@@ -60,6 +60,56 @@ def test_config_before_documents_before_preset(folder):
     assert (own.size, own.pool, own.width, own.resize) == (256, "token", 768, "short")
 
 
+def notes_of(**changes):
+    return towers.preset_notes(settled(**changes))
+
+
+def test_weights_that_say_they_are_of_another_preset_are_refused(folder, tmp_path):
+    """The arrays fit, and the features would be wrong: TensorFlow pads otherwise, and DeiT has another GELU."""
+    for asked, architecture, other, differing in (
+        ("efficientnet_lite0", "tf_efficientnet_lite0", "tf_efficientnet_lite0", {"padding", "norm_epsilon"}),
+        ("tf_efficientnet_lite0", "efficientnet_lite0", "efficientnet_lite0", {"padding", "norm_epsilon"}),
+        ("vit_b16", "deit_base_patch16_224", "deit_b16", {"activation"}),
+    ):
+        found = guess.other_tower(asked, folder, {"config.json": {"architecture": architecture}})
+        assert (found.name, set(found.differing), found.is_certain) == (other, differing, True)
+    for asked, architecture in (
+        ("efficientnet_lite0", "efficientnet_lite0"), ("vit_b16", "vit_base_patch16_384"), ("resnet18", "resnet18"),
+        ("dino_b16", "vit_base_patch16_224"), ("swinv2_b_w16", "swinv2_base_window12_192"), ("vit_b16", "x"),
+    ):  # fmt: skip
+        assert guess.other_tower(asked, folder, {"config.json": {"architecture": architecture}}) is None, asked
+    mobile = {"config.json": {"model_type": "mobilenet_v2", "tf_padding": True, "layer_norm_eps": 0.001}}
+    assert guess.other_tower("mobilenetv2_140", folder, mobile).name == "tf_mobilenetv2_140"
+    assert guess.other_tower("tf_mobilenetv2_140", folder, mobile) is None
+    (tmp_path / "config.json").write_text('{"architecture": "tf_efficientnet_lite0"}')
+    with pytest.raises(
+        UserError,
+        match=r"found efficientnet_lite0 with weights of tf_efficientnet_lite0 .*padding same, not equal.*set image.to",
+    ):
+        notes_of(image__tower="efficientnet_lite0", image__weights=folder)
+
+
+def test_names_of_files_that_tell_of_another_preset_are_noted(tmp_path):
+    path = tmp_path / "tf_efficientnet_lite0-0aa007d2.pth"
+    (note,) = notes_of(image__tower="efficientnet_lite0", image__weights=str(path))
+    assert "called after tf_efficientnet_lite0, which is another tower" in note and "padding same, not equal" in note
+    assert "mean 0.5/0.5/0.5, not 0.485/0.456/0.406" in note and "set image.tower to tf_efficientnet_lite0" in note
+    assert guess.other_tower("vit_b16", "a/deit_base_patch16_224-b5f2ef4d.npz", {}).name == "deit_b16"
+    for source in ("a/tf_efficientnet_lite0/", "a/TF_efficientnet_lite0/model.safetensors"):
+        assert guess.other_tower("efficientnet_lite0", source, {}).name == "tf_efficientnet_lite0"
+    # Others call TensorFlow's weights by the name without tf_: a name that is not the preset's says nothing.
+    for tower in ("tf_efficientnet_lite0", "efficientnet_lite0"):
+        assert guess.other_tower(tower, "a/efficientnet-lite0-57934424.pth", {}) is None
+    assert guess.other_tower("tf_efficientnet_lite0", str(path), {}) is None
+
+
+def test_preprocessing_that_is_not_the_presets_is_noted(folder):
+    (note,) = notes_of(image__tower="vit_b16", image__weights=folder)
+    assert "preprocessing is not that of vit_b16 as published (mean 0.1/0.2/0.3, not 0.5/0.5/0.5, std" in note
+    assert "interpolation bilinear, not bicubic, crop_fraction 0.8, not 0.9)" in note
+    assert notes_of(image__tower="vit_b16") == notes_of(image__weights=folder) == []
+
+
 def test_a_filter_that_is_not_ours_can_be_overridden(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"")
     (tmp_path / "preprocessor_config.json").write_text('{"resample": 1, "size": 224}')
