@@ -153,6 +153,7 @@ print(captions[int((of_photo @ of_words.T)[0].argmax())])
 def _results(about: About, config: Any, step: int) -> str:
     data = config.data
     what = {
+        "set_aside": "photos of the training split that were set aside to choose the checkpoint by",
         "seen": f"split `{data.seen_split}`: other photos of classes in training",
         "heldout": f"split `{data.heldout_split}`: classes held out of training, among themselves",
         "heldout_among_all": f"split `{data.heldout_split}`: the same photos, among all classes",
@@ -169,7 +170,18 @@ def _results(about: About, config: Any, step: int) -> str:
         f"Measured by the run {_when(about.evaluated, step)}, with {prompts}",
     ]
     lines[-1] += ":\n\n" + _listed(about.prompt_templates) if about.prompt_templates else "."
-    return "\n".join(lines)
+    return "\n".join([*lines, "", _choice(about)])
+
+
+def _choice(about: About) -> str:
+    """By what a run tells its best checkpoint; of a checkpoint of before, too, whose config lacks newer options."""
+    split = about.config["data.seen_split"] or about.config["data.heldout_split"]
+    if about.config.get("data.select_fraction"):
+        return "The best checkpoint of a run is the one with the highest top-1 on the photos that were set aside."
+    return (
+        f"The best checkpoint of a run is the one with the highest top-1 on split `{split}`: for it, figures on that "
+        "split are a little too good."
+    )
 
 
 def _when(evaluated: int, step: int) -> str:

@@ -89,7 +89,8 @@ def evaluate(
     protocol = protocol or config.evaluation.protocol
     templates = templates_for(protocol, tuple(templates) or tuple(trained.about.prompt_templates))
     table = _table(trained.about, data, split, classes)
-    texts = _prompts(trained.about, table, templates, protocol)
+    texts = zeroshot.prompts_of_species(_prompts(trained.about, table, templates, protocol), table.species_of)
+    species_of, table = table.species_of, table.subset(dict.fromkeys(table.species_of.values()))
     parts = zeroshot.embedder(trained.model, mesh)
     params = _on_device(trained, mesh)
     vectors = _Vectors(trained, parts, params, batch_size, keep_in)
@@ -97,7 +98,7 @@ def evaluate(
     photos_of = experiment.photos_of(parts, data, config, batch_size=batch_size)
     photos, class_ids = zeroshot.image_embeddings(parts, params, photos_of(split, params))
     row_of = {class_id: row for row, class_id in enumerate(table.ids)}
-    labels = np.array([row_of[class_id] for class_id in class_ids.tolist()])
+    labels = np.array([row_of[species_of[class_id]] for class_id in class_ids.tolist()])
     found = predictions.predict(photos, labels, class_emb, mesh)
     same = duplicates([list(texts[i]) for i in table.ids])
     factor = float(np.exp(np.asarray(trained.params["logit_scale"])))
@@ -108,7 +109,7 @@ def evaluate(
         **_by_rank(found, table),
         "calibration": _calibration(photos, found, class_emb, mesh, factor, seed=config.seed),
         "retrieval": _retrieval(trained.about, table, photos, labels, vectors),
-        **_facts(trained, data, split, templates),
+        **_facts(trained, data, split, species_of, templates),
         "protocol": protocol,
     }
 
@@ -204,15 +205,18 @@ def _calibration(
 
     best = calibration.fit_factor(at(fitted), factor)
     correct = found.rank[rest] == 0
-    before, after = map(at(rest), (factor, best))
+    before, after = (
+        {**calibration.reliability(values.confidence, correct), "loss": float(values.loss.mean())}
+        for values in map(at(rest), (factor, best))
+    )
     return {
         "fitted_on": len(fitted),
         "measured_on": len(rest),
         "temperature": factor / best,
-        **{
-            name: {**calibration.reliability(values.confidence, correct), "loss": float(values.loss.mean())}
-            for name, values in {"before": before, "after": after}.items()
-        },
+        # Fitted on some photos, a temperature may make others worse; it is not to be used then.
+        "helps": after["ece"] <= before["ece"],
+        "before": before,
+        "after": after,
     }
 
 
@@ -235,9 +239,14 @@ def _with_columns(table: ClassTable, templates: Sequence[str]) -> ClassTable:
     return dataclasses.replace(table, columns={**table.columns, **empty})
 
 
+def _is_own(about: About, data: experiment.Data) -> bool:
+    """Whether the photos are of the collection that the model was trained on."""
+    return experiment.fingerprint(data) == about.fingerprint
+
+
 def _trained_on(about: About, data: experiment.Data) -> set[int] | None:
     """Ids of the classes of training; None for data of another collection, whose ids are others."""
-    return set(about.train_classes) if experiment.fingerprint(data) == about.fingerprint else None
+    return set(about.train_classes) if _is_own(about, data) else None
 
 
 def _candidates(about: About, data: experiment.Data, present: Sequence[int]) -> list[int]:
@@ -273,11 +282,20 @@ def _summary(found: Predictions, table: ClassTable) -> dict[str, Any]:
     }
 
 
-def _facts(trained: Trained, data: experiment.Data, split: str, templates: Sequence[str]) -> dict[str, Any]:
+def _facts(
+    trained: Trained,
+    data: experiment.Data,
+    split: str,
+    species_of: Mapping[int, int],
+    templates: Sequence[str],
+) -> dict[str, Any]:
     trained_on = _trained_on(trained.about, data)
+    seen = {species_of.get(i, i) for i in trained_on or ()} & {species_of[i] for i in data.classes_in(split)}
     return {
         "split": split,
-        "classes_in_training": None if trained_on is None else len(trained_on & set(data.classes_in(split))),
+        "data": {"name": data.directory.name, "is_of_training": _is_own(trained.about, data)},
+        "chosen_on": trained.chosen_on if _is_own(trained.about, data) else "",
+        "classes_in_training": None if trained_on is None else len(seen),
         "records": experiment.fingerprint(data),
         "store": data.fingerprint if isinstance(data, Store) else "",
         "step": trained.step,
@@ -332,9 +350,19 @@ def _notes(result: dict[str, Any]) -> list[str]:
         )
     measured = result["calibration"]
     if measured:
+        before, after = (f"{100 * measured[name]['ece']:.1f} %" for name in ("before", "after"))
+        fitted = f"temperature {measured['temperature']:.2f}, fitted on {measured['fitted_on']:,} other photos"
         notes.append(
-            f"calibration error {100 * measured['before']['ece']:.1f} %, {100 * measured['after']['ece']:.1f} % at "
-            f"temperature {measured['temperature']:.2f}, fitted on {measured['fitted_on']:,} other photos"
+            f"calibration error {before}, {after} at {fitted}"
+            if measured["helps"]
+            else f"calibration error {before}; a {fitted}, makes it worse ({after}) and is not to be used"
+        )
+    if not result["data"]["is_of_training"]:
+        notes.append(f"photos of {result['data']['name']}, another collection than the model was trained on")
+    elif result["chosen_on"] == result["split"]:
+        notes.append(
+            f"this checkpoint is the best of its run on {result['split']}, these very photos: their figures are a "
+            "little too good for that"
         )
     return notes
 
@@ -355,7 +383,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         split = parsed.split or trained.config.data.seen_split or next(iter(data.splits))
         given = (parsed.protocol, parsed.classes, parsed.templates)
         variant = "".join(f"-{pathlib.Path(path).stem}" for path in given if path)
-        out = _output(parsed.out, parsed.checkpoint, split + variant)
+        # Of another collection the name says so, lest the run's own evaluation be overwritten.
+        own = _is_own(trained.about, data)
+        other = "" if own else f"{data.directory.name}-{experiment.fingerprint(data)[:8]}-"
+        out = _output(parsed.out, parsed.checkpoint, other + split + variant)
         result = evaluate(
             trained, data, split,
             classes=_named_classes(parsed.classes, data) if parsed.classes else None,

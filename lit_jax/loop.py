@@ -17,10 +17,11 @@ import numpy as np
 from lit_jax import checkpoint, report, train, zeroshot
 from lit_jax import config as options
 from lit_jax.errors import UserError
-from lit_jax.experiment import Config, Experiment, build
+from lit_jax.experiment import Config, Experiment, build, chosen_on
 from lit_jax.manifest import alone_in
 from lit_jax.models.two_tower import Params
 from lit_jax.sharding import ensure_same_on_hosts, from_all_hosts
+from lit_jax.zeroshot import ASIDE
 
 PATIENCE = 100  # float16 steps in a row without a finite gradient before a run is given up
 
@@ -63,10 +64,10 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
         if first:
             report.write_json(workdir / "config.json", options.flattened(config))
         results = _drive(experiment, state, manager, told)
-        manager.wait_until_finished()
         if first:
             report.write_json(workdir / "results.json", results)
             print(report.results_table(results))
+            print(_about_best(results))
             print(f"results: {workdir / 'results.json'}, curves: {workdir / 'curves.png'}")
     return results
 
@@ -134,7 +135,8 @@ def _drive(experiment: Experiment, state: train.State, manager: Any, told: Seque
         if log is not None:
             title = f"{experiment.workdir.name}: {config.train.epochs:g} epochs, batch {config.train.batch_size}"
             report.curves(experiment.workdir / "curves.png", log.records, title=title)
-        return _results(experiment, log)
+        manager.wait_until_finished()
+        return _results(experiment, log, checkpoint.choose(manager, "best"))
 
 
 def _steps(experiment: Experiment, state: train.State, start: int) -> Iterator[tuple[train.State, train.Metrics]]:
@@ -260,9 +262,9 @@ def _save(experiment: Experiment, manager: Any, state: train.State) -> None:
 
 
 def _score(results: Mapping[str, Any]) -> float | None:
-    """What makes a checkpoint the best: top-1 on seen species, else on the first task there is."""
-    rows = [results[name] for name in ("seen", *results) if name in results]
-    return rows[0]["top1"] if rows else None
+    """What makes a checkpoint the best: top-1 on photos set aside, else on seen species, else on the first task."""
+    chosen = next((name for name in ("set_aside", "seen", *results) if name in results), None)
+    return None if chosen is None else float(results[chosen]["top1"])
 
 
 @contextlib.contextmanager
@@ -325,10 +327,25 @@ def _opening(experiment: Experiment, state: train.State, start: int) -> str:
     return "\n".join(lines)
 
 
-def _results(experiment: Experiment, log: report.MetricsLog | None) -> dict[str, Any]:
+def _about_best(results: Mapping[str, Any]) -> str:
+    """Which checkpoint is the best, and whether its figures say so of photos that it was not chosen by."""
+    best = results["best"]
+    if not best["chosen_on"]:
+        return f"best checkpoint: step {best['step']}, the last one, as there is no split to choose by"
+    said = f"best checkpoint: step {best['step']}, by top-1 on {best['chosen_on']}"
+    if best["chosen_on"] == ASIDE:
+        return f"{said} photos of the training split"
+    return (
+        f"{said}, whose figures are a little too good for that: data.select_fraction would set training photos aside "
+        "to choose by"
+    )
+
+
+def _results(experiment: Experiment, log: report.MetricsLog | None, best: int) -> dict[str, Any]:
     losses = [record for record in (log.records if log else ()) if "loss" in record]
     return {
         **experiment.about.results,
+        "best": {"step": best, "chosen_on": chosen_on(experiment.config)},
         "step": experiment.total_steps,
         "epochs": experiment.total_steps / experiment.steps_per_epoch,
         "loss": losses[-1]["loss"] if losses else None,

@@ -263,6 +263,23 @@ def live_bytes():
     return sum(x.nbytes for x in jax.live_arrays())
 
 
+def test_a_run_without_any_photos_to_evaluate_ends_well(tiny_config, tmp_path, capsys):
+    options = {"data__seen_split": "", "data__heldout_split": "", "train__epochs": 1, "train__devices": 1}
+    results = run(tiny_config, tmp_path / "run", **options)
+    assert results["step"] == 4 and results["best"] == {"step": 4, "chosen_on": ""}
+    assert "no split to evaluate" in capsys.readouterr().out
+
+
+def test_species_of_several_rows_are_candidates_once(records, tiny_config):
+    loaded, _ = config.load(tiny_config)
+    seen, held = records.classes_in("train"), records.classes_in("heldout")
+    species_of = {i: i for i in (*seen, *held)} | {seen[1]: seen[0], held[3]: held[2]}
+    tasks = {task.name: task.class_ids for task in experiment.training_tasks(loaded, records, species_of)}
+    assert tasks["seen"] == tuple(i for i in seen if i != seen[1])
+    assert set(tasks["heldout"]) == set(held) - {held[3]}
+    assert set(tasks["heldout_among_all"]) == {*tasks["seen"], *tasks["heldout"]}
+
+
 def test_float16_without_any_finite_gradient_is_given_up(tiny_config, tmp_path, monkeypatch):
     import jax.numpy as jnp
 
