@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _arguments(argv)
     with user_errors_in_one_line():
         table = read_class_table(args.classes)
+        for note in table.notes:
+            print(note)
         tokenize: Tokenize = load_tokenizer(args.tokenizer).pieces if args.tokenizer else words
         omit = OMIT if args.omit is None else tuple(args.omit)
         if args.select:

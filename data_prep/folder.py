@@ -89,13 +89,13 @@ def check_level(items: Sequence[Item], table: ClassTable | None) -> None:
     above, below = some(sorted(map(str, outer)), 3), some(sorted(inner), 3)
     if all(map(known_split, inner)):
         raise UserError(
-            f"folders: found split folders ({below}) in {above}, expected them in --images itself with the class folders "
-            "in them; give the folder that holds them, move them, or list the photos with --splits"
+            f"folders: found split folders ({below}) in {above}, expected them in --images itself with the class "
+            "folders in them; give the folder that holds them, move them, or list the photos with --splits"
         )
     if table and _matches(table, inner):
         raise UserError(
-            f"folders: found the classes of the table one level deeper than expected ({below} in {above}), expected them "
-            "on top; pass --class-level 2"
+            f"folders: found the classes of the table one level deeper than expected ({below} in {above}), expected "
+            "them on top; pass --class-level 2"
         )
     if not table and len(inner) > 1:
         raise UserError(

@@ -3,7 +3,7 @@
 import difflib
 import itertools
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lit_jax.classes import (
@@ -20,7 +20,8 @@ from lit_jax.classes import (
 )
 from lit_jax.errors import UserError
 
-_NEAREST = 100  # names that miss, of which the nearest is looked for: to look at many takes long
+_NEAR = 0.88  # ratio of `difflib` from which names are near: one letter of nine
+_LONE = ""  # stands for the only word of a name
 
 _Values = tuple[str, ...]
 
@@ -163,10 +164,10 @@ def _shared_out(
 def _candidate_notes(
     table: ClassTable, own: ClassTable, taken: Mapping[int, tuple[int, ...]], by_name: Collection[int]
 ) -> list[str]:
+    notes = []
     if not taken:
         such = own.label(own.ids[0])
-        return [f"none of its {len(table)} rows is a class of the data, such as {such}: all are further ones"]
-    notes = []
+        notes.append(f"none of its {len(table)} rows is a class of the data, such as {such}: all are further ones")
     other = [
         f"{table.names[row]} as {own.names[own.index_of(ids[0])]}" for row, ids in taken.items() if row not in by_name
     ]
@@ -176,11 +177,24 @@ def _candidate_notes(
     used = {class_id for ids in taken.values() for class_id in ids}
     theirs = {species_key(name): name for row, name in enumerate(table.names) if row not in taken}
     ours = {species_key(name): name for i, name in zip(own.ids, own.names, strict=True) if i not in used}
-    near = [
-        f"{theirs[key]} ({ours[match[0]]})"
-        for key in list(theirs)[:_NEAREST]
-        if (match := difflib.get_close_matches(key, ours, n=1, cutoff=0.8))
-    ]
+    near = [f"{theirs[key]} ({ours[match]})" for key, match in _near(theirs, ours)]
     if near:
         notes.append(f"further classes though near to one of the data: {some(near)}; correct them if they are the same")
     return notes
+
+
+def _near(keys: Iterable[str], others: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Keys that look like a misspelt one of the others, with that one.
+
+    Of names of several words one is right mostly, and only names that share a word are compared: to compare ten
+    thousand names with as many takes minutes.
+    """
+    sharing: dict[str, list[str]] = defaultdict(list)
+    for other in others:
+        for word in set(other.split()) if " " in other else (_LONE,):
+            sharing[word].append(other)
+    for key in keys:
+        words = key.split() if " " in key else [_LONE]
+        pool = dict.fromkeys(other for word in words for other in sharing.get(word, ()))
+        if match := difflib.get_close_matches(key, pool, n=1, cutoff=_NEAR):
+            yield key, match[0]

@@ -6,7 +6,6 @@ or see-through, is encoded anew once, here, so that what reads pixels needs no s
 
 import contextlib
 import functools
-import importlib.util
 import io
 import os
 import re
@@ -164,12 +163,14 @@ def clean_photo(
 def can_read(kind: str) -> bool:
     """Whether a format can be read here: HEIF needs pillow-heif, AVIF a Pillow that was built with it."""
     if kind == "HEIF":
-        if importlib.util.find_spec("pillow_heif") is None:
+        try:
+            import pillow_heif
+        except ImportError:
             return False
-        import pillow_heif
-
         pillow_heif.register_heif_opener()
-    return kind != "AVIF" or bool(features.check("avif"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a Pillow that has not heard of AVIF
+        return kind != "AVIF" or bool(features.check("avif"))
 
 
 @contextlib.contextmanager

@@ -405,6 +405,10 @@ def test_names_that_miss_are_told_with_the_nearest(tmp_path):
     assert notes == [
         "further classes though near to one of the data: Pica pcia (Pica pica); correct them if they are the same"
     ]
+    _, notes = candidates(tmp_path, "name\nmagpei\nRAVENN\n", ClassTable((0, 1), {"name": ("Magpie", "Raven")}))
+    assert "such as Magpie: all are further" in notes[0] and "near to one of the data: RAVENN (Raven)" in notes[1]
+    _, notes = candidates(tmp_path, "name\nMagpie\nRAVENN\n", ClassTable((0, 1), {"name": ("Magpie", "Raven")}))
+    assert notes[0].startswith("further classes though near to one of the data: RAVENN (Raven)")
     found, notes = candidates(tmp_path, "name\nDraco volans\n")
     assert notes == [
         "none of its 1 rows is a class of the data, such as Columba livia (Rock Dove): all are further ones"

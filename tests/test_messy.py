@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_prep import embeddings
+from data_prep import captions, embeddings
 from data_prep.convert import Options, convert, dry_run, main
 from data_prep.folder import read_folder
 from data_prep.plan import Planned, find_duplicates, plan_photos
@@ -514,3 +514,11 @@ def test_the_newcomers_path(
                 turned = image.getexif().get(0x0112) == 6
             assert turned == ("phone" in record["image_id"].decode())
             assert not photos.open_photo(record["image"]).notes
+
+
+def test_the_caption_report_fits_the_table_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "classes.csv", b"name,common_name\nPica pica,Magpie\n,\n")
+    captions.main(["--classes", str(tmp_path / "classes.csv")])
+    told = capsys.readouterr().out
+    assert "1 blank row left out, beginning with line 3" in told
+    assert "template  A photo of the {common_name} {name}\n" in told and "A photo of the Magpie Pica pica" in told
