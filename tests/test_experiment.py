@@ -354,7 +354,7 @@ def test_sigterm_saves_and_a_kill_loses_nothing_that_matters(tiny_config, tmp_pa
     second = start(tiny_config, broken, *LONGER)
     wait_for_steps(second, broken, len(losses(broken)) + 9)
     second.kill()
-    second.wait()
+    second.communicate()
     third = start(tiny_config, broken, *LONGER)
     output = third.communicate(timeout=300)[0]
     assert third.returncode == 0 and "resuming after step" in output, output
