@@ -12,12 +12,11 @@ from lit_jax.captions import class_captions
 from lit_jax.checkpoint import About
 from lit_jax.classes import ClassTable
 from lit_jax.models.files import HUB
-from lit_jax.optimizer import lock_letters
+from lit_jax.optimizer import LETTERS, lock_letters
 from lit_jax.store import GIVEN
 
 SOME = 3  # classes that are named
 
-_LETTERS = {"L": "locked", "U": "pre-trained and trained further", "u": "trained from scratch"}
 _LIT = "https://arxiv.org/abs/2111.07991"
 
 
@@ -80,8 +79,8 @@ def _summary(about: About, config: Any, step: int) -> str:
     letters = lock_letters(config.train.locks)
     image = "embeddings computed elsewhere" if config.image.tower == GIVEN else f"`{config.image.tower}`"
     towers = (
-        f"the image tower, {image}, {_LETTERS[letters['image']]}; the text tower, "
-        f"`{config.text.tower}`, {_LETTERS[letters['text']]}"
+        f"the image tower, {image}, {LETTERS[letters['image']]}; the text tower, "
+        f"`{config.text.tower}`, {LETTERS[letters['text']]}"
     )
     return (
         f"{what} Trained with lit_jax by [Locked-image Text tuning]({_LIT}) on photos of "
@@ -239,7 +238,8 @@ def _training(about: About, config: Any, step: int) -> str:
     store = " from an embedding store" if config.input == "store" else ""
     return (
         f"{step:,} batches of {config.train.batch_size:,} pairs{store}, of a run set to {config.train.epochs:g} "
-        f"epoch{'s' * (config.train.epochs != 1)}, {config.model.loss} loss, AdamW at {chosen.lr:g} with weight decay {chosen.weight_decay:g}, {config.train.precision}, seed {config.seed}."
+        f"epoch{'s' * (config.train.epochs != 1)}, {config.model.loss} loss, AdamW at {chosen.lr:g} with "
+        f"weight decay {chosen.weight_decay:g}, {config.train.precision}, seed {config.seed}."
     )
 
 

@@ -24,6 +24,7 @@ from lit_jax.captions import fields
 from lit_jax.checkpoint import About
 from lit_jax.classes import ClassTable, read_class_table
 from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.manifest import check_split
 from lit_jax.models.two_tower import Params
 from lit_jax.precision import DTYPES, cast
 from lit_jax.predictions import Predictions
@@ -341,6 +342,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         trained = load(parsed.checkpoint, step=parsed.step, weight_files=weight_files, with_image_tower=with_tower)
         data = _data(trained, parsed.records, parsed.store)
         split = parsed.split or trained.config.data.seen_split or next(iter(data.splits))
+        check_split(split, data.splits, data.directory, option="--split")
         given = (parsed.protocol, parsed.classes, parsed.templates)
         variant = "".join(f"-{pathlib.Path(path).stem}" for path in given if path)
         out = _output(parsed.out, parsed.checkpoint, split + variant)

@@ -99,7 +99,7 @@ def test_a_list_of_bare_names_will_do(run, records, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--split", "nowhere"], "split: found 'nowhere', expected one of heldout, train, validation"),
+        (["--split", "nowhere"], "--split: found 'nowhere', expected one of heldout, train, validation"),
         (["--step", "9999"], "--step: found '9999', expected latest, best or one of"),
         (["--records", "nowhere"], "nowhere"),
         (["--image-weights", "nowhere.npz"], "weights nowhere.npz: found no such file"),

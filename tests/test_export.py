@@ -170,7 +170,10 @@ def test_nothing_half_written_gets_the_name(run, tmp_path, capsys, monkeypatch):
         (["--checkpoint", "RUN", "--hub-name", "a/b"], "--hub-name: found it with format lit_jax"),
         (["--checkpoint", "MODEL", "--image-weights", "x"], "--image-weights: found it with a model's folder"),
         (["--config", "CONFIG", "--image-weights", "x"], "set image.weights in the config"),
-        (["--config", "CONFIG"], "train.locks: found Lu, expected LL"),
+        (
+            ["--config", "CONFIG"],
+            "train.locks: found a tower that starts from scratch (Lu), expected published weights of both",
+        ),
         (["--config", "CONFIG", "--config.train.locks=LL"], "text.weights: found none"),
         (["--config", "CONFIG", "--config.train.locks=LL", "--config.text.weights=x"], "model.weights: found none"),
         (["--config", "CONFIG", "--config.image.tower=given"], "image.tower: found given"),

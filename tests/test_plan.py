@@ -387,7 +387,9 @@ def test_mistakes_are_refused_in_one_line(tiny_config):
         assert f"found bfloat16 on {name}, expected float32 or float16" in refusal(plan.chosen_device, bare, name)
     assert plan.chosen_device(bare, "v100-16", tflops=10).peak[0] == 1e13
     assert "found 16 on 3 devices, expected a multiple of 3" in refusal(tiny_run, tiny_config, 3)
-    assert "found Uu with input" in refusal(tiny_run, tiny_config, input="store", train__locks="Uu")
+    assert "image tower that is trained (Uu), expected a locked one with input" in refusal(
+        tiny_run, tiny_config, input="store", train__locks="Uu"
+    )
     assert "found given with input" in refusal(recorded_run, image__tower="given")
     few = shapes.known_data(bare.config, examples=100, vocab_size=300)
     assert "found 4096, expected at most 100" in refusal(shapes.prepare, bare.config, few, 1)
