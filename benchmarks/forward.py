@@ -53,15 +53,16 @@ def ours(preset: str, batch: int, dtype: str, seconds: float) -> dict[str, Any]:
     import jax.numpy as jnp
 
     from lit_jax import flops, models, plan
+    from lit_jax.models import storage
     from lit_jax.models.presets import image_shapes
-    from lit_jax.precision import DTYPES, cast
+    from lit_jax.precision import DTYPES
 
     chosen = models.IMAGE_PRESETS[preset]
     tower = chosen.build(dtype=DTYPES[dtype])
     shapes, _ = image_shapes(tower, chosen.size)
     drawn = jax.tree.map(lambda x: jax.random.normal(jax.random.key(0), x.shape) * 0.02, shapes)
-    params = jax.device_put(cast(drawn, DTYPES[dtype]))
     pixels = jnp.ones((batch, chosen.size, chosen.size, 3), DTYPES[dtype])
+    params = jax.device_put(storage.as_used(tower, drawn, jax.ShapeDtypeStruct(pixels.shape, pixels.dtype)))
     compiled = jax.jit(tower.apply).lower({"params": params}, pixels).compile()
     found = timed(lambda: compiled({"params": params}, pixels).block_until_ready(), batch, seconds)
     work = flops.count(tower.apply, {"params": params}, pixels) / batch

@@ -59,4 +59,8 @@ def start(model: TwoTower, mesh: Mesh, *, image_size: int, dtype: str = "float32
     adamw = optimizer.adamw(optax.constant_schedule(5e-4), weight_decay=0.1, b1=0.9, b2=0.98, eps=1e-6)
     state = train.initial_state(moving, adamw, precision.initial_loss_scale(dtype))
     step = train.make_step(model, adamw, max_scale=100.0, dynamic_scale=dtype == "float16", mesh=mesh)
-    return put_replicated(state, mesh), put_replicated(precision.cast(locked, DTYPES[dtype]), mesh), step
+    return (
+        put_replicated(state, mesh),
+        put_replicated(models.stored(model, locked, image_size=image_size, context=CONTEXT), mesh),
+        step,
+    )

@@ -19,7 +19,7 @@ import numpy as np
 from lit_jax.errors import UserError
 
 _SAFETENSORS: dict[str, Any] = {"F16": "<f2", "BF16": ml_dtypes.bfloat16, "F32": "<f4", "F64": "<f8"}
-_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error)
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, EOFError, MemoryError, RecursionError)
 
 
 class Stored(NamedTuple):
@@ -125,7 +125,8 @@ def sound(path: Path, read: Callable[[], _Value]) -> _Value:
     """What `read` reads of a file; raises `UserError` for a damaged one."""
     try:
         return read()
-    except _DAMAGE as error:
+    except (*_DAMAGE, zipfile.BadZipFile, zlib.error) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]  # what follows advises to trust the file
         raise UserError(
-            f"{path}: found no sound {path.suffix} ({error}), expected a whole file; save or copy it again"
+            f"{path}: found no sound {path.suffix} ({reason}), expected a whole file; save or copy it again"
         ) from error

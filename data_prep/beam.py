@@ -5,17 +5,19 @@ for byte. A worker is told the file of a job, and reads the job from the output 
 shard: that folder must be on storage that all workers see under the same path, and so must the photos.
 """
 
+import json
 import logging
-import pickle
 import re
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from data_prep.shards import PROGRESS, Job, Outcome, finished, write_shard
+from data_prep.plan import Planned
+from data_prep.shards import CLEANING, PROGRESS, Job, Outcome, Texts, finished, write_shard
 from data_prep.workspace import disk_errors_in_one_line
 from lit_jax.errors import UserError
 
+_ENDING = ".json"
 _JOBS = "jobs"  # in the folder of progress files, so that it goes where they go
 _ONE_LINE = re.compile(rf"{UserError.__name__}: ([^\n]*?)(?: \[while running|\\n|\n|$)")
 
@@ -108,7 +110,7 @@ def write_stored(file: str) -> str:
         raise UserError(
             f"{path}: found no such file on a worker, expected it; put --out on storage that all workers see"
         )
-    job: Job = pickle.loads(path.read_bytes())
+    job = _read(path)
     if finished(job.path) is None:
         with disk_errors_in_one_line(job.path.parent):
             write_shard(job)
@@ -116,8 +118,46 @@ def write_stored(file: str) -> str:
 
 
 def _store(job: Job) -> Path:
-    """Puts a job into a file: all jobs together are too large for the description of a pipeline."""
-    path = job.path.parent / PROGRESS / _JOBS / f"{job.path.name}.pickle"
+    """Puts a job into a file: all jobs together are too large for the description of a pipeline.
+
+    It is plain text, and says nothing of the shard's path, which is where the file lies: a folder that many can write
+    to must give none of them power over the workers of others.
+    """
+    path = job.path.parent / PROGRESS / _JOBS / f"{job.path.name}{_ENDING}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pickle.dumps(job))
+    texts = [[class_id, texts.captions, texts.ranks] for class_id, texts in job.texts.items()]
+    # In ASCII, which spells out what a path holds that is no UTF-8.
+    path.write_text(json.dumps({"photos": job.photos, "texts": texts, "cleaning": job.cleaning}), encoding="ascii")
     return path
+
+
+def _read(path: Path) -> Job:
+    """The job in a file; raises `UserError` for anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if set(value) != {"photos", "texts", "cleaning"} or set(value["cleaning"]) != set(CLEANING):
+            raise ValueError("other fields")
+        return Job(
+            path=path.parents[2] / path.name.removesuffix(_ENDING),
+            photos=[_checked(Planned(*photo)) for photo in value["photos"]],
+            texts={int(class_id): Texts(tuple(captions), dict(ranks)) for class_id, captions, ranks in value["texts"]},
+            cleaning={name: _integer(number) for name, number in value["cleaning"].items()},
+        )
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{path}: found no job of this conversion ({error}), expected one as it was written; run the same command "
+            "again"
+        ) from error
+
+
+def _checked(photo: Planned) -> Planned:
+    _integer(photo.class_id)
+    if not all(isinstance(text, str) for text in (photo.path, photo.image_id, photo.split)):
+        raise TypeError("a photo without its names")
+    return photo
+
+
+def _integer(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} for a number")
+    return value

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lit_jax.captions import OMIT, TEMPLATE, class_captions
+from lit_jax.captions import OMIT, TEMPLATE, class_captions, fitted
 from lit_jax.classes import ClassTable, read_class_table, write_class_table
 from lit_jax.columns import Tokenize, describe, report, select_columns, statistics_lines, words
 from lit_jax.errors import user_errors_in_one_line
@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _arguments(argv)
     with user_errors_in_one_line():
         table = read_class_table(args.classes)
+        for note in table.notes:
+            print(note)
         tokenize: Tokenize = load_tokenizer(args.tokenizer).pieces if args.tokenizer else words
         omit = OMIT if args.omit is None else tuple(args.omit)
         if args.select:
@@ -34,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(report(chosen))
             templates: tuple[str, ...] = (chosen.template,)
         else:
-            templates = read_templates(args.templates) if args.templates else tuple(args.template or (TEMPLATE,))
+            written = read_templates(args.templates) if args.templates else tuple(args.template or ())
+            templates = written or (fitted(TEMPLATE, table.columns),)
         texts = class_captions(table, templates, omit=omit, drop_repeats=args.drop_repeats)
         if not args.select:
             _print_statistics(table, templates, texts, tokenize)

@@ -5,6 +5,9 @@ whatever way, goes on where it was when the same command is given again. Equal p
 options give equal shards and manifest, whatever the number of workers, stopped in between or not.
 
 Kinds of sources are in `data_prep.sources`.
+
+The command ends with exit code 0, with `LOST` if all photos of a species had to be left out, with 2 for what a person
+can mend, and with that of the signal if it is stopped.
 """
 
 import argparse
@@ -26,11 +29,22 @@ from typing import Any
 from data_prep.archives import check
 from data_prep.beam import BeamWriter
 from data_prep.folder import read_names
-from data_prep.photos import MAX_PIXELS
-from data_prep.plan import DROP, DUPLICATES, TRAIN, Item, Plan, Planned, Request, Skip, plan_photos, shard_photos
+from data_prep.plan import (
+    DROP,
+    DUPLICATES,
+    TRAIN,
+    Item,
+    Plan,
+    Planned,
+    Request,
+    Skip,
+    plan_photos,
+    shard_photos,
+    species_warnings,
+)
 from data_prep.processes import cores
-from data_prep.report import forecast, report_lines, report_of
-from data_prep.shards import PROGRESS, Job, Outcome, Texts, finished, write_shards
+from data_prep.report import forecast, lost_species, report_lines, report_of
+from data_prep.shards import CLEANING, PROGRESS, Job, Outcome, Texts, finished, write_shards
 from data_prep.sources import SOURCES
 from data_prep.workspace import (
     REPORT,
@@ -41,14 +55,18 @@ from data_prep.workspace import (
     prepare,
     refuse_foreign,
 )
-from lit_jax.captions import TEMPLATE, class_captions
-from lit_jax.classes import ClassTable, write_class_table
+from lit_jax.captions import TEMPLATE, class_captions, fields, fitted
+from lit_jax.classes import ClassTable, some, write_class_table
 from lit_jax.columns import Tokenize, words
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.manifest import INCOMPLETE, MANIFEST, alone_in, write_json
+from lit_jax.photo import MAX_PIXELS
 from lit_jax.prompts import read_templates
 from lit_jax.records import CLASS_TABLE, RANK_FIELDS, TOKENIZER, RecordSet, open_records, shard_name, write_metadata
 from lit_jax.tokens import load_tokenizer, train_sentencepiece
+
+LOST = 3
+"""Exit code of a conversion that left out all photos of a species; the set is written all the same."""
 
 _CONTEXT = 64  # tokens that a text tower reads, where neither option nor preset says otherwise
 
@@ -58,7 +76,8 @@ class Options:
     """All that decides what a record set holds, besides photos and class table.
 
     Attributes:
-        templates: Caption templates; a record holds one caption a template.
+        templates: Caption templates; a record holds one caption a template. (): the paper's, less the columns that
+            the class table has not.
         drop_repeats: Leave out of a caption what an earlier column said already.
         max_side: Longest side of a photo in pixels; larger ones are shrunk. 0: any.
         quality: JPEG quality of photos that are encoded anew, 1 to 95.
@@ -67,17 +86,18 @@ class Options:
         shards: Number of shards of each split; never more than its photos.
         seed: Decides order, validation photos, drawn held-out classes and `limit`.
         validation_fraction: Part of each class drawn for validation where the source has no splits.
-        heldout: Number of classes to hold out, drawn by seed.
+        heldout: Number of species to hold out, drawn by seed.
         heldout_classes: Their names instead.
         rename_splits: The source's split name to ours.
         allow_empty_classes: Accept classes of the table without any photo.
+        allow_no_training: Accept photos of which none is to train on.
         duplicates: Of byte-identical photos "drop" all but one, or "keep" them all and open no file for that.
         limit: At most so many photos, drawn by seed; 0: all.
         vocab_size: Pieces of the tokenizer that is trained on the captions of the training classes; 0: none.
         tokenizer: A tokenizer to take instead: a file or folder of any form that `load_tokenizer` reads.
     """
 
-    templates: tuple[str, ...] = (TEMPLATE,)
+    templates: tuple[str, ...] = ()
     drop_repeats: bool = False
     max_side: int = 0
     quality: int = 95
@@ -90,6 +110,7 @@ class Options:
     heldout_classes: tuple[str, ...] = ()
     rename_splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
     allow_empty_classes: bool = False
+    allow_no_training: bool = False
     duplicates: str = DROP
     limit: int = 0
     vocab_size: int = 4096
@@ -128,18 +149,21 @@ def convert(
 
     Raises:
         UserError: a bad option; a folder of something else; an earlier conversion with other options or
-            photos, without `restart`; another conversion at work in the folder; no photo that can be used;
-            an archive with another MD5; a full disk; and all that `plan_photos` refuses.
+            photos, without `restart`; another conversion at work in the folder; no photo that can be used, or to
+            train on; an archive with another MD5; a full disk; and all that `plan_photos` refuses.
     """
-    options = options or Options()
+    options, notes = with_templates(options or Options(), table)
     out, work, captions = _begin(table, out, options, workers)
     print("looking at names, sizes and duplicates", flush=True)
     plan = _plan(items, table, options)
+    print("\n".join([*notes, *plan.notes, *(f"warning: {line}" for line in species_warnings(table))]), flush=True)
     identity = _identity(plan, table, options)
     if is_up_to_date(out, identity, restart=restart):
         record_set = open_records(out)
         print(f"{out} is up to date", flush=True)
         return record_set
+    if plan.untrained and not options.allow_no_training:
+        raise UserError(plan.untrained)
     print(f"{len(plan.photos)} photos to store, {len(plan.skips)} left out before reading", flush=True)
     with disk_errors_in_one_line(work), alone_in(work, "conversion"):
         prepare(work, identity, restart=restart)
@@ -162,17 +186,18 @@ def dry_run(
 ) -> list[str]:
     """What `convert` would do with the same arguments, as lines; writes nothing.
 
-    Classes without a photo, which `convert` refuses unless told otherwise, are a warning here. Released archives are
+    Classes without a photo and photos without any to train on, which `convert` refuses unless told otherwise, are a
+    warning here. Released archives are
     not read.
 
     Raises:
         UserError: what `convert` would refuse before it writes anything.
     """
-    options = options or Options()
+    options, notes = with_templates(options or Options(), table)
     out, work, captions = _begin(table, out, options, workers)
     plan = _plan(items, table, dataclasses.replace(options, allow_empty_classes=True))
     shards = {split: list(parts.values()) for split, parts in _shards(work, plan, options).items()}
-    lines = forecast(table, plan, shards, captions, out)
+    lines = [*notes, *plan.notes, *forecast(table, plan, shards, captions, out)]
     lines.append(f"processes: {min(workers or cores(), sum(map(len, shards.values())))}")
     if is_up_to_date(out, _identity(plan, table, options), restart=restart):
         lines.append(f"{out} is up to date: there is nothing to write")
@@ -183,7 +208,22 @@ def dry_run(
     absent = len(table) - len(plan.present)
     if absent and not options.allow_empty_classes:
         lines.append(f"warning: {absent} classes without a photo are refused unless you pass --allow-empty-classes")
+    if plan.untrained and not options.allow_no_training:
+        lines.append(f"warning: {plan.untrained}")
     return lines
+
+
+def with_templates(options: Options, table: ClassTable) -> tuple[Options, list[str]]:
+    """The options, with a default caption that fits the table if none is given; and lines on that and on the table."""
+    notes = [*table.notes]
+    if options.templates:
+        return options, notes
+    template = fitted(TEMPLATE, table.columns)
+    absent = [column for column in fields(TEMPLATE) if column not in fields(template)]
+    if absent:
+        columns = f"column {absent[0]}" if len(absent) == 1 else f"columns {' and '.join(absent)}"
+        notes.append(f"captions: {template}, as the class table has no {columns}")
+    return dataclasses.replace(options, templates=(template,)), notes
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -211,6 +251,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             archives={} if arguments.skip_md5 else source.archives,
             write=write,
         )
+        lost = lost_species(arguments.out)
+    if lost:
+        print(
+            f"warning: all photos of {len(lost)} species were left out ({some(lost)}), see "
+            f"{arguments.out / REPORT_TEXT}; the set is written without, exit code {LOST}",
+            file=sys.stderr,
+        )
+        sys.exit(LOST)
 
 
 @contextlib.contextmanager
@@ -277,6 +325,8 @@ def _request(arguments: argparse.Namespace, options: Options) -> Request:
         templates=options.templates,
         drop_repeats=options.drop_repeats,
         data_dir=arguments.tfds_dir,
+        split_names=tuple(options.rename_splits),
+        class_level=arguments.class_level,
     )
 
 
@@ -308,7 +358,7 @@ def _write_set(
     seconds = max(time.monotonic() - start, 1e-3)
     by_path = before | dict(zip(todo, written, strict=True))
     outcomes = {split: [by_path[path] for path in paths] for split, paths in shards.items()}
-    _write_reports(work, table, plan, outcomes)
+    _write_reports(work, table, plan, outcomes, options)
     write_metadata(
         work,
         {split: [outcome.shard for outcome in done] for split, done in outcomes.items()},
@@ -340,7 +390,7 @@ def _jobs(
     options: Options,
 ) -> Iterator[Job]:
     """A job for each shard file, made when it is asked for: all texts of all jobs would be a lot at a time."""
-    cleaning = {name: getattr(options, name) for name in ("max_side", "quality", "max_pixels")}
+    cleaning = {name: getattr(options, name) for name in CLEANING}
     texts = {
         class_id: Texts(captions[i], {rank: table.row(i).get(rank, "") for rank in RANK_FIELDS})
         for i, class_id in enumerate(table.ids)
@@ -376,19 +426,21 @@ def write_tokenizer(
             print(f"tokenizer of {pieces} pieces: the captions have no use for {options.vocab_size}", flush=True)
 
 
-def _write_reports(work: Path, table: ClassTable, plan: Plan, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
-    report = report_of(table, plan.present, plan.skips, outcomes)
+def _write_reports(
+    work: Path, table: ClassTable, plan: Plan, outcomes: Mapping[str, Sequence[Outcome]], options: Options
+) -> None:
+    report = report_of(table, plan, outcomes)
     write_json(work / REPORT, report)
     (work / REPORT_TEXT).write_text("\n".join(report_lines(report, shown=sys.maxsize)) + "\n", encoding="utf-8")
     print("\n".join(report_lines(report, shown=1)), flush=True)
-    if not any(split["photos"] for split in report["splits"].values()):
-        raise UserError(
-            f"photos: found none that can be used, expected at least one; see {work / REPORT_TEXT} for reasons"
-        )
+    photos = {name: split["photos"] for name, split in report["splits"].items()}
+    if not any(photos.values()) or (photos.get(TRAIN) == 0 and not options.allow_no_training):
+        what = "to train on that can be used" if any(photos.values()) else "that can be used"
+        raise UserError(f"photos: found none {what}, expected at least one; see {work / REPORT_TEXT} for reasons")
 
 
 def check_options(options: Options) -> None:
-    """Raises `UserError` for an option out of its range, no template, or a tokenizer that is none."""
+    """Raises `UserError` for an option out of its range, or a tokenizer that is none."""
     ranges = {
         "max_side": (0, None),
         "quality": (1, 95),
@@ -409,8 +461,6 @@ def check_options(options: Options) -> None:
         raise UserError(f"validation_fraction: found {found}, expected at least 0 and below 1; correct it")
     if options.duplicates not in DUPLICATES:
         raise UserError(f"duplicates: found {options.duplicates!r}, expected {' or '.join(DUPLICATES)}; correct it")
-    if not options.templates:
-        raise UserError("templates: found none, expected at least one; add one")
     if options.tokenizer:
         load_tokenizer(options.tokenizer)
 
@@ -425,11 +475,16 @@ def facts(options: Options) -> dict[str, Any]:
     values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(options) | {"tokenizer": tokenizer}))
     if options.duplicates == DROP:
         del values["duplicates"]
+    del values["allow_no_training"]  # it decides what is refused, and nothing that is stored
     return values
 
 
 def table_digest(table: ClassTable) -> str:
-    """SHA-256 of the classes, hexadecimal; the order of the columns says nothing."""
+    """SHA-256 of the classes, hexadecimal; the order of the columns says nothing.
+
+    Of the table as it stands in its file: what is read of it may be mended, and what was made of it stays the same.
+    """
+    table = table.as_written or table
     return hashlib.sha256(repr((table.ids, sorted(table.columns.items()))).encode()).hexdigest()
 
 
@@ -442,12 +497,9 @@ def options_of(arguments: argparse.Namespace) -> Options:
     """Options of the command line; files that they name are read here."""
     names = [field.name for field in dataclasses.fields(Options)]
     values = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    values["templates"] = tuple(arguments.template or ())
     if arguments.templates:
         values["templates"] = read_templates(arguments.templates)
-    elif arguments.template:
-        values["templates"] = tuple(arguments.template)
-    else:
-        del values["templates"]
     values["heldout_classes"] = read_names(arguments.heldout_classes) if arguments.heldout_classes else ()
     values["rename_splits"] = dict(arguments.rename_split)
     return Options(**values)
@@ -479,8 +531,11 @@ def add_shared_options(parser: argparse.ArgumentParser) -> None:
     heldout = parser.add_mutually_exclusive_group()
     heldout.add_argument("--heldout", type=int, default=default.heldout, metavar="N", help="hold out N species")
     heldout.add_argument("--heldout-classes", type=Path, metavar="FILE", help="hold these out: CSV or one a line")
-    add("--rename-split", type=_renaming, action="append", default=[], metavar="FROM=TO", help="name of a split")
+    add(
+        "--rename-split", type=_renaming, action="append", default=[], metavar="FROM=TO", help="a split or split folder"
+    )
     add("--allow-empty-classes", action="store_true", help="accept classes without a photo")
+    add("--allow-no-training", action="store_true", help="accept photos of which none is to train on")
     tokenizer = parser.add_mutually_exclusive_group()
     tokenizer.add_argument("--vocab-size", type=int, default=default.vocab_size, help="of the tokenizer; 0: none")
     tokenizer.add_argument("--tokenizer", type=Path, metavar="FILE", help="file or folder to take instead")
@@ -491,6 +546,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.convert",
         description="Photos and a class table to TFRecords that lit_jax and TFDS read.",
+        epilog=f"Exit code: 0; {LOST} if all photos of a species had to be left out; 2 for what can be mended.",
         formatter_class=Help,
     )
     add = parser.add_argument
@@ -498,6 +554,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--images", default="", metavar="DIR", help="folder of the photos; a data set's name for --source tfds")
     add("--splits", type=Path, metavar="CSV", help="list of photos: file, and if wanted class and split")
     add("--classes", type=Path, metavar="CSV", help="class table, CSV or JSON; by default made of the folders' names")
+    add("--class-level", type=int, default=0, metavar="N", help="level of the folders that are classes; 0: 1, if clear")
     add("--tfds-dir", default="", metavar="DIR", help="where TFDS built the data set, if not in its own folder")
     add("--subsets", default="", metavar="A,B", help="parts of the source to take, by its own names")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to make")

@@ -28,14 +28,15 @@ from data_prep.convert import (
     facts,
     options_of,
     table_digest,
+    with_templates,
     write_tokenizer,
 )
-from data_prep.given import Embeddings, match_rows, note_twins, place_embedded, read_embeddings, read_ids, some
-from data_prep.plan import HELDOUT, TRAIN, Item, Planned, shard_photos
+from data_prep.given import Embeddings, match_rows, note_twins, place_embedded, read_embeddings, read_ids
+from data_prep.plan import HELDOUT, TRAIN, Item, Planned, shard_photos, species_warnings
 from data_prep.workspace import disk_errors_in_one_line
 from lit_jax import store
 from lit_jax.captions import class_captions
-from lit_jax.classes import ClassTable, read_class_table, write_class_table
+from lit_jax.classes import ClassTable, read_class_table, some, write_class_table
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.manifest import INCOMPLETE, alone_in
 
@@ -86,16 +87,17 @@ def import_embeddings(
             options; an embedding that is not finite or too large for `dtype`; a full disk; and all that
             `match_rows` and `data_prep.plan.place_items` refuse.
     """
-    options = options or Options()
+    options, notes = with_templates(options or Options(), table)
     _check(options, dtype, shard_rows)
     out = Path(os.path.abspath(out))
     store.refuse_foreign(out)  # before the embeddings are read
     captions = class_captions(table, options.templates, drop_repeats=options.drop_repeats)
     row_of = match_rows(embeddings, items, folder)
-    photos = place_embedded(items, row_of, table, options)
+    photos, placed = place_embedded(items, row_of, table, options)
     views = f"{embeddings.views} view{'s' if embeddings.views > 1 else ''}"
     classes = len({photo.class_id for photo in photos})
     print(f"{len(photos)} embeddings of {classes} classes, width {embeddings.width}, {views}", flush=True)
+    print("\n".join([*notes, *placed.notes, *(f"warning: {line}" for line in species_warnings(table))]), flush=True)
     rows = [row_of[photo.image_id] for photo in photos]
     digest, hashes = embeddings.scan()
     note_twins(photos, np.array(rows), hashes)
@@ -112,6 +114,8 @@ def import_embeddings(
     about = About({**tower, "import": _digest(plan)}, records, dtype)
     if store.is_store(out) and not restart:
         return _up_to_date(out, about)
+    if placed.untrained and not options.allow_no_training:
+        raise UserError(placed.untrained)
     with disk_errors_in_one_line(out), alone_in(out.with_name(out.name + INCOMPLETE), "import"):
         aside = store.begin(out, plan, restart=restart)
         for left in aside.glob("*.part"):  # by a process that was killed
@@ -244,7 +248,7 @@ def _summary(made: store.Store, table: ClassTable) -> list[str]:
     ]
     if HELDOUT in made.splits:
         names = [table.names[table.index_of(class_id)] for class_id in made.classes_in(HELDOUT)]
-        lines.append(f"held out: {some(names, 5)}")
+        lines.append(f"held out: {some(names)}")
     return [*lines, f"wrote {made.directory}"]
 
 

@@ -5,7 +5,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from lit_jax.captions import OMIT, TEMPLATE, class_captions, fields
+from lit_jax.captions import OMIT, TEMPLATE, class_captions, fields, fitted
 from lit_jax.classes import FOLDER_COLUMNS, NAME_COLUMNS, ClassTable
 from lit_jax.prompts import NAME_TEMPLATE
 
@@ -75,7 +75,10 @@ def _captions(table: ClassTable, templates: Sequence[str], drop_repeats: bool) -
     texts = [list(names) for names in _names(table)]
     wanted: list[tuple[str, tuple[str, ...], bool]] = [(template, OMIT, drop_repeats) for template in templates]
     wanted += [
-        (template, omit, d) for template in (TEMPLATE, NAME_TEMPLATE) for omit in (OMIT, ()) for d in (False, True)
+        (fitted(template, table.columns), omit, d)
+        for template in (TEMPLATE, NAME_TEMPLATE)
+        for omit in (OMIT, ())
+        for d in (False, True)
     ]
     for template, omit, drop in dict.fromkeys(wanted):
         columns = set(fields(template))

@@ -12,8 +12,8 @@ import numpy as np
 from data_prep.arrays import Stored, arrays_in, sound
 from data_prep.convert import Options
 from data_prep.folder import read_folder
-from data_prep.plan import Item, Planned, check_heldout_apart, draw_validation, place_items
-from lit_jax.classes import ClassTable
+from data_prep.plan import Item, Placement, Planned, check_heldout_apart, draw_validation, place_items
+from lit_jax.classes import ClassTable, some
 from lit_jax.errors import UserError
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -228,8 +228,8 @@ def match_rows(embeddings: Embeddings, items: Sequence[Item], folder: Path) -> d
     listed = set(ids)
     if not listed & row_of.keys():
         raise UserError(
-            f"names of embeddings: found none of the {len(ids)} rows of the list ({some(ids[:1])}) among them "
-            f"({some(names[:1])}), expected the same spelling; correct one, or go by the order of the rows with "
+            f"names of embeddings: found none of the {len(ids)} rows of the list ({ids[0]}) among them "
+            f"({names[0]}), expected the same spelling; correct one, or go by the order of the rows with "
             "--by-order"
         )
     _note("embeddings left out, for they have no row in the list", [name for name in names if name not in listed])
@@ -245,8 +245,8 @@ def _as_id(name: str, root: str) -> str:
 
 def place_embedded(
     items: Sequence[Item], row_of: Mapping[str, int], table: ClassTable, options: Options
-) -> list[Planned]:
-    """All photos that have an embedding, with class and split; raises what `place_items` refuses."""
+) -> tuple[list[Planned], Placement]:
+    """All photos with an embedding, their class and split, and what `place_items` found; raises what it refuses."""
     placed = place_items(
         items,
         table,
@@ -257,15 +257,14 @@ def place_embedded(
         allow_empty_classes=options.allow_empty_classes,
     )
     _note("rows of the list left out, for they name no class", [skip.image_id for skip in placed.skips])
-    photos = [
-        Planned(item.path, item.image_id, class_id, split, 0)
-        for item, class_id, split in placed.items
-        if item.image_id in row_of
-    ]
+    placed = placed._replace(items=[row for row in placed.items if row[0].image_id in row_of])
+    photos = [Planned(item.path, item.image_id, class_id, split, 0) for item, class_id, split in placed.items]
     check_heldout_apart(table, photos)
     empty = placed.present - {photo.class_id for photo in photos}
     _note("classes without an embedding", [table.names[table.index_of(class_id)] for class_id in sorted(empty)])
-    return draw_validation(photos, options.validation_fraction, options.seed) if placed.drawn else photos
+    if placed.drawn:
+        photos = draw_validation(photos, options.validation_fraction, options.seed)
+    return photos, placed
 
 
 def note_twins(photos: Sequence[Planned], rows: np.ndarray, hashes: np.ndarray) -> None:
@@ -283,9 +282,4 @@ def note_twins(photos: Sequence[Planned], rows: np.ndarray, hashes: np.ndarray) 
 
 def _note(what: str, names: Sequence[str]) -> None:
     if names:
-        print(f"{what}: {len(names)} ({some(names)})", flush=True)
-
-
-def some(names: Sequence[str], shown: int = _SHOWN) -> str:
-    """The first names, and how many more there are."""
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+        print(f"{what}: {len(names)} ({some(names, _SHOWN)})", flush=True)

@@ -17,17 +17,18 @@ from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from data_prep import spans
-from data_prep.photos import photo_format
-from lit_jax.classes import ClassTable, match_folders
+from lit_jax.classes import ClassTable, find_species, match_folders, some
 from lit_jax.errors import UserError
+from lit_jax.photo import photo_format
 
 TRAIN, VALIDATION, HELDOUT = "train", "validation", "heldout"
-SPLIT_NAMES = {"val": VALIDATION, "valid": VALIDATION, "test": VALIDATION}
+SPLIT_NAMES = {"training": TRAIN, "val": VALIDATION, "valid": VALIDATION, "test": VALIDATION}
 """How split names of others are read, unless the user says otherwise."""
 
 DROP, KEEP = DUPLICATES = ("drop", "keep")
 """What to do with byte-identical photos."""
 
+_SHOWN = 5  # species of several rows that are named
 _HEAD = 1 << 14  # bytes that tell two photos of equal size apart, all but always
 _THREADS = 16  # file systems answer many questions at a time, networked ones above all
 
@@ -86,6 +87,8 @@ class Request(NamedTuple):
         templates: Captions, for sources that know a photo's class by its caption alone.
         drop_repeats: How they are filled.
         data_dir: Folder in which a data set is looked up by its name; "" for its own default.
+        split_names: Names of splits besides those that are known.
+        class_level: Which level of folders is named like the classes; 0 for the first, if that does not look wrong.
     """
 
     images: str
@@ -95,6 +98,8 @@ class Request(NamedTuple):
     templates: tuple[str, ...] = ()
     drop_repeats: bool = False
     data_dir: str = ""
+    split_names: tuple[str, ...] = ()
+    class_level: int = 0
 
     @property
     def folder(self) -> Path:
@@ -126,13 +131,32 @@ class Placement(NamedTuple):
         items: Each item once, in the order of the ids, with its class id and its split.
         skips: What belongs to no class.
         present: Ids of the classes that have items.
-        drawn: True where the source has no splits, so that `draw_validation` is still to come.
+        splits: The source's split names to ours; None, for no split, to train.
+        notes: What a person should know of it, in lines.
     """
 
     items: list[tuple[Item, int, str]]
     skips: list[Skip]
     present: frozenset[int]
-    drawn: bool
+    splits: Mapping[str | None, str]
+    notes: tuple[str, ...]
+
+    @property
+    def drawn(self) -> bool:
+        """True where the source has no splits, so that `draw_validation` is still to come."""
+        return None in self.splits
+
+    @property
+    def untrained(self) -> str:
+        """The error text for photos of which none is to train on; "" if there are some."""
+        if any(split == TRAIN for _, _, split in self.items):
+            return ""
+        first = next((name for name, ours in self.splits.items() if ours != HELDOUT), None)
+        rename = f"pass --rename-split {first}={TRAIN} to train on these, " if first else ""
+        return (
+            f"splits: found {_split_words(self.splits)} and nothing to train on, expected {TRAIN}; add photos to train "
+            f"on, {rename}or --allow-no-training for a set to evaluate on"
+        )
 
 
 class Plan(NamedTuple):
@@ -143,12 +167,18 @@ class Plan(NamedTuple):
         skips: What is left out already, by `image_id`.
         present: Ids of the classes that had photos at first.
         inputs: Digest over names, classes, splits, sizes and times of change of all files.
+        undrawn: Ids of the classes of which `limit` left out photos.
+        untrained: See `Placement`.
+        notes: See `Placement`.
     """
 
     photos: list[Planned]
     skips: list[Skip]
     present: frozenset[int]
     inputs: str
+    undrawn: frozenset[int] = frozenset()
+    untrained: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def plan_photos(
@@ -168,7 +198,8 @@ def plan_photos(
 
     Where the source has splits they are kept, under the names of `split_names`. Where it has none, a fraction
     of each class is drawn for `validation`, and the rest is `train`. In both cases all photos of a held-out
-    class go to `heldout`, whatever split they came from. Of byte-identical files one is kept, the one in
+    species go to `heldout`, whatever split they came from and whatever row of the table they belong to: rows whose
+    names are the same by `lit_jax.classes.species_key` are one species. Of byte-identical files one is kept, the one in
     `heldout` before one in another split before one in `train`, so that no evaluation photo is trained on;
     if their classes differ none is kept, because one of the names is wrong.
 
@@ -178,8 +209,9 @@ def plan_photos(
         seed: Decides every draw.
         validation_fraction: Part of a class's photos drawn for validation, in [0, 1); rounded up, but at
             least one photo stays in train. Not used where the source has splits.
-        heldout: Number of classes to draw for `heldout`.
-        heldout_classes: Their names instead, in any spelling that `match_folders` knows.
+        heldout: Number of species to draw for `heldout`.
+        heldout_classes: Their names instead, in any spelling that `match_folders` knows; a row's name stands for its
+            species.
         split_names: The source's split name to ours; added to `SPLIT_NAMES`.
         allow_empty_classes: Accept classes of the table that have no photo.
         duplicates: `DROP`, or `KEEP` to store each file whatever its bytes; none is opened then.
@@ -212,9 +244,12 @@ def plan_photos(
     photos = [photo for photo in photos if photo.image_id not in same] if same else photos
     if placed.drawn:
         photos = draw_validation(photos, validation_fraction, seed)
+    undrawn: frozenset[int] = frozenset()
     if limit:
-        photos = sorted(photos, key=lambda photo: _lot(seed, "limit", photo.image_id))[:limit]
-    return Plan(photos, sorted([*skips, *same.values()]), placed.present, inputs.hexdigest())
+        photos = sorted(photos, key=lambda photo: _lot(seed, "limit", photo.image_id))
+        photos, undrawn = photos[:limit], frozenset(photo.class_id for photo in photos[limit:])
+    skips = sorted([*skips, *same.values()])
+    return Plan(photos, skips, placed.present, inputs.hexdigest(), undrawn, placed.untrained, placed.notes)
 
 
 def place_items(
@@ -242,46 +277,72 @@ def place_items(
     for item in listed:
         class_id = id_of[item.class_name]
         placed.append((item, class_id, HELDOUT if class_id in held else new_name[item.split]))
-    return Placement(placed, skips, frozenset(present), None in new_name)
+    notes = _placement_notes(table, id_of, new_name)
+    return Placement(placed, skips, frozenset(present), new_name, notes)
 
 
 def held_out_classes(
     table: ClassTable, present: Iterable[int], number: int, names: Sequence[str], seed: int
 ) -> frozenset[int]:
-    """Class ids of the held-out species: those named, or `number` of those present, drawn by seed.
+    """Class ids of the held-out species, all rows of each: those named, or `number` of those present, drawn by seed.
 
     Raises:
         UserError: both ways are asked for, a name is unknown, or nothing would be left to train on.
     """
     if number and names:
         raise UserError(f"heldout: found a number ({number}) and {len(names)} names, expected one of both; drop one")
-    present = set(present)
+    present = {table.species_of[class_id] for class_id in present}
     if names:
-        chosen = set(match_folders(table, names).values())
+        try:
+            chosen = {table.species_of[class_id] for class_id in find_species(table, names)}
+        except UserError as error:
+            raise UserError(f"held-out {error}") from error
     else:
         chosen = set(sorted(present, key=lambda class_id: _lot(seed, "heldout", str(class_id)))[:number])
     if chosen and (number >= len(present) or chosen >= present):
         raise UserError(
-            f"heldout: found {number or len(chosen)}, expected fewer than the {len(present)} classes with "
+            f"heldout: found {number or len(chosen)}, expected fewer than the {len(present)} species with "
             "photos; hold out fewer"
         )
-    return frozenset(chosen)
+    return frozenset(class_id for class_id, species in table.species_of.items() if species in chosen)
 
 
 def check_heldout_apart(table: ClassTable, photos: Sequence[Planned]) -> None:
-    """The source's own `heldout` split must hold whole classes, or its species are seen in training.
+    """The source's own `heldout` split must hold whole species, or they are seen in training.
 
     Raises:
-        UserError: a class that has photos in `heldout` and in another split.
+        UserError: a species that has photos in `heldout` and in another split.
     """
-    held = {photo.class_id for photo in photos if photo.split == HELDOUT}
+    held = {table.species_of[photo.class_id]: photo.class_id for photo in photos if photo.split == HELDOUT}
     for photo in photos:
-        if photo.class_id in held and photo.split != HELDOUT:
-            name = table.names[table.index_of(photo.class_id)]
+        other = held.get(table.species_of[photo.class_id])
+        if other is not None and photo.split != HELDOUT:
+            name, where = table.label(photo.class_id), f"({photo.image_id})"
+            found = f"{name} in {photo.split} too {where}"
+            if other != photo.class_id:
+                found = f"{name} in {photo.split} {where} and the same species as {table.label(other)} in {HELDOUT}"
             raise UserError(
-                f"split heldout: found {name} in {photo.split} too ({photo.image_id}), expected held-out classes "
-                "in no other split; correct the list or name them with --heldout-classes"
+                f"split heldout: found {found}, expected held-out species in no other split; correct the list or name "
+                "them with --heldout-classes"
             )
+
+
+def species_warnings(table: ClassTable) -> list[str]:
+    """A line for each species of several rows, naming them, since that may be meant or not."""
+    lines = []
+    for rows in table.same_species[:_SHOWN]:
+        described = []
+        for row in rows:
+            facts = (table.row(row).get(column, "") for column in ("folder", "common_name"))
+            inside = ", ".join(dict.fromkeys(filter(None, facts)))
+            described.append(f"id {table.ids[row]} ({inside})" if inside else f"id {table.ids[row]}")
+        lines.append(
+            f"{len(rows)} rows are one species, {table.names[rows[0]]}: {', '.join(described)}; they are held out "
+            "together and count as one; if they are two, correct their names"
+        )
+    if len(table.same_species) > _SHOWN:
+        lines.append(f"{len(table.same_species) - _SHOWN} more species have several rows")
+    return lines
 
 
 def draw_validation(photos: Iterable[Planned], fraction: float, seed: int) -> list[Planned]:
@@ -316,7 +377,7 @@ def find_duplicates(photos: Sequence[Planned], table: ClassTable) -> dict[str, S
     skips = {}
     for group in groups:
         class_ids = sorted({photo.class_id for photo in group})
-        if len(class_ids) > 1:
+        if len({table.species_of[class_id] for class_id in class_ids}) > 1:
             names = ", ".join(table.names[table.index_of(class_id)] for class_id in class_ids)
             skips.update({p.image_id: Skip(p.image_id, "same photo under two classes", names) for p in group})
             continue
@@ -389,7 +450,7 @@ def _renaming(found: set[str | None], wanted: Mapping[str, str]) -> dict[str | N
                 "splits: found photos with and without a split, expected it for all or none; fill in the column"
             )
         return {None: TRAIN}
-    names = {name: (SPLIT_NAMES | dict(wanted)).get(name, name) for name in sorted(filter(None, found))}
+    names = {name: wanted.get(name) or known_split(name) or name for name in sorted(filter(None, found))}
     for ours in names.values():
         # TFDS reads "all" as every split together.
         if not re.fullmatch("[a-z][a-z0-9_]*", ours) or ours == "all":
@@ -399,11 +460,40 @@ def _renaming(found: set[str | None], wanted: Mapping[str, str]) -> dict[str | N
             )
         merged = [name for name in names if names[name] == ours]
         if len(merged) > 1 and not all(name in wanted or name == ours for name in merged):
+            other = next(name for name in merged if name != ours)
             raise UserError(
-                f"splits: found {' and '.join(merged)}, which would all become {ours}, expected one; say what "
-                f"you want, for example --rename-split {merged[0]}={merged[0]}"
+                f"splits: found {' and '.join(merged)}, which would all become {ours}, expected one; pass "
+                + "".join(f"--rename-split {name}={ours} " for name in merged if name != ours)
+                + f"to put them together, or another name to keep them apart, as with --rename-split {other}={other}"
             )
     return dict(names.items())
+
+
+def known_split(name: str) -> str:
+    """Our name of a split that others call so, whatever the case; "" for any other name."""
+    folded = name.casefold()
+    return SPLIT_NAMES.get(folded) or (folded if folded in (TRAIN, VALIDATION, HELDOUT) else "")
+
+
+def _placement_notes(
+    table: ClassTable, id_of: Mapping[str | int, int], new_name: Mapping[str | None, str]
+) -> tuple[str, ...]:
+    """The splits as they are understood, the classes by name, and which names of the source are one class."""
+    notes = [] if None in new_name else [f"splits: {_split_words(new_name)}"]
+    names_of: dict[int, list[str]] = defaultdict(list)
+    for name, class_id in id_of.items():
+        names_of[class_id].append(str(name))
+    classes = [table.names[table.index_of(class_id)] for class_id in sorted(names_of)]
+    notes.append(f"classes with photos ({len(classes)}): {some(classes)}")
+    together = [" and ".join(sorted(names)) for names in names_of.values() if len(names) > 1]
+    if together:
+        notes.append(f"names that stand for one class, whose photos are put together: {some(sorted(together))}")
+    return tuple(notes)
+
+
+def _split_words(new_name: Mapping[str | None, str]) -> str:
+    pairs = sorted((ours, name) for name, ours in new_name.items() if name is not None)
+    return ", ".join(ours if ours == name else f"{ours} (from {name})" for ours, name in pairs)
 
 
 _Value = TypeVar("_Value")

@@ -1,15 +1,18 @@
 """What a conversion stored, noted and left out: as JSON with every photo, and as a page of text."""
 
+import json
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.plan import HELDOUT, TRAIN, Plan, Planned, Skip
+from data_prep.plan import HELDOUT, TRAIN, Plan, Planned, Skip, species_warnings
 from data_prep.shards import Outcome
-from lit_jax.classes import ClassTable
+from data_prep.workspace import REPORT
+from lit_jax.classes import ClassTable, some
 from lit_jax.manifest import INCOMPLETE
+from lit_jax.photo import HEIC, HEIF_ENDINGS, can_read
 from lit_jax.prompts import duplicates
 from lit_jax.records import Record, encode
 from lit_jax.tfrecord import frame
@@ -17,29 +20,28 @@ from lit_jax.tfrecord import frame
 _SHOWN = 5  # examples of each reason in the text; the JSON has all
 
 
-def report_of(
-    table: ClassTable,
-    present: Collection[int],
-    skips: Iterable[Skip],
-    outcomes: Mapping[str, Sequence[Outcome]],
-) -> dict[str, Any]:
+def report_of(table: ClassTable, plan: Plan, outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
     """The facts of a conversion as JSON values; equal conversions have equal reports.
 
     Args:
         table: The classes.
-        present: Ids of the classes that had photos at first.
-        skips: What was left out before any shard was written.
+        plan: What was decided before any shard was written.
         outcomes: Shards of each split that was planned, in order.
 
     Returns:
-        ``splits``: photos, classes, shards and bytes of each; ``kept`` and ``encoded``: photos stored as
+        ``lost``: names of the species of which all photos were left out; ``classes``: names of those that have
+        photos; ``splits``: photos, classes, shards and bytes of each; ``kept`` and ``encoded``: photos stored as
         they were, and encoded anew; ``left_out``: reason to ``[image_id, detail]`` pairs; ``notes``: text to
         image ids; ``heldout``: names of the held-out classes; ``warnings``: lines.
     """
     written = {split: _photos_of_class(shards) for split, shards in outcomes.items()}
     every = [outcome for shards in outcomes.values() for outcome in shards]
     stored, kept = sum(o.shard.examples for o in every), sum(o.kept for o in every)
+    somewhere = {class_id for counts in written.values() for class_id in counts}
+    lost = _lost(table, plan, somewhere)
     return {
+        "lost": _names(table, lost),
+        "classes": _names(table, somewhere),
         "splits": {
             split: {
                 "photos": written[split].total(),
@@ -51,23 +53,40 @@ def report_of(
         },
         "kept": kept,
         "encoded": stored - kept,
-        "left_out": _left_out([*skips, *(skip for outcome in every for skip in outcome.skips)]),
+        "left_out": _left_out([*plan.skips, *(skip for outcome in every for skip in outcome.skips)]),
         "notes": _notes(every),
-        "heldout": [table.names[table.index_of(class_id)] for class_id in sorted(written.get(HELDOUT, ()))],
-        "warnings": _warnings(table, present, written),
+        "heldout": _names(table, written.get(HELDOUT, ())),
+        "warnings": _warnings(table, plan.present - lost, written),
     }
+
+
+def _lost(table: ClassTable, plan: Plan, somewhere: Collection[int]) -> frozenset[int]:
+    """Classes that had photos, all of which were left out for a reason; of a species no row of which has one left."""
+    species = {table.species_of[class_id] for class_id in (*somewhere, *plan.undrawn)}
+    return frozenset(class_id for class_id in plan.present if table.species_of[class_id] not in species)
+
+
+def lost_species(out: Path) -> list[str]:
+    """Names of the species of which a conversion left out all photos; sets of before do not tell."""
+    try:
+        return list(json.loads((out / REPORT).read_text(encoding="utf-8")).get("lost", []))
+    except (OSError, ValueError):
+        return []
 
 
 def report_lines(report: Mapping[str, Any], *, shown: int = _SHOWN) -> list[str]:
     """The report for people; of each reason and note the first `shown` photos."""
-    lines = [f"{'split':12} {'photos':>9} {'classes':>8} {'shards':>7} {'MB':>9}"]
+    lost = report["lost"]
+    lines = [f"all photos of {len(lost)} species were left out: {some(lost, max(shown, _SHOWN))}"] if lost else []
+    lines += [f"{'split':12} {'photos':>9} {'classes':>8} {'shards':>7} {'MB':>9}"]
     lines += [
         f"{name:12} {s['photos']:>9} {s['classes']:>8} {s['shards']:>7} {s['bytes'] / 1e6:>9.1f}"
         for name, s in report["splits"].items()
     ]
+    lines.append(f"classes ({len(report['classes'])}): {some(report['classes'], max(shown, _SHOWN))}")
     lines.append(f"{report['kept']} photos kept as they were, {report['encoded']} encoded anew")
     if report["heldout"]:
-        lines.append(f"held out: {_listed(report['heldout'])}")
+        lines.append(f"held out: {some(report['heldout'], max(shown, _SHOWN))}")
     left_out = {
         reason: [f"{image_id} {detail}".strip() for image_id, detail in photos]
         for reason, photos in report["left_out"].items()
@@ -141,6 +160,9 @@ def _plan_warnings(table: ClassTable, plan: Plan, captions: Sequence[Sequence[st
         counts[photo.split][photo.class_id] += 1
     lines = _class_warning(table, set(table.ids) - plan.present, "no photo")
     lines += _warnings(table, plan.present, counts)
+    heic = sum(photo.path.lower().endswith(HEIF_ENDINGS) for photo in plan.photos)
+    if heic and not can_read("HEIF"):
+        lines.append(f"photos that by their names are HEIC and will be left out ({heic}): {HEIC}")
     groups = duplicates(captions)
     if groups:
         shown = "; ".join(" = ".join(table.names[i] for i in group) for group in groups[:_SHOWN])
@@ -190,13 +212,13 @@ def _warnings(table: ClassTable, present: Collection[int], written: Mapping[str,
     if written.get(TRAIN):
         untrained = somewhere - set(written[TRAIN]) - set(written.get(HELDOUT, ()))
         lines += _class_warning(table, untrained, "photos to validate with, but none to train on")
-    return lines
+    return lines + species_warnings(table)
 
 
 def _class_warning(table: ClassTable, class_ids: Collection[int], what: str) -> list[str]:
-    names = [table.names[table.index_of(class_id)] for class_id in sorted(class_ids)]
-    return [f"classes with {what} ({len(names)}): {_listed(names)}"] if names else []
+    names = _names(table, class_ids)
+    return [f"classes with {what} ({len(names)}): {some(names)}"] if names else []
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+def _names(table: ClassTable, class_ids: Collection[int]) -> list[str]:
+    return [table.names[table.index_of(class_id)] for class_id in sorted(class_ids)]

@@ -20,14 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from data_prep import spans
-from data_prep.photos import BadPhoto, clean_photo
 from data_prep.plan import Planned, Skip
 from data_prep.processes import end_with_parent
 from lit_jax.errors import UserError
 from lit_jax.manifest import write_json
+from lit_jax.photo import BadPhoto, clean_photo
 from lit_jax.records import Record, Shard, encode
 from lit_jax.tfrecord import frame
 
+CLEANING = ("max_side", "quality", "max_pixels")  # the options of a conversion that `clean_photo` takes
 PROGRESS = "progress"  # folder of the JSON files, beside the shards
 
 
@@ -47,7 +48,7 @@ class Job:
         path: The shard's file.
         photos: Its photos, in the order in which they are stored.
         texts: Texts by class id, of the classes of these photos.
-        cleaning: `max_side`, `quality` and `max_pixels` of `data_prep.photos.clean_photo`.
+        cleaning: `CLEANING` of `lit_jax.photo.clean_photo`.
     """
 
     path: Path

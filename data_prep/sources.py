@@ -5,13 +5,13 @@ A new kind is a reader in a file of its own, which takes a `Request` and returns
 
 from collections.abc import Callable, Iterable
 
-from data_prep.folder import read_csv, read_folder
+from data_prep.folder import check_level, read_csv, read_folder
 from data_prep.inat2021 import read_inat2021
 from data_prep.labels import label_table
 from data_prep.plan import Item, Request, Source
 from data_prep.tfds_sets import read_tfds
 from data_prep.webdataset import read_webdataset
-from lit_jax.classes import read_class_table
+from lit_jax.classes import ClassTable, read_class_table
 from lit_jax.errors import UserError
 
 Reader = Callable[[Request], Source]
@@ -24,27 +24,32 @@ def _folder(request: Request) -> Source:
             f"{request.folder}: found {released[0]}, as iNaturalist 2021 was released, expected class folders; add "
             "--source inat2021, or list the photos with --splits"
         )
-    return _with_table(read_folder(request.folder, request.splits), request)
+    found = read_folder(request.folder, request.splits, split_names=request.split_names, level=request.class_level)
+    items, table = _with_table(found, request)
+    if request.splits is None and not request.class_level:
+        check_level(items, table if request.classes else None)
+    return Source(items, table)
 
 
 def _csv(request: Request) -> Source:
     if request.splits is None:
         raise UserError("--splits: found none, expected the CSV that lists the photos; give it")
-    return _with_table(read_csv(request.splits, request.folder if request.images else None), request)
+    return Source(*_with_table(read_csv(request.splits, request.folder if request.images else None), request))
 
 
-def _with_table(items: Iterable[Item], request: Request) -> Source:
+def _with_table(found: Iterable[Item], request: Request) -> tuple[list[Item], ClassTable]:
     """The items with the class table that is given or, where there is none, one of the names that the items have."""
-    if request.classes:
-        return Source(items, read_class_table(request.classes))
-    items = list(items)
+    given = read_class_table(request.classes) if request.classes else None
+    items = list(found)
+    if given:
+        return items, given
     names = sorted({item.class_name for item in items if isinstance(item.class_name, str) and item.class_name})
     if not names:
         raise UserError(
             "photos: found none in a class folder, expected folders named like the classes; check the path or give a "
             "list with --splits"
         )
-    return Source(items, label_table(names))
+    return items, label_table(names)
 
 
 SOURCES: dict[str, Reader] = {

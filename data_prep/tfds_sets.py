@@ -7,10 +7,10 @@ from typing import Any
 
 from data_prep import spans
 from data_prep.labels import label_table
-from data_prep.photos import photo_format
 from data_prep.plan import TRAIN, Item, Request, Skip, Source
 from lit_jax.classes import read_class_table
 from lit_jax.errors import UserError
+from lit_jax.photo import photo_format
 from lit_jax.records import TFDS_FILES, is_record_set
 from lit_jax.tfrecord import Buffer, Span, bytes_spans, feature_spans, feature_values, frame_spans, mapped
 

@@ -42,6 +42,7 @@ def training_batches(
     crop_scale: tuple[float, float] = (0.9, 1.0),
     flip: bool = False,
     view: images.View = images.PLAIN,
+    aside: np.ndarray | None = None,
 ) -> Iterator[HostBatch]:
     """This host's endless stream of training batches, from a position on.
 
@@ -61,6 +62,7 @@ def training_batches(
         crop_scale: share of the photo's area that a random crop may have.
         flip: whether to mirror half of the random crops.
         view: how the photo becomes a square; random crops take its interpolation only.
+        aside: `[N]` bool, True for the records of the split that are left out, see `lit_jax.order.set_aside`.
 
     Yields:
         ``image`` `[batch_size, S, S, 3]` uint8, ``tokens`` `[batch_size, T]` int32 and ``class_id``
@@ -78,8 +80,10 @@ def training_batches(
         "size": image_size, "scale": crop_scale, "flip": flip, "interpolation": view.interpolation,
     }  # fmt: skip
 
+    wanted = ~_of_host(aside, record_set.examples(split), host, hosts)
+
     def windows() -> Iterator[tuple[Any, ...]]:
-        yield from _windows(parts, seed=seed, host=host, window=window, first=position * batch_size)
+        yield from _windows(parts, wanted, seed=seed, host=host, window=window, first=position * batch_size)
 
     @tf.autograph.experimental.do_not_convert
     def prepare(serialized: Any, draw: Any, epoch_seed: Any, number: Any) -> dict[str, Any]:
@@ -169,6 +173,7 @@ def evaluation_batches(
     host: int = 0,
     hosts: int = 1,
     view: images.View = images.PLAIN,
+    only: np.ndarray | None = None,
 ) -> Iterator[HostBatch]:
     """Every record of this host's part of a split once, in order; the last batch is padded and masked.
 
@@ -182,6 +187,7 @@ def evaluation_batches(
         host: number of this host.
         hosts: how many there are.
         view: how the photo becomes a square.
+        only: `[N]` bool, True for the records of the split that are wanted; None for all.
 
     Yields:
         ``image`` `[batch_size, S, S, 3]` uint8, ``class_id`` `[batch_size]` int64 and ``mask`` `[batch_size]`
@@ -196,7 +202,8 @@ def evaluation_batches(
         square = images.centre_crop(example["image"], size=image_size, view=view)
         return {"image": square, "class_id": example["class_id"]}
 
-    largest = -(-record_set.examples(split) // hosts)
+    wanted = [_of_host(only, record_set.examples(split), number, hosts, missing=True) for number in range(hosts)]
+    largest = max(int(part.sum()) for part in wanted)
     nothing: HostBatch = {
         "image": np.zeros((0, image_size, image_size, 3), np.uint8),
         "class_id": np.zeros(0, np.int64),
@@ -204,6 +211,9 @@ def evaluation_batches(
     batches: Iterator[HostBatch] = iter(())
     if parts:
         records = _part_records(*_columns(parts))
+        if only is not None:
+            flags = tf.data.Dataset.from_tensor_slices(wanted[host])
+            records = tf.data.Dataset.zip((records, flags)).filter(lambda _, flag: flag).map(lambda record, _: record)
         stream = records.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         batches = stream.batch(batch_size).prefetch(2).as_numpy_iterator()
     for _ in range(-(-largest // batch_size)):
@@ -220,24 +230,32 @@ def ahead(items: Iterable[Item], put: Callable[[Item], Result], *, depth: int = 
     yield from queue
 
 
+def _of_host(flags: np.ndarray | None, examples: int, host: int, hosts: int, *, missing: bool = False) -> np.ndarray:
+    """The flags of a host's part of a split, as `lit_jax.records.file_instructions` cuts it; `missing` if None."""
+    begin, end = examples * host // hosts, examples * (host + 1) // hosts
+    return np.full(end - begin, missing) if flags is None else flags[begin:end]
+
+
 def _windows(
-    parts: Sequence[Part], *, seed: int, host: int, window: int, first: int
+    parts: Sequence[Part], wanted: np.ndarray, *, seed: int, host: int, window: int, first: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]]:
-    """Endless shuffle windows.
+    """Endless shuffle windows, with those records only that are wanted, `[n]` bool.
 
     Each is paths, skips and takes of its parts; order, draws and numbers of its records in the epoch; its seed.
     `first` is where the stream starts, in records. Windows before it are passed over unread.
     """
     lengths = [take for _, _, take in parts]
-    epoch, into = divmod(first, sum(lengths))
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    epoch, into = divmod(first, int(wanted.sum()))
     while True:
         for one in epochs.windows(lengths, seed=seed, epoch=epoch, host=host, window=window):
-            drop = min(max(into - one.first, 0), len(one.order))
-            if drop < len(one.order):
-                numbers = np.arange(one.first, one.first + len(one.order))
+            rows = np.concatenate([np.arange(starts[part], starts[part + 1]) for part in one.parts])
+            places = np.flatnonzero(wanted[rows[one.order]])
+            into, places = max(into - len(places), 0), places[into:]
+            if len(places):
                 columns = _columns([parts[part] for part in one.parts])
-                yield (*columns, one.order[drop:], one.draws[drop:], numbers[drop:], one.epoch_seed)
-        epoch, into = epoch + 1, 0
+                yield (*columns, one.order[places], one.draws[places], one.first + places, one.epoch_seed)
+        epoch += 1
 
 
 def _columns(parts: Sequence[Part]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -95,6 +95,22 @@ def class_captions(
     return [captions(row, templates, omit=omit, drop_repeats=drop_repeats) for row in table.rows()]
 
 
+def fitted(template: str, columns: Collection[str]) -> str:
+    """The template less the fields of which a table has no column; all of it if none would be left.
+
+    Example:
+        >>> fitted(TEMPLATE, ("name", "common_name"))
+        'A photo of the {common_name} {name}'
+    """
+    text = []
+    for literal, column in _parse(template):
+        text.append(literal.replace("{", "{{").replace("}", "}}"))
+        if column in columns:
+            text.append(f"{{{column}}}")
+    known = any(column in columns for column in fields(template))
+    return " ".join("".join(text).split()) if known else template
+
+
 @lru_cache(maxsize=1024)
 def _parse(template: str) -> tuple[tuple[str, str | None], ...]:
     """The template as pairs of literal text and the column that follows it, None after the last text."""

@@ -102,14 +102,14 @@ def _own_use(name: str, config: Any, captions: list[str]) -> str:
     features = (
         'features = numpy.load("features.npy")  # [photos, channels], of the same tower as in training'
         if given
-        else """photo = pathlib.Path("photo.jpg").read_bytes()
-pixels = images.centre_crop(photo, size=found.config.image.size, view=towers.view_of(found.config)).numpy()
+        else """jpeg = photo.open_photo("photo.jpg").jpeg  # upright, whatever its format
+pixels = images.centre_crop(jpeg, size=found.config.image.size, view=towers.view_of(found.config)).numpy()
 features = models.image_features(found.model, found.params["image"], pixels[None])"""
     )
     imports = (
         "import numpy\n\nfrom lit_jax import models, trained"
         if given
-        else "import pathlib\n\nfrom lit_jax import images, models, towers, trained"
+        else "from lit_jax import images, models, photo, towers, trained"
     )
     return f"""```python
 {imports}
@@ -134,7 +134,7 @@ def _open_clip_use(name: str, config: Any, captions: list[str]) -> str:
     return f"""```python
 import open_clip
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 where = "local-dir:{name}"
 model, preprocess = open_clip.create_model_from_pretrained(where)
@@ -142,7 +142,8 @@ model.eval()
 tokenizer = open_clip.get_tokenizer(where)
 captions = {captions!r}
 with torch.no_grad():
-    of_photo = model.encode_image(preprocess(Image.open("photo.jpg")).unsqueeze(0), normalize=True)
+    photo = ImageOps.exif_transpose(Image.open("photo.jpg"))  # upright
+    of_photo = model.encode_image(preprocess(photo).unsqueeze(0), normalize=True)
     of_words = model.encode_text(tokenizer(captions), normalize=True)
 print(captions[int((of_photo @ of_words.T)[0].argmax())])
 ```"""
@@ -151,6 +152,7 @@ print(captions[int((of_photo @ of_words.T)[0].argmax())])
 def _results(about: About, config: Any, step: int) -> str:
     data = config.data
     what = {
+        "set_aside": "photos of the training split that were set aside to choose the checkpoint by",
         "seen": f"split `{data.seen_split}`: other photos of classes in training",
         "heldout": f"split `{data.heldout_split}`: classes held out of training, among themselves",
         "heldout_among_all": f"split `{data.heldout_split}`: the same photos, among all classes",
@@ -167,7 +169,18 @@ def _results(about: About, config: Any, step: int) -> str:
         f"Measured by the run {_when(about.evaluated, step)}, with {prompts}",
     ]
     lines[-1] += ":\n\n" + _listed(about.prompt_templates) if about.prompt_templates else "."
-    return "\n".join(lines)
+    return "\n".join([*lines, "", _choice(about)])
+
+
+def _choice(about: About) -> str:
+    """By what a run tells its best checkpoint; of a checkpoint of before, too, whose config lacks newer options."""
+    split = about.config["data.seen_split"] or about.config["data.heldout_split"]
+    if about.config.get("data.select_fraction"):
+        return "The best checkpoint of a run is the one with the highest top-1 on the photos that were set aside."
+    return (
+        f"The best checkpoint of a run is the one with the highest top-1 on split `{split}`: for it, figures on that "
+        "split are a little too good."
+    )
 
 
 def _when(evaluated: int, step: int) -> str:

@@ -6,18 +6,25 @@ table, and the digest of each locked tower instead of its weights.
 """
 
 import base64
+import contextlib
 import dataclasses
+import gc
+import logging
 import os
 import pathlib
-from collections.abc import Mapping
+import sys
+import threading
+import traceback
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from lit_jax.errors import UserError
+from lit_jax.commands import wait_for_all_hosts
+from lit_jax.errors import UserError, chained, disk_trouble
+from lit_jax.manifest import write_json
 from lit_jax.train import State
 
 ITEMS = ("params", "rest", "about")
@@ -91,8 +98,73 @@ def open_manager(directory: str | os.PathLike[str], *, keep: int = 1, read_only:
     return ocp.CheckpointManager(pathlib.Path(directory).absolute(), options=options, item_names=ITEMS)
 
 
+@contextlib.contextmanager
+def failures_in_one_line(workdir: pathlib.Path) -> Iterator[None]:
+    """Around all of a run: a disk that is full is one line, which names the checkpoint to go on from.
+
+    Where writing fails, Orbax and TensorStore speak of it once for each array, from threads and from coroutines that
+    nobody waits for any more. They are not heard here: what they say is in the exception too.
+
+    Raises:
+        UserError: in place of any error that comes from a full disk, or from one that cannot be written to.
+    """
+    with _unheard():
+        try:
+            yield
+        except Exception as error:
+            trouble = disk_trouble(error)
+            if not trouble:
+                raise
+            steps = saved_steps(workdir)
+            good = f"from step {steps[-1]}, the last good checkpoint" if steps else "from the start: none was saved yet"
+            raise UserError(
+                f"{workdir}: found {trouble}, expected to write the run there; make room, then run the same command "
+                f"to go on {good}"
+            ) from None
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Nothing is printed of what fails behind the back of the caller."""
+    threads = set(threading.enumerate())
+    hooks = sys.unraisablehook, sys.excepthook, threading.excepthook
+    loggers = [(logger, logger.level) for logger in map(logging.getLogger, ("absl", "asyncio"))]
+    nothing: Any = lambda *_: None  # noqa: E731
+    sys.unraisablehook = sys.excepthook = threading.excepthook = nothing
+    for logger, _ in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    except BaseException as error:
+        _end_what_is_left(threads, error)
+        raise
+    finally:
+        sys.unraisablehook, sys.excepthook, threading.excepthook = hooks
+        for logger, level in loggers:
+            logger.setLevel(level)
+
+
+def _end_what_is_left(threads: Collection[threading.Thread], error: BaseException) -> None:
+    """Ends now, and not when Python does, what an error left behind: threads not among `threads`, and coroutines."""
+    for thread in threading.enumerate():
+        if thread not in threads and not thread.daemon:
+            thread.join(timeout=10)
+    for one in chained(error):
+        traceback.clear_frames(one.__traceback__)
+    gc.collect()
+
+
+def saved_steps(workdir: pathlib.Path) -> list[int]:
+    """Steps of the whole checkpoints that lie in a run's folder, ascending."""
+    names = [path.name for path in (workdir / "checkpoints").glob("step_*")]
+    return sorted(int(name[5:]) for name in names if name[5:].isdigit())
+
+
 def save(manager: ocp.CheckpointManager, state: State, about: About, *, score: float | None = None) -> None:
     """Starts saving; the state may be donated as soon as this returns.
+
+    Orbax has the numbers in host memory by then. On a CPU they are in the very memory of the arrays, on which it keeps
+    hold; JAX gives a donated array's memory to nobody while it is held.
 
     Args:
         manager: of the folder.
@@ -100,8 +172,6 @@ def save(manager: ocp.CheckpointManager, state: State, about: About, *, score: f
         about: goes with it.
         score: of the last evaluation, by which the best checkpoint is chosen; None if there was none.
     """
-    # A copy: on a CPU, Orbax would write from the very memory that the next step is allowed to overwrite.
-    state = jax.tree.map(jnp.copy, state)
     manager.save(
         int(state.step),
         args=ocp.args.Composite(
@@ -111,6 +181,28 @@ def save(manager: ocp.CheckpointManager, state: State, about: About, *, score: f
         ),
         metrics=None if score is None else {BEST: score},
     )
+
+
+def complete(manager: ocp.CheckpointManager, about: About, *, score: float | None) -> None:
+    """Adds an evaluation to the checkpoint that was saved before it could be made: the one at ``about.position``.
+
+    Its arrays stay. Both files are written aside and renamed, the one that says that nothing is owed any more last.
+
+    Args:
+        manager: of the folder.
+        about: with the results.
+        score: as for `save`.
+    """
+    folder = pathlib.Path(manager.directory) / f"step_{about.position}"
+    if jax.process_index() == 0:
+        if score is not None and not (folder / "metrics").exists():
+            aside = folder / "metrics.part"
+            aside.mkdir(exist_ok=True)
+            write_json(aside / "metrics", {BEST: score})
+            aside.rename(folder / "metrics")
+        write_json(folder / "about" / "metadata", _to_json(about))
+    wait_for_all_hosts("the checkpoint has its evaluation")
+    manager.reload()
 
 
 def restore(manager: ocp.CheckpointManager, step: int, like: State) -> State:
@@ -244,7 +336,8 @@ def _abstract(tree: Any) -> Any:
 def _restored(manager: ocp.CheckpointManager, step: int, **items: Any) -> Mapping[str, Any]:
     # Orbax and TensorStore raise a dozen kinds of errors for what is, to a person, one: this does not fit.
     try:
-        return manager.restore(step, args=ocp.args.Composite(**items))
+        with _unheard():
+            return manager.restore(step, args=ocp.args.Composite(**items))
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise
     except Exception as error:

@@ -7,20 +7,27 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import flax.linen as nn
+import jax
 import numpy as np
 
-from lit_jax import manifest
+from lit_jax import __version__, manifest
 from lit_jax.models import weights
 from lit_jax.models.two_tower import Params
 
 FOLDER = "class_embeddings"
 
 
-def key_of(params: Params, context: int, tokenizer: bytes, prompts: Sequence[Sequence[str]]) -> str:
-    """What decides class embeddings: the text side's parameters, its tokenizer, how much it reads, and the prompts.
+VERSION = 1
+"""Of the code between prompts and class embeddings; what another version made is not read. Raise it with that code."""
+
+
+def key_of(params: Params, tower: nn.Module, context: int, tokenizer: bytes, prompts: Sequence[Sequence[str]]) -> str:
+    """What decides class embeddings: the text side, its tokenizer, how much it reads, the prompts, and the code.
 
     Args:
         params: of the whole model.
+        tower: the text tower, whose options count.
         context: tokens read at the most.
         tokenizer: the model's bytes.
         prompts: for each of K classes its prompts.
@@ -29,6 +36,10 @@ def key_of(params: Params, context: int, tokenizer: bytes, prompts: Sequence[Seq
         A hexadecimal digest.
     """
     parts = {
+        "version": VERSION,
+        "packages": [__version__, jax.__version__],
+        "devices": jax.default_backend(),
+        "tower": repr(tower),
         "params": weights.digest({name: tree for name, tree in params.items() if name in ("text", "text_projection")}),
         "context": context,
         "tokenizer": hashlib.sha256(tokenizer).hexdigest(),

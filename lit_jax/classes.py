@@ -6,11 +6,11 @@ import io
 import json
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from lit_jax.errors import UserError
 
@@ -29,6 +29,9 @@ class ClassTable:
         ids: K unique integers >= 0, by which records and predictions call the classes.
         columns: column name to K texts, in the order of the file; an unknown value is the empty text. The
             ids are not among them.
+        as_written: the table as it stands in its file, blanks around values and blank rows included; None where
+            that is the same.
+        notes: what was left out of the file, in lines for people.
 
     Example:
         >>> table = ClassTable((7, 9), {"name": ("Pica pica", "Corvus corax")})
@@ -38,6 +41,9 @@ class ClassTable:
 
     ids: tuple[int, ...]
     columns: Mapping[str, tuple[str, ...]]
+    # Facts about the reading and not of the classes: a table that is made of this one has none.
+    as_written: "ClassTable | None" = field(default=None, init=False, compare=False, repr=False)
+    notes: tuple[str, ...] = field(default=(), init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for column, values in self.columns.items():
@@ -79,7 +85,7 @@ class ClassTable:
         for column in NAME_COLUMNS:
             if column in self.columns:
                 return self.columns[column]
-        raise UserError(_no_name_column("class table", self.columns))
+        raise UserError(no_name_column("class table", self.columns))
 
     @property
     def same_species(self) -> list[tuple[int, ...]]:
@@ -87,7 +93,20 @@ class ClassTable:
         rows: dict[str, list[int]] = {}
         for i, name in enumerate(self.names):
             rows.setdefault(species_key(name), []).append(i)
-        return [tuple(group) for group in rows.values() if len(group) > 1]
+        return [tuple(group) for key, group in rows.items() if key and len(group) > 1]
+
+    @cached_property
+    def species_of(self) -> dict[int, int]:
+        """Each class id to that of the first row of its species."""
+        firsts = {self.ids[i]: self.ids[group[0]] for group in self.same_species for i in group}
+        return {class_id: firsts.get(class_id, class_id) for class_id in self.ids}
+
+    def label(self, class_id: int) -> str:
+        """The name of a class for people: with its common name, where it has another one."""
+        row = self.row(self.index_of(class_id))
+        name, common = (row.get(column, "") for column in NAME_COLUMNS)
+        both = name and common and species_key(name) != species_key(common)
+        return f"{name} ({common})" if both else name or common or f"class {class_id}"
 
     def subset(self, ids: Iterable[int]) -> "ClassTable":
         """The table of some classes, in the order of `ids`.
@@ -103,6 +122,10 @@ class ClassTable:
     @cached_property
     def _row_numbers(self) -> dict[int, int]:
         return {class_id: i for i, class_id in enumerate(self.ids)}
+
+
+Lookup = dict[str, list[int]]
+"""Texts to the ids of the classes that bear them."""
 
 
 def species_key(name: str) -> str:
@@ -121,7 +144,8 @@ def read_class_table(path: str | Path) -> ClassTable:
     """Reads a class table from CSV or, where the file name ends in `.json`, from JSON.
 
     CSV: UTF-8 with or without byte order mark, a header, one row a class, RFC 4180 quoting. A column without
-    a name (the row numbers that data frames write) is dropped. JSON: a list of objects, or an object with
+    a name (the row numbers that data frames write) is dropped, and so is a row without any value, with a note.
+    Blanks around headers and values are dropped. JSON: a list of objects, or an object with
     such a list under `categories`, which is the COCO layout of iNaturalist 2021; null and absent values
     become the empty text, numbers their text. Any columns are kept; `name` or `common_name` must be among
     them. Column `id` gives the class ids, and where it is absent they are the row numbers from 0.
@@ -130,12 +154,7 @@ def read_class_table(path: str | Path) -> ClassTable:
         UserError: no such file, not UTF-8, bad CSV or JSON, no rows, a row of another length than the header,
             a repeated column or id, an id that is not an integer >= 0, no column with names.
     """
-    path = Path(path)
-    text = _read_text(path)
-    if not text.strip():
-        raise UserError(f"{path}: found an empty file, expected a class table; write it anew")
-    read = _from_json if path.suffix.lower() == ".json" else _from_csv
-    return _table(str(path), *read(path, text))
+    return table_of_rows(str(path), *read_rows(Path(path)))
 
 
 def table_of_entries(entries: Sequence[Mapping[str, Any]], where: str) -> ClassTable:
@@ -148,19 +167,47 @@ def table_of_entries(entries: Sequence[Mapping[str, Any]], where: str) -> ClassT
     Raises:
         UserError: as `read_class_table`.
     """
-    return _table(where, *_from_entries(entries, where))
+    return table_of_rows(where, *_from_entries(entries, where))
 
 
-def _table(where: str, header: Sequence[str], places: Sequence[str], rows: Sequence[Sequence[str]]) -> ClassTable:
-    """The class table of rows, each with its place in words."""
+def read_rows(path: Path) -> tuple[list[str], list[str], list[list[str]]]:
+    """Header, the place of each row in words for error texts, and the rows, as they stand in a file."""
+    text = _read_text(path)
+    if not text.strip():
+        raise UserError(f"{path}: found an empty file, expected a class table; write it anew")
+    return (_from_json if path.suffix.lower() == ".json" else _from_csv)(path, text)
+
+
+def table_of_rows(
+    where: str, header: Sequence[str], places: Sequence[str], rows: Sequence[Sequence[str]]
+) -> ClassTable:
+    """The class table of rows, as `read_rows` gives them; see `read_class_table`."""
     _refuse_repeats(f"{where} columns", ((column, "") for column in header if column))
-    if not rows:
+    named = [i for i, column in enumerate(header) if column]
+    full = [number for number, row in enumerate(rows) if any(row[i].strip() for i in named)]
+    if not full:
         raise UserError(f"{where}: found no data rows, expected one row a class; add them")
-    columns = {column: tuple(row[i] for row in rows) for i, column in enumerate(header) if column}
-    ids = _parse_ids(places, columns.pop("id")) if "id" in columns else tuple(range(len(rows)))
-    if not set(NAME_COLUMNS) & set(columns):
-        raise UserError(_no_name_column(where, columns))
-    return ClassTable(ids, columns)
+    if not set(NAME_COLUMNS) & set(header):
+        raise UserError(no_name_column(where, [column for column in header if column not in ("", "id")]))
+    table = _as_table(header, places, rows, full, strip=True)
+    # Where the ids are row numbers, blank rows use up theirs.
+    written = _as_table(header, places, rows, full if "id" in header else range(len(rows)), strip=False)
+    if written != table:
+        object.__setattr__(table, "as_written", written)
+    if blank := sorted(set(range(len(rows))) - set(full)):
+        number = "1 blank row" if len(blank) == 1 else f"{len(blank)} blank rows"
+        note = f"{where}: {number} left out, beginning with {places[blank[0]].removeprefix(where).strip()}"
+        object.__setattr__(table, "notes", (note,))
+    return table
+
+
+def _as_table(
+    header: Sequence[str], places: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int], *, strip: bool
+) -> ClassTable:
+    chosen = [[cell.strip() for cell in rows[number]] if strip else rows[number] for number in numbers]
+    columns = {column: tuple(row[i] for row in chosen) for i, column in enumerate(header) if column}
+    ids = columns.pop("id", None)
+    return ClassTable(_parse_ids([places[i] for i in numbers], ids) if ids is not None else tuple(numbers), columns)
 
 
 def write_class_table(table: ClassTable, path: str | Path) -> None:
@@ -189,8 +236,9 @@ def match_folders(table: ClassTable, names: Iterable[str]) -> dict[str, int]:
     """Class names, as folders or a data file spell them, to class ids.
 
     The columns `folder`, `image_dir_name`, `name`, `common_name` and `id` are tried in this order, and the
-    first one under which all names are found is used; names are never mixed from two columns. Composed and
-    decomposed accents count as equal, because some file systems store the latter.
+    first one under which all names are found is used; names are never mixed from two columns. If none has all of
+    them to the letter, they are tried once more without regard to case and to blanks and underscores (`species_key`).
+    Composed and decomposed accents count as equal in any case, because some file systems store the latter.
 
     Args:
         table: the classes.
@@ -203,12 +251,27 @@ def match_folders(table: ClassTable, names: Iterable[str]) -> dict[str, int]:
         UserError: no column has all the names (the column that has most, some names that it lacks and the
             nearest entry are told), or a name stands for two classes in the column used.
     """
-    wanted = list(dict.fromkeys(names))
-    lookups = {column: ids_of for column, ids_of in _folder_lookups(table)}
-    for column, ids_of in lookups.items():
-        if all(_composed(name) in ids_of for name in wanted):
-            return {name: _only_id(column, name, ids_of[_composed(name)]) for name in wanted}
-    raise UserError(_unmatched(lookups, wanted))
+    column, found = match_in(folder_columns(table), names)
+    return {name: ids[0] if len(ids) == 1 else _refuse_several(column, name, ids) for name, ids in found.items()}
+
+
+def find_species(table: ClassTable, names: Iterable[str]) -> frozenset[int]:
+    """Ids of all rows of the species that names stand for, in any spelling that `match_folders` knows.
+
+    Raises:
+        UserError: as `match_folders`, but a name may stand for several rows if they are of one species.
+    """
+    column, found = match_in(folder_columns(table), names)
+    chosen = set()
+    for name, ids in found.items():
+        species = {table.species_of[class_id] for class_id in ids}
+        chosen.add(species.pop() if len(species) == 1 else _refuse_several(column, name, ids))
+    return frozenset(class_id for class_id in table.ids if table.species_of[class_id] in chosen)
+
+
+def some(names: Sequence[str], shown: int = 5) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def _read_text(path: Path) -> str:
@@ -237,13 +300,16 @@ def _from_csv(path: Path, text: str) -> tuple[list[str], list[str], list[list[st
             f"{path} line {reader.line_num}: found bad CSV ({error}), expected RFC 4180; mend the quotes"
         ) from error
     header = [column.strip() for column in lines[0][1]]
+    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
+        raise UserError(no_name_column(str(path), header))
     for number, cells in lines[1:]:
-        if len(cells) != len(header):
+        if len(cells) != len(header) and any(map(str.strip, cells)):
             raise UserError(
                 f"{path} line {number}: found {len(cells)} fields, expected {len(header)} as in the header; "
                 "put quotes around values that hold a comma"
             )
-    return header, [f"{path} line {number}" for number, _ in lines[1:]], [cells for _, cells in lines[1:]]
+    rows = [cells if any(map(str.strip, cells)) else [""] * len(header) for _, cells in lines[1:]]
+    return header, [f"{path} line {number}" for number, _ in lines[1:]], rows
 
 
 def _from_json(path: Path, text: str) -> tuple[list[str], list[str], list[list[str]]]:
@@ -301,9 +367,12 @@ def _refuse_repeats(what: str, values: Iterable[tuple[str, str]]) -> None:
         first[value] = place
 
 
-def _no_name_column(what: str, columns: Iterable[str]) -> str:
+def no_name_column(what: str, columns: Iterable[str]) -> str:
+    """The error text for a table of which no column holds names."""
     found = ", ".join(columns) or "no other column"
-    remedy = "separate the columns by commas" if ";" in found else "add or rename one, in small letters"
+    remedy = (
+        "separate the columns by commas" if ";" in found or "\t" in found else "add or rename one, in small letters"
+    )
     return f"{what}: found {found}, expected a column 'name' or 'common_name'; {remedy}"
 
 
@@ -311,37 +380,68 @@ def _composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _folder_lookups(table: ClassTable) -> Iterator[tuple[str, dict[str, list[int]]]]:
+def folder_columns(table: ClassTable) -> list[tuple[str, Lookup]]:
     """Each usable column with its map from value to the class ids that bear it."""
+    columns = []
     for column in FOLDER_COLUMNS:
         values = tuple(map(str, table.ids)) if column == "id" else table.columns.get(column)
         if values is not None:
-            ids_of: dict[str, list[int]] = {}
+            ids_of: Lookup = {}
             for value, class_id in zip(values, table.ids, strict=True):
                 ids_of.setdefault(_composed(value), []).append(class_id)
-            yield column, ids_of
+            columns.append((column, ids_of))
+    return columns
 
 
-def _only_id(column: str, name: str, ids: Sequence[int]) -> int:
-    if len(ids) > 1:
-        shown = ", ".join(map(str, ids[:4]))
-        raise UserError(
-            f"class {name!r}: found {len(ids)} classes in column {column!r} (ids {shown}), expected one; "
-            "name the classes by another column or add a column 'folder' to the class table"
-        )
-    return ids[0]
+def match_in(columns: Sequence[tuple[str, Lookup]], names: Iterable[str]) -> tuple[str, dict[str, list[int]]]:
+    """The column that has all names, and the class ids of each; see `match_folders`."""
+    wanted = list(dict.fromkeys(names))
+    for column, ids_of in columns:
+        if all(_composed(name) in ids_of for name in wanted):
+            return column, {name: ids_of[_composed(name)] for name in wanted}
+    alike = {column: _alike(ids_of) for column, ids_of in columns}
+    for column, ids_of in columns:
+        found = {name: ids_of.get(_composed(name)) or alike[column].get(species_key(name), []) for name in wanted}
+        if all(found.values()):
+            return column, found
+    raise UserError(_unmatched(dict(columns), alike, wanted))
 
 
-def _unmatched(lookups: Mapping[str, Mapping[str, list[int]]], wanted: Sequence[str]) -> str:
+def _alike(ids_of: Lookup) -> Lookup:
+    """The same by `species_key`; values of which nothing is left are no one's."""
+    found: Lookup = {}
+    for value, ids in ids_of.items():
+        if key := species_key(value):
+            found.setdefault(key, []).extend(ids)
+    return found
+
+
+def _refuse_several(column: str, name: str, ids: Sequence[int]) -> NoReturn:
+    shown = ", ".join(map(str, ids[:4]))
+    raise UserError(
+        f"class {name!r}: found {len(ids)} classes in column {column!r} (ids {shown}), expected one; "
+        "name the classes by another column or add a column 'folder' to the class table"
+    )
+
+
+def _unmatched(exact: Mapping[str, Lookup], alike: Mapping[str, Lookup], wanted: Sequence[str]) -> str:
     """The error text for names that no single column holds."""
-    missing = {c: [n for n in wanted if _composed(n) not in ids_of] for c, ids_of in lookups.items()}
-    nearest = {c: difflib.get_close_matches(names[0], lookups[c], n=1) for c, names in missing.items()}
+    missing = {c: [n for n in wanted if _composed(n) not in exact[c] and species_key(n) not in alike[c]] for c in exact}
+    # A number is near to any other and tells nobody anything.
+    nearest = {c: _nearest(names[0], exact[c]) if c != "id" else "" for c, names in missing.items()}
     # Fewest missing first; among equals a column with a near entry tells the user more.
-    best = min(lookups, key=lambda column: (len(missing[column]), not nearest[column]))
+    best = min(exact, key=lambda column: (len(missing[column]), not nearest[column]))
     names = missing[best]
-    hint = f"; the nearest to {names[0]!r} is {nearest[best][0]!r}" if nearest[best] else ""
+    hint = f"; the nearest to {names[0]!r} is {nearest[best]!r}" if nearest[best] else ""
     shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
+    has = [f"{c} ({'' if i else 'has '}{len(wanted) - len(missing[c])})" for i, c in enumerate(exact)]
+    remedy = "column 'folder'" if "folder" in exact else "add a column 'folder'"
     return (
         f"class names: found {len(names)} of {len(wanted)} not in column {best!r} ({shown}{hint}), expected "
-        f"all of them in one of the columns {', '.join(lookups)}; correct them or add a column 'folder'"
+        f"all of them in one of the columns {', '.join(has)}; correct them or {remedy}"
     )
+
+
+def _nearest(name: str, values: Iterable[str]) -> str:
+    by_key = {species_key(value): value for value in values}
+    return next((by_key[key] for key in difflib.get_close_matches(species_key(name), by_key, n=1)), "")

@@ -27,9 +27,7 @@ def start_jax(parsed: argparse.Namespace) -> None:
     """
     import jax
 
-    cache = pathlib.Path.home() / ".cache" / "lit_jax" / "compiled"
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+    keep_compiled()
     if parsed.coordinator:
         if parsed.processes is None or parsed.process is None:
             raise UserError("--coordinator: found no --processes or --process, expected both")
@@ -38,6 +36,14 @@ def start_jax(parsed: argparse.Namespace) -> None:
         raise UserError("--processes, --process: found without --coordinator, expected it as well")
     elif parsed.distributed:
         jax.distributed.initialize()
+
+
+def keep_compiled() -> None:
+    """Programs that were compiled once are read from the user's cache folder, by every command."""
+    import jax
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "lit_jax" / "compiled"))
 
 
 def prepare_on_first_host(prepare: Prepare | None, config: Any) -> None:

@@ -58,6 +58,13 @@ OPTIONS: dict[str, Option] = {
     "data.train_split": Option("train", "split to learn from"),
     "data.seen_split": Option("validation", "split of other photos of the training species; empty for none"),
     "data.heldout_split": Option("heldout", "split of species never trained on; empty for none"),
+    "data.select_fraction": Option(
+        0.0,
+        "part of the training photos that is not trained on and by which the best checkpoint is chosen; 0 to choose by "
+        "data.seen_split, whose figures are then a little too good",
+        low=0,
+        high=0.5,
+    ),
     "data.tokenizer": Option(
         "",
         "a SentencePiece .model, a tokenizer.json, a WordPiece vocab.txt, or a folder; empty for the record set's own",

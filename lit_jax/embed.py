@@ -23,7 +23,6 @@ from lit_jax import config as options
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.manifest import INCOMPLETE, alone_in, check_split
 from lit_jax.models.two_tower import Params, TwoTower
-from lit_jax.precision import DTYPES, cast
 from lit_jax.records import RecordSet, open_records
 from lit_jax.sharding import check_divides, local_rows, make_mesh, over_batch, put_batch, put_replicated
 from lit_jax.store import Store
@@ -107,9 +106,10 @@ def _embed(
         store.begin(out, plan, restart=restart)
     commands.wait_for_all_hosts("the store's folder is there")
     aside = _aside(out)
+    tower = towers.stored(config, model, {"image": tower})["image"]
     own = pieces[jax.process_index() :: jax.process_count()]
     todo = [piece for piece in own if store.finished_shard(aside, piece.name) is None]
-    _write(aside, todo, records, config, model, put_replicated(cast(tower, DTYPES[config.train.precision]), mesh), mesh,
+    _write(aside, todo, records, config, model, put_replicated(tower, mesh), mesh,
            batch_size=batch_size, dtype=dtype, done=len(own) - len(todo))  # fmt: skip
     commands.wait_for_all_hosts("all shards are written")
     if jax.process_index() == 0:

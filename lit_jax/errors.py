@@ -1,12 +1,16 @@
 """The one exception for what a user can mend, and the one place where commands print it."""
 
 import contextlib
+import errno
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
 from typing import NoReturn
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class UserError(ValueError):
@@ -15,6 +19,33 @@ class UserError(ValueError):
     The message is one line of the form ``what: found X, expected Y; do Z``. Commands print it without a
     traceback and exit with code 2; any other exception is our own fault and keeps its traceback.
     """
+
+
+def disk_trouble(error: BaseException) -> str:
+    """What the system says of a disk that is full or cannot be written to, if that is what an error comes from.
+
+    Libraries that write files in languages of their own hide the number of the error in their words.
+
+    Returns:
+        The system's words, such as "No space left on device"; empty for any other error.
+    """
+    for cause in chained(error):
+        number = cause.errno if isinstance(cause, OSError) else None
+        named = re.search(r"os_error_code='?(\d+)", str(cause))
+        number = int(named[1]) if number is None and named else number
+        if number in _NO_ROOM:
+            return os.strerror(number)
+    return ""
+
+
+def chained(error: BaseException) -> Iterator[BaseException]:
+    """An error, what it was raised from, and so on."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 @contextlib.contextmanager

@@ -7,26 +7,36 @@ captions find each other, and what is hardest; as a table, as JSON and as a page
 
 import argparse
 import dataclasses
-import itertools
 import os
 import pathlib
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
-from lit_jax import calibration, class_vectors, experiment, page, predictions, ranks, report, retrieval, zeroshot
+from lit_jax import (
+    calibration,
+    class_vectors,
+    commands,
+    experiment,
+    page,
+    predictions,
+    ranks,
+    report,
+    retrieval,
+    towers,
+    zeroshot,
+)
 from lit_jax import config as options
+from lit_jax.candidates import read_candidates
 from lit_jax.captions import fields
 from lit_jax.checkpoint import About
 from lit_jax.classes import ClassTable, read_class_table
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.manifest import check_split
 from lit_jax.models.two_tower import Params
-from lit_jax.precision import DTYPES, cast
 from lit_jax.predictions import Predictions
 from lit_jax.prompts import PROTOCOLS, duplicates, read_templates, templates_for
 from lit_jax.records import open_records
@@ -80,7 +90,8 @@ def evaluate(
     protocol = protocol or config.evaluation.protocol
     templates = templates_for(protocol, tuple(templates) or tuple(trained.about.prompt_templates))
     table = _table(trained.about, data, split, classes)
-    texts = _prompts(trained.about, table, templates, protocol)
+    texts = zeroshot.prompts_of_species(_prompts(trained.about, table, templates, protocol), table.species_of)
+    species_of, table = table.species_of, table.subset(dict.fromkeys(table.species_of.values()))
     parts = zeroshot.embedder(trained.model, mesh)
     params = _on_device(trained, mesh)
     vectors = _Vectors(trained, parts, params, batch_size, keep_in)
@@ -88,7 +99,7 @@ def evaluate(
     photos_of = experiment.photos_of(parts, data, config, batch_size=batch_size)
     photos, class_ids = zeroshot.image_embeddings(parts, params, photos_of(split, params))
     row_of = {class_id: row for row, class_id in enumerate(table.ids)}
-    labels = np.array([row_of[class_id] for class_id in class_ids.tolist()])
+    labels = np.array([row_of[species_of[class_id]] for class_id in class_ids.tolist()])
     found = predictions.predict(photos, labels, class_emb, mesh)
     same = duplicates([list(texts[i]) for i in table.ids])
     factor = float(np.exp(np.asarray(trained.params["logit_scale"])))
@@ -99,7 +110,7 @@ def evaluate(
         **_by_rank(found, table),
         "calibration": _calibration(photos, found, class_emb, mesh, factor, seed=config.seed),
         "retrieval": _retrieval(trained.about, table, photos, labels, vectors),
-        **_facts(trained, data, split, templates),
+        **_facts(trained, data, split, species_of, templates),
         "protocol": protocol,
     }
 
@@ -117,7 +128,9 @@ class _Vectors:
     def of(self, prompts: Sequence[Sequence[str]]) -> np.ndarray:
         """`[K, D]` unit vectors of K classes' prompts."""
         context, tokenizer = self.trained.config.text.context, self.trained.tokenizer
-        key = class_vectors.key_of(self.trained.params, context, tokenizer.model_bytes, prompts)
+        key = class_vectors.key_of(
+            self.trained.params, self.trained.model.text, context, tokenizer.model_bytes, prompts
+        )
         embed = zeroshot.text_embedder(
             self.parts, self.params, lambda batch: tokenizer.encode(batch, context), batch_size=self.batch_size,
             end_id=tokenizer.end_id if self.trained.config.text.bucket else None,
@@ -138,9 +151,8 @@ class _Vectors:
 
 
 def _on_device(trained: Trained, mesh: Mesh) -> Params:
-    dtype = DTYPES[trained.config.train.precision]
-    tower = {name: cast(tree, dtype) for name, tree in trained.params.items() if name == "image"}
-    return put_replicated({**trained.params, **tower}, mesh)
+    tower = {name: tree for name, tree in trained.params.items() if name == "image"}
+    return put_replicated({**trained.params, **towers.stored(trained.config, trained.model, tower)}, mesh)
 
 
 def _table(about: About, data: experiment.Data, split: str, classes: ClassTable | None) -> ClassTable:
@@ -194,15 +206,18 @@ def _calibration(
 
     best = calibration.fit_factor(at(fitted), factor)
     correct = found.rank[rest] == 0
-    before, after = map(at(rest), (factor, best))
+    before, after = (
+        {**calibration.reliability(values.confidence, correct), "loss": float(values.loss.mean())}
+        for values in map(at(rest), (factor, best))
+    )
     return {
         "fitted_on": len(fitted),
         "measured_on": len(rest),
         "temperature": factor / best,
-        **{
-            name: {**calibration.reliability(values.confidence, correct), "loss": float(values.loss.mean())}
-            for name, values in {"before": before, "after": after}.items()
-        },
+        # Fitted on some photos, a temperature may make others worse; it is not to be used then.
+        "helps": after["ece"] <= before["ece"],
+        "before": before,
+        "after": after,
     }
 
 
@@ -225,9 +240,14 @@ def _with_columns(table: ClassTable, templates: Sequence[str]) -> ClassTable:
     return dataclasses.replace(table, columns={**table.columns, **empty})
 
 
+def _is_own(about: About, data: experiment.Data) -> bool:
+    """Whether the photos are of the collection that the model was trained on."""
+    return experiment.fingerprint(data) == about.fingerprint
+
+
 def _trained_on(about: About, data: experiment.Data) -> set[int] | None:
     """Ids of the classes of training; None for data of another collection, whose ids are others."""
-    return set(about.train_classes) if experiment.fingerprint(data) == about.fingerprint else None
+    return set(about.train_classes) if _is_own(about, data) else None
 
 
 def _candidates(about: About, data: experiment.Data, present: Sequence[int]) -> list[int]:
@@ -263,11 +283,20 @@ def _summary(found: Predictions, table: ClassTable) -> dict[str, Any]:
     }
 
 
-def _facts(trained: Trained, data: experiment.Data, split: str, templates: Sequence[str]) -> dict[str, Any]:
+def _facts(
+    trained: Trained,
+    data: experiment.Data,
+    split: str,
+    species_of: Mapping[int, int],
+    templates: Sequence[str],
+) -> dict[str, Any]:
     trained_on = _trained_on(trained.about, data)
+    seen = {species_of.get(i, i) for i in trained_on or ()} & {species_of[i] for i in data.classes_in(split)}
     return {
         "split": split,
-        "classes_in_training": None if trained_on is None else len(trained_on & set(data.classes_in(split))),
+        "data": {"name": data.directory.name, "is_of_training": _is_own(trained.about, data)},
+        "chosen_on": trained.chosen_on if _is_own(trained.about, data) else "",
+        "classes_in_training": None if trained_on is None else len(seen),
         "records": experiment.fingerprint(data),
         "store": data.fingerprint if isinstance(data, Store) else "",
         "step": trained.step,
@@ -322,9 +351,19 @@ def _notes(result: dict[str, Any]) -> list[str]:
         )
     measured = result["calibration"]
     if measured:
+        before, after = (f"{100 * measured[name]['ece']:.1f} %" for name in ("before", "after"))
+        fitted = f"temperature {measured['temperature']:.2f}, fitted on {measured['fitted_on']:,} other photos"
         notes.append(
-            f"calibration error {100 * measured['before']['ece']:.1f} %, {100 * measured['after']['ece']:.1f} % at "
-            f"temperature {measured['temperature']:.2f}, fitted on {measured['fitted_on']:,} other photos"
+            f"calibration error {before}, {after} at {fitted}"
+            if measured["helps"]
+            else f"calibration error {before}; a {fitted}, makes it worse ({after}) and is not to be used"
+        )
+    if not result["data"]["is_of_training"]:
+        notes.append(f"photos of {result['data']['name']}, another collection than the model was trained on")
+    elif result["chosen_on"] == result["split"]:
+        notes.append(
+            f"this checkpoint is the best of its run on {result['split']}, these very photos: their figures are a "
+            "little too good for that"
         )
     return notes
 
@@ -337,6 +376,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command: prints the table and writes the JSON."""
     parsed = _parser().parse_args(argv)
     with user_errors_in_one_line():
+        commands.keep_compiled()
         weight_files = {"image": parsed.image_weights, "text": parsed.text_weights}
         with_tower = bool(parsed.records) if parsed.records or parsed.store else None
         trained = load(parsed.checkpoint, step=parsed.step, weight_files=weight_files, with_image_tower=with_tower)
@@ -345,7 +385,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_split(split, data.splits, data.directory, option="--split")
         given = (parsed.protocol, parsed.classes, parsed.templates)
         variant = "".join(f"-{pathlib.Path(path).stem}" for path in given if path)
-        out = _output(parsed.out, parsed.checkpoint, split + variant)
+        # Of another collection the name says so, lest the run's own evaluation be overwritten.
+        own = _is_own(trained.about, data)
+        other = "" if own else f"{data.directory.name}-{experiment.fingerprint(data)[:8]}-"
+        out = _output(parsed.out, parsed.checkpoint, other + split + variant)
         result = evaluate(
             trained, data, split,
             classes=_named_classes(parsed.classes, data) if parsed.classes else None,
@@ -383,24 +426,12 @@ def _data(trained: Trained, records: str, store: str) -> experiment.Data:
     return found
 
 
-def _named_classes(path: str, records: experiment.Data) -> ClassTable:
-    """The classes of a file under the ids of the record set, matched by name.
-
-    A name that the record set does not know is one more class to choose from, under a new id. Ids of the file
-    itself play no part: those of another list would put a wrong name to a photo.
-
-    Raises:
-        UserError: a name that stands twice.
-    """
-    table = read_class_table(path)
-    own = read_class_table(records.class_table)
-    id_of = dict(zip(own.names, own.ids, strict=True))
-    repeated = [name for name, count in Counter(table.names).items() if count > 1]
-    if repeated:
-        raise UserError(f"--classes {path}: found {repeated[0]} more than once, expected each class once")
-    fresh = itertools.count(max(own.ids) + 1)
-    ids = tuple(id_of[name] if name in id_of else next(fresh) for name in table.names)
-    return dataclasses.replace(table, ids=ids)
+def _named_classes(path: str, data: experiment.Data) -> ClassTable:
+    """The classes of a file under the ids of the data set, as `read_candidates` finds them; prints what is odd."""
+    table, notes = read_candidates(path, read_class_table(data.class_table))
+    for note in notes:
+        print(f"--classes {path}: {note}", flush=True)
+    return table
 
 
 def _output(out: str, directory: str, name: str) -> pathlib.Path:
@@ -429,7 +460,9 @@ def _parser() -> argparse.ArgumentParser:
     data = parser.add_mutually_exclusive_group()
     data.add_argument("--records", default="", help="another record set than the run's; its photos pass the tower")
     data.add_argument("--store", default="", help="an embedding store instead; no tower is needed")
-    parser.add_argument("--classes", default="", help="CSV of the classes to choose from, any species in words")
+    parser.add_argument(
+        "--classes", default="", help="CSV of classes to choose from: names, common names, folders or ids"
+    )
     parser.add_argument("--templates", default="", help="file of prompt templates, one a line")
     parser.add_argument(
         "--protocol",

@@ -6,10 +6,11 @@ The only module that sees the whole config. Everything below takes what it uses;
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -23,10 +24,11 @@ from lit_jax.manifest import check_split
 from lit_jax.models.files import HUB, exists, hub_folder
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.models.weights import LoadReport
-from lit_jax.precision import DTYPES, cast, initial_loss_scale
+from lit_jax.order import number_aside, set_aside
+from lit_jax.precision import initial_loss_scale
 from lit_jax.prompts import named_by, prompts, read_templates, templates_for
 from lit_jax.records import RecordSet, is_record_set, open_records
-from lit_jax.sharding import check_divides, make_mesh, put_replicated
+from lit_jax.sharding import check_divides, make_mesh, put_replicated, replicated, with_sharding
 from lit_jax.store import GIVEN, Store, is_store, open_store
 from lit_jax.texts import caption_table
 from lit_jax.tokens import Tokenizer, load_tokenizer
@@ -37,7 +39,11 @@ Data = RecordSet | Store
 
 @dataclasses.dataclass
 class Experiment:
-    """A run, built and ready to go. Only `about` changes on the way."""
+    """A run, built and ready to go. Only `about` and `notes` change on the way.
+
+    The state before the first step is made by `start`, with what is to be noted of its weights: a run that resumes
+    never has it. `abstract_state` holds its shapes, dtypes and shardings.
+    """
 
     config: Config
     workdir: pathlib.Path
@@ -46,7 +52,8 @@ class Experiment:
     feed: feed.Feed
     schedule: optax.Schedule
     step: Callable[[train.State, Params, train.Batch], tuple[train.State, train.Metrics]]
-    state: train.State
+    start: Callable[[], tuple[train.State, list[str]]]
+    abstract_state: train.State
     locked: Params
     about: About
     evaluator: zeroshot.Evaluator
@@ -82,20 +89,22 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
     model = towers.build_model(config, tokenizer)
     if isinstance(data, Store):
         _check_weights(config, model, data)
-    params, reports = towers.initial_params(config, model)
-    moving, locked = optimizer.split_locked(params, config.train.locks)
+    moving, still = optimizer.split_locked(towers.param_shapes(config, model), config.train.locks)
+    locked, reports = towers.initial_params(config, model, parts=still)
     digests = {name: reports[name].digest for name in locked}
     if isinstance(data, Store):
         digests["image"] = data.tower["digest"]
     examples = data.examples(config.data.train_split)
-    if config.train.batch_size > examples:
+    table = read_class_table(data.class_table)
+    aside = set_aside(examples, config.data.select_fraction, config.seed) if config.data.select_fraction else None
+    trained_on = examples if aside is None else int(np.sum(~aside))
+    if config.train.batch_size > trained_on:
         raise UserError(
-            f"train.batch_size: found {config.train.batch_size}, expected at most the {examples} photos of "
-            f"data.train_split; a tenth of them or less makes good batches"
+            f"train.batch_size: found {config.train.batch_size}, expected at most the {trained_on} photos of "
+            f"data.train_split to train on; a tenth of them or less makes good batches"
         )
     schedule = build_schedule(config, examples)
     adamw = build_optimizer(config, schedule)
-    table = read_class_table(data.class_table)
     texts = class_prompts(
         table, data.templates, templates, drop_repeats=data.drop_repeats, protocol=config.evaluation.protocol
     )
@@ -104,11 +113,12 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
         workdir=workdir,
         mesh=mesh,
         data=data,
-        feed=build_feed(config, data, tokenizer, table, mesh),
+        feed=build_feed(config, data, tokenizer, table, mesh, aside),
         schedule=schedule,
         step=build_step(config, model, adamw, mesh),
-        state=put_replicated(train.initial_state(moving, adamw, initial_loss_scale(config.train.precision)), mesh),
-        locked=put_replicated(cast(locked, DTYPES[config.train.precision]), mesh),
+        start=lambda: _start(config, model, adamw, mesh, parts=moving),
+        abstract_state=_abstract_state(moving, adamw, config.train.precision, mesh),
+        locked=put_replicated(towers.stored(config, model, locked), mesh),
         about=About(
             config=options.flattened(config),
             position=0,
@@ -125,18 +135,36 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
         ),
         evaluator=zeroshot.Evaluator(
             parts=(parts := zeroshot.embedder(model, mesh)),
-            photos=photos_of(parts, data, config, batch_size=config.evaluation.batch_size),
-            tasks=training_tasks(config, data),
+            photos=photos_of(parts, data, config, batch_size=config.evaluation.batch_size, aside=aside),
+            tasks=training_tasks(config, data, table.species_of),
+            species_of=table.species_of,
             class_prompts=texts,
             tokenise=lambda texts: tokenizer.encode(texts, config.text.context),
             batch_size=config.evaluation.batch_size,
             end_id=tokenizer.end_id if config.text.bucket else None,
             keep=digests.get("image") is not None,
         ),
-        notes=[*of_weights, *_notes(config, data, tokenizer, texts, reports)],
+        notes=[*of_weights, *_notes(config, data, tokenizer, texts, reports), *_about_species(config, data, table)],
         examples=examples,
         total_steps=total_steps(config, examples),
     )
+
+
+def _start(
+    config: Config, model: TwoTower, adamw: optax.GradientTransformation, mesh: Mesh, *, parts: Collection[str]
+) -> tuple[train.State, list[str]]:
+    moving, reports = towers.initial_params(config, model, parts=parts)
+    state = train.initial_state(moving, adamw, initial_loss_scale(config.train.precision))
+    return put_replicated(state, mesh), _described(reports)
+
+
+def _abstract_state(moving: Params, adamw: optax.GradientTransformation, precision: str, mesh: Mesh) -> train.State:
+    state = jax.eval_shape(lambda moving: train.initial_state(moving, adamw, initial_loss_scale(precision)), moving)
+    return with_sharding(state, replicated(mesh))
+
+
+def _described(reports: Mapping[str, LoadReport]) -> list[str]:
+    return [f"{tower} tower: {found}" for tower, found in reports.items()]
 
 
 def settled(config: Config) -> Config:
@@ -235,17 +263,25 @@ def fingerprint(data: Data) -> str:
     return data.records if isinstance(data, Store) else data.fingerprint
 
 
-def photos_of(parts: zeroshot.Embedder, data: Data, config: Config, *, batch_size: int) -> zeroshot.PhotosOf:
-    """How an evaluation comes by features of photos: through the tower, or from the store."""
+def photos_of(
+    parts: zeroshot.Embedder, data: Data, config: Config, *, batch_size: int, aside: np.ndarray | None = None
+) -> zeroshot.PhotosOf:
+    """How an evaluation comes by features of photos: through the tower, or from the store.
+
+    `aside` tells which photos of the training split are those of the split `zeroshot.ASIDE`.
+    """
+    part = None if aside is None else (config.data.train_split, aside)
     if isinstance(data, Store):
-        return zeroshot.from_store(parts, data, batch_size=batch_size)
+        return zeroshot.from_store(parts, data, batch_size=batch_size, aside=part)
     return zeroshot.from_records(
-        parts, data, image_size=config.image.size, batch_size=batch_size, view=towers.view_of(config)
+        parts, data, image_size=config.image.size, batch_size=batch_size, view=towers.view_of(config), aside=part
     )
 
 
-def build_feed(config: Config, data: Data, tokenizer: Tokenizer, table: ClassTable, mesh: Mesh) -> feed.Feed:
-    """The stream of training batches.
+def build_feed(
+    config: Config, data: Data, tokenizer: Tokenizer, table: ClassTable, mesh: Mesh, aside: np.ndarray | None = None
+) -> feed.Feed:
+    """The stream of training batches, without the photos that are set aside.
 
     Raises:
         UserError: a store whose shards are not as they were written.
@@ -256,6 +292,7 @@ def build_feed(config: Config, data: Data, tokenizer: Tokenizer, table: ClassTab
         "seed": config.seed,
         "each_once": config.text.distinct,
         "bucket": config.text.bucket,
+        "aside": aside,
     }
     if not isinstance(data, Store):
         return feed.from_records(
@@ -336,7 +373,7 @@ def _notes(
     reports: Mapping[str, LoadReport],
 ) -> list[str]:
     """What a person should know before the run: what the store holds, resized weights, captions that are cut."""
-    notes = [f"{tower} tower: {found}" for tower, found in reports.items()]
+    notes = _described(reports)
     if config.image.tower != GIVEN:
         notes.append(towers.described_pixels(config))
     if isinstance(data, Store):
@@ -391,8 +428,12 @@ def build_schedule(config: Config, examples: int) -> optax.Schedule:
 
 
 def steps_per_epoch(config: Config, examples: int) -> float:
-    """Batches that count as an epoch: those of all photos, or as many as ``train.epoch_steps`` says."""
-    return config.train.epoch_steps or examples / config.train.batch_size
+    """Batches that count as an epoch: those of all photos to train on, or as many as ``train.epoch_steps`` says.
+
+    `examples` counts the training split, those that are set aside included.
+    """
+    trained_on = examples - number_aside(examples, config.data.select_fraction)
+    return config.train.epoch_steps or trained_on / config.train.batch_size
 
 
 def total_steps(config: Config, examples: int) -> int:
@@ -414,21 +455,53 @@ def build_optimizer(config: Config, schedule: optax.Schedule) -> optax.GradientT
     )  # fmt: skip
 
 
-def training_tasks(config: Config, records: Data) -> list[zeroshot.Task]:
-    """Seen species among all seen ones; held-out species among themselves, and among all species."""
-    tasks = []
-    seen = set(records.classes_in(config.data.train_split))
-    if config.data.seen_split:
-        seen |= set(records.classes_in(config.data.seen_split))
-        tasks.append(zeroshot.Task("seen", config.data.seen_split, tuple(sorted(seen))))
-    split = config.data.heldout_split
+def training_tasks(config: Config, records: Data, species_of: Mapping[int, int]) -> list[zeroshot.Task]:
+    """Seen species among all seen ones; held-out species among themselves, and among all species.
+
+    Where photos are set aside to choose the best checkpoint by, they are the first task.
+
+    Args:
+        config: checked.
+        records: the data.
+        species_of: each class id to that of the first row of its species; candidates are species.
+    """
+    chosen, tasks = config.data, []
+    seen = set(records.classes_in(chosen.train_split))
+    if chosen.seen_split:
+        seen |= set(records.classes_in(chosen.seen_split))
+    known = tuple(sorted({species_of[class_id] for class_id in seen}))
+    if chosen.select_fraction:
+        tasks.append(zeroshot.Task("set_aside", zeroshot.ASIDE, known))
+    if chosen.seen_split:
+        tasks.append(zeroshot.Task("seen", chosen.seen_split, known))
+    split = chosen.heldout_split
     if split in records.splits:
         heldout = set(records.classes_in(split))
         if heldout & seen:
             raise UserError(f"data.heldout_split: found class id {min(heldout & seen)} in training too, expected none")
+        heldout, seen = ({species_of[class_id] for class_id in ids} for ids in (heldout, seen))
         tasks.append(zeroshot.Task("heldout", split, tuple(sorted(heldout))))
         tasks.append(zeroshot.Task("heldout_among_all", split, tuple(sorted(heldout | seen))))
     return tasks
+
+
+def chosen_on(config: Config) -> str:
+    """The split by whose top-1 the best checkpoint of a run is chosen; `zeroshot.ASIDE` for photos set aside."""
+    chosen = config.data
+    return str(zeroshot.ASIDE if chosen.select_fraction else chosen.seen_split or chosen.heldout_split)
+
+
+def _about_species(config: Config, data: Data, table: ClassTable) -> list[str]:
+    """Species of several rows that were split between training and held out, before conversion saw to that."""
+    split = config.data.heldout_split
+    if split not in data.splits:
+        return []
+    known, held = ({table.species_of[i] for i in data.classes_in(name)} for name in (config.data.train_split, split))
+    return [
+        f"{table.label(i)} is held out and, in another row of the class table, in training too: no held-out figure "
+        "means much for it; convert again"
+        for i in sorted(known & held)
+    ]
 
 
 def _required(value: str, name: str, what: str) -> str:

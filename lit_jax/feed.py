@@ -86,6 +86,7 @@ def from_store(
     each_once: bool,
     bucket: int,
     place: str,
+    aside: np.ndarray | None = None,
 ) -> Feed:
     """Stored features: ``features`` `[B, W]`, ``tokens`` `[U, T]` and, with `each_once`, ``caption`` `[B]`.
 
@@ -104,6 +105,7 @@ def from_store(
         bucket: steps in which sentences are cut, see `lit_jax.texts.bucketed`.
         place: ``device``: a copy on each device; ``host``: mapped from disk; ``auto``: on the devices if it takes no
             more than half of the memory of each.
+        aside: `[N]` bool, True for the rows of the split that are left out; None for none.
 
     Raises:
         UserError: a class without captions; a shard that is not as it was written.
@@ -129,7 +131,9 @@ def from_store(
         return {"features": take(on_device, placed.pop("row"), placed.pop("view")), **placed}
 
     def feed(position: int) -> Iterator[Batch]:
-        picks = _picks(store.record_lengths[split], batch_size=batch_size, seed=seed, first=position * batch_size)
+        picks = _picks(
+            store.record_lengths[split], aside, batch_size=batch_size, seed=seed, first=position * batch_size
+        )
         return batches.ahead(((row, draws, captions.drawn(class_ids[row], draws)) for row, draws in picks), put)
 
     return feed
@@ -156,17 +160,21 @@ def _is_cpu(mesh: Mesh) -> bool:
 
 
 def _picks(
-    lengths: tuple[int, ...], *, batch_size: int, seed: int, first: int
+    lengths: tuple[int, ...], aside: np.ndarray | None, *, batch_size: int, seed: int, first: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Endless (rows, draws), both `[B]`; batches run on from one epoch into the next, as those of records do."""
-    total = sum(lengths)
-    epoch, into = divmod(first, total)
-    rows, draws = whole_epoch(lengths, seed=seed, epoch=epoch)
+
+    def of_epoch(epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        rows, draws = whole_epoch(lengths, seed=seed, epoch=epoch)
+        return (rows, draws) if aside is None else (rows[~aside[rows]], draws[~aside[rows]])
+
+    epoch, into = divmod(first, sum(lengths) - (0 if aside is None else int(aside.sum())))
+    rows, draws = of_epoch(epoch)
     rows, draws = rows[into:], draws[into:]
     while True:
         while len(rows) < batch_size:
             epoch += 1
-            more = whole_epoch(lengths, seed=seed, epoch=epoch)
+            more = of_epoch(epoch)
             rows, draws = np.concatenate([rows, more[0]]), np.concatenate([draws, more[1]])
         yield rows[:batch_size], draws[:batch_size]
         rows, draws = rows[batch_size:], draws[batch_size:]

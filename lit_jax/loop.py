@@ -17,10 +17,11 @@ import numpy as np
 from lit_jax import checkpoint, report, train, zeroshot
 from lit_jax import config as options
 from lit_jax.errors import UserError
-from lit_jax.experiment import Config, Experiment, build
+from lit_jax.experiment import Config, Experiment, build, chosen_on
 from lit_jax.manifest import alone_in
 from lit_jax.models.two_tower import Params
 from lit_jax.sharding import ensure_same_on_hosts, from_all_hosts
+from lit_jax.zeroshot import ASIDE
 
 PATIENCE = 100  # float16 steps in a row without a finite gradient before a run is given up
 
@@ -54,6 +55,8 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
                     remedy="wait for it, use another folder, or give --distributed if both are hosts of one run",
                 )
             )  # fmt: skip
+        # Before the manager, so that what fails while that is closed is in one line too.
+        stack.enter_context(checkpoint.failures_in_one_line(workdir))
         told = stack.enter_context(_sigterm())
         manager = checkpoint.open_manager(workdir / "checkpoints", keep=config.checkpoint.keep)
         stack.callback(manager.close)
@@ -61,10 +64,10 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
         if first:
             report.write_json(workdir / "config.json", options.flattened(config))
         results = _drive(experiment, state, manager, told)
-        manager.wait_until_finished()
         if first:
             report.write_json(workdir / "results.json", results)
             print(report.results_table(results))
+            print(_about_best(results))
             print(f"results: {workdir / 'results.json'}, curves: {workdir / 'curves.png'}")
     return results
 
@@ -90,13 +93,15 @@ def _resumed(experiment: Experiment, manager: Any) -> train.State:
     latest = manager.latest_step()
     ensure_same_on_hosts([-1 if latest is None else latest], name=f"checkpoint {manager.directory}")
     if latest is None:
-        return experiment.state
+        state, notes = experiment.start()
+        experiment.notes[:0] = notes
+        return state
     saved = checkpoint.read_about(manager, latest)
     changed = options.difference(saved.config, experiment.about.config)
     checkpoint.check_fits(saved, experiment.about, changed, where=str(experiment.workdir))
     progress = {name: getattr(saved, name) for name in ("position", "results", "evaluated")}
     experiment.about = dataclasses.replace(experiment.about, **progress)
-    return checkpoint.restore(manager, latest, experiment.state)
+    return checkpoint.restore(manager, latest, experiment.abstract_state)
 
 
 def _drive(experiment: Experiment, state: train.State, manager: Any, told: Sequence[int]) -> dict[str, Any]:
@@ -108,11 +113,13 @@ def _drive(experiment: Experiment, state: train.State, manager: Any, told: Seque
         log = stack.enter_context(_log(experiment, start))
         bar = report.Progress(experiment.total_steps, start=start, quiet=jax.process_index() != 0)
         progress = stack.enter_context(bar)
-        progress.line(_opening(experiment, start))
+        progress.line(_opening(experiment, state, start))
         watch = _Watch(experiment, state, log, progress, manager)
         if start in evaluate_at and experiment.about.evaluated != start:
-            # A run that was stopped before or in an evaluation owes it.
-            _evaluate(experiment, state.params, start, told, log, progress)
+            # A run that was stopped before or in an evaluation owes it, and its checkpoint the score.
+            if not _evaluate(experiment, state.params, start, told, log, progress):
+                raise Stopped(_stopped(start))
+            checkpoint.complete(manager, experiment.about, score=_score(experiment.about.results))
         for current, metrics in _steps(experiment, state, start):
             step = watch.step(metrics)
             evaluates, stops = step in evaluate_at, _stop_asked(told, at=step % config.log.every_steps == 0)
@@ -124,11 +131,12 @@ def _drive(experiment: Experiment, state: train.State, manager: Any, told: Seque
                 watch.resume_clock()
             if stops:
                 manager.wait_until_finished()
-                raise Stopped(f"stopped by SIGTERM after step {step}; run the same command to go on from there")
+                raise Stopped(_stopped(step))
         if log is not None:
             title = f"{experiment.workdir.name}: {config.train.epochs:g} epochs, batch {config.train.batch_size}"
             report.curves(experiment.workdir / "curves.png", log.records, title=title)
-        return _results(experiment, log)
+        manager.wait_until_finished()
+        return _results(experiment, log, checkpoint.choose(manager, "best"))
 
 
 def _steps(experiment: Experiment, state: train.State, start: int) -> Iterator[tuple[train.State, train.Metrics]]:
@@ -254,9 +262,9 @@ def _save(experiment: Experiment, manager: Any, state: train.State) -> None:
 
 
 def _score(results: Mapping[str, Any]) -> float | None:
-    """What makes a checkpoint the best: top-1 on seen species, else on the first task there is."""
-    rows = [results[name] for name in ("seen", *results) if name in results]
-    return rows[0]["top1"] if rows else None
+    """What makes a checkpoint the best: top-1 on photos set aside, else on seen species, else on the first task."""
+    chosen = next((name for name in ("set_aside", "seen", *results) if name in results), None)
+    return None if chosen is None else float(results[chosen]["top1"])
 
 
 @contextlib.contextmanager
@@ -287,6 +295,10 @@ def _sigterm() -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _stopped(step: int) -> str:
+    return f"stopped by SIGTERM after step {step}; run the same command to go on from there"
+
+
 def _stop_asked(told: Sequence[int], *, at: bool) -> bool:
     """Whether to stop now. Several hosts agree on it, at steps where all of them ask."""
     if jax.process_count() == 1:
@@ -294,7 +306,7 @@ def _stop_asked(told: Sequence[int], *, at: bool) -> bool:
     return at and bool(from_all_hosts(np.array(bool(told))).any())
 
 
-def _opening(experiment: Experiment, start: int) -> str:
+def _opening(experiment: Experiment, state: train.State, start: int) -> str:
     """What is about to happen, and what a person should know first."""
 
     def count(tree: Any) -> str:
@@ -308,17 +320,32 @@ def _opening(experiment: Experiment, start: int) -> str:
     if experiment.config.input == "store":
         locked += ", the image tower's work done"
     lines = [
-        f"{begin}: {count(experiment.state.params)} parameters to train, {locked}; "
+        f"{begin}: {count(state.params)} parameters to train, {locked}; "
         f"photos: {records}; {steps} of {experiment.config.train.batch_size} pairs on {devices}",
         *(f"note: {note}" for note in experiment.notes),
     ]
     return "\n".join(lines)
 
 
-def _results(experiment: Experiment, log: report.MetricsLog | None) -> dict[str, Any]:
+def _about_best(results: Mapping[str, Any]) -> str:
+    """Which checkpoint is the best, and whether its figures say so of photos that it was not chosen by."""
+    best = results["best"]
+    if not best["chosen_on"]:
+        return f"best checkpoint: step {best['step']}, the last one, as there is no split to choose by"
+    said = f"best checkpoint: step {best['step']}, by top-1 on {best['chosen_on']}"
+    if best["chosen_on"] == ASIDE:
+        return f"{said} photos of the training split"
+    return (
+        f"{said}, whose figures are a little too good for that: data.select_fraction would set training photos aside "
+        "to choose by"
+    )
+
+
+def _results(experiment: Experiment, log: report.MetricsLog | None, best: int) -> dict[str, Any]:
     losses = [record for record in (log.records if log else ()) if "loss" in record]
     return {
         **experiment.about.results,
+        "best": {"step": best, "chosen_on": chosen_on(experiment.config)},
         "step": experiment.total_steps,
         "epochs": experiment.total_steps / experiment.steps_per_epoch,
         "loss": losses[-1]["loss"] if losses else None,

@@ -35,6 +35,12 @@ class TopK:
             return self.hits / self.images[:, None].astype(np.float64)
 
 
+def hits_of(ranks: np.ndarray, labels: np.ndarray, classes: int) -> TopK:
+    """Counts hits from `[N]` ranks, 0 for the best, and `[N]` labels of K classes."""
+    hits = np.stack([np.bincount(labels[ranks < k], minlength=classes) for k in KS], 1)
+    return TopK(hits.astype(np.int64), np.bincount(labels, minlength=classes).astype(np.int64))
+
+
 def top_k(scores: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> TopK:
     """Counts hits in one batch.
 
@@ -53,6 +59,4 @@ def top_k(scores: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> TopK:
     own = scores[np.arange(len(labels)), labels][:, None]
     lower_number = np.arange(scores.shape[1])[None, :] < labels[:, None]
     rank = np.sum((scores > own) | ((scores == own) & lower_number), axis=1)
-    classes = scores.shape[1]
-    hits = np.stack([np.bincount(labels[rank < k], minlength=classes) for k in KS], 1)
-    return TopK(hits.astype(np.int64), np.bincount(labels, minlength=classes).astype(np.int64))
+    return hits_of(rank, labels, scores.shape[1])

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+_ASIDE = 0xA51DE  # makes the draw of `set_aside` another one than those of epochs
 DRAW_BITS = 31  # of each of the two numbers in a draw
 
 
@@ -67,6 +68,22 @@ def whole_epoch(lengths: Sequence[int], *, seed: int, epoch: int) -> tuple[np.nd
     starts = np.concatenate([[0], np.cumsum(lengths)])
     read = np.concatenate([np.arange(starts[part], starts[part + 1]) for part in only.parts])
     return read[only.order], only.draws
+
+
+def set_aside(examples: int, fraction: float, seed: int) -> np.ndarray:
+    """Which photos of the training split are not trained on but chosen by: `[N]` bool, True for about `fraction` of N.
+
+    The same for records and for a store of them, on any number of hosts.
+    """
+    chosen = np.zeros(examples, bool)
+    drawn = np.random.default_rng([seed, _ASIDE]).permutation(examples)
+    chosen[drawn[: number_aside(examples, fraction)]] = True
+    return chosen
+
+
+def number_aside(examples: int, fraction: float) -> int:
+    """How many photos `set_aside` sets aside of so many: at least one, where it is asked for any."""
+    return max(round(fraction * examples), 1) if fraction else 0
 
 
 def caption_drawn(draws: np.ndarray, captions: np.ndarray | int) -> np.ndarray:

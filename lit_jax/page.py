@@ -70,8 +70,9 @@ def page(result: Mapping[str, Any], *, name: str) -> str:
         _all_classes(result),
         _method(result),
     ]
-    title = f"How well {html.escape(name)} names species"
-    heading = f"How well <i>{html.escape(name)}</i> names species"
+    of = "" if result["data"]["is_of_training"] else f" of {html.escape(result['data']['name'])}"
+    title = f"How well {html.escape(name)} names species{of}"
+    heading = f"How well <i>{html.escape(name)}</i> names species{of}"
     body = "\n".join(filter(None, [_head(result, heading), *sections]))
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
@@ -84,7 +85,7 @@ def _head(result: Mapping[str, Any], title: str) -> str:
     about = (
         f"{result['images']:,} photos of {result['classes']:,} species (split <i>{html.escape(result['split'])}</i>), "
         f"each to be named among {result['candidates']:,} species that are given to the model by their names only. "
-        f"Guessing would be right in {_percent(result['chance'], 2)}.{_training(result)} "
+        f"Guessing would be right in {_percent(result['chance'], 2)}.{_training(result)}{_choice(result)} "
         f"{_naming(result)}"
     )
     numbers = {
@@ -98,11 +99,19 @@ def _head(result: Mapping[str, Any], title: str) -> str:
     return f'<h1>{title}</h1>\n<p class="about">{about}</p>\n<div class="numbers">{boxes}</div>{_shared(result)}'
 
 
+def _choice(result: Mapping[str, Any]) -> str:
+    """That the checkpoint was chosen by these photos, if it was."""
+    if result["chosen_on"] != result["split"]:
+        return ""
+    return " The model is the best of its run on these very photos, so that figures here are a little too good."
+
+
 def _training(result: Mapping[str, Any]) -> str:
     """Whether other photos of the species were in training: a zero-shot figure means little without it."""
     seen = result["classes_in_training"]
     if seen is None:
-        return ""
+        name, fingerprint = html.escape(result["data"]["name"]), html.escape(result["records"][:8])
+        return f" The photos are of another collection than the model was trained on: {name}, {fingerprint}."
     of = {0: "None", result["classes"]: "All"}.get(seen, f"{seen:,}")
     return f" {of} of the {result['classes']:,} species had photos in training."
 
@@ -192,6 +201,8 @@ def _calibration(result: Mapping[str, Any]) -> str:
         f"on {measured['fitted_on']:,} photos; this is measured on the other {measured['measured_on']:,}. It changes "
         "how sure the model says it is, never which species it names. Larger dots stand for more photos."
     )
+    if not measured["helps"]:
+        text += " Here it makes the error worse, and is not to be used."
     return _section(
         "How far it can be believed", text, f'<div class="pair">{_plot(draw, size=(4.6, 4.0))}{table}</div>'
     )

@@ -43,8 +43,3 @@ def next_loss_scale(scale: LossScale, finite: jax.Array, *, dynamic: bool) -> Lo
 def all_finite(tree: Any) -> jax.Array:
     """`[]` bool: whether no number in the tree is infinite or NaN."""
     return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
-
-
-def cast(tree: Any, dtype: Any) -> Any:
-    """Every floating leaf in `dtype`."""
-    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)

@@ -8,13 +8,14 @@ classes with equal embeddings have equal scores whatever a matrix product does a
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lit_jax.metrics import KS, TopK
+from lit_jax.metrics import KS, TopK, hits_of
 from lit_jax.sharding import filled_blocks, local_rows, over_batch, put_batch, put_rows
 
 BLOCK = 1024  # photos at a time
@@ -38,8 +39,7 @@ class Predictions:
 
     def hits(self) -> TopK:
         """The hits of each class."""
-        counts = [np.bincount(self.labels[self.rank < k], minlength=self.classes) for k in KS]
-        return TopK(np.stack(counts, 1), np.bincount(self.labels, minlength=self.classes))
+        return hits_of(self.rank, self.labels, self.classes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +75,43 @@ def predict(
     return Predictions(np.asarray(labels, np.int64), best.astype(np.int32), rank.astype(np.int32), len(classes))
 
 
+class Classes(NamedTuple):
+    """Class embeddings on the devices; equal ones once, so that their scores are equal whatever a product does.
+
+    Attributes:
+        distinct: `[U, D]` float32.
+        columns: `[K]` int32, which of them each class has; None if all differ.
+    """
+
+    distinct: jax.Array
+    columns: jax.Array | None
+
+
+def put_classes(classes: np.ndarray, mesh: Mesh) -> Classes:
+    """Class embeddings `[K, D]`, whole on each device."""
+    distinct, column = np.unique(classes, axis=0, return_inverse=True)
+    if len(distinct) == len(classes):
+        return Classes(put_rows(classes, mesh, split=False), None)
+    columns = put_rows(column.reshape(-1).astype(np.int32), mesh, split=False)
+    return Classes(put_rows(distinct, mesh, split=False), columns)
+
+
+def ranks(photos: jax.Array, labels: np.ndarray, classes: Classes, mesh: Mesh) -> np.ndarray:
+    """How many classes come before the right one, for photos that are on the devices already.
+
+    Args:
+        photos: `[B, D]` float32, of all hosts.
+        labels: `[B / hosts]` integers, of this host's photos.
+        classes: from `put_classes`.
+        mesh: the devices.
+
+    Returns:
+        `[B / hosts]` integers, of this host's photos.
+    """
+    on_device = put_batch({"labels": np.asarray(labels, np.int32)}, mesh)["labels"]
+    return local_rows(_answering(_ranked, mesh)(photos, on_device, classes)[0])
+
+
 def likelihoods(
     photos: np.ndarray, labels: np.ndarray, classes: np.ndarray, mesh: Mesh, *, factor: float
 ) -> Likelihoods:
@@ -88,12 +125,16 @@ def _named(k: int) -> Callable[..., tuple[jax.Array, ...]]:
     """Numbers of the k best classes, and the rank of the right one, from the scores of a block."""
 
     def answer(scores: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
-        own = jnp.take_along_axis(scores, label[:, None], 1)
-        before = jnp.arange(scores.shape[1])[None] < label[:, None]
-        rank = jnp.sum((scores > own) | ((scores == own) & before), 1)
-        return jax.lax.top_k(scores, k)[1], rank
+        return jax.lax.top_k(scores, k)[1], *_ranked(scores, label)
 
     return answer
+
+
+def _ranked(scores: jax.Array, label: jax.Array) -> tuple[jax.Array]:
+    """How many classes come before the right one, from the scores of a block."""
+    own = jnp.take_along_axis(scores, label[:, None], 1)
+    before = jnp.arange(scores.shape[1])[None] < label[:, None]
+    return (jnp.sum((scores > own) | ((scores == own) & before), 1),)
 
 
 def _likely(scores: jax.Array, label: jax.Array, factor: jax.Array) -> tuple[jax.Array, ...]:
@@ -118,26 +159,22 @@ def _by_block(
     *more: jax.Array,
 ) -> list[np.ndarray]:
     """`answer` of the scores of each block of photos, put together."""
-    distinct, column = np.unique(classes, axis=0, return_inverse=True)
-    repeats = len(distinct) < len(classes)
-    keys = put_rows(distinct if repeats else classes, mesh, split=False)
-    columns = put_rows(column.reshape(-1).astype(np.int32), mesh, split=False) if repeats else None
+    keys = put_classes(classes, mesh)
     function = _answering(answer, mesh)
     blocks = []
     size = -(-min(BLOCK, len(photos)) // mesh.size) * mesh.size
     for rows, length in filled_blocks(len(photos), size):
         batch = put_batch({"photos": photos[rows], "labels": np.asarray(labels, np.int32)[rows]}, mesh)
-        found = function(batch["photos"], batch["labels"], keys, columns, *more)
+        found = function(batch["photos"], batch["labels"], keys, *more)
         blocks.append([local_rows(x)[:length] for x in found])
     return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
 
 
 @functools.cache  # the search for a temperature asks many times, and must compile once
 def _answering(answer: Callable[..., tuple[jax.Array, ...]], mesh: Mesh) -> Callable[..., tuple[jax.Array, ...]]:
-    def of_block(
-        photos: jax.Array, labels: jax.Array, keys: jax.Array, columns: jax.Array | None, *more: jax.Array
-    ) -> tuple[jax.Array, ...]:
-        scores = jnp.matmul(photos, keys.T, precision=jax.lax.Precision.HIGHEST)
-        return answer(scores if columns is None else scores[:, columns], labels, *more)
+    def of_block(photos: jax.Array, labels: jax.Array, keys: Classes, *more: jax.Array) -> tuple[jax.Array, ...]:
+        # Whatever the hardware does by default: ranking must not depend on the place where it is done.
+        scores = jnp.matmul(photos, keys.distinct.T, precision=jax.lax.Precision.HIGHEST)
+        return answer(scores if keys.columns is None else scores[:, keys.columns], labels, *more)
 
     return jax.jit(of_block, out_shardings=over_batch(mesh))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lit_jax import report
+from lit_jax import commands, report
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.manifest import check_split
 from lit_jax.metrics import TopK, top_k
@@ -143,8 +143,7 @@ def linear_probe(train: Labelled, aside: Labelled, test: Labelled, classes: int,
 
 def judged(probe: Linear, data: Labelled) -> TopK:
     """Hits of a linear probe."""
-    scores = jax.jit(lambda features: _scores(probe, features))
-    return _counted(lambda features: np.asarray(scores(features)), data)
+    return _counted(lambda features: np.asarray(_scores(probe, features)), data)
 
 
 def nearest(train: Labelled, test: Labelled, classes: int, neighbours: int) -> TopK:
@@ -159,27 +158,31 @@ def nearest(train: Labelled, test: Labelled, classes: int, neighbours: int) -> T
     number = min(neighbours, len(train.labels))
     keys, labels = _unit(train.features), jnp.asarray(train.labels, jnp.int32)
 
-    @jax.jit
-    def merged(features: jax.Array, part: jax.Array, first: int, best: jax.Array, rows: jax.Array) -> Any:
-        found = jnp.matmul(features, part.T, precision=jax.lax.Precision.HIGHEST)
-        numbers = jnp.broadcast_to(first + jnp.arange(len(part))[None], found.shape)
-        best, chosen = jax.lax.top_k(jnp.concatenate([best, found], 1), number)
-        return best, jnp.take_along_axis(jnp.concatenate([rows, numbers], 1), chosen, 1)
-
-    @jax.jit
-    def votes(best: jax.Array, rows: jax.Array) -> jax.Array:
-        weights = jnp.exp((best - best[:, :1]) / TEMPERATURE)
-        queries = jnp.broadcast_to(jnp.arange(len(rows))[:, None], rows.shape)
-        return jnp.zeros((len(rows), classes)).at[queries, labels[rows]].add(weights)
-
     def scores(features: jax.Array) -> np.ndarray:
         queries = _unit(features)
         best, rows = jnp.full((len(queries), number), -jnp.inf), jnp.zeros((len(queries), number), jnp.int32)
         for first in range(0, len(keys), KEYS):
-            best, rows = merged(queries, keys[first : first + KEYS], first, best, rows)
-        return np.asarray(votes(best, rows))
+            best, rows = _nearer(queries, keys[first : first + KEYS], first, best, rows)
+        return np.asarray(_votes(best, labels[rows], classes))
 
     return _counted(scores, test)
+
+
+@jax.jit
+def _nearer(features: jax.Array, part: jax.Array, first: int, best: jax.Array, rows: jax.Array) -> Any:
+    """The nearest of those known, `[B, k]` cosines and row numbers, and of a part of the photos to look among."""
+    found = jnp.matmul(features, part.T, precision=jax.lax.Precision.HIGHEST)
+    numbers = jnp.broadcast_to(first + jnp.arange(len(part))[None], found.shape)
+    best, chosen = jax.lax.top_k(jnp.concatenate([best, found], 1), best.shape[1])
+    return best, jnp.take_along_axis(jnp.concatenate([rows, numbers], 1), chosen, 1)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _votes(best: jax.Array, labels: jax.Array, classes: int) -> jax.Array:
+    """`[B, K]`: what the nearest photos, of `[B, k]` cosines and labels, give each class."""
+    weights = jnp.exp((best - best[:, :1]) / TEMPERATURE)
+    queries = jnp.broadcast_to(jnp.arange(len(labels))[:, None], labels.shape)
+    return jnp.zeros((len(labels), classes)).at[queries, labels].add(weights)
 
 
 def drawn(labels: np.ndarray, shots: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -293,6 +296,7 @@ def _in_blocks(data: Labelled) -> tuple[jax.Array, jax.Array, jax.Array]:
     return features, jnp.asarray(data.labels[where], jnp.int32), jnp.asarray(counts, jnp.float32)
 
 
+@jax.jit
 def _scores(probe: Linear, features: jax.Array) -> jax.Array:
     standard = (features.astype(jnp.float32) - probe.mean[None]) / probe.std[None]
     return jnp.matmul(standard, probe.kernel, precision=jax.lax.Precision.HIGHEST) + probe.bias[None]
@@ -334,6 +338,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command: prints the table and writes the JSON."""
     parsed = _parser().parse_args(argv)
     with user_errors_in_one_line():
+        commands.keep_compiled()
         store = open_store(parsed.store)
         for option, split in (("--train-split", parsed.train_split), ("--split", parsed.split)):
             check_split(split, store.splits, store.directory, option=option)

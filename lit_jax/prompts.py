@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lit_jax.captions import OMIT, caption, fields
+from lit_jax.captions import OMIT, caption, fields, fitted
 from lit_jax.errors import UserError
 
 NAME_TEMPLATE = "{common_name} {supercategory} {name}"
@@ -86,7 +86,7 @@ def prompts(
     blank = {template: "" in fields(template) for template in templates}
     result = []
     for number, row in enumerate(rows):
-        own = name_template or _name_template(row)
+        own = name_template or fitted(NAME_TEMPLATE, row)
         filled = functools.partial(_filled, number, row, omit=omit, drop_repeats=drop_repeats, tidy=tidy)
         name = filled(own) if any(blank.values()) else ""
         result.append(
@@ -107,12 +107,6 @@ def named_by(protocol: str) -> dict[str, Any]:
 def templates_for(protocol: str, templates: Sequence[str]) -> tuple[str, ...]:
     """The prompt templates, or the bare name where the recorded protocol has none: captions name otherwise."""
     return tuple(templates) or (("{}",) if protocol == "recorded" else ())
-
-
-def _name_template(row: Mapping[str, str]) -> str:
-    """`NAME_TEMPLATE` with those of its columns that the row has; all of it if there is none, for the error."""
-    known = [f"{{{column}}}" for column in fields(NAME_TEMPLATE) if column in row]
-    return " ".join(known) or NAME_TEMPLATE
 
 
 def duplicates(prompts: Sequence[Sequence[str]]) -> list[tuple[int, ...]]:

@@ -20,9 +20,9 @@ from lit_jax.classes import read_class_table
 from lit_jax.errors import UserError
 from lit_jax.manifest import check_split
 from lit_jax.models.two_tower import Params, TwoTower
-from lit_jax.precision import DTYPES, cast, initial_loss_scale
+from lit_jax.precision import DTYPES, initial_loss_scale
 from lit_jax.records import is_record_set, open_records
-from lit_jax.sharding import check_divides, make_mesh, over_batch, replicated
+from lit_jax.sharding import check_divides, make_mesh, over_batch, replicated, with_sharding
 from lit_jax.store import DTYPES as STORED
 from lit_jax.store import GIVEN, Store, is_store
 from lit_jax.texts import rounded_up
@@ -234,7 +234,7 @@ def step_and_shapes(run: Run, source: str) -> tuple[Any, train.State, Params]:
     adamw = experiment.build_optimizer(config, experiment.build_schedule(config, run.data.examples))
     precision = config.train.precision
     state = jax.eval_shape(lambda moving: train.initial_state(moving, adamw, initial_loss_scale(precision)), moving)
-    locked = jax.eval_shape(lambda locked: cast(locked, DTYPES[precision]), locked)
+    locked = jax.eval_shape(lambda locked: towers.stored(config, run.model, locked), locked)
     return experiment.build_step(config, run.model, adamw, run.mesh), state, locked
 
 
@@ -248,7 +248,11 @@ def step_memory(run: Run, batch: int) -> dict[str, int]:
     source, mesh = run.config.input, run.mesh
     step, state, locked = step_and_shapes(run, source)
     shapes = batch_shapes(run, batch, source, devices=mesh.size)
-    placed = _placed(state, replicated(mesh)), _placed(locked, replicated(mesh)), _placed(shapes, over_batch(mesh))
+    placed = (
+        with_sharding(state, replicated(mesh)),
+        with_sharding(locked, replicated(mesh)),
+        with_sharding(shapes, over_batch(mesh)),
+    )
     found = step.lower(*placed).compile().memory_analysis()
     total = (
         found.argument_size_in_bytes + found.temp_size_in_bytes
@@ -261,10 +265,6 @@ def step_memory(run: Run, batch: int) -> dict[str, int]:
         "batch": nbytes(shapes) // mesh.size,
     }
     return {**parts, "temporaries": total - sum(parts.values()), "step": total, "gradients": parts["parameters"]}
-
-
-def _placed(shapes: Any, sharding: Any) -> Any:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 
 
 def nbytes(shapes: Any) -> int:

@@ -153,6 +153,11 @@ def put_replicated(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda leaf: put_rows(np.asarray(leaf), mesh, split=False), tree)
 
 
+def with_sharding(tree: Any, sharding: NamedSharding) -> Any:
+    """Shapes of arrays that lie so: what a compiler or a reader of checkpoints is told in place of arrays."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
 def from_all_hosts(rows: np.ndarray) -> np.ndarray:
     """Each host's small array, stacked: `[hosts, ...]`."""
     if jax.process_count() == 1:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -326,10 +326,17 @@ def _said(value: Any) -> str:
     return "/".join(f"{x:.4g}" for x in value) if isinstance(value, tuple) else str(value)
 
 
-def initial_params(config: Config, model: TwoTower) -> tuple[Params, dict[str, LoadReport]]:
+def initial_params(
+    config: Config, model: TwoTower, *, parts: Collection[str] | None = None
+) -> tuple[Params, dict[str, LoadReport]]:
     """Parameters before the first step: from scratch or from files, as the lock's letters say.
 
     With a store there are none of the image tower: it does not run.
+
+    Args:
+        config: settled.
+        model: the towers.
+        parts: those that are wanted, by their names in the tree; None for all.
 
     Returns:
         Float32 parameters, and what the reader reports of each pre-trained tower, by tower.
@@ -339,20 +346,21 @@ def initial_params(config: Config, model: TwoTower) -> tuple[Params, dict[str, L
     """
     check_weights(config)
     letters = optimizer.lock_letters(config.train.locks)
-    pretrained = {name for name, letter in letters.items() if letter in "LU"}
-    runs_from_store = config.input == "store"
-    key = jax.random.key(config.seed)
+    shapes = param_shapes(config, model)
+    wanted = set(shapes) if parts is None else {*parts}
+    pretrained = {name for name in letters if letters[name] in "LU" and name in wanted}
+    joint = {name: shapes[name] for name in shapes if name not in letters and name in wanted and config.model.weights}
+    fresh = wanted - pretrained - set(joint)
     # Only what is used is initialised: a locked ViT-L is not drawn at random first.
     drawn = jax.jit(
-        lambda key: {name: tree for name, tree in fresh_params(config, model, key).items() if name not in pretrained}
+        lambda key: {name: tree for name, tree in fresh_params(config, model, key).items() if name in fresh}
     )
-    params = drawn(key)
+    params = drawn(jax.random.key(config.seed)) if fresh else {}
     reports = {}
-    for name in pretrained - ({"image"} if runs_from_store else set()):
+    for name in pretrained - ({"image"} if config.input == "store" else set()):
         params[name], reports[name] = load_tower(config, model, name)
-    if config.model.weights:
-        shapes = param_shapes(config, model)
-        params |= load_joint(config.model.weights, {name: shapes[name] for name in shapes if name not in letters})
+    if joint:
+        params |= load_joint(config.model.weights, joint)
     return params, reports
 
 
@@ -379,6 +387,11 @@ def _fitting(source: str, name: str) -> str:
         if found:
             return f"; they look like those of {kind}.tower {' or '.join(found)}"
     return ""
+
+
+def stored(config: Config, model: TwoTower, params: Params) -> Params:
+    """Parameters that do not move, as they lie on the devices; see `lit_jax.models.stored`."""
+    return models.stored(model, params, image_size=config.image.size, context=config.text.context)
 
 
 def param_shapes(config: Config, model: TwoTower) -> Params:

@@ -30,6 +30,7 @@ class Trained:
         step: batches trained.
         model: the towers.
         tokenizer: of the run.
+        chosen_on: the split by which this checkpoint was chosen as the best of its run; empty if it was asked for.
         params: all parameters, locked ones included, on the host; without the image tower if it was not asked for.
     """
 
@@ -39,6 +40,7 @@ class Trained:
     model: TwoTower
     tokenizer: Tokenizer
     params: Params
+    chosen_on: str = ""
 
 
 def load(
@@ -115,7 +117,8 @@ def _from_run(directory: pathlib.Path, step: str, weight_files: Mapping[str, str
     manager.close()
     found = Trained(about, config, chosen, model, tokenizer, params)
     others = {tower: _locked_tower(tower, found) for tower in locked if tower != "image"}
-    return dataclasses.replace(found, params={**params, **others})
+    chosen_on = experiment.chosen_on(config) if step == "best" else ""
+    return dataclasses.replace(found, params={**params, **others}, chosen_on=chosen_on)
 
 
 def untrained(config: Any) -> Trained:

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lit_jax import batches, models
+from lit_jax import batches, models, predictions
 from lit_jax.errors import UserError
 from lit_jax.images import PLAIN, View
-from lit_jax.metrics import TopK, top_k
+from lit_jax.metrics import TopK, hits_of
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.records import RecordSet
 from lit_jax.sharding import from_all_hosts, local_rows, over_batch, put_batch, put_rows, replicated
@@ -19,6 +19,12 @@ from lit_jax.tokens import lengths
 
 Tokenise = Callable[[Sequence[str]], np.ndarray]
 EmbedTexts = Callable[[Sequence[str]], np.ndarray]
+
+ASIDE = "set aside"
+"""A split of no record set: photos of the training split that are not trained on, see `lit_jax.order.set_aside`."""
+
+Part = tuple[str, np.ndarray]
+"""A split, and `[N]` bool: which of its photos."""
 
 TEXTS = 1 << 15  # prompts whose embeddings are held at a time
 
@@ -47,22 +53,16 @@ class Embedder:
     features: Callable[[Params, jax.Array], jax.Array]
     texts: Callable[[Params, jax.Array], jax.Array]
     projected: Callable[[Params, jax.Array], jax.Array]
-    scores: Callable[[Params, jax.Array, jax.Array], jax.Array]
 
 
 def embedder(model: TwoTower, mesh: Mesh) -> Embedder:
     """Builds the jitted functions for a model on a mesh."""
-
-    def scores(params: Params, features: jax.Array, class_emb: jax.Array) -> jax.Array:
-        return models.project(model, params, features) @ class_emb.T
-
     return Embedder(
         model,
         mesh,
         jax.jit(lambda tower, images: models.image_features(model, tower, images), out_shardings=over_batch(mesh)),
         jax.jit(lambda params, tokens: models.embed_text(model, params, tokens), out_shardings=replicated(mesh)),
         jax.jit(lambda params, features: models.project(model, params, features), out_shardings=over_batch(mesh)),
-        jax.jit(scores, out_shardings=over_batch(mesh)),
     )
 
 
@@ -71,7 +71,13 @@ PhotosOf = Callable[[str, Params], Iterator[Photos]]
 
 
 def from_records(
-    parts: Embedder, records: RecordSet, *, image_size: int, batch_size: int, view: View = PLAIN
+    parts: Embedder,
+    records: RecordSet,
+    *,
+    image_size: int,
+    batch_size: int,
+    view: View = PLAIN,
+    aside: Part | None = None,
 ) -> PhotosOf:
     """Photos of records through the image tower.
 
@@ -81,38 +87,44 @@ def from_records(
         image_size: side of the pictures, pixels.
         batch_size: photos at a time, over all hosts.
         view: how a photo becomes a square.
+        aside: what the split `ASIDE` is a part of.
     """
     hosts, host = jax.process_count(), jax.process_index()
 
     def photos(split: str, params: Params) -> Iterator[Photos]:
+        split, only = aside if aside is not None and split == ASIDE else (split, None)
         for batch in batches.evaluation_batches(
-            records, split, batch_size=batch_size // hosts, image_size=image_size, host=host, hosts=hosts, view=view
-        ):
+            records, split, batch_size=batch_size // hosts, image_size=image_size, host=host, hosts=hosts, view=view,
+            only=only,
+        ):  # fmt: skip
             image = put_batch({"image": batch["image"]}, parts.mesh)["image"]
             yield Photos(parts.features(params["image"], image), batch["class_id"], batch["mask"])
 
     return photos
 
 
-def from_store(parts: Embedder, store: Store, *, batch_size: int) -> PhotosOf:
+def from_store(parts: Embedder, store: Store, *, batch_size: int, aside: Part | None = None) -> PhotosOf:
     """Photos of a store: what the locked tower said of them, view 0.
 
     Args:
         parts: the jitted functions; only their mesh is used.
         store: where the features are.
         batch_size: photos at a time, over all hosts.
+        aside: what the split `ASIDE` is a part of.
     """
     hosts, host = jax.process_count(), jax.process_index()
     size = batch_size // hosts
 
     def photos(split: str, _: Params) -> Iterator[Photos]:
+        split, only = aside if aside is not None and split == ASIDE else (split, None)
         rows = Rows(store, split)
-        begin, end = len(rows) * host // hosts, len(rows) * (host + 1) // hosts
-        # All hosts yield the same number of batches; padding repeats row 0 and is not counted.
-        for start in range(begin, begin + -(-len(rows) // hosts), size):
-            wanted = np.arange(start, start + size)
-            mask = wanted < end
-            wanted = np.where(mask, wanted, 0)
+        numbers = np.arange(len(rows)) if only is None else np.flatnonzero(only)
+        begin, end = len(numbers) * host // hosts, len(numbers) * (host + 1) // hosts
+        # All hosts yield the same number of batches; padding repeats the first row and is not counted.
+        for start in range(begin, begin + -(-len(numbers) // hosts), size):
+            places = np.arange(start, start + size)
+            mask = places < end
+            wanted = numbers[np.where(mask, places, 0)]
             features = put_batch({"features": rows.take(wanted)}, parts.mesh)["features"]
             yield Photos(features, rows.class_ids[wanted], mask)
 
@@ -194,6 +206,15 @@ def class_embeddings(
     return (sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
+def prompts_of_species(prompts: Mapping[int, Sequence[str]], species_of: Mapping[int, int]) -> dict[int, Sequence[str]]:
+    """Prompts by the id of a species' first row: those of all its rows, where there are several."""
+    found: dict[int, Sequence[str]] = {}
+    for class_id, texts in prompts.items():
+        species = species_of.get(class_id, class_id)
+        found[species] = [*found.get(species, ()), *texts]
+    return found
+
+
 def image_embeddings(parts: Embedder, params: Params, photos: Iterable[Photos]) -> tuple[np.ndarray, np.ndarray]:
     """Photos in the common space: `[N, D]` float32 of unit norm, and their class ids `[N]` int64, of this host.
 
@@ -210,9 +231,14 @@ def image_embeddings(parts: Embedder, params: Params, photos: Iterable[Photos]) 
 
 
 def classify(
-    parts: Embedder, params: Params, photos: Iterable[Photos], class_emb: np.ndarray, class_ids: Sequence[int]
+    parts: Embedder,
+    params: Params,
+    photos: Iterable[Photos],
+    class_emb: np.ndarray,
+    class_ids: Sequence[int],
+    species_of: Mapping[int, int] | None = None,
 ) -> TopK:
-    """Top-k hits of every photo against the given classes, summed over all hosts.
+    """Top-k hits of every photo against the given classes, summed over all hosts; ranked as by `predictions.predict`.
 
     Args:
         parts: the jitted functions.
@@ -220,6 +246,7 @@ def classify(
         photos: each photo once; masked rows are not counted.
         class_emb: `[K, D]` unit-norm.
         class_ids: id in the class table of each of the K classes.
+        species_of: ids of photos to those of their species among the K; None where each is its own.
 
     Returns:
         Hits of each of the K classes.
@@ -228,15 +255,16 @@ def classify(
         UserError: if a photo's class is not among the candidates.
     """
     row_of = {class_id: row for row, class_id in enumerate(class_ids)}
-    on_device = put_rows(class_emb, parts.mesh, split=False)
-    total = top_k(np.zeros((0, len(class_ids))), np.zeros(0, np.int64), np.zeros(0, bool))
+    row_of |= {one: row_of[species] for one, species in (species_of or {}).items() if species in row_of}
+    on_device = predictions.put_classes(class_emb, parts.mesh)
+    total = hits_of(np.zeros(0, int), np.zeros(0, int), len(class_ids))
     for batch in photos:
-        scores = local_rows(parts.scores(params, batch.features, on_device))
         unknown = sorted(set(batch.class_id[batch.mask].tolist()) - row_of.keys())
         if unknown:
             raise UserError(f"classes: found photos of class id {unknown[0]}, expected only ids of the class table")
         labels = np.array([row_of.get(class_id, 0) for class_id in batch.class_id.tolist()])
-        total += top_k(scores, labels, batch.mask)
+        ranks = predictions.ranks(parts.projected(params, batch.features), labels, on_device, parts.mesh)
+        total += hits_of(ranks[batch.mask], labels[batch.mask], len(class_ids))
     return TopK(from_all_hosts(total.hits).sum(0), from_all_hosts(total.images).sum(0))
 
 
@@ -271,6 +299,7 @@ class Evaluator:
         tokenise: texts to ids.
         batch_size: prompts at a time, over all hosts.
         end_id: see `text_embedder`.
+        species_of: each class id to that of the first row of its species: prompts of all its rows name it.
         keep: whether features of photos may be kept from one call to the next: the image tower is locked.
         kept: those features, by split.
     """
@@ -282,6 +311,7 @@ class Evaluator:
     tokenise: Tokenise
     batch_size: int
     keep: bool
+    species_of: Mapping[int, int] = dataclasses.field(default_factory=dict)
     end_id: int | None = None
     kept: dict[str, list[Photos]] = dataclasses.field(default_factory=dict)
 
@@ -295,10 +325,13 @@ class Evaluator:
         Raises:
             Interrupted: as soon as `interrupted` says so.
         """
+        if not self.tasks:
+            return {}
         # Tasks share classes: each is embedded once.
         class_ids = sorted({class_id for task in self.tasks for class_id in task.class_ids})
         embed = text_embedder(self.parts, params, self.tokenise, batch_size=self.batch_size, end_id=self.end_id)
-        class_emb = class_embeddings(embed, [self.class_prompts[class_id] for class_id in class_ids])
+        prompts = prompts_of_species(self.class_prompts, self.species_of)
+        class_emb = class_embeddings(embed, [prompts[class_id] for class_id in class_ids])
         row_of = {class_id: row for row, class_id in enumerate(class_ids)}
         features = self.kept if self.keep else {}
         hits = {}
@@ -306,7 +339,8 @@ class Evaluator:
             if task.split not in features:
                 features[task.split] = list(self._photos(task.split, params, interrupted))
             rows = [row_of[class_id] for class_id in task.class_ids]
-            hits[task.name] = classify(self.parts, params, features[task.split], class_emb[rows], task.class_ids)
+            photos = features[task.split]
+            hits[task.name] = classify(self.parts, params, photos, class_emb[rows], task.class_ids, self.species_of)
         return hits
 
     def _photos(self, split: str, params: Params, interrupted: Callable[[], bool]) -> Iterator[Photos]:

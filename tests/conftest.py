@@ -22,6 +22,8 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+from lit_jax.models import storage  # noqa: E402
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
@@ -30,6 +32,11 @@ def random_like(tower, example, *, seed=0, scale=0.3):
     shapes = jax.eval_shape(tower.init, jax.random.key(0), example)["params"]
     draw = np.random.default_rng(seed)
     return jax.tree.map(lambda x: (scale * draw.normal(size=x.shape)).astype(np.float32), shapes)
+
+
+def as_stored(tower, params, example):
+    """Parameters of a locked tower as a run keeps them on the devices."""
+    return storage.as_used(tower, params, jax.ShapeDtypeStruct(example.shape, example.dtype))
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ def fingerprints(batch):
     ]
 
 
-def image_ids(records, *, seed, host=0, hosts=1, position=0, batch_size=8, count=None):
+def image_ids(records, *, seed, host=0, hosts=1, position=0, batch_size=8, count=None, aside=None):
     """Ids of the records of a stream, through the same windows but with nothing decoded."""
     from lit_jax.images import tensorflow
     from lit_jax.records import file_instructions, parse_example
@@ -34,7 +34,8 @@ def image_ids(records, *, seed, host=0, hosts=1, position=0, batch_size=8, count
     tensorflow()
     parts = file_instructions(records, "train", host, hosts)
     out = []
-    for window in batches._windows(parts, seed=seed, host=host, window=16, first=position * batch_size):
+    wanted = ~batches._of_host(aside, records.examples("train"), host, hosts)
+    for window in batches._windows(parts, wanted, seed=seed, host=host, window=16, first=position * batch_size):
         for serialized, *_ in batches._window_records(*window).as_numpy_iterator():
             out.append(parse_example(serialized)["image_id"].numpy().decode())
             if len(out) == count:
@@ -49,6 +50,39 @@ def test_shapes_dtypes_and_tokens(records):
     tokenizer = load_tokenizer(records.tokenizer)
     texts = tokenizer.decode(batch["tokens"])
     assert all(text.startswith(("a photo of the", "the ")) for text in texts)
+
+
+@pytest.mark.parametrize("hosts", [1, 3])
+def test_photos_that_are_set_aside_are_evaluated_and_never_trained_on(records, hosts):
+    from lit_jax.order import set_aside
+    from lit_jax.records import decode
+    from lit_jax.tfrecord import read_frames
+
+    aside = set_aside(56, 0.3, seed=5)
+    assert aside.sum() == 17 and not np.array_equal(aside, set_aside(56, 0.3, seed=6))
+    every = [decode(raw) for path in records.files("train") for raw in read_frames(path)]
+    ids = [record.image_id for record in every]
+    trained = collections.Counter()
+    for host in range(hosts):
+        whole = image_ids(records, seed=3, host=host, hosts=hosts, aside=aside, count=40)
+        share = sum(~aside[56 * host // hosts : 56 * (host + 1) // hosts])
+        trained.update(whole[:share])
+        # A restart in the middle of an epoch, and of the next one, counts the same photos.
+        for position in (1, 4):
+            assert (
+                image_ids(records, seed=3, host=host, hosts=hosts, aside=aside, position=position, count=5)
+                == (whole[8 * position : 8 * position + 5])
+            )
+    assert trained == collections.Counter(name for name, left_out in zip(ids, aside, strict=True) if not left_out)
+    got = [
+        class_id
+        for host in range(hosts)
+        for batch in batches.evaluation_batches(
+            records, "train", batch_size=4, image_size=16, host=host, hosts=hosts, only=aside
+        )
+        for class_id in batch["class_id"][batch["mask"]].tolist()
+    ]
+    assert got == [record.class_id for record, wanted in zip(every, aside, strict=True) if wanted]
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 3])
@@ -85,7 +119,7 @@ def test_a_restart_decodes_nothing_of_what_is_skipped(records, monkeypatch):
 
     parts = file_instructions(records, "train")
     sizes = [int(takes.sum()) for (_, _, takes, *_), _ in zip(
-        batches._windows(parts, seed=0, host=0, window=1, first=0), range(3), strict=False)]  # fmt: skip
+        batches._windows(parts, np.ones(56, bool), seed=0, host=0, window=1, first=0), range(3), strict=False)]  # fmt: skip
     first = next(batches._windows(parts, seed=0, host=0, window=1, first=sizes[0] + 1))
     again = list(zip(batches._windows(parts, seed=0, host=0, window=1, first=0), range(2), strict=False))[1][0]
     assert first[0].tolist() == again[0].tolist()  # the second window's shard

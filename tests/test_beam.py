@@ -1,16 +1,22 @@
 """Shards written by Beam's workers are the shards of a conversion without Beam."""
 
+import json
 import logging
+import os
+import pickle
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
-from data_prep import beam
+from data_prep import beam, spans
 from data_prep.convert import main
-from data_prep.shards import Job
+from data_prep.plan import Planned
+from data_prep.shards import Job, Texts, finished, write_shard
 from lit_jax.classes import write_class_table
-from tests.test_convert import TABLE, contents, write_photos
+from lit_jax.errors import UserError
+from tests.test_convert import TABLE, contents, encoded, noise, write_photos
 
 
 @pytest.fixture
@@ -26,6 +32,65 @@ def error_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         main(command)
     assert stop.value.code == 2
     return capsys.readouterr().err.splitlines()[-1]
+
+
+def job_of(tmp_path: Path, number: int = 2) -> Job:
+    """A shard of photos, one of them with a name that is no UTF-8, one inside a larger file."""
+    name = os.fsdecode(b"caf\xe9.jpg")
+    jpegs = [encoded(noise(i), "JPEG") for i in range(number)]
+    (tmp_path / name).write_bytes(jpegs[0])
+    (tmp_path / "photos.tar").write_bytes(b"abc" + jpegs[1])
+    places = [str(tmp_path / name), spans.span(tmp_path / "photos.tar", 3, len(jpegs[1]))]
+    photos = [Planned(place, f"{i}.jpg", 7, "train", len(jpegs[i])) for i, place in enumerate(places)]
+    (tmp_path / "out.incomplete").mkdir(exist_ok=True)
+    texts = {7: Texts(("a photo of the Magpie",), {"name": "Pica pica"})}
+    cleaning = {"max_side": 0, "quality": 95, "max_pixels": 1000}
+    return Job(tmp_path / "out.incomplete" / "photos-train.tfrecord-00000-of-00001", photos, texts, cleaning)
+
+
+def test_a_stored_job_is_plain_text_and_gives_the_shard(tmp_path: Path) -> None:
+    job = job_of(tmp_path)
+    (tmp_path / "out.incomplete" / "progress").mkdir()
+    expected = write_shard(job)
+    whole = job.path.read_bytes()
+    shutil.rmtree(tmp_path / "out.incomplete" / "progress")
+    file = beam._store(job)
+    assert json.loads(file.read_text(encoding="utf-8"))
+    assert beam.write_stored(str(file)) == str(file)
+    assert job.path.read_bytes() == whole and finished(job.path) == expected and expected.shard.examples == 2
+
+
+class Payload:
+    """Leaves a mark where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.write_text, (self.mark, "ran")
+
+
+@pytest.mark.parametrize("change", ["pickle", "cut", "list", "cleaning", "photos", "number", "elsewhere"])
+def test_a_job_that_somebody_else_wrote_runs_nothing_and_writes_nowhere_else(tmp_path: Path, change: str) -> None:
+    """Whoever can write to the output folder can put a file where a worker looks for its job."""
+    file, mark = beam._store(job_of(tmp_path)), tmp_path / "mark"
+    text = file.read_bytes()
+    value = json.loads(text) if text[:1] == b"{" else {"cleaning": {}, "photos": [[]], "texts": []}
+    if change == "pickle":
+        file.write_bytes(pickle.dumps(Payload(mark)))
+    elif change == "cut":
+        file.write_bytes(text[:-20])
+    elif change == "elsewhere":  # only where the job itself lies says which shard is written
+        file.write_text(json.dumps({**value, "path": str(tmp_path / "elsewhere")}))
+    else:
+        wrong = {"list": [value], "cleaning": {**value, "cleaning": {"exec": 1}}, "photos": {**value, "photos": [["x"]]},
+                 "number": {**value, "cleaning": {"max_side": "1", "quality": 95, "max_pixels": 1000}}}  # fmt: skip
+        file.write_text(json.dumps(wrong[change]))
+    with pytest.raises(
+        UserError, match=r"\.json: found no job of this conversion \(.*\), expected .*; run the same com"
+    ):
+        beam.write_stored(str(file))
+    assert not mark.exists() and not (tmp_path / "elsewhere").exists()
 
 
 def test_beam_gives_the_same_bytes(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

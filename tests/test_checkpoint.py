@@ -1,15 +1,23 @@
+import asyncio
 import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+import threading
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from orbax.checkpoint._src.serialization import serialization
 
 from lit_jax import checkpoint, optimizer, precision, train
 from lit_jax.checkpoint import About
 from lit_jax.errors import UserError
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 ABOUT = About(
     config={"seed": 0, "data.crop_scale": (0.9, 1.0)}, position=0, locked={"image": "abc"}, fingerprint="f" * 64, templates=["a {name}"],
     drop_repeats=False, class_table="id,name\r\n0,Malus ×domestica\r\n", train_classes=[0], prompt_templates=[], hosts=1, tokenizer=b"\x00\xff model",
@@ -46,15 +54,71 @@ def test_all_of_the_state_comes_back_bit_for_bit(tmp_path):
     assert same(checkpoint.restore_params(manager, 7, state_at(0).params), state_at(7).params)
 
 
-def test_a_state_that_is_overwritten_while_it_is_saved_is_saved_as_it_was(tmp_path):
+def test_a_state_that_is_donated_before_it_is_written_is_saved_as_it_was(tmp_path, monkeypatch):
+    """The writer is held until the next step has the state's memory, if it can get it."""
+    wait = threading.Event()
+    write = serialization.async_serialize_from_host
+
+    async def held(*args, **options):
+        while not wait.is_set():
+            await asyncio.sleep(0.001)
+        return await write(*args, **options)
+
+    monkeypatch.setattr(serialization, "async_serialize_from_host", held)
     manager = checkpoint.open_manager(tmp_path / "c")
-    state = state_at(3, width=2_000_000)
-    checkpoint.save(manager, state, ABOUT)
-    overwrite = jax.jit(lambda s: jax.tree.map(lambda x: x * 0 - 1, s), donate_argnums=0)
-    jax.block_until_ready(overwrite(state))
+    try:
+        state = state_at(3)
+        step = jax.jit(lambda s: jax.tree.map(lambda x: x - 1, s), donate_argnums=0)
+        free = state_at(3)
+        jax.block_until_ready(step(free))
+        assert free.params["text"]["kernel"].is_deleted()  # memory that nobody holds is the next state's
+        checkpoint.save(manager, state, ABOUT)
+        jax.block_until_ready(step(state))
+    finally:
+        wait.set()
     manager.wait_until_finished()
-    got = checkpoint.restore_params(manager, 3, state_at(0, width=2_000_000).params)
-    assert same(got, state_at(3, width=2_000_000).params)
+    assert same(checkpoint.restore_params(manager, 3, state_at(0).params), state_at(3).params)
+
+
+def test_a_full_disk_is_one_line_with_the_step_to_go_on_from(tmp_path):
+    (tmp_path / "checkpoints" / "step_12").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "step_7").mkdir()
+    (tmp_path / "checkpoints" / "step_20.orbax-checkpoint-tmp").mkdir()
+    from_tensorstore = ValueError("RESOURCE_EXHAUSTED: Failed to write 9 bytes [os_error_code='28'] here\nand there")
+    with pytest.raises(UserError) as error, checkpoint.failures_in_one_line(tmp_path):
+        try:
+            raise from_tensorstore
+        except ValueError as cause:
+            raise RuntimeError("saving failed") from cause
+    assert str(error.value) == (
+        f"{tmp_path}: found No space left on device, expected to write the run there; make room, then run the same "
+        "command to go on from step 12, the last good checkpoint"
+    )
+    with pytest.raises(KeyError), checkpoint.failures_in_one_line(tmp_path):
+        raise KeyError("our own fault")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_run_on_a_full_disk_ends_in_one_line_and_goes_on_when_there_is_room(tiny_config, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=True)
+    more = [
+        f"--config.{option}" for option in ("text.width=64", "checkpoint.keep=5", "train.devices=1", "train.epochs=4")
+    ]
+    command = [sys.executable, "-m", "lit_jax.main", f"--config={tiny_config}", f"--workdir={disk / 'run'}", *more]
+    try:
+        full = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert full.returncode == 2
+        assert len(full.stderr.splitlines()) == 1 and full.stderr.startswith(f"error: {disk / 'run'}: found No space")
+        last = checkpoint.saved_steps(disk / "run")[-1]
+        assert f"from step {last}, the last good" in full.stderr
+        subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+        again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert again.returncode == 0 and f"resuming after step {last}" in again.stdout, again.stderr
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_the_latest_and_the_best_are_kept(tmp_path):

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from lit_jax.classes import RANKS, ClassTable, match_folders, read_class_table, species_key, write_class_table
+from lit_jax.candidates import read_candidates
+from lit_jax.classes import (
+    RANKS,
+    ClassTable,
+    find_species,
+    match_folders,
+    read_class_table,
+    species_key,
+    write_class_table,
+)
 from lit_jax.errors import UserError
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "inat2021-categories.csv"
@@ -83,7 +92,7 @@ def test_json_is_read_as_a_list_or_as_annotations(tmp_path, wrap):
 
 
 def test_what_is_written_is_read_back_equal(tmp_path):
-    values = ("a, b", 'say "x"', "two\nlines", "lone\rreturn", " édge ", "Malus ×domestica", "", "日本語 Кириллица")
+    values = ("a, b", 'say "x"', "two\nlines", "lone\rreturn", "édge", "Malus ×domestica", "", "日本語 Кириллица")
     table = ClassTable(tuple(range(10, 18)), {"name": values, "class": values[::-1]})
     path = tmp_path / "table.csv"
     write_class_table(table, path)
@@ -131,6 +140,9 @@ REFUSED = {
     "Latin-1": ("id,name\n1,a\n2,é\n".encode("latin-1"), r"classes.csv line 3: found byte 0xe9, expected UTF-8"),
     "repeated column": ("id,name, name\n1,a,b\n", r"classes.csv columns: found 'name' twice, expected each once"),
     "no names": ("id,genus\n1,Pica\n", r"classes.csv: found genus, expected a column 'name' or 'common_name'"),
+    "tabs": ("id\tname\n1\ta\n", r"found id\tname, expected a column 'name' .*; separate the columns by commas"),
+    "tabs and commas": ("name\tnote\nPica pica\tblack, white\n", r"found name\tnote, .*; separate the columns by com"),
+    "semicolons and commas": ("id;name\n1;a, b\n", r"found id;name, .*; separate the columns by commas"),
     "semicolons": ("id;name\n1;a\n", r"classes.csv: found id;name, expected a column 'name'"),
 }
 
@@ -191,8 +203,9 @@ def test_composed_and_decomposed_accents_are_the_same_folder():
 def test_unmatched_names_are_told_with_the_nearest_entry_of_the_best_column():
     with pytest.raises(
         UserError,
-        match=r"class names: found 1 of 2 not in column 'common_name' \('Huose Wren'; the nearest to 'Huose Wren' is "
-        r"'House Wren'\), expected all of them in one of the columns folder, name, common_name, id; correct them",
+        match=r"class names: found 1 of 2 not in column 'folder' \('Huose Wren'; the nearest to 'Huose Wren' is "
+        r"'House_Wren'\), expected all of them in one of the columns folder \(has 1\), name \(0\), common_name \(1\), id "
+        r"\(0\); correct them or column 'folder'",
     ):
         match_folders(BIRDS, ["Blue Jay", "Huose Wren"])
     with pytest.raises(UserError, match=r"found 1 of 1 not in column"):
@@ -201,7 +214,15 @@ def test_unmatched_names_are_told_with_the_nearest_entry_of_the_best_column():
         match_folders(BIRDS, ["q1", "q2", "q3", "q4"])
     # Nothing is found anywhere: the column with a near entry is the one to speak of.
     with pytest.raises(UserError, match=r"not in column 'name' .* is 'Spinus pinus'"):
-        match_folders(BIRDS, ["Spinus_pinus"])
+        match_folders(BIRDS, ["Spinus pinu"])
+    # A number is near to nothing: it is the column of folders that is amiss.
+    numbered = ClassTable((0, 1), {"folder": ("m10", "m11"), "name": ("Pica pica", "Corvus corax")})
+    with pytest.raises(
+        UserError, match=r"found 2 of 2 not in column 'folder' .*folder \(has 0\), name \(0\), id \(0\)"
+    ):
+        match_folders(numbered, ["x0", "x1"])
+    with pytest.raises(UserError, match="correct them or add a column 'folder'"):
+        match_folders(ClassTable((0,), {"name": ("Pica pica",)}), ["Pyrrhula"])
 
 
 def test_a_name_of_two_classes_is_refused_only_if_it_is_used():
@@ -246,3 +267,152 @@ def test_names_are_the_same_species_whatever_their_case_blanks_and_accents(one, 
 def test_rows_of_one_species_are_told():
     table = ClassTable((4, 2, 9), {"name": ("Columba livia", "Pica pica", "columba_livia")})
     assert table.same_species == [(0, 2)]
+
+
+def test_rows_without_a_name_are_not_one_species():
+    assert ClassTable((0, 1), {"name": ("", " "), "common_name": ("Wren", "Robin")}).same_species == []
+
+
+def test_each_class_knows_the_first_row_of_its_species():
+    table = ClassTable((4, 2, 9), {"name": ("Columba livia", "Pica pica", "columba_livia")})
+    assert table.species_of == {4: 4, 2: 2, 9: 4}
+
+
+def test_values_are_stripped_as_headers_are(tmp_path):
+    table = read_class_table(file(tmp_path, "name , common_name\nPica pica ,\tMagpie\u00a0\n"))
+    assert table == ClassTable((0,), {"name": ("Pica pica",), "common_name": ("Magpie",)})
+    assert table.as_written == ClassTable((0,), {"name": ("Pica pica ",), "common_name": ("\tMagpie\u00a0",)})
+    assert read_class_table(file(tmp_path, "name\nPica pica\n")).as_written is None
+    assert read_class_table(file(tmp_path, '[{"name": " Pica pica"}]', "c.json")).names == ("Pica pica",)
+
+
+def test_blank_rows_of_a_spreadsheet_are_left_out_with_a_note(tmp_path):
+    table = read_class_table(file(tmp_path, "name,family\nPica pica,Corvidae\n,\nCorvus corax,\n , \n,\n"))
+    assert table == ClassTable((0, 2), {"name": ("Pica pica", "Corvus corax"), "family": ("Corvidae", "")})
+    assert table.notes == (f"{tmp_path / 'classes.csv'}: 3 blank rows left out, beginning with line 3",)
+    assert read_class_table(file(tmp_path, "id,name\n7,Pica pica\n,\n")).ids == (7,)
+    assert read_class_table(file(tmp_path, ",name\n0,Pica pica\n1,\n")).ids == (0,)  # a data frame's own numbers
+    assert read_class_table(file(tmp_path, "name,family\nPica pica,\n,,,\n\n ,\n")).ids == (0,)  # of any length
+    assert read_class_table(file(tmp_path, "name\nPica pica\n")).notes == ()
+    with pytest.raises(UserError, match="found no data rows"):
+        read_class_table(file(tmp_path, "name,family\n,\n"))
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("pine_siskin", "BLUE_JAY"),
+        ("Pine_Siskin ", "Blue  Jay"),
+        ("SPINUS PINUS", "Cyanocitta_cristata"),
+        ("pine siskin", "blue_jay"),
+    ],
+)
+def test_names_are_matched_whatever_their_case_blanks_and_underscores(folders):
+    assert match_folders(BIRDS, folders) == {folders[0]: 4, folders[1]: 2}
+
+
+def test_what_is_equal_to_the_letter_comes_before_what_is_alike():
+    table = ClassTable((1, 2), {"folder": ("a", "A"), "name": ("B", "C")})
+    assert match_folders(table, ["A", "a"]) == {"A": 2, "a": 1}
+    assert match_folders(table, ["C"]) == {"C": 2}
+    with pytest.raises(UserError, match=r"class 'A_': found 2 classes in column 'folder' \(ids 1, 2\), expected one"):
+        match_folders(table, ["A_"])
+    # To the letter in a later column, alike in an earlier one.
+    assert match_folders(ClassTable((1, 2), {"folder": ("x", "y"), "name": ("Y", "X")}), ["X"]) == {"X": 2}
+    assert match_folders(ClassTable((1, 2), {"folder": ("", "y"), "name": ("b", "a")}), ["a"]) == {"a": 2}
+    with pytest.raises(UserError, match="found 1 of 1 not in"):
+        match_folders(ClassTable((1, 2), {"folder": ("", "y"), "name": ("b", "a")}), ["_"])
+
+
+DOVES = ClassTable(
+    (4, 2, 9, 5),
+    {
+        "folder": ("Rock_Dove", "Magpie", "Jacobin", "Raven"),
+        "name": ("Columba livia", "Pica pica", "columba_livia", "Corvus corax"),
+        "common_name": ("Rock Dove", "Magpie", "Jacobin Pigeon", "Raven"),
+    },
+)
+
+
+def test_one_name_finds_all_rows_of_its_species():
+    assert find_species(DOVES, ["Jacobin", "Raven"]) == {4, 9, 5}
+    assert find_species(DOVES, ["Columba livia"]) == {4, 9}
+    daisies = ClassTable((1, 2), {"name": ("Bellis perennis", "Leucanthemum vulgare"), "common_name": ("Daisy",) * 2})
+    with pytest.raises(UserError, match=r"class 'Daisy': found 2 classes in column 'common_name' \(ids 1, 2\)"):
+        find_species(daisies, ["Daisy"])
+
+
+def candidates(folder, text, own=DOVES, name="classes.csv"):
+    """Ids and names of the classes of a file, and the notes."""
+    table, notes = read_candidates(file(folder, text, name), own)
+    return list(zip(table.ids, table.names, strict=True)), notes
+
+
+def test_a_runs_own_table_goes_through_and_one_row_stands_for_all_of_its_species(tmp_path):
+    write_class_table(DOVES, tmp_path / "own.csv")
+    table, notes = read_candidates(tmp_path / "own.csv", DOVES)
+    assert table == DOVES and notes == []
+    assert candidates(tmp_path, "name\nColumba livia\nPica pica\nCORVUS CORAX\n") == (
+        [(4, "Columba livia"), (9, "Columba livia"), (2, "Pica pica"), (5, "CORVUS CORAX")],
+        [],
+    )
+    # The row that says more of one of them is that one's.
+    found, _ = read_candidates(
+        file(tmp_path, "name,common_name\nColumba livia,Jacobin Pigeon\nColumba livia,Rock dove\n"), DOVES
+    )
+    assert dict(zip(found.ids, found.columns["common_name"], strict=True)) == {9: "Jacobin Pigeon", 4: "Rock dove"}
+    # A name that the data do not have may come twice as well; what is the same to the letter is one class.
+    text = "name,common_name\nDraco volans,Dragon\nDraco volans,Lizard\nDraco volans,Dragon\n"
+    assert candidates(tmp_path, text)[0] == [(10, "Draco volans"), (11, "Draco volans")]
+
+
+def test_classes_are_found_by_whatever_identifies_them(tmp_path):
+    assert candidates(tmp_path, "common_name\nMagpie\nRAVEN\nRobin\n")[0] == [
+        (2, "Magpie"),
+        (5, "RAVEN"),
+        (10, "Robin"),
+    ]
+    assert candidates(tmp_path, "name\nmagpie\n")[0] == [(2, "magpie")]  # a common name in column name
+    # Whatever row of a species is named, all its rows are there.
+    assert candidates(tmp_path, "common_name\nJacobin pigeon\n")[0] == [(9, "Jacobin pigeon"), (4, "Jacobin pigeon")]
+    assert candidates(tmp_path, "common_name\nJacobin pigeon\nRock Dove\n")[0] == [
+        (9, "Jacobin pigeon"),
+        (4, "Rock Dove"),
+    ]
+    labels = ClassTable((0, 1), {"name": ("Magpie", "Raven"), "common_name": ("", "")})
+    assert candidates(tmp_path, "name,common_name\nPica pica,Magpie\n", labels)[0] == [(0, "Pica pica")]
+    found, notes = candidates(tmp_path, "name,common_name\nPica serica,Magpie\nCorvus corax,Raven\n")
+    assert found == [(2, "Pica serica"), (5, "Corvus corax")]
+    assert notes == ["1 of its 2 rows goes by another column than the name: Pica serica as Pica pica"]
+    # Once the species itself is there by its name, another one of that common name is another one.
+    assert candidates(tmp_path, "name,common_name\nPica serica,Magpie\nPica pica,Magpie\n")[0] == [
+        (10, "Pica serica"),
+        (2, "Pica pica"),
+    ]
+    assert candidates(tmp_path, "folder\nMagpie\nrock_dove\n")[0] == [
+        (2, "Pica pica"), (4, "Columba livia"), (9, "columba_livia"),
+    ]  # fmt: skip
+    assert candidates(tmp_path, "id\n5\n4\n")[0] == [(5, "Corvus corax"), (4, "Columba livia"), (9, "columba_livia")]
+    with pytest.raises(UserError, match=r"class names: found 1 of 2 not in column 'id' \('6'\), expected"):
+        candidates(tmp_path, "id\n5\n6\n")
+    with pytest.raises(UserError, match="found family, expected a column 'name' or 'common_name'"):
+        candidates(tmp_path, "family\nCorvidae\n")
+
+
+def test_names_that_miss_are_told_with_the_nearest(tmp_path):
+    found, notes = candidates(tmp_path, "name\nPica pcia\nDraco volans\nCorvus corax\n")
+    assert found == [(10, "Pica pcia"), (11, "Draco volans"), (5, "Corvus corax")]
+    assert notes == [
+        "further classes though near to one of the data: Pica pcia (Pica pica); correct them if they are the same"
+    ]
+    _, notes = candidates(tmp_path, "name\nmagpei\nRAVENN\n", ClassTable((0, 1), {"name": ("Magpie", "Raven")}))
+    assert "such as Magpie: all are further" in notes[0] and "near to one of the data: RAVENN (Raven)" in notes[1]
+    _, notes = candidates(tmp_path, "name\nMagpie\nRAVENN\n", ClassTable((0, 1), {"name": ("Magpie", "Raven")}))
+    assert notes[0].startswith("further classes though near to one of the data: RAVENN (Raven)")
+    found, notes = candidates(tmp_path, "name\nDraco volans\n")
+    assert notes == [
+        "none of its 1 rows is a class of the data, such as Columba livia (Rock Dove): all are further ones"
+    ]
+    daisies = ClassTable((1, 2), {"name": ("Bellis perennis", "Leucanthemum vulgare"), "common_name": ("Daisy",) * 2})
+    found, notes = candidates(tmp_path, "common_name\nDaisy\n", daisies)
+    assert found == [(3, "Daisy")] and "Daisy could be Bellis perennis or Leucanthemum vulgare" in notes[0]

@@ -267,7 +267,7 @@ def test_held_out_species_have_no_photo_in_train_or_validation(
 def test_held_out_species_are_drawn_by_seed(photos: Path) -> None:
     drawn = {tuple(splits_of(read_folder(photos), heldout=1, seed=seed)["heldout"]) for seed in range(12)}
     assert len(drawn) == 4
-    with pytest.raises(UserError, match="heldout: found 4, expected fewer than the 4 classes with photos"):
+    with pytest.raises(UserError, match="heldout: found 4, expected fewer than the 4 species with photos"):
         splits_of(read_folder(photos), heldout=4)
     with pytest.raises(UserError, match=r"heldout: found a number \(1\) and 1 names, expected one of both"):
         splits_of(read_folder(photos), heldout=1, heldout_classes=["Raven"])
@@ -295,7 +295,7 @@ def test_a_heldout_split_of_the_source_must_hold_whole_species(photos: Path, tmp
     rows = [(f"{name}/{i}.jpg", "heldout" if name == SPECIES[0] else "train") for name in SPECIES for i in range(6)]
     assert splits_of(read_folder(photos, write_list(tmp_path / "a.csv", rows)))["heldout"] == {SPECIES[0]: 6}
     rows[0] = (rows[0][0], "train")
-    with pytest.raises(UserError, match=r"split heldout: found Pica pica in train too \(Pica pica/0\.jpg\)"):
+    with pytest.raises(UserError, match=r"split heldout: found Pica pica \(Magpie\) in train too \(Pica pica/0\.jpg\)"):
         splits_of(read_folder(photos, write_list(tmp_path / "a.csv", rows)))
 
 
@@ -448,7 +448,9 @@ def test_a_folder_of_broken_photos_converts_with_a_report(tmp_path: Path, capsys
     write_broken(root)
     write_class_table(TABLE, tmp_path / "classes.csv")
     arguments = ["--images", str(root), "--classes", str(tmp_path / "classes.csv"), "--out", str(out)]
-    main([*arguments, "--vocab-size", "0", "--workers", "1", "--allow-empty-classes", "--validation-fraction", "0"])
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--vocab-size", "0", "--workers", "1", "--allow-empty-classes", "--validation-fraction", "0"])
+    assert stop.value.code == command.LOST
     found = report(out)
     assert {reason: len(left) for reason, left in found["left_out"].items()} == {
         "empty file": 2,
@@ -476,7 +478,7 @@ def test_a_folder_of_broken_photos_converts_with_a_report(tmp_path: Path, capsys
     }
     assert found["splits"]["train"]["photos"] == 15
     assert (found["kept"], found["encoded"]) == (4, 11)
-    assert found["warnings"] == ["classes with no photo left (1): Corvus corax"]
+    assert (found["lost"], found["warnings"]) == (["Corvus corax"], [])
     text = (out / "report.txt").read_text(encoding="utf-8")
     assert "left out: 16 photos" in text and "Corvus corax/no end.jpg" in text
     assert "3  truncated" in capsys.readouterr().out
@@ -709,7 +711,6 @@ def test_a_full_disk_is_told_in_one_line(photos: Path, tmp_path: Path, monkeypat
         ({"max_side": -1}, "max_side: found -1, expected 0 or more"),
         ({"shard_mb": 0}, "shard_mb: found 0, expected 1 or more"),
         ({"validation_fraction": 1.0}, r"validation_fraction: found 1\.0, expected at least 0 and below 1"),
-        ({"templates": ()}, "templates: found none, expected at least one"),
         ({"templates": ("{nme}",)}, "found column 'nme'"),
         ({"tokenizer": Path("nothing.model")}, r"nothing\.model: found No such file"),
         ({"vocab_size": 10}, "vocab_size: found 10, expected more than 259"),
@@ -737,7 +738,7 @@ def test_every_option_of_the_command_reaches_the_conversion(tmp_path: Path, monk
     assert (seen["workers"], seen["restart"]) == (0, False)
     given = (
         "--max-side 1 --quality 2 --max-pixels 3 --shard-mb 4 --shards 5 --seed 6 --validation-fraction 0.7 "
-        f"--heldout-classes {tmp_path}/held.txt --rename-split a=b --rename-split c=d --allow-empty-classes "
+        f"--heldout-classes {tmp_path}/held.txt --rename-split a=b --rename-split c=d --allow-empty-classes --allow-no-training "
         f"--limit 8 --duplicates keep --tokenizer t.model --workers 9 --restart --drop-repeats --templates {tmp_path}/templates.txt"
     )
     main([*arguments, *given.split()])
@@ -756,6 +757,7 @@ def test_every_option_of_the_command_reaches_the_conversion(tmp_path: Path, monk
                 heldout_classes=("Raven",),
                 rename_splits={"a": "b", "c": "d"},
                 allow_empty_classes=True,
+                allow_no_training=True,
                 duplicates="keep",
                 limit=8,
                 tokenizer=Path("t.model"),

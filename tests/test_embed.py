@@ -11,8 +11,22 @@ import sys
 import numpy as np
 import pytest
 
-from lit_jax import batches, config, embed, evaluate, experiment, feed, loop, models, report, store
+from lit_jax import (
+    batches,
+    checkpoint,
+    config,
+    embed,
+    evaluate,
+    experiment,
+    feed,
+    loop,
+    models,
+    report,
+    store,
+    zeroshot,
+)
 from lit_jax.errors import UserError
+from lit_jax.order import set_aside
 from lit_jax.sharding import make_mesh
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -82,11 +96,32 @@ def test_a_feed_starts_anywhere_and_reads_each_photo_once_an_epoch(stored, tiny_
     for batch in whole[4:]:
         again = next(later)
         assert all(np.array_equal(again[name], batch[name]) for name in batch)
-    rows = feed._picks((18, 19, 19), batch_size=16, seed=0, first=0)
+    rows = feed._picks((18, 19, 19), None, batch_size=16, seed=0, first=0)
     epochs = np.concatenate([next(rows)[0] for _ in range(7)])
     assert (
         sorted(epochs[:56]) == sorted(epochs[56:]) == list(range(56)) and epochs[:56].tolist() != epochs[56:].tolist()
     )
+
+
+def test_the_best_may_be_chosen_on_training_photos_set_aside(stored, tiny_config, tmp_path):
+    options = {"input": "store", "data__store": stored.directory, "data__select_fraction": 0.25, "train__devices": 1}
+    loaded = load(tiny_config, train__epochs=1.2, optimizer__warmup_epochs=0, **options)
+    built = experiment.build(loaded, tmp_path)
+    assert built.steps_per_epoch == 42 / 16 and built.total_steps == 4
+    aside = set_aside(56, 0.25, seed=0)
+    rows = store.Rows(stored, "train")
+    photos = list(built.evaluator.photos(zeroshot.ASIDE, {}))
+    found = np.concatenate([np.asarray(photo.features)[photo.mask] for photo in photos])
+    np.testing.assert_array_equal(found, rows.take(np.flatnonzero(aside)))
+    picks = feed._picks((18, 19, 19), aside, batch_size=14, seed=0, first=0)
+    epoch = np.concatenate([next(picks)[0] for _ in range(3)])
+    assert sorted(epoch) == np.flatnonzero(~aside).tolist()
+    results = loop.run(loaded, tmp_path / "run")
+    assert results["set_aside"]["images"] == 14 and results["set_aside"]["candidates"] == 8
+    assert results["best"]["chosen_on"] == "set aside"
+    manager = checkpoint.open_manager(tmp_path / "run" / "checkpoints", read_only=True)
+    for step in manager.all_steps():
+        assert manager.metrics(step) == {"best": checkpoint.read_about(manager, step).results["set_aside"]["top1"]}
 
 
 def test_a_broken_run_goes_on_as_if_it_had_not_stopped(stored, trained, tiny_config, tmp_path, monkeypatch):

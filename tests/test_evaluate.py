@@ -1,16 +1,19 @@
 import csv
+import dataclasses
 import html.parser
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 
+from data_prep import convert, folder
 from lit_jax import config, evaluate, loop, page, zeroshot
-from lit_jax.classes import read_class_table
+from lit_jax.classes import read_class_table, write_class_table
 from lit_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -96,6 +99,31 @@ def test_a_list_of_bare_names_will_do(run, records, tmp_path):
     assert got["candidates"] == 13 and got["images"] == 28 and got["templates"] == list(records.templates)
 
 
+@pytest.mark.parametrize("column", ["common_name", "name", "id"])
+def test_classes_are_given_by_whatever_identifies_them(run, records, tmp_path, capsys, column):
+    table = read_class_table(records.class_table)
+    values = table.ids if column == "id" else table.columns[column]
+    (tmp_path / "c.csv").write_text(column + "\n" + "".join(f"{str(value).upper()}  \n" for value in values))
+    command("--checkpoint", run[0], "--split", "heldout", "--classes", tmp_path / "c.csv", "--out", tmp_path / "o.json")
+    got = json.loads((tmp_path / "o.json").read_text())
+    assert (got["candidates"], got["images"], got["classes"]) == (12, 28, 4)
+    assert "--classes" not in capsys.readouterr().out
+
+
+def test_the_data_sets_own_table_is_accepted_though_a_species_has_two_rows(records, tmp_path, capsys):
+    """Two breeds under one binomial: their own table, and a list of which it is missing, both cover all rows."""
+    table = read_class_table(records.class_table)
+    names = (table.names[1].upper(), *table.names[1:])
+    own = dataclasses.replace(table, columns={**table.columns, "name": names})
+    write_class_table(own, tmp_path / "own.csv")
+    data = types.SimpleNamespace(class_table=tmp_path / "own.csv")
+    assert evaluate._named_classes(str(tmp_path / "own.csv"), data) == own
+    (tmp_path / "once.csv").write_text("name\n" + "\n".join(table.names[1:]) + "\nDraco volan\n")
+    found = evaluate._named_classes(str(tmp_path / "once.csv"), data)
+    assert set(found.ids) == {*table.ids, max(table.ids) + 1}
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -105,7 +133,6 @@ def test_a_list_of_bare_names_will_do(run, records, tmp_path):
         (["--image-weights", "nowhere.npz"], "weights nowhere.npz: found no such file"),
         (["--batch-size", "3", "--devices", "8"], "--batch-size: found 3 on 8 devices"),
         (["--classes", "{tmp}/few.csv"], "--classes: found no row for"),
-        (["--classes", "{tmp}/twice.csv"], "found Draco volans more than once"),
         (["--templates", "{tmp}/misspelt.txt"], "found column 'common_nme'"),
         (["--out", "{tmp}/no/such/folder.json"], "--out: found no folder to write"),
     ],
@@ -113,7 +140,6 @@ def test_a_list_of_bare_names_will_do(run, records, tmp_path):
 def test_mistakes_are_one_line(run, tmp_path, capsys, arguments, message):
     (tmp_path / "few.csv").write_text("id,name\n0,Draco volans\n")
     (tmp_path / "misspelt.txt").write_text("a {common_nme}\n")
-    (tmp_path / "twice.csv").write_text("name\nDraco volans\nDraco volans\n")
     with pytest.raises(SystemExit) as caught:
         command("--checkpoint", run[0], *(argument.format(tmp=tmp_path) for argument in arguments))
     error = capsys.readouterr().err
@@ -238,6 +264,64 @@ def test_names_cannot_break_the_page(run):
         row["class"] = "<script>alert(1)</script> & co"
     text = page.page(got, name="<b>")
     assert "<script" not in text and "&lt;script&gt;" in text and "&lt;b&gt;" in text
+
+
+def test_an_evaluation_on_other_photos_has_a_name_of_its_own(run, records, field_guide_folder, tmp_path, capsys):
+    command("--checkpoint", run[0], "--split", "heldout")
+    before = {path.name: path.read_bytes() for path in run[0].glob("evaluation-heldout.*")}
+    assert len(before) == 2 and "another collection" not in capsys.readouterr().out
+    # The same photos under other captions are another collection.
+    items = folder.read_folder(field_guide_folder, field_guide_folder / "splits.csv")
+    table = read_class_table(field_guide_folder / "classes.csv")
+    options = convert.Options(templates=("a {name}",), vocab_size=0)
+    other = convert.convert(items, table, tmp_path / "garden", options, workers=1)
+    command("--checkpoint", run[0], "--split", "heldout", "--records", other.directory)
+    assert {path.name: path.read_bytes() for path in run[0].glob("evaluation-heldout.*")} == before
+    name = f"garden-{other.fingerprint[:8]}-heldout"
+    got, page_text = result(run, name), (run[0] / f"evaluation-{name}.html").read_text()
+    assert got["data"] == {"name": "garden", "is_of_training": False} and got["chosen_on"] == ""
+    assert "names species of garden</title>" in page_text and other.fingerprint[:8] in page_text
+    assert "photos of garden, another collection than the model was trained on" in capsys.readouterr().out
+
+
+def test_the_photos_by_which_the_best_was_chosen_are_said_to_be_so(run, capsys):
+    command("--checkpoint", run[0], "--split", "validation")
+    assert result(run, "validation")["chosen_on"] == "validation"
+    assert "the best of its run on these very photos" in (run[0] / "evaluation-validation.html").read_text()
+    assert "best of its run on validation" in capsys.readouterr().out
+    command("--checkpoint", run[0], "--split", "validation", "--step", "latest")
+    assert "very photos" not in capsys.readouterr().out
+    command("--checkpoint", run[0], "--split", "heldout")
+    assert "very photos" not in capsys.readouterr().out
+
+
+def test_rows_of_one_species_are_one_class(run, records, tmp_path):
+    """Two breeds under one binomial: either name is right for photos of both, and chance counts them once."""
+    table = read_class_table(records.class_table)
+    first, second = records.classes_in("heldout")[:2]
+    names = list(table.names)
+    names[table.index_of(second)] = names[table.index_of(first)].upper()
+    merged = dataclasses.replace(table, columns={**table.columns, "name": tuple(names)})
+    trained = evaluate.load(run[0])
+    data = dataclasses.replace(records, class_table=tmp_path / "breeds.csv")
+    write_class_table(merged, data.class_table)
+    got = evaluate.evaluate(trained, data, "heldout", devices=1)
+    plain = evaluate.evaluate(trained, records, "heldout", devices=1)
+    assert (got["candidates"], got["classes"], got["images"]) == (3, 3, 28) and got["chance"] == 1 / 3
+    images = {row["id"]: row["images"] for row in plain["per_class"]}
+    assert {row["id"]: row["images"] for row in got["per_class"]}[first] == images[first] + images[second]
+    assert got["calibration"]["helps"] == (got["calibration"]["after"]["ece"] <= got["calibration"]["before"]["ece"])
+
+
+def test_a_temperature_that_makes_it_worse_is_not_said_to_help(run):
+    command("--checkpoint", run[0], "--split", "heldout", "--no-page")
+    got = result(run)
+    got["calibration"] |= {"temperature": 1.25, "helps": False}
+    got["calibration"]["before"]["ece"], got["calibration"]["after"]["ece"] = 0.05, 0.066
+    note = next(line for line in evaluate._notes(got) if "calibration" in line)
+    assert note.startswith("calibration error 5.0 %; a temperature 1.25, fitted on")
+    assert note.endswith("makes it worse (6.6 %) and is not to be used")
+    assert "is not to be used" in page.page(got, name="m")
 
 
 def test_prompts_are_embedded_once_a_model(run, records, monkeypatch):

@@ -1,6 +1,7 @@
 """Runs from a config file to results, in this process and as commands."""
 
 import doctest
+import gc
 import json
 import os
 import pathlib
@@ -10,10 +11,11 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
-from lit_jax import batches, config, evaluate, experiment, loop, report
+from lit_jax import batches, checkpoint, config, evaluate, experiment, loop, report
 from lit_jax.errors import UserError
 from lit_jax.sharding import put_batch
 
@@ -240,6 +242,54 @@ def test_an_evaluation_that_was_interrupted_is_made_up_for(tiny_config, tmp_path
     with pytest.raises(loop.Stopped, match="after step 11"):
         run(tiny_config, tmp_path / "run", train__devices=1)
     assert run(tiny_config, tmp_path / "run", train__devices=1) == finished[1]
+    assert scores(tmp_path / "run") == scores(finished[0])  # so the best is the same too
+    made = len(calls)
+    assert run(tiny_config, tmp_path / "run", train__devices=1) == finished[1]
+    assert len(calls) == made  # nothing is owed any more
+
+
+def scores(workdir):
+    """What decides the best checkpoint, and what each says of its own evaluation."""
+    manager = checkpoint.open_manager(workdir / "checkpoints", read_only=True)
+    found = {}
+    for step in manager.all_steps():
+        about = checkpoint.read_about(manager, step)
+        found[step] = (manager.metrics(step), about.evaluated, about.results)
+    return found
+
+
+def test_a_run_that_resumes_holds_one_state_on_its_devices(tiny_config, tmp_path):
+    options = {"train__devices": 1, "train__epochs": 0.5, "optimizer__warmup_epochs": 0, "text__width": 32}
+    run(tiny_config, tmp_path / "run", **options)
+    loaded, _ = config.load(tiny_config, {name.replace("__", "."): str(value) for name, value in options.items()})
+    before = live_bytes()
+    built = experiment.build(loaded, tmp_path / "run")
+    manager = checkpoint.open_manager(tmp_path / "run" / "checkpoints")
+    state = loop._resumed(built, manager)
+    own = sum(x.nbytes for x in jax.tree.leaves((state, built.locked)))
+    assert own <= live_bytes() - before < 1.2 * own  # the rest: batch-independent constants
+
+
+def live_bytes():
+    gc.collect()
+    return sum(x.nbytes for x in jax.live_arrays())
+
+
+def test_a_run_without_any_photos_to_evaluate_ends_well(tiny_config, tmp_path, capsys):
+    options = {"data__seen_split": "", "data__heldout_split": "", "train__epochs": 1, "train__devices": 1}
+    results = run(tiny_config, tmp_path / "run", **options)
+    assert results["step"] == 4 and results["best"] == {"step": 4, "chosen_on": ""}
+    assert "no split to evaluate" in capsys.readouterr().out
+
+
+def test_species_of_several_rows_are_candidates_once(records, tiny_config):
+    loaded, _ = config.load(tiny_config)
+    seen, held = records.classes_in("train"), records.classes_in("heldout")
+    species_of = {i: i for i in (*seen, *held)} | {seen[1]: seen[0], held[3]: held[2]}
+    tasks = {task.name: task.class_ids for task in experiment.training_tasks(loaded, records, species_of)}
+    assert tasks["seen"] == tuple(i for i in seen if i != seen[1])
+    assert set(tasks["heldout"]) == set(held) - {held[3]}
+    assert set(tasks["heldout_among_all"]) == {*tasks["seen"], *tasks["heldout"]}
 
 
 def test_float16_without_any_finite_gradient_is_given_up(tiny_config, tmp_path, monkeypatch):
@@ -349,6 +399,6 @@ def test_two_hosts_train_one_model(tiny_config, tmp_path):
     options = {"tokenizer": tokenizer, "context": 24, "batch_size": 8, "image_size": 16, "seed": 0, "hosts": 2}
     parts = [next(batches.training_batches(alone.data, "train", host=host, **options)) for host in range(2)]
     both = {name: np.concatenate([part[name] for part in parts]) for name in ("image", "tokens")}
-    _, metrics = alone.step(alone.state, alone.locked, put_batch(both, alone.mesh))
+    _, metrics = alone.step(alone.start()[0], alone.locked, put_batch(both, alone.mesh))
     assert losses(workdir)[0] == pytest.approx(float(metrics["loss"]), rel=1e-4)
     assert results["locked"] == alone.about.locked

@@ -9,6 +9,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from lit_jax import card, config, embed, evaluate, export, loop, manifest, models, open_clip_format, trained
 from lit_jax.models import files, weights
@@ -269,6 +270,26 @@ def run_card(text, folder, capsys, monkeypatch):
     capsys.readouterr()
     runpy.run_path("try.py")
     return capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("form", ["JPEG", "WEBP", "TIFF"])
+def test_the_cards_snippet_reads_a_photo_as_a_conversion_does(model, copied, rng, monkeypatch, form):
+    """A photo that a phone turned by EXIF, and one of another format, give the pixels of the upright one."""
+    stored = Image.fromarray(rng.integers(0, 255, (3, 4, 3), np.uint8)).resize((40, 30))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the stored picture is to be turned by a quarter, clockwise
+    stored.save(copied.parent / "photo.jpg", form, exif=turned, **({} if form == "TIFF" else {"quality": 95}))
+    with Image.open(copied.parent / "photo.jpg") as image:
+        # Pillow itself turns a TIFF, which loses nothing.
+        upright = Image.fromarray(np.rot90(np.asarray(stored if form == "TIFF" else image.convert("RGB")), -1))
+    monkeypatch.chdir(copied.parent)
+    (code,) = re.findall(r"```python\n(.*?)```", (model / "README.md").read_text(), re.S)
+    (copied.parent / "try.py").write_text(code)
+    got = runpy.run_path("try.py")["pixels"]
+    upright.save(copied.parent / "photo.jpg", "PNG")
+    want = runpy.run_path("try.py")["pixels"]
+    np.testing.assert_array_equal(got, want)
+    assert want.shape == (16, 16, 3) and np.ptp(want) > 50
 
 
 def front_matter(text):

@@ -371,8 +371,8 @@ def test_a_dry_run_tells_what_the_conversion_does_and_writes_nothing(
     wrote = capsys.readouterr().out.splitlines()
     main([*arguments, "--dry-run", "--vocab-size=0", "--template={supercategory}"])
     assert f"{tmp_path / 'out'} is up to date: there is nothing to write" in capsys.readouterr().out.splitlines()
-    heading = next(i for i, line in enumerate(found) if line.startswith("split"))
-    at = next(i for i, line in enumerate(wrote) if line.startswith("split"))
+    heading = next(i for i, line in enumerate(found) if line.startswith("split "))
+    at = next(i for i, line in enumerate(wrote) if line.startswith("split "))
     assert found[heading : heading + 3] == wrote[at : at + 3]  # photos, classes, shards and megabytes
     assert "processes: 4" in found
     assert any("(3 in 1 groups)" in line and "Pica pica" in line for line in found if line.startswith("warning: "))

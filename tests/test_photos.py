@@ -2,14 +2,21 @@
 
 import io
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.photos import BadPhoto, Photo, clean_photo
+from lit_jax import photo as photos
+from lit_jax.errors import UserError
+from lit_jax.photo import BadPhoto, Photo, clean_photo, open_photo, photo_format
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def picture(width: int = 64, height: int = 48) -> Image.Image:
@@ -264,3 +271,68 @@ def test_quality_sets_the_size_of_what_is_encoded() -> None:
 )
 def test_a_wrong_ending_is_noted_and_nothing_more(raw: bytes, ending: str, notes: tuple[str, ...]) -> None:
     assert clean(raw, ending=ending).notes == notes
+
+
+def box(major: bytes, *compatible: bytes) -> bytes:
+    """The beginning of an ISO base media file (ISO/IEC 14496-12): the box that says what kind it is."""
+    brands = major + bytes(4) + b"".join(compatible)
+    return struct.pack(">I", 8 + len(brands)) + b"ftyp" + brands + bytes(64)
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind"),
+    [
+        (box(b"heic", b"mif1", b"heic"), "HEIF"),  # an iPhone
+        (box(b"mif1", b"mif1", b"heix"), "HEIF"),
+        (box(b"avif", b"avif", b"mif1", b"miaf"), "AVIF"),
+        (box(b"mif1", b"mif1", b"avif"), "AVIF"),
+        (box(b"isom", b"isom", b"mp42"), None),  # a film
+        (box(b"qt  "), None),
+    ],
+)
+def test_photos_of_phones_are_known_by_their_first_bytes(raw: bytes, kind: str | None) -> None:
+    assert photo_format(raw) == kind
+
+
+def test_what_cannot_be_read_here_is_called_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photos, "can_read", lambda kind: False)
+    with pytest.raises(BadPhoto, match=r"^HEIC, which needs pillow-heif: .* or save them as JPEG$"):
+        clean(box(b"heic", b"mif1", b"heic"))
+    with pytest.raises(BadPhoto, match=r"^AVIF, which this Pillow cannot read: update it"):
+        clean(box(b"avif", b"avif"))
+
+
+@pytest.mark.parametrize("form", ["HEIF", "AVIF"])
+def test_photos_of_phones_are_read_where_pillow_can(form: str) -> None:
+    if not photos.can_read(form):
+        pytest.skip(f"nothing here reads {form}")
+    upright = clean(encoded(picture(), form, quality=95))
+    assert upright[1:] == (64, 48, (f"encoded anew from {form}",))
+    assert np.abs(pixels(upright.jpeg) - np.asarray(picture())).mean() < 6
+    if form == "AVIF":  # in HEIF the turn stands beside the EXIF, where pillow-heif does not write it
+        turned = clean(encoded(picture(), form, quality=95, exif=exif(6)))
+        assert (turned.width, turned.height) == (48, 64)
+        assert np.abs(pixels(turned.jpeg) - UPRIGHT[6](np.asarray(picture()).astype(int))).mean() < 6
+    with pytest.raises(BadPhoto, match=r"truncated|broken data"):
+        clean(encoded(picture(), form)[:-200])
+
+
+def test_a_photo_is_opened_by_path_or_by_content_as_a_conversion_stores_it(tmp_path: Path) -> None:
+    raw = encoded(picture(), "JPEG", quality=95, exif=exif(6))
+    (tmp_path / "photo.jpg").write_bytes(raw)
+    by_path = open_photo(tmp_path / "photo.jpg")
+    assert by_path == open_photo(str(tmp_path / "photo.jpg")) == open_photo(raw) == clean(raw)
+    assert (by_path.pixels.shape, by_path.pixels.dtype) == ((64, 48, 3), np.uint8)
+    np.testing.assert_array_equal(by_path.pixels, pixels(by_path.jpeg))
+    with pytest.raises(UserError, match=r"photo .*none\.jpg: found No such file or directory, expected a photo; check"):
+        open_photo(tmp_path / "none.jpg")
+    (tmp_path / "photo.jpg").write_bytes(raw[:-2])
+    with pytest.raises(UserError, match=r"photo .*photo\.jpg: found truncated, expected a photo that can be read"):
+        open_photo(tmp_path / "photo.jpg")
+    with pytest.raises(UserError, match="photo: found too many pixels"):
+        open_photo(raw, max_pixels=5)
+
+
+def test_photos_are_opened_without_tensorflow_and_without_the_conversion() -> None:
+    code = "import lit_jax.photo, sys; print({'tensorflow', 'jax', 'data_prep', 'pillow_heif'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout == "set()\n"

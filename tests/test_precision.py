@@ -31,8 +31,3 @@ def test_other_dtypes_have_a_constant_factor_of_one():
 def test_all_finite_sees_one_bad_number():
     assert bool(precision.all_finite({"a": jnp.ones(3), "b": jnp.zeros(())}))
     assert not bool(precision.all_finite({"a": jnp.ones(3), "b": jnp.array([1.0, np.inf])}))
-
-
-def test_cast_leaves_whole_numbers_alone():
-    got = precision.cast({"a": jnp.ones(2), "n": jnp.int32(3)}, jnp.float16)
-    assert got["a"].dtype == jnp.float16 and got["n"].dtype == jnp.int32

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lit_jax import calibration, predictions
-from lit_jax.sharding import make_mesh
+from lit_jax.sharding import make_mesh, put_batch
 
 
 def reference(photos, labels, classes, k=5):
@@ -31,6 +31,33 @@ def test_equal_classes_tie_exactly_although_products_round(rng):
     classes = np.repeat(rng.normal(size=(1, 67)), 37, 0).astype(np.float32)
     got = predictions.predict(photos, np.full(40, 36), classes, make_mesh(1))
     assert (got.rank == 36).all() and (got.best == np.arange(5)).all()
+
+
+def test_photos_on_the_devices_have_the_same_ranks_by_the_same_precise_product(rng):
+    """Ranking in training and in an evaluation is one function; it asks for precision where hardware would round."""
+    photos, classes = (rng.normal(size=(n, 5)).astype(np.float32) for n in (16, 9))
+    classes[3] = classes[7]
+    labels, mesh = rng.integers(0, 9, 16), make_mesh(8)
+    keys, placed = predictions.put_classes(classes, mesh), put_batch({"photos": photos}, mesh)["photos"]
+    got = predictions.ranks(placed, labels, keys, mesh)
+    np.testing.assert_array_equal(got, reference(photos, labels, classes)[1])
+    np.testing.assert_array_equal(got, predictions.predict(photos, labels, classes, mesh).rank)
+    function = predictions._answering(predictions._ranked, mesh)
+    assert "precision = [HIGHEST, HIGHEST]" in function.lower(placed, labels.astype(np.int32), keys).as_text()
+
+
+def test_the_search_for_a_temperature_compiles_once(rng):
+    photos, classes = (rng.normal(size=(n, 7)).astype(np.float32) for n in (21, 13))
+    labels, mesh = rng.integers(0, 13, 21), make_mesh(1)
+    function = predictions._answering(predictions._likely, mesh)
+    before, asked = function._cache_size(), []
+
+    def at(factor):
+        asked.append(factor)
+        return predictions.likelihoods(photos, labels, classes, mesh, factor=factor)
+
+    calibration.fit_factor(at, 3.0)
+    assert len(asked) > 2 and function._cache_size() == before + 1
 
 
 def test_fewer_classes_than_places(rng):

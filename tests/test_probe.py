@@ -52,6 +52,18 @@ def test_neighbours_against_a_full_sort(data, monkeypatch, neighbours):
     assert got.summary()["top1"] == (np.argmax(votes, 1) == test.labels).mean()
 
 
+def test_each_program_of_the_yardsticks_is_compiled_once(data):
+    train, test = data
+    counted = (probe._step, probe._scores, probe._nearer, probe._votes)
+    probes = [probe.fit(train, 3, decay, steps=3) for decay in (1e-3, 1e-1)]
+    sizes = [function._cache_size() for function in counted]
+    for one in probes:
+        probe.judged(one, test)
+        probe.nearest(train, test, 3, 5)
+    after = [function._cache_size() for function in counted]
+    assert all(new - old <= 1 for new, old in zip(after, sizes, strict=True)), (sizes, after)
+
+
 def test_few_photos_of_each_class_are_drawn_and_others_set_aside(data):
     labels = data[0].labels
     taken, aside = probe.drawn(labels, 4, 0)

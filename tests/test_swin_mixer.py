@@ -14,7 +14,7 @@ from lit_jax.models import presets, resize, swin, swinv2, weights
 from lit_jax.models.mixer import Mixer
 from lit_jax.models.swin import Swin
 from lit_jax.models.swinv2 import SwinV2
-from tests.conftest import random_like
+from tests.conftest import as_stored, random_like
 from tests.golden import common
 
 MIXER = Mixer(4, 8, 3)
@@ -112,7 +112,8 @@ def test_half_precision_stays_close(tower):
     params = drawn(tower)
     expected = apply(tower, params, images(16))
     for dtype, bound in ((jnp.float16, 0.02), (jnp.bfloat16, 0.1)):
-        got = apply(tower.clone(dtype=dtype), params, images(16))
+        half = tower.clone(dtype=dtype)
+        got = apply(half, as_stored(half, params, images(16)), images(16))
         assert got.dtype == dtype
         assert np.abs(got.astype(np.float32) - expected).max() < bound * np.abs(expected).max()
 

@@ -15,13 +15,13 @@ from PIL import Image
 
 from data_prep.convert import main
 from data_prep.find_class import NONE, SEVERAL, ClassFinder
-from data_prep.photos import clean_photo
 from data_prep.plan import Item, Request, Skip
 from data_prep.sources import SOURCES
 from data_prep.spans import read
 from data_prep.to_webdataset import main as to_webdataset
 from lit_jax.classes import ClassTable, read_class_table, write_class_table
 from lit_jax.errors import UserError
+from lit_jax.photo import clean_photo
 from lit_jax.records import RecordSet, decode, open_records
 from lit_jax.tfrecord import read_frames
 from tests.test_convert import SPECIES, TABLE, contents, noise

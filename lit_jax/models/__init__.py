@@ -16,7 +16,7 @@ from lit_jax.models.names import text as text_names
 from lit_jax.models.names import vit as vit_names
 from lit_jax.models.presets import Preprocessing, Preset
 from lit_jax.models.text import TextTransformer
-from lit_jax.models.two_tower import TwoTower, embed_text, image_features, init, project
+from lit_jax.models.two_tower import TwoTower, embed_text, image_features, init, project, stored
 from lit_jax.models.vit import ViT
 
 IMAGE_PRESETS: dict[str, Preset] = {
@@ -64,4 +64,5 @@ __all__ = [
     "image_features",
     "init",
     "project",
+    "stored",
 ]

@@ -27,6 +27,7 @@ FILES = (
     "open_clip_pytorch_model.bin", "pytorch_model.bin",
 )  # fmt: skip
 _TORCH = (".pth", ".pt", ".bin")
+_DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, AttributeError, TypeError, MemoryError, RecursionError)
 # A training script's file keeps the weights under one of these, beside other things.
 _NESTED = ("state_dict", "model", "model_state", "teacher", "params")
 
@@ -188,8 +189,9 @@ def read_npz(path: str | os.PathLike[str]) -> Flat:
     try:
         with np.load(path, allow_pickle=False) as archive:
             flat = {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, AttributeError, TypeError) as error:
-        raise UserError(f"weights {path}: found {error}, expected a whole .npz archive; fetch it again") from None
+    except (*_DAMAGE, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]  # what follows advises to trust the file
+        raise UserError(f"weights {path}: found {reason}, expected a whole .npz archive; fetch it again") from None
     return {name: a.view(ml_dtypes.bfloat16) if a.dtype.str[1:] == "V2" else a for name, a in flat.items()}
 
 
@@ -237,10 +239,15 @@ def _sharded(index: pathlib.Path) -> Mapping[str, np.ndarray]:
     """A model in several files, as its index lists them."""
     try:
         of = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(
             f"weights {index}: found no weight_map, expected an index of .safetensors files; fetch it again"
         ) from None
+    for file in of.values():
+        if pathlib.PurePath(str(file)).name != file:
+            raise UserError(
+                f"weights {index}: found {file!r} in its weight_map, expected names of files beside it; fetch it again"
+            )
     shards = {
         file: _arrays(index.parent / file) for file in sorted(set(of.values())) if (index.parent / file).is_file()
     }

@@ -16,6 +16,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lit_jax.models import storage
+
 Params = dict[str, Any]
 
 
@@ -78,6 +80,27 @@ def init(model: TwoTower, key: jax.Array, *, image_size: int, context: int) -> P
     if model.bias_init is not None:
         params["logit_bias"] = jnp.float32(model.bias_init)
     return params
+
+
+def stored(model: TwoTower, params: Params, *, image_size: int, context: int) -> Params:
+    """Parameters that do not move, each in the dtype in which the towers use it; see `lit_jax.models.storage`.
+
+    Args:
+        model: the towers; their computation dtype decides.
+        params: float32, of either tower or both; what joins them is left as it is.
+        image_size: side of the pictures in pixels.
+        context: tokens of a sentence.
+    """
+    examples = {
+        "image": (model.image, jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)),
+        "text": (model.text, jax.ShapeDtypeStruct((1, context), jnp.int32)),
+    }
+    towers = {
+        name: storage.as_used(tower, params[name], x)
+        for name, (tower, x) in examples.items()
+        if tower is not None and name in params
+    }
+    return {**params, **towers}
 
 
 def _linear(key: jax.Array, width: int, embed_dim: int) -> Params:

@@ -1,22 +1,29 @@
-"""One photo file to clean JPEG bytes, or the reason to leave it out.
+"""One photo to clean JPEG bytes, or the reason why not: the one place where photos of people are opened.
 
 A sound JPEG stays byte for byte as it is; what training could not decode, or would decode turned, inverted
-or see-through, is encoded anew once, here, so that the input pipeline needs no special case.
+or see-through, is encoded anew once, here, so that what reads pixels needs no special case. Pillow alone is needed.
 """
 
 import contextlib
+import functools
 import io
+import os
 import re
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops, ImageOps, features
+
+from lit_jax.errors import UserError
 
 MAX_PIXELS = 100_000_000  # larger than the photos of any common camera; decodes to 300 MB
 
 _LONGEST_SIDE = 65_500  # of a JPEG, by the reference library
+
+HEIF_ENDINGS = ("heic", "heif", "hif", "heics", "heifs")
 
 # Formats by their first bytes, with the file endings that are right for each.
 _FORMATS = {
@@ -26,10 +33,15 @@ _FORMATS = {
     "WEBP": (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), ("webp",)),
     "BMP": (re.compile(rb"BM.{12}", re.DOTALL), ("bmp", "dib")),
     "TIFF": (re.compile(rb"II[*+]\0|MM\0[*+]"), ("tif", "tiff")),
-}
+    "AVIF": (re.compile(rb".{4}ftyp(?=.{0,56}?avi[fs])", re.DOTALL), ("avif", "avifs")),
+    "HEIF": (re.compile(rb".{4}ftyp(?=(?:.{4}){0,14}?(?:hei[cxms]|hev[cxms]|mif1|msf1))", re.DOTALL),
+             HEIF_ENDINGS),
+}  # fmt: skip
 
 EMPTY = "empty file"
 NOT_AN_IMAGE = "not JPEG, PNG, GIF, WebP, BMP or TIFF"
+HEIC = "HEIC, which needs pillow-heif: pip install pillow-heif and convert again with --restart, or save them as JPEG"
+AVIF = "AVIF, which this Pillow cannot read: update it and convert again with --restart, or save them as JPEG"
 BROKEN = "broken data"
 TRUNCATED = "truncated"
 TOO_MANY_PIXELS = "too many pixels"
@@ -59,10 +71,42 @@ class Photo(NamedTuple):
     height: int
     notes: tuple[str, ...]
 
+    @property
+    def pixels(self) -> np.ndarray:
+        """`[H, W, 3]` uint8, as Pillow decodes the JPEG."""
+        with Image.open(io.BytesIO(self.jpeg), formats=["JPEG"]) as image:
+            return np.asarray(image.convert("RGB"))
+
 
 def photo_format(raw: bytes) -> str | None:
     """Name of the image format that the first bytes announce, or None; the file's name plays no part."""
     return next((name for name, (magic, _) in _FORMATS.items() if magic.match(raw)), None)
+
+
+def open_photo(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> Photo:
+    """A photo as a conversion would store it, from its file or from the bytes of one.
+
+    Args:
+        source: Path of the file, or its content.
+        max_pixels: Width times height above which it is refused.
+
+    Raises:
+        UserError: no such file, or no photo that can be used.
+
+    Example:
+        >>> buffer = io.BytesIO()
+        >>> Image.new("RGB", (4, 3), "red").save(buffer, "PNG")
+        >>> open_photo(buffer.getvalue()).pixels.shape
+        (3, 4, 3)
+    """
+    where = "photo" if isinstance(source, bytes) else f"photo {os.fspath(source)}"
+    try:
+        raw = source if isinstance(source, bytes) else Path(source).read_bytes()
+        return clean_photo(raw, max_pixels=max_pixels)
+    except OSError as error:
+        raise UserError(f"{where}: found {error.strerror}, expected a photo; check the path") from error
+    except BadPhoto as error:
+        raise UserError(f"{where}: found {error.reason}, expected a photo that can be read; give another") from error
 
 
 def clean_photo(
@@ -87,6 +131,8 @@ def clean_photo(
     kind = photo_format(raw)
     if kind is None:
         raise BadPhoto(NOT_AN_IMAGE if raw else EMPTY)
+    if kind in ("HEIF", "AVIF") and not can_read(kind):
+        raise BadPhoto(HEIC if kind == "HEIF" else AVIF)
     ending = ending.lower().lstrip(".")
     notes = [f"is {kind}, named .{ending}"] if ending and ending not in _FORMATS[kind][1] else []
     with _pillow():
@@ -111,6 +157,20 @@ def clean_photo(
         encoded = io.BytesIO()
         image.save(encoded, "JPEG", quality=quality)
     return Photo(encoded.getvalue(), *image.size, tuple(notes))
+
+
+@functools.cache
+def can_read(kind: str) -> bool:
+    """Whether a format can be read here: HEIF needs pillow-heif, AVIF a Pillow that was built with it."""
+    if kind == "HEIF":
+        try:
+            import pillow_heif
+        except ImportError:
+            return False
+        pillow_heif.register_heif_opener()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a Pillow that has not heard of AVIF
+        return kind != "AVIF" or bool(features.check("avif"))
 
 
 @contextlib.contextmanager
