@@ -117,11 +117,13 @@ def test_a_restart_decodes_nothing_of_what_is_skipped(records, monkeypatch):
     """Windows before the position are not even opened."""
     from lit_jax.records import file_instructions
 
-    parts = file_instructions(records, "train")
-    sizes = [int(takes.sum()) for (_, _, takes, *_), _ in zip(
-        batches._windows(parts, np.ones(56, bool), seed=0, host=0, window=1, first=0), range(3), strict=False)]  # fmt: skip
-    first = next(batches._windows(parts, seed=0, host=0, window=1, first=sizes[0] + 1))
-    again = list(zip(batches._windows(parts, seed=0, host=0, window=1, first=0), range(2), strict=False))[1][0]
+    def windows(first):
+        wanted = np.ones(56, bool)
+        return batches._windows(file_instructions(records, "train"), wanted, seed=0, host=0, window=1, first=first)
+
+    sizes = [int(takes.sum()) for (_, _, takes, *_), _ in zip(windows(0), range(3), strict=False)]
+    first = next(windows(sizes[0] + 1))
+    again = list(zip(windows(0), range(2), strict=False))[1][0]
     assert first[0].tolist() == again[0].tolist()  # the second window's shard
     for name in (3, 4, 5):  # order, draws, numbers: one record dropped before decoding
         assert first[name].tolist() == again[name].tolist()[1:]
