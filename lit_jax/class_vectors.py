@@ -63,7 +63,11 @@ def kept(folder: Path | None, key: str, make: Callable[[], np.ndarray]) -> np.nd
     """
     path = folder / FOLDER / f"{key[:20]}.npz" if folder else None
     if path is not None:
-        with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(path) as file:
+        with (
+            contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
+            path.open("rb") as raw,
+            np.load(raw) as file,
+        ):
             if str(file["key"]) == key:
                 found: np.ndarray = file["embeddings"]
                 return found
