@@ -47,6 +47,11 @@ def test_a_run_leaves_what_it_should(finished):
     assert results["seen"]["images"] == 24 and results["seen"]["candidates"] == 8
     assert results["heldout"]["images"] == 28 - 0 and results["heldout"]["candidates"] == 4
     assert results["heldout_among_all"]["candidates"] == 12
+    logged = report.read_metrics(workdir / "metrics.jsonl")
+    # Sixteen photos of 16 captions: some repeat in a batch, and the loss cannot fall below what that costs.
+    assert all(0 <= r["loss_floor"] < r["loss"] for r in logged if "loss" in r)
+    assert max(r.get("loss_floor", 0) for r in logged) > 0.1
+    assert {r["heldout/candidates"] for r in logged if "heldout/top1" in r} == {4}
     evaluated = [r["step"] for r in report.read_metrics(workdir / "metrics.jsonl") if "seen/top1" in r]
     assert evaluated == [4, 7, 11]
     rates = [r["learning_rate"] for r in report.read_metrics(workdir / "metrics.jsonl") if "learning_rate" in r]
