@@ -43,8 +43,7 @@ details { margin-top: 1rem; } summary { cursor: pointer; color: #2b6f8f; }
 footer { margin-top: 3rem; color: #5a6a72; font-size: .85rem; }
 @media (max-width: 34rem) {
   main { padding: 1.2rem .8rem 3rem; } h1 { font-size: 1.5rem; }
-  table { font-size: .8rem; } th, td { padding-right: .35rem; overflow-wrap: anywhere; hyphens: auto; }
-  .n { overflow-wrap: normal; }
+  table { font-size: .8rem; } th, td { padding-right: .5rem; }
   .numbers div { flex-basis: 40%; } .pair > * { flex-basis: 100%; }
 }
 @media print { body { background: #fff; } h2 { break-after: avoid; } }

@@ -251,6 +251,8 @@ def test_the_page_holds_all_it_needs_and_says_what_the_json_says(run):
     assert (
         parser.fetched == [] and parser.open == [] and "@import" not in text and "url(" not in text.replace("url(#", "")
     )
+    # On a narrow screen a table that is too wide scrolls by itself, and not the page.
+    assert text.count("<table") == text.count("<div class=wide><table") > 3 and 'name="viewport"' in text
     words = " ".join("".join(parser.words).split())
     assert f"{100 * got['top1']:.1f} %" in words and f"temperature {got['calibration']['temperature']:.2f}" in words
     for row in got["per_class"]:
