@@ -29,7 +29,7 @@ from data_prep.shards import progress_display
 from data_prep.webdataset import LISTING
 from data_prep.workspace import disk_errors_in_one_line
 from lit_jax.errors import UserError, user_errors_in_one_line
-from lit_jax.manifest import INCOMPLETE, alone_in, write_json
+from lit_jax.manifest import INCOMPLETE, alone_in, check_split, write_json
 from lit_jax.records import CLASS_TABLE, Record, RecordSet, decode, file_part, open_records
 from lit_jax.tfrecord import frame_spans, mapped, read_frames
 
@@ -87,7 +87,7 @@ def to_webdataset(
         raise UserError(f"workers: found {workers}, expected 0 (all cores) or more; correct it")
     splits = tuple(splits) or tuple(records.splits)
     for split in splits:
-        records.files(split)  # refuses a split that is not there
+        check_split(split, records.splits, records.directory, option="--split")
     out = Path(os.path.abspath(out))
     listing = {"format": _FORMAT, "records": records.fingerprint, "shard_mb": shard_mb}
     _refuse_other(out, listing)

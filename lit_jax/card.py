@@ -7,17 +7,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lit_jax import config as options
-from lit_jax import models
+from lit_jax import models, report
 from lit_jax.captions import class_captions
 from lit_jax.checkpoint import About
 from lit_jax.classes import ClassTable
 from lit_jax.models.files import HUB
-from lit_jax.optimizer import lock_letters
+from lit_jax.optimizer import LETTERS, lock_letters
 from lit_jax.store import GIVEN
 
 SOME = 3  # classes that are named
 
-_LETTERS = {"L": "locked", "U": "pre-trained and trained further", "u": "trained from scratch"}
 _LIT = "https://arxiv.org/abs/2111.07991"
 
 
@@ -80,8 +79,8 @@ def _summary(about: About, config: Any, step: int) -> str:
     letters = lock_letters(config.train.locks)
     image = "embeddings computed elsewhere" if config.image.tower == GIVEN else f"`{config.image.tower}`"
     towers = (
-        f"the image tower, {image}, {_LETTERS[letters['image']]}; the text tower, "
-        f"`{config.text.tower}`, {_LETTERS[letters['text']]}"
+        f"the image tower, {image}, {LETTERS[letters['image']]}; the text tower, "
+        f"`{config.text.tower}`, {LETTERS[letters['text']]}"
     )
     return (
         f"{what} Trained with lit_jax by [Locked-image Text tuning]({_LIT}) on photos of "
@@ -160,14 +159,14 @@ def _results(about: About, config: Any, step: int) -> str:
     }
     lines = ["| photos | number | classes to choose from | top-1 | top-5 |", "| --- | --- | --- | --- | --- |"]
     lines += [
-        f"| {what.get(name, name)} | {row['images']:,} | {row['candidates']:,} | {100 * row['top1']:.2f} % | "
-        f"{100 * row['top5']:.2f} % |"
+        f"| {what.get(name, name)} | {row['images']:,} | {row['candidates']:,} | {_rate(row, 'top1')} | "
+        f"{_rate(row, 'top5')} |"
         for name, row in about.results.items()
     ]
     prompts = "these prompts" if about.prompt_templates else "the captions below as prompts"
     lines += [
         "",
-        f"Measured by the run {_when(about.evaluated, step)}, with {prompts}",
+        f"Ranges are 95 % intervals. Measured by the run {_when(about.evaluated, step)}, with {prompts}",
     ]
     lines[-1] += ":\n\n" + _listed(about.prompt_templates) if about.prompt_templates else "."
     return "\n".join([*lines, "", _choice(about)])
@@ -182,6 +181,12 @@ def _choice(about: About) -> str:
         f"The best checkpoint of a run is the one with the highest top-1 on split `{split}`: for it, figures on that "
         "split are a little too good."
     )
+
+
+def _rate(row: Mapping[str, Any], name: str) -> str:
+    """An accuracy with its 95 % range, or a dash where it cannot be wrong."""
+    told = report.tells(name, row["candidates"])
+    return f"{100 * row[name]:.2f} % ({report.ends(row, name)})" if told else report.NOTHING
 
 
 def _when(evaluated: int, step: int) -> str:
@@ -252,7 +257,8 @@ def _training(about: About, config: Any, step: int) -> str:
     store = " from an embedding store" if config.input == "store" else ""
     return (
         f"{step:,} batches of {config.train.batch_size:,} pairs{store}, of a run set to {config.train.epochs:g} "
-        f"epoch{'s' * (config.train.epochs != 1)}, {config.model.loss} loss, AdamW at {chosen.lr:g} with weight decay {chosen.weight_decay:g}, {config.train.precision}, seed {config.seed}."
+        f"epoch{'s' * (config.train.epochs != 1)}, {config.model.loss} loss, AdamW at {chosen.lr:g} with "
+        f"weight decay {chosen.weight_decay:g}, {config.train.precision}, seed {config.seed}."
     )
 
 

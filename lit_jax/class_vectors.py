@@ -7,12 +7,12 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import flax.linen as nn
 import jax
 import numpy as np
 
 from lit_jax import __version__, manifest
 from lit_jax.models import weights
+from lit_jax.models.presets import Tower
 from lit_jax.models.two_tower import Params
 
 FOLDER = "class_embeddings"
@@ -22,7 +22,7 @@ VERSION = 1
 """Of the code between prompts and class embeddings; what another version made is not read. Raise it with that code."""
 
 
-def key_of(params: Params, tower: nn.Module, context: int, tokenizer: bytes, prompts: Sequence[Sequence[str]]) -> str:
+def key_of(params: Params, tower: Tower, context: int, tokenizer: bytes, prompts: Sequence[Sequence[str]]) -> str:
     """What decides class embeddings: the text side, its tokenizer, how much it reads, the prompts, and the code.
 
     Args:
@@ -63,7 +63,11 @@ def kept(folder: Path | None, key: str, make: Callable[[], np.ndarray]) -> np.nd
     """
     path = folder / FOLDER / f"{key[:20]}.npz" if folder else None
     if path is not None:
-        with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(path) as file:
+        with (
+            contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
+            path.open("rb") as raw,
+            np.load(raw) as file,
+        ):
             if str(file["key"]) == key:
                 found: np.ndarray = file["embeddings"]
                 return found

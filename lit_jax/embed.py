@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from lit_jax import batches, commands, experiment, models, optimizer, report, store, towers
 from lit_jax import config as options
 from lit_jax.errors import UserError, user_errors_in_one_line
-from lit_jax.manifest import INCOMPLETE, alone_in
+from lit_jax.manifest import INCOMPLETE, alone_in, check_split
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.records import RecordSet, open_records
 from lit_jax.sharding import check_divides, local_rows, make_mesh, over_batch, put_batch, put_replicated
@@ -143,8 +143,7 @@ def check_tower(config: Any) -> None:
     """
     if config.image.tower == store.GIVEN:
         raise UserError("image.tower: found given, expected a tower to run; given embeddings are in a store already")
-    if optimizer.lock_letters(config.train.locks)["image"] != "L":
-        raise UserError(f"train.locks: found {config.train.locks}, expected a locked image tower, as in Lu")
+    optimizer.check_image_locked(config.train.locks, "to embed with, whose embeddings hold for the whole run")
     if not config.image.weights:
         raise UserError("image.weights: found nothing, expected a file of pre-trained weights")
 
@@ -176,7 +175,7 @@ def described(config: Any, digest: str, views: int) -> dict[str, Any]:
 
 def all_pieces(records: RecordSet, train_split: str, views: int, shard_rows: int) -> Iterator[Piece]:
     """Every shard of the store to be."""
-    records.classes_in(train_split)  # refuses a split that is not there
+    check_split(train_split, records.splits, records.directory, option="data.train_split")
     for split in records.splits:
         bounds = store.shard_bounds(records.examples(split), shard_rows)
         for number, (first, stop) in enumerate(bounds):

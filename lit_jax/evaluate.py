@@ -35,6 +35,8 @@ from lit_jax.captions import fields
 from lit_jax.checkpoint import About
 from lit_jax.classes import ClassTable, read_class_table
 from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.intervals import of_mean
+from lit_jax.manifest import check_split
 from lit_jax.models.two_tower import Params
 from lit_jax.predictions import Predictions
 from lit_jax.prompts import PROTOCOLS, duplicates, read_templates, templates_for
@@ -77,8 +79,9 @@ def evaluate(
     Returns:
         ``top1``, ``top5``, ``images``, ``classes`` (with photos), ``candidates``, ``chance``, ``same_prompts``
         (groups of class names that share all prompts), ``ceiling`` (of top-1, because of those), ``ranks``,
-        ``by_supercategory``, ``calibration``, ``retrieval``, ``per_class`` (names, images, top1, top5, taken_for) and
-        facts about the run; JSON-ready.
+        ``by_supercategory``, ``calibration``, ``retrieval``, ``per_class`` (names, images, top1, top5, taken_for),
+        ``common_names`` (of what classes are taken for) and facts about the run; beside each accuracy its
+        ``_interval``; JSON-ready.
 
     Raises:
         UserError: a split that is not there, classes that do not cover its photos, an odd batch size.
@@ -266,16 +269,20 @@ def _summary(found: Predictions, table: ClassTable) -> dict[str, Any]:
             "common_name": common[row],
             "id": table.ids[row],
             "images": int(hits.images[row]),
-            "top1": top1,
-            "top5": top5,
+            **ranks.with_intervals({"top1": top1, "top5": top5}, int(hits.images[row])),
             "taken_for": [[table.names[other], count] for other, count in mistaken.get(row, ())],
         }
         for row, (top1, top5) in enumerate(rates.tolist())
         if hits.images[row]
     ]
+    overall, each = hits.summary(), np.array([row["top1"] for row in rows])
+    others = {other for found in mistaken.values() for other, _ in found}
     return {
-        **hits.summary(),
-        "mean_per_class_top1": float(np.mean([row["top1"] for row in rows])) if rows else 0.0,
+        **overall,
+        **ranks.with_intervals({name: overall[name] for name in ("top1", "top5")}, int(overall["images"])),
+        "mean_per_class_top1": float(each.mean()) if rows else 0.0,
+        "mean_per_class_top1_interval": of_mean(each),
+        "common_names": {table.names[row]: common[row] for row in sorted(others) if common[row]},
         "candidates": len(table),
         "chance": 1 / len(table),
         "per_class": sorted(rows, key=lambda row: (row["top1"], row["top5"], row["class"])),
@@ -308,34 +315,49 @@ def _facts(
 def table_of(result: dict[str, Any], *, all_classes: bool = False) -> str:
     """The result as text: overall, by rank, calibration, retrieval, then the hardest classes, or all of them."""
     rows = result["per_class"] if all_classes else result["per_class"][:SHOWN]
+    of = result["candidates"]
     parts = [report.results_table({result["split"]: result}), *_notes(result)]
     if len(result["ranks"]) > 1:
         by_rank = [
-            [rank, row["groups"], *_percent(row, "top1", "top5", "macro_top1")] for rank, row in result["ranks"].items()
+            [rank, row["groups"], *_rates(row, "top1", "top5", "macro_top1", of=of)]
+            for rank, row in result["ranks"].items()
         ]
         parts.append(report.text_table(["rank", "groups", "top-1", "top-5", "macro top-1"], by_rank))
     if len(result["by_supercategory"]) > 1:
-        kinds = [[row["name"], row["images"], *_percent(row, "top1", "top5")] for row in result["by_supercategory"]]
+        kinds = [
+            [row["name"], row["images"], *_rates(row, "top1", "top5", of=of)] for row in result["by_supercategory"]
+        ]
         parts.append(report.text_table(["supercategory", "images", "top-1", "top-5"], kinds))
+    found = result["retrieval"]
     ways = [
-        [f"{way.replace('_', ' ')}", *_percent(found, "recall@1", "recall@5", "recall@10")]
-        for way, found in result["retrieval"].items()
-        if isinstance(found, dict)
+        [way.replace("_", " "), *_rates(found[way], "recall@1", "recall@5", "recall@10", of=number)]
+        for way, number in (("image_to_text", found["captions"]), ("text_to_image", result["images"]))
     ]
     parts.append(report.text_table(["retrieval by captions", "recall@1", "recall@5", "recall@10"], ways))
     heading = "class" if all_classes else f"hardest {len(rows)} of {len(result['per_class'])} classes"
+    names = result["common_names"] | {row["class"]: row["common_name"] for row in rows}
     hard = [
         [
-            row["class"],
+            _with_common(row["class"], names),
             row["images"],
-            *_percent(row, "top1", "top5"),
-            row["taken_for"][0][0] if row["taken_for"] else "",
+            *_rates(row, "top1", "top5", of=of),
+            _with_common(row["taken_for"][0][0], names) if row["taken_for"] else "",
         ]
         for row in rows
     ]
     return "\n\n".join(
         [*parts, report.text_table([heading, "images", "top-1", "top-5", "mostly taken for"], hard, left=(0, 4))]
     )
+
+
+def _with_common(name: str, names: Mapping[str, str]) -> str:
+    common = names.get(name, "")
+    return name if common in ("", name) else f"{name} ({common})"
+
+
+def _rates(row: Mapping[str, Any], *names: str, of: int) -> list[str]:
+    """Accuracies with their intervals, among so many candidates."""
+    return [report.rate(row, name, candidates=of) for name in names]
 
 
 def _notes(result: dict[str, Any]) -> list[str]:
@@ -367,10 +389,6 @@ def _notes(result: dict[str, Any]) -> list[str]:
     return notes
 
 
-def _percent(row: Mapping[str, Any], *names: str) -> list[str]:
-    return [f"{100 * row[name]:.1f} %" for name in names]
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """The command: prints the table and writes the JSON."""
     parsed = _parser().parse_args(argv)
@@ -381,6 +399,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         trained = load(parsed.checkpoint, step=parsed.step, weight_files=weight_files, with_image_tower=with_tower)
         data = _data(trained, parsed.records, parsed.store)
         split = parsed.split or trained.config.data.seen_split or next(iter(data.splits))
+        check_split(split, data.splits, data.directory, option="--split")
         given = (parsed.protocol, parsed.classes, parsed.templates)
         variant = "".join(f"-{pathlib.Path(path).stem}" for path in given if path)
         # Of another collection the name says so, lest the run's own evaluation be overwritten.

@@ -20,6 +20,7 @@ from lit_jax.captions import class_captions
 from lit_jax.checkpoint import About
 from lit_jax.classes import ClassTable, read_class_table
 from lit_jax.errors import UserError
+from lit_jax.manifest import check_split
 from lit_jax.models.files import HUB, exists, hub_folder
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.models.weights import LoadReport
@@ -75,6 +76,7 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
     towers.check_weights(config)
     # What is at hand or not comes first: weights may have to be fetched.
     data = open_data(config)
+    check_splits(config, data)
     templates = read_templates(config.evaluation.templates) if config.evaluation.templates else ()
     config = settled(config)
     of_weights = towers.preset_notes(config) if config.input == "records" else []
@@ -192,6 +194,20 @@ def open_data(config: Config) -> Data:
     return open_records(_required(config.data.records, "data.records", "folder of a record set"))
 
 
+def check_splits(config: Config, data: Data) -> None:
+    """Refuses a config that names splits which the data does not hold.
+
+    Raises:
+        UserError: naming the option and the splits that there are.
+    """
+    for option in ("train_split", "seen_split", "heldout_split"):
+        split = config.data[option]
+        # A record set may hold nothing out; but a name that was chosen must be there.
+        may_lack = option == "heldout_split" and split == options.OPTIONS["data.heldout_split"].default
+        if split and not may_lack:
+            check_split(split, data.splits, data.directory, option=f"data.{option}")
+
+
 def store_folder(config: Config) -> pathlib.Path:
     """Where the store of a config is: `data.store`, else beside the records."""
     if config.data.store:
@@ -210,8 +226,7 @@ def check_store(config: Config, store: Store) -> None:
     """
     config = towers.settled(config, store)
     tower, where = store.tower, f"store {store.directory}"
-    if optimizer.lock_letters(config.train.locks)["image"] != "L":
-        raise UserError(f'train.locks: found {config.train.locks} with input "store", expected a locked image tower')
+    optimizer.check_image_locked(config.train.locks, 'with input "store"')
     if tower["kind"] != config.image.tower:
         raise UserError(
             f"{where}: found embeddings of tower {tower['kind']}, expected image.tower, {config.image.tower}"
@@ -219,7 +234,7 @@ def check_store(config: Config, store: Store) -> None:
     wanted = {
         f"image.{name}": config.image[name] for name in (("width",) if tower["kind"] == GIVEN else towers.TOWER_OPTIONS)
     }
-    store.shards(config.data.train_split)
+    check_split(config.data.train_split, store.splits, store.directory, option="data.train_split")
     if store.views[config.data.train_split] > 1 and tower["kind"] != GIVEN:
         wanted |= {"data.crop_scale": config.data.crop_scale, "data.flip": config.data.flip}
     made = {"image.width": store.width, **tower.get("options", {})}
@@ -460,8 +475,7 @@ def training_tasks(config: Config, records: Data, species_of: Mapping[int, int])
     if chosen.seen_split:
         tasks.append(zeroshot.Task("seen", chosen.seen_split, known))
     split = chosen.heldout_split
-    # A record set may hold nothing out; but a name that was chosen must be there.
-    if split and (split in records.splits or split != options.OPTIONS["data.heldout_split"].default):
+    if split in records.splits:
         heldout = set(records.classes_in(split))
         if heldout & seen:
             raise UserError(f"data.heldout_split: found class id {min(heldout & seen)} in training too, expected none")

@@ -244,7 +244,8 @@ def _evaluate(
     results = {task: {**found.summary(), "candidates": candidates[task]} for task, found in hits.items()}
     experiment.about = dataclasses.replace(experiment.about, results=results, evaluated=step)
     epoch = step / experiment.steps_per_epoch
-    flat = {f"{task}/{name}": value for task, row in results.items() for name, value in row.items() if "top" in name}
+    logged = ("top1", "top5", "candidates")
+    flat = {f"{task}/{name}": row[name] for task, row in results.items() for name in logged}
     if log is not None:
         log.add({"step": step, "epoch": epoch, **flat})
     shown = ", ".join(f"{task} top-1 {100 * row['top1']:.2f} %" for task, row in results.items())

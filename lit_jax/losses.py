@@ -29,6 +29,24 @@ BLOCK_ENTRIES = 2**23
 LEAST_ROWS = 256
 
 
+def softmax_floor(caption: jax.Array, texts: int) -> jax.Array:
+    """The least that the ``plain`` softmax loss of a batch can be: the mean over its images of ``log(m[c[i]])``.
+
+    An image cannot be nearer to its own text than to the copies of it that are other images' texts, nor a text nearer
+    to its own image than to the others that it describes: of m equals, the right one has a probability of 1/m at best,
+    on average. Where each of U texts has as many images that is ``log(B / U)``; otherwise it is more.
+
+    Args:
+        caption: `[B]` int32, the row of each image's text.
+        texts: U, rows of texts; those that no caption names change nothing.
+
+    Returns:
+        `[]` float32, nats; 0 where no caption repeats.
+    """
+    images = jnp.zeros(texts, jnp.float32).at[caption].add(1.0)
+    return jnp.mean(jnp.log(images[caption]))
+
+
 def softmax_contrastive(
     image_emb: jax.Array,
     text_emb: jax.Array,

@@ -149,6 +149,26 @@ def check_unchanged(folder: Path, entries: Iterable[Mapping[str, str] | None], r
             raise UserError(f"{path}: found {found}, expected it as written with the shards; {remedy}")
 
 
+def check_split(split: str, splits: Iterable[str], folder: Path, *, option: str = "split") -> None:
+    """Refuses a split that a folder does not hold.
+
+    Args:
+        split: asked for.
+        splits: that there are.
+        folder: where.
+        option: by which it was asked for, for the message.
+
+    Raises:
+        UserError: naming the option, the splits and the folder.
+    """
+    known = tuple(splits)
+    if split not in known:
+        ones = f"one of {', '.join(known)}" if len(known) > 1 else f"{known[0]}, the only one"
+        raise UserError(
+            f"{option}: found {split!r}, expected {ones} in {folder}; change it, or make data with that split"
+        )
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON beside `path` and renames it into place, so that a file is whole or absent."""
     aside = path.with_name(f"{path.name}.{os.getpid()}.part")

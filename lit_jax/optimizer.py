@@ -14,6 +14,7 @@ Params = dict[str, Any]
 # pre-trained, u unlocked and from scratch.
 LOCKS = ("Lu", "LL", "LU", "UU", "Uu", "uu")
 TOWERS = ("image", "text")
+LETTERS = {"L": "locked", "U": "pre-trained and trained further", "u": "trained from scratch"}
 
 
 def lock_letters(lock: str) -> dict[str, str]:
@@ -27,8 +28,29 @@ def lock_letters(lock: str) -> dict[str, str]:
         UserError: if `lock` is none of `LOCKS`.
     """
     if lock not in LOCKS:
-        raise UserError(f"train.locks: found {lock!r}, expected one of {', '.join(LOCKS)} (image tower first)")
+        raise UserError(
+            f"train.locks: found {lock!r}, expected one of {', '.join(LOCKS)} (image tower first: "
+            f"{', '.join(f'{letter} {what}' for letter, what in LETTERS.items())})"
+        )
     return dict(zip(TOWERS, lock, strict=True))
+
+
+def check_image_locked(lock: str, why: str) -> None:
+    """Refuses letters by which the image tower moves.
+
+    Args:
+        lock: one of `LOCKS`.
+        why: it must not, for the message.
+
+    Raises:
+        UserError: if it does.
+    """
+    if lock_letters(lock)["image"] != "L":
+        locked = [other for other in LOCKS if lock_letters(other)["image"] == "L"]
+        raise UserError(
+            f"train.locks: found an image tower that is trained ({lock}), expected a locked one {why}; set "
+            f"train.locks to {', '.join(locked[:-1])} or {locked[-1]}"
+        )
 
 
 def split_locked(params: Params, lock: str) -> tuple[Params, Params]:

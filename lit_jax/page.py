@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from lit_jax import report
+
 HARD_SPECIES, HARD_GROUPS = 25, 15  # rows shown of what is hardest
 ALL_CLASSES = 500  # up to so many, every class has its row
 
@@ -22,6 +24,7 @@ h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .3rem; }
 h2 { font-size: 1.25rem; margin: 2.6rem 0 .4rem; border-top: 1px solid #dfe4e2; padding-top: 1.4rem; }
 p { margin: .4rem 0 1rem; max-width: 44rem; }
 .about { color: #5a6a72; }
+.warning { border-left: .25rem solid #c8763c; padding-left: .8rem; }
 .numbers { display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.5rem 0; }
 .numbers div { flex: 1 1 8rem; background: #eef3f2; border-radius: .5rem; padding: .8rem 1rem; }
 .numbers b { display: block; font-size: 1.6rem; font-weight: 600; color: #2b6f8f; }
@@ -30,12 +33,19 @@ table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-
 th { text-align: left; font-weight: 600; border-bottom: 2px solid #c9d2d0; padding: .35rem .6rem .35rem 0; }
 td { border-bottom: 1px solid #e6eae9; padding: .3rem .6rem .3rem 0; vertical-align: top; }
 .n { text-align: right; white-space: nowrap; }
+.n small { display: block; line-height: 1.1; }
+.wide { overflow-x: auto; }
 small { color: #5a6a72; }
 .pair { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
 .pair > * { flex: 1 1 22rem; min-width: 0; }
 svg { max-width: 100%; height: auto; }
 details { margin-top: 1rem; } summary { cursor: pointer; color: #2b6f8f; }
 footer { margin-top: 3rem; color: #5a6a72; font-size: .85rem; }
+@media (max-width: 34rem) {
+  main { padding: 1.2rem .8rem 3rem; } h1 { font-size: 1.5rem; }
+  table { font-size: .8rem; } th, td { padding-right: .5rem; }
+  .numbers div { flex-basis: 40%; } .pair > * { flex-basis: 100%; }
+}
 @media print { body { background: #fff; } h2 { break-after: avoid; } }
 """
 
@@ -89,14 +99,35 @@ def _head(result: Mapping[str, Any], title: str) -> str:
         f"{_naming(result)}"
     )
     numbers = {
-        "named rightly (top-1)": _percent(result["top1"]),
-        "right name among the first five": _percent(result["top5"]),
-        "mean over species": _percent(result["mean_per_class_top1"]),
+        "named rightly (top-1)": (result, "top1"),
+        "right name among the first five": (result, "top5"),
+        "mean over species": (result, "mean_per_class_top1"),
     }
     if "genus" in result["ranks"]:
-        numbers["genus named rightly"] = _percent(result["ranks"]["genus"]["top1"])
-    boxes = "".join(f"<div><b>{value}</b><span>{text}</span></div>" for text, value in numbers.items())
-    return f'<h1>{title}</h1>\n<p class="about">{about}</p>\n<div class="numbers">{boxes}</div>{_shared(result)}'
+        numbers["genus named rightly"] = (result["ranks"]["genus"], "top1")
+    boxes = "".join(
+        f"<div><b>{_percent(row[name])}</b><span>{text}<br>{_between(row, name)}</span></div>"
+        for text, (row, name) in numbers.items()
+        if report.tells(name, result["candidates"])
+    )
+    few = report.few_species(result) if result["classes_in_training"] == 0 else []
+    warning = "".join(f'<p class="warning">{line}.</p>' for line in few)
+    numbers_of = f'<div class="numbers">{boxes}</div>'
+    return f'<h1>{title}</h1>\n<p class="about">{about}</p>\n{numbers_of}{warning}{_ranges(result)}{_shared(result)}'
+
+
+def _between(row: Mapping[str, Any], name: str) -> str:
+    found = report.ends(row, name)
+    return f"between {found.replace('–', ' and ')}&nbsp;%" if found else ""
+
+
+def _ranges(result: Mapping[str, Any]) -> str:
+    """What the ranges beside the figures mean."""
+    return (
+        '<p class="about">Ranges are 95&nbsp;% intervals. Those of shares of photos are Wilson\'s, as if photos were '
+        "independent; but photos of one species are alike, and other species would give other figures. How other, the "
+        f"range of the mean over species says: the {result['classes']:,} species were drawn anew, again and again.</p>"
+    )
 
 
 def _choice(result: Mapping[str, Any]) -> str:
@@ -137,14 +168,12 @@ def _by_rank(result: Mapping[str, Any]) -> str:
     ranks = result["ranks"]
     if len(ranks) < 2:
         return ""
-    rows = [
-        [rank, f"{row['groups']:,}", *(_percent(row[k]) for k in ("top1", "top5", "macro_top1"))]
-        for rank, row in ranks.items()
-    ]
+    rows = [[rank, f"{row['groups']:,}", *_rates(row, result, "macro_top1")] for rank, row in ranks.items()]
 
     def draw(axis: Any) -> None:
         places = range(len(ranks))
-        for key, colour, label in (("top5", PALE, "among the first five"), ("top1", BLUE, "first")):
+        bars = (("top5", PALE, "among the first five"), ("top1", BLUE, "first"))
+        for key, colour, label in (bar for bar in bars if report.tells(bar[0], result["candidates"])):
             axis.bar(places, [100 * row[key] for row in ranks.values()], color=colour, width=0.62, label=label)
         axis.set(xticks=list(places), xticklabels=list(ranks), ylim=(0, 100), ylabel="photos (%)")
         axis.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
@@ -162,7 +191,10 @@ def _by_supercategory(result: Mapping[str, Any]) -> str:
     kinds = result["by_supercategory"]
     if len(kinds) < 2:
         return ""
-    rows = [[html.escape(row["name"]), *(f"{row[k]:,}" for k in ("images", "classes")), *_rates(row)] for row in kinds]
+    rows = [
+        [html.escape(row["name"]), *(f"{row[k]:,}" for k in ("images", "classes")), *_rates(row, result)]
+        for row in kinds
+    ]
 
     def draw(axis: Any) -> None:
         ordered = sorted(kinds, key=lambda row: row["top1"])
@@ -223,7 +255,8 @@ def _spread(result: Mapping[str, Any]) -> str:
 
 
 def _hardest(result: Mapping[str, Any]) -> str:
-    species = [[_species(row), *_hard_cells(row)] for row in result["per_class"][:HARD_SPECIES]]
+    names = result["common_names"]
+    species = [[_species(row), *_hard_cells(row, names)] for row in result["per_class"][:HARD_SPECIES]]
     of = f"{len(species)} of {len(result['per_class']):,} species, the least often recognised first."
     parts = [f"<p>{of}</p>", _table(["species", "photos", "top-1", "mostly taken for"], species)]
     for rank, row in result["ranks"].items():
@@ -236,39 +269,66 @@ def _hardest(result: Mapping[str, Any]) -> str:
 
 
 def _species(row: Mapping[str, Any]) -> str:
-    name, common = html.escape(row["class"]), html.escape(row["common_name"])
-    return f"<i>{name}</i>" + (f" <small>{common}</small>" if common not in ("", name) else "")
+    return _named(row["class"], row["common_name"])
 
 
-def _rates(row: Mapping[str, Any]) -> list[str]:
-    return [_percent(row[name]) for name in ("top1", "top5")]
+def _named(name: str, common: str) -> str:
+    """A species by both of its names, as HTML."""
+    return f"<i>{html.escape(name)}</i>" + (
+        f" <small>{html.escape(common)}</small>" if common not in ("", name) else ""
+    )
 
 
-def _hard_cells(row: Mapping[str, Any]) -> list[str]:
-    taken = ", ".join(f"{html.escape(name)} ({count})" for name, count in row["taken_for"])
-    return [f"{row['images']:,}", _percent(row["top1"]), taken]
+def _rates(row: Mapping[str, Any], result: Mapping[str, Any], *more: str) -> list[str]:
+    """Top-1, top-5 and more accuracies of a row, each with its range."""
+    return [_told(row, name, result["candidates"]) for name in ("top1", "top5", *more)]
+
+
+def _told(row: Mapping[str, Any], name: str, candidates: int) -> str:
+    """An accuracy and its range, or a dash where it cannot be wrong."""
+    if not report.tells(name, candidates):
+        return report.NOTHING
+    found = report.ends(row, name)
+    return _percent(row[name]) + (f"<small>{found}</small>" if found else "")
+
+
+def _hard_cells(row: Mapping[str, Any], names: Mapping[str, str] | None = None) -> list[str]:
+    """Photos, top-1 and what a species is taken for; of groups of species there are no common names."""
+    taken = ", ".join(
+        f"{html.escape(name) if names is None else _named(name, names.get(name, ''))} ({count})"
+        for name, count in row["taken_for"]
+    )
+    return [f"{row['images']:,}", _told(row, "top1", 1), taken]
 
 
 def _retrieval(result: Mapping[str, Any]) -> str:
     found = result["retrieval"]
-    ways = {"image_to_text": "the right caption for a photo", "text_to_image": "a right photo for a caption"}
+    ways = {
+        "image_to_text": ("the right caption for a photo", found["captions"]),
+        "text_to_image": ("a right photo for a caption", result["images"]),
+    }
     rows = [
-        [text, *(_percent(found[way][f"recall@{k}"]) for k in (1, 5, 10)), f"{found[way]['median_rank']:,.0f}"]
-        for way, text in ways.items()
+        [
+            text,
+            *(_told(found[way], f"recall@{k}", number) for k in (1, 5, 10)),
+            f"{found[way]['median_rank']:,.0f}",
+        ]
+        for way, (text, number) in ways.items()
     ]
     text = (
-        f"Searching {result['images']:,} photos by a sentence, and {found['captions']:,} captions by a photo. "
-        "Sentences are the captions of training, one a species, whatever the prompts above."
+        f"How often {result['images']:,} photos and {found['captions']:,} captions find each other: the right one "
+        "comes first, or among the first five or ten. Captions are those of training, one a species, whatever the "
+        "prompts above."
     )
-    table = _table(["finding", "first", "among 5", "among 10", "median place"], rows)
-    return _section("Search", text, table)
+    table = _table(["recall of", "first", "among 5", "among 10", "median place"], rows)
+    return _section("Recall between photos and captions", text, table)
 
 
 def _all_classes(result: Mapping[str, Any]) -> str:
     if not HARD_SPECIES < len(result["per_class"]) <= ALL_CLASSES:
         return ""
     rows = [
-        [_species(row), f"{row['images']:,}", *_rates(row)]
+        [_species(row), f"{row['images']:,}", *_rates(row, result)]
         for row in sorted(result["per_class"], key=lambda row: row["class"])
     ]
     table = _table(["species", "photos", "top-1", "top-5"], rows)
@@ -301,7 +361,9 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         )
 
     body = "\n".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
-    return f"<table><thead><tr>{line(columns, 'th')}</tr></thead><tbody>\n{body}\n</tbody></table>"
+    return (
+        f"<div class=wide><table><thead><tr>{line(columns, 'th')}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
+    )
 
 
 def _plot(draw: Callable[[Any], None], size: tuple[float, float] = (5.2, 3.2)) -> str:

@@ -18,6 +18,7 @@ import optax
 
 from lit_jax import commands, report
 from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.manifest import check_split
 from lit_jax.metrics import TopK, top_k
 from lit_jax.sharding import filled_blocks
 from lit_jax.store import Rows, Store, open_store
@@ -339,6 +340,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with user_errors_in_one_line():
         commands.keep_compiled()
         store = open_store(parsed.store)
+        for option, split in (("--train-split", parsed.train_split), ("--split", parsed.split)):
+            check_split(split, store.splits, store.directory, option=option)
         class_ids = store.classes_in(parsed.train_split)
         rows = probe(
             read_labelled(store, parsed.train_split, class_ids),

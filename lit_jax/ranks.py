@@ -1,12 +1,13 @@
 """Accuracy at every taxonomic rank, what is hardest, and what it is taken for."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lit_jax.classes import RANKS, ClassTable
+from lit_jax.intervals import of_mean, wilson
 
 SPECIES = "species"
 SHOWN = ("genus", "family", "order", "class", "kingdom")
@@ -53,7 +54,8 @@ def accuracy(labels: np.ndarray, best: np.ndarray, groups: Groups) -> dict[str, 
 
     Returns:
         ``top1`` and ``top5`` (any of the first five species is of the right group) as fractions of the photos;
-        ``macro_top1``: the mean over groups of each one's own; ``groups`` with photos and ``images``.
+        ``macro_top1``: the mean over groups of each one's own; of each its ``_interval``, see `lit_jax.intervals`;
+        ``groups`` with photos and ``images``.
     """
     labels, best = _known(labels, best, groups)
     right = groups.of_class[best] == groups.of_class[labels][:, None]
@@ -62,12 +64,19 @@ def accuracy(labels: np.ndarray, best: np.ndarray, groups: Groups) -> dict[str, 
     images = np.bincount(of_photo, minlength=len(groups.names))
     full = images > 0
     macro = np.bincount(of_photo, weights=hits["top1"], minlength=len(groups.names))[full] / images[full]
+    rates = {name: float(values.mean()) if len(values) else 0.0 for name, values in hits.items()}
     return {
-        **{name: float(values.mean()) if len(values) else 0.0 for name, values in hits.items()},
+        **with_intervals(rates, len(labels)),
         "macro_top1": float(macro.mean()) if full.any() else 0.0,
+        "macro_top1_interval": of_mean(macro),
         "groups": int(full.sum()),
         "images": len(labels),
     }
+
+
+def with_intervals(rates: Mapping[str, float], images: int) -> dict[str, Any]:
+    """Shares of so many photos by name, and of each its ``_interval``."""
+    return {**rates, **{f"{name}_interval": wilson(share, images) for name, share in rates.items()}}
 
 
 def taken_for(right: np.ndarray, said: np.ndarray) -> dict[int, list[tuple[int, int]]]:
@@ -87,8 +96,8 @@ def hardest(labels: np.ndarray, best: np.ndarray, groups: Groups) -> list[dict[s
     """Every group with photos, the least often recognised first, and what it is taken for.
 
     Returns:
-        ``name``, ``images``, ``top1`` and ``taken_for``: up to three pairs of a wrong group's name and the photos
-        that were said to be of it, the most frequent first.
+        ``name``, ``images``, ``top1``, ``top1_interval`` and ``taken_for``: up to three pairs of a wrong group's name
+        and the photos that were said to be of it, the most frequent first.
     """
     labels, best = _known(labels, best, groups)
     right, said = groups.of_class[labels], groups.of_class[best[:, 0]]
@@ -99,7 +108,7 @@ def hardest(labels: np.ndarray, best: np.ndarray, groups: Groups) -> list[dict[s
         {
             "name": groups.names[group],
             "images": int(images[group]),
-            "top1": float(hits[group] / images[group]),
+            **with_intervals({"top1": float(hits[group] / images[group])}, int(images[group])),
             "taken_for": [[groups.names[o] if o >= 0 else "unknown", n] for o, n in others.get(group, ())],
         }
         for group in np.flatnonzero(images).tolist()
@@ -111,7 +120,8 @@ def by_column(labels: np.ndarray, best: np.ndarray, rank: np.ndarray, groups: Gr
     """Accuracy of species, one row a group of theirs such as a supercategory, the largest first.
 
     Returns:
-        ``name``, ``images``, ``classes`` (with photos), ``top1``, ``top5`` and ``macro_top1`` over its classes.
+        ``name``, ``images``, ``classes`` (with photos), ``top1``, ``top5`` and ``macro_top1`` over its classes, each
+        with its ``_interval``.
     """
     rows = []
     of_photo = groups.of_class[labels]
@@ -120,10 +130,9 @@ def by_column(labels: np.ndarray, best: np.ndarray, rank: np.ndarray, groups: Gr
         here = of_photo == group
         if here.any():
             found = accuracy(labels[here], best[here], each)
-            top5 = float((rank[here] < 5).mean())
-            counts = {"images": found["images"], "classes": found["groups"]}
-            rates = {"top1": found["top1"], "top5": top5, "macro_top1": found["macro_top1"]}
-            rows.append({"name": name, **counts, **rates})
+            images, classes = found.pop("images"), found.pop("groups")
+            top5 = with_intervals({"top5": float((rank[here] < 5).mean())}, images)
+            rows.append({"name": name, "images": images, "classes": classes, **found, **top5})
     return sorted(rows, key=lambda row: (-row["images"], row["name"]))
 
 

@@ -29,7 +29,7 @@ import numpy as np
 
 from lit_jax.classes import RANKS
 from lit_jax.errors import UserError
-from lit_jax.manifest import MANIFEST, Kind, check_unchanged, digest, file_digest, is_of, read, write_json
+from lit_jax.manifest import MANIFEST, Kind, check_split, check_unchanged, digest, file_digest, is_of, read, write_json
 from lit_jax.tfrecord import decode_example, encode_example
 
 VERSION = 1  # of the format; a reader refuses a newer one
@@ -204,12 +204,7 @@ class RecordSet:
         return self.class_ids[split]
 
     def _shards(self, split: str) -> tuple[Shard, ...]:
-        if split not in self.splits:
-            known = ", ".join(self.splits)
-            raise UserError(
-                f"split: found {split!r}, expected one of {known} in {self.directory}; set data.train_split, "
-                "data.seen_split or --split to it"
-            )
+        check_split(split, self.splits, self.directory)
         return self.splits[split]
 
 

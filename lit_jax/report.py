@@ -15,7 +15,12 @@ import rich.console
 import rich.progress
 import rich.table
 
+from lit_jax.intervals import wilson
+
 Record = dict[str, Any]
+
+NOTHING = "–"  # in the place of a figure that says nothing
+FEW = 10  # held-out species, below which their accuracy is hardly one
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -122,11 +127,12 @@ class Progress:
         self._bar.stop()
 
     def update(self, record: Record) -> None:
-        """Shows step, epoch, loss, pairs/s and the time left."""
+        """Shows step, epoch, loss and the least that it can be, pairs/s and the time left."""
         rate, left = record["steps_per_s"], self._total - record["step"]
+        floor = record.get("loss_floor", 0.0)
         text = (
-            f"step {record['step']}/{self._total}, epoch {record['epoch']:.2f}, loss {record['loss']:.4f}, "
-            f"{record['pairs_per_s']:.0f} pairs/s"
+            f"step {record['step']}/{self._total}, epoch {record['epoch']:.2f}, loss {record['loss']:.4f}"
+            f"{f' (at least {floor:.2f})' if floor >= 0.01 else ''}, {record['pairs_per_s']:.0f} pairs/s"
         )
         self.show(record["step"], text, seconds_left=left / rate if rate else math.inf)
 
@@ -161,21 +167,67 @@ def duration(seconds: float) -> str:
 
 
 def results_table(results: Mapping[str, Any]) -> str:
-    """The evaluations in `results` as a table: one row a task, with the accuracy of guessing beside it."""
-    table = rich.table.Table(box=rich.table.box.SIMPLE_HEAD)
-    for column in ("zero-shot on", "classes", "images", "top-1", "top-5", "chance"):
-        table.add_column(column, justify="left" if column == "zero-shot on" else "right", no_wrap=True)
+    """The evaluations in `results` as a table: one row a task, with intervals and the accuracy of guessing beside it.
+
+    A warning follows where few species were held out.
+    """
+    rows, notes = [], []
     for name, row in results.items():
         if isinstance(row, Mapping) and "top1" in row:
             candidates = row.get("candidates", row["classes"])
-            table.add_row(
-                name.replace("_", " "),
-                str(candidates),
-                str(row["images"]),
-                *(f"{100 * row[k]:.2f} %" for k in ("top1", "top5")),
-                f"{100 / max(candidates, 1):.2f} %",
+            rates = [cell for k in ("top1", "top5") for cell in _with_range(row, k, candidates)]
+            rows.append(
+                [name.replace("_", " "), candidates, row["images"], *rates, f"{100 / max(candidates, 1):.2f} %"]
             )
-    return as_text(table)
+            notes += (
+                [f"warning: {line}" for line in few_species(row)]
+                if name == "heldout" or row.get("classes_in_training") == 0
+                else []
+            )
+    columns = ["zero-shot on", "classes", "images", "top-1", "95 % range", "top-5", "95 % range", "chance"]
+    return "\n".join([text_table(columns, rows), *notes])
+
+
+def _with_range(row: Mapping[str, Any], name: str, candidates: int) -> list[str]:
+    if not tells(name, candidates):
+        return [NOTHING, ""]
+    return [f"{100 * row[name]:.2f} %", ends(row, name)]
+
+
+def tells(name: str, candidates: float) -> bool:
+    """Whether an accuracy by this name can be wrong: the first five of five species or fewer are all of them."""
+    k = int(name[len(name.rstrip("0123456789")) :])
+    return k == 1 or candidates > k
+
+
+def ends(row: Mapping[str, Any], name: str) -> str:
+    """The ends of the 95 % interval of an accuracy in per cent, such as ``37.9–45.6``; empty if there is none.
+
+    Args:
+        row: with the accuracy and either its ``_interval`` or the number of ``images`` that it is a share of.
+        name: of the accuracy.
+    """
+    key = f"{name}_interval"
+    interval = row[key] if key in row else wilson(row[name], row["images"])
+    return "–".join(f"{100 * end:.1f}" for end in interval) if interval else ""
+
+
+def rate(row: Mapping[str, Any], name: str, *, candidates: int) -> str:
+    """An accuracy and its 95 % interval for a table of text, or a dash where it cannot be wrong."""
+    if not tells(name, candidates):
+        return NOTHING
+    found = ends(row, name)
+    return f"{100 * row[name]:.1f} %" + (f" ({found})" if found else "")
+
+
+def few_species(row: Mapping[str, Any]) -> list[str]:
+    """A warning that a figure of few held-out species says little of others, or nothing."""
+    if row["classes"] >= FEW:
+        return []
+    return [
+        f"{row['classes']} held-out species are few; one that is easy or hard moves the figure much, so hold "
+        f"out {FEW} or more before you believe it"
+    ]
 
 
 def text_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, left: Collection[int] = (0,)) -> str:
@@ -199,6 +251,8 @@ def as_text(table: rich.table.Table) -> str:
 def curves(path: str | os.PathLike[str], records: Sequence[Record], *, title: str) -> None:
     """Draws loss, zero-shot accuracy and learning rate against epochs, as in the paper's figures 2 to 5.
 
+    Dotted lines are the least that the loss can be where captions repeat, and the accuracies of guessing.
+
     Args:
         path: the PNG to write.
         records: lines of a `MetricsLog`.
@@ -210,8 +264,11 @@ def curves(path: str | os.PathLike[str], records: Sequence[Record], *, title: st
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 3, figsize=(15, 3.8), constrained_layout=True)
-    _plot(axes[0], records, {"loss": ""})
+    _plot(axes[0], records, {"loss": "", **({"loss_floor": "at least"} if _has_floor(records) else {})})
+    if _has_floor(records):
+        axes[0].legend(fontsize=8, frameon=False)
     _plot(axes[1], records, dict(_accuracy_names(records)), scale=100, marker="o")
+    _draw_chance(axes[1], records)
     _plot(axes[2], records, {"learning_rate": ""})
     for axis, name in zip(axes, ("loss (nats)", "zero-shot accuracy (%)", "learning rate"), strict=True):
         axis.set(xlabel="epoch", title=name)
@@ -230,21 +287,40 @@ def curves(path: str | os.PathLike[str], records: Sequence[Record], *, title: st
     plt.close(figure)
 
 
+def _has_floor(records: Sequence[Record]) -> bool:
+    return any(record.get("loss_floor", 0.0) >= 0.01 for record in records)
+
+
 def _accuracy_names(records: Sequence[Record]) -> Iterator[tuple[str, str]]:
     for record in records:
         for name in record:
             task, _, metric = name.partition("/")
-            if metric in ("top1", "top5"):
+            if metric in ("top1", "top5") and tells(metric, record.get(f"{task}/candidates", math.inf)):
                 yield name, f"{task.replace('_', ' ')}, {metric.replace('top', 'top-')}"
+
+
+def _draw_chance(axis: Any, records: Sequence[Record]) -> None:
+    """A line a task at the accuracy of guessing, in the task's colour; none in logs that do not know it."""
+    colours = _colours(dict(_accuracy_names(records)))
+    found = {name: value for record in records for name, value in record.items() if name.endswith("/candidates")}
+    for name, candidates in found.items():
+        task = name.partition("/")[0]
+        label = f"{task.replace('_', ' ')}, chance"
+        axis.axhline(100 / candidates, ls=":", c=colours.get(task, "grey"), lw=1.2, label=label)
 
 
 def _plot(
     axis: Any, records: Sequence[Record], names: Mapping[str, str], *, scale: float = 1, marker: str | None = None
 ) -> None:
-    colours = {task: f"C{i}" for i, task in enumerate(dict.fromkeys(name.partition("/")[0] for name in names))}
+    colours = _colours(names)
     for name, label in names.items():
         points = [(record["epoch"], scale * record[name]) for record in records if name in record]
         if points:
-            style = "--" if name.endswith("top5") else "-"
+            style = "--" if name.endswith("top5") else ":" if name.endswith("floor") else "-"
             colour = colours[name.partition("/")[0]]
             axis.plot(*zip(*points, strict=True), style, c=colour, label=label, marker=marker, ms=3, lw=1.4)
+
+
+def _colours(names: Iterable[str]) -> dict[str, str]:
+    """A colour for what stands before the stroke in each name."""
+    return {task: f"C{i}" for i, task in enumerate(dict.fromkeys(name.partition("/")[0] for name in names))}

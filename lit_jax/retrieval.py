@@ -5,11 +5,13 @@ megabytes. Ties are exact, as in `lit_jax.predictions`: of equal scores the lowe
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lit_jax.intervals import wilson
 from lit_jax.sharding import filled_blocks
 
 KS = (1, 5, 10)
@@ -65,15 +67,17 @@ def _first_right(
     return jnp.where(right.any(1), jnp.sum(before & ~right, 1), len(groups))
 
 
-def summary(ranks: np.ndarray, ks: Sequence[int] = KS) -> dict[str, float]:
-    """Recall at k as fractions, and the mean and median place of the first right answer, counted from 1."""
+def summary(ranks: np.ndarray, ks: Sequence[int] = KS) -> dict[str, Any]:
+    """Recall at k as fractions with intervals, and mean and median place of the first right answer, counted from 1."""
     places = {"mean_rank": float(ranks.mean() + 1), "median_rank": float(np.floor(np.median(ranks)) + 1)}
-    return {**{f"recall@{k}": float((ranks < k).mean()) for k in ks}, **places}
+    recalls = {f"recall@{k}": float((ranks < k).mean()) for k in ks}
+    intervals = {f"{name}_interval": wilson(share, len(ranks)) for name, share in recalls.items()}
+    return {**recalls, **intervals, **places}
 
 
 def both_ways(
     photos: np.ndarray, texts: np.ndarray, text_of: np.ndarray, *, block: int = BLOCK
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """Recall of texts by photos and of photos by texts.
 
     Args:

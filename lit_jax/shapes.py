@@ -18,6 +18,7 @@ from lit_jax import experiment, flops, models, optimizer, towers, train
 from lit_jax.captions import class_captions
 from lit_jax.classes import read_class_table
 from lit_jax.errors import UserError
+from lit_jax.manifest import check_split
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.precision import DTYPES, initial_loss_scale
 from lit_jax.records import is_record_set, open_records
@@ -109,6 +110,8 @@ def known_data(config: Any, *, examples: int = 0, vocab_size: int = 0, captions:
             "--examples and --vocab-size"
         )
     tokenizer = None if vocab_size else _tokenizer(config, found)
+    if found is not None:
+        check_split(split, found.splits, found.directory, option="data.train_split")
     photos = {split: examples or found.examples(split)} if found else {split: examples}
     classes = distinct = tokens = 0
     if found is not None:
@@ -175,8 +178,8 @@ def prepare(config: Any, data: Data, devices: int = 0) -> Run:
     model = towers.build_model(config, Tokenizer(b"", data.vocab_size, END_ID, PAD_ID, None))
     mesh = make_mesh(max(n for n in range(1, min(devices, here) + 1) if devices % n == 0), local=True)
     run = Run(config, data, model, devices, mesh)
-    if config.input == "store" and not run.is_locked:
-        raise UserError(f'train.locks: found {config.train.locks} with input "store", expected a locked image tower')
+    if config.input == "store":
+        optimizer.check_image_locked(config.train.locks, 'with input "store"')
     return run
 
 

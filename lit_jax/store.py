@@ -30,7 +30,18 @@ import ml_dtypes
 import numpy as np
 
 from lit_jax.errors import UserError
-from lit_jax.manifest import INCOMPLETE, MANIFEST, Kind, check_unchanged, digest, file_digest, is_of, read, write_json
+from lit_jax.manifest import (
+    INCOMPLETE,
+    MANIFEST,
+    Kind,
+    check_split,
+    check_unchanged,
+    digest,
+    file_digest,
+    is_of,
+    read,
+    write_json,
+)
 from lit_jax.tokens import load_tokenizer
 
 VERSION = 1  # of the format; a reader refuses a newer one
@@ -115,11 +126,7 @@ class Store:
 
     def shards(self, split: str) -> tuple[StoreShard, ...]:
         """The split's shards; raises `UserError` that lists the splits if there is none."""
-        if split not in self.splits:
-            raise UserError(
-                f"split: found {split!r}, expected one of {', '.join(self.splits)} in {self.directory}; set "
-                "data.train_split, data.seen_split or --split to it"
-            )
+        check_split(split, self.splits, self.directory)
         return self.splits[split]
 
     def nbytes(self, split: str) -> int:

@@ -265,9 +265,23 @@ def check_weights(config: Config) -> None:
         path = config[name].weights
         if name == "image" and config.input == "store":
             continue
-        if bool(path) != (letter in "LU"):
-            expected = "pre-trained weights" if letter in "LU" else "none, since u means from scratch"
-            raise UserError(f"{name}.weights: found {path!r} under lock {config.train.locks}, expected {expected}")
+        what = f"since the {name} tower is {optimizer.LETTERS[letter]} (train.locks {config.train.locks})"
+        if path and letter == "u":
+            ways = _other_letters(config.train.locks, name)
+            raise UserError(f"{name}.weights: found {path!r}, expected none, {what}; leave it out, or {ways}")
+        if not path and letter != "u":
+            remedy = "set it to a file, a folder or hf-hub:OWNER/NAME"
+            raise UserError(f"{name}.weights: found none, expected pre-trained weights, {what}; {remedy}")
+
+
+def _other_letters(lock: str, tower: str) -> str:
+    """How to say that a tower which starts from scratch has weights."""
+    ways = []
+    for letter, what in (("U", "to train it further"), ("L", "to lock it")):
+        letters = optimizer.lock_letters(lock) | {tower: letter}
+        other = "".join(letters[name] for name in optimizer.TOWERS)
+        ways += [f"{other} {what}"] * (other in optimizer.LOCKS)
+    return f"set train.locks to {' or '.join(ways)}"
 
 
 def preset_notes(config: Config) -> list[str]:

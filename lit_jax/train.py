@@ -116,8 +116,8 @@ def make_step(
 
     Returns:
         A function of (state, locked parameters, batch) to (state, metrics). Metrics are float32 scalars on the
-        device: loss, gradient_norm, logit_scale, loss_scale, and skipped (1 where a gradient overflowed and
-        nothing moved).
+        device: loss, gradient_norm, logit_scale, loss_scale, skipped (1 where a gradient overflowed and nothing
+        moved), and loss_floor of the plain softmax loss where captions are told apart, see `losses.softmax_floor`.
     """
 
     def scaled_loss(moving: Params, locked: Params, batch: Batch, factor: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -143,10 +143,17 @@ def make_step(
             "loss_scale": factor,
             "skipped": 1.0 - finite.astype(jnp.float32),
         }
+        if has_floor(state.params, batch, same_caption):
+            metrics["loss_floor"] = losses.softmax_floor(batch["caption"], len(batch["tokens"]))
         loss_scale = next_loss_scale(state.loss_scale, finite, dynamic=dynamic_scale)
         return State(state.step + 1, state.updates + finite, params, opt_state, loss_scale), metrics
 
     return jax.jit(step, donate_argnums=0)
+
+
+def has_floor(params: Params, batch: Batch, same_caption: str) -> bool:
+    """Whether captions that repeat keep the loss from 0, and the batch tells which do."""
+    return same_caption == "plain" and "caption" in batch and "logit_bias" not in params
 
 
 def run(

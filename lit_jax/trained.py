@@ -161,7 +161,8 @@ def _check_published(config: Any) -> None:
         raise UserError("image.tower: found given, expected a tower with published weights")
     if "u" in config.train.locks:
         raise UserError(
-            f"train.locks: found {config.train.locks}, expected LL: without training nothing may start from scratch"
+            f"train.locks: found a tower that starts from scratch ({config.train.locks}), expected published weights "
+            "of both: nothing is trained here; set train.locks to LL"
         )
     for section in ("image", "text", "model"):
         if not config[section].weights:

@@ -98,10 +98,11 @@ def test_libraries_are_imported_where_the_house_says():
 
 def test_a_reader_that_has_gone_is_no_error():
     code = "from lit_jax.errors import user_errors_in_one_line as e\nwith e():\n    for i in range(50_000): print(i, 'x' * 50)"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout.readline().startswith(b"0 x")
-    process.stdout.close()
-    assert process.stderr.read() == b"" and process.wait(60) == 141
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline().startswith(b"0 x")
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait(60) == 141
 
 
 @pytest.mark.parametrize(

@@ -235,7 +235,10 @@ def test_embedding_again_does_nothing_and_other_options_are_refused(stored, tiny
     ("overrides", "message"),
     [
         ({"image__tower": "given"}, "image.tower: found given, expected a tower to run"),
-        ({"train__locks": "uu", "image__weights": ""}, "train.locks: found uu, expected a locked image tower"),
+        (
+            {"train__locks": "uu", "image__weights": ""},
+            r"found an image tower that is trained \(uu\), expected a locked one to embed with.*set train.locks to Lu, LL or LU",
+        ),
         ({"image__weights": ""}, "image.weights: found nothing, expected a file of pre-trained weights"),
         ({"data__records": "nowhere"}, "nowhere: found no such folder, expected a record set"),
     ],
@@ -271,9 +274,12 @@ def test_views_are_the_plain_photo_and_crops(stored, tiny_config, tmp_path):
         ({"image__mean": "0.4,0.5,0.5"}, r"found image.mean \[0.5, 0.5, 0.5\], expected \[0.4, 0.5, 0.5\]"),
         ({"image__depth": 2}, "found image.depth 1, expected 2 as in the config; embed again"),
         ({"image__tower": "given"}, "found embeddings of tower vit, expected image.tower, given"),
-        ({"train__locks": "uu", "image__weights": ""}, "found uu with input .store., expected a locked image tower"),
+        (
+            {"train__locks": "uu", "image__weights": ""},
+            r"an image tower that is trained \(uu\), expected a locked one with input .store.",
+        ),
         ({"data__store": "nowhere"}, "nowhere: found no such folder, expected an embedding store; make it with"),
-        ({"data__train_split": "trian"}, "split: found 'trian', expected one of"),
+        ({"data__train_split": "trian"}, "data.train_split: found 'trian', expected one of"),
     ],
 )
 def test_a_store_that_does_not_fit_is_refused_in_one_line(stored, tiny_config, tmp_path, overrides, message):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from data_prep import convert, folder
-from lit_jax import config, evaluate, loop, page, zeroshot
+from lit_jax import config, evaluate, intervals, loop, page, report, zeroshot
 from lit_jax.classes import read_class_table, write_class_table
 from lit_jax.errors import UserError
 
@@ -127,7 +127,7 @@ def test_the_data_sets_own_table_is_accepted_though_a_species_has_two_rows(recor
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--split", "nowhere"], "split: found 'nowhere', expected one of heldout, train, validation"),
+        (["--split", "nowhere"], "--split: found 'nowhere', expected one of heldout, train, validation"),
         (["--step", "9999"], "--step: found '9999', expected latest, best or one of"),
         (["--records", "nowhere"], "nowhere"),
         (["--image-weights", "nowhere.npz"], "weights nowhere.npz: found no such file"),
@@ -251,10 +251,56 @@ def test_the_page_holds_all_it_needs_and_says_what_the_json_says(run):
     assert (
         parser.fetched == [] and parser.open == [] and "@import" not in text and "url(" not in text.replace("url(#", "")
     )
+    # On a narrow screen a table that is too wide scrolls by itself, and not the page.
+    assert text.count("<table") == text.count("<div class=wide><table") > 3 and 'name="viewport"' in text
     words = " ".join("".join(parser.words).split())
     assert f"{100 * got['top1']:.1f} %" in words and f"temperature {got['calibration']['temperature']:.2f}" in words
     for row in got["per_class"]:
         assert row["class"] in words and all(name in words for name, _ in row["taken_for"])
+
+
+def test_accuracies_have_ranges_and_species_both_names(run, records, capsys):
+    """Four species are held out: among so few the first five are all, and one of them decides the figure."""
+    command("--checkpoint", run[0], "--split", "heldout")
+    got, parser, printed = result(run), Text(), capsys.readouterr().out
+    for row in (
+        got,
+        got["ranks"]["genus"],
+        *got["per_class"],
+        *got["by_supercategory"],
+        *got["ranks"]["genus"]["hardest"],
+    ):
+        for name in {"top1", "top5"} & row.keys():
+            assert row[f"{name}_interval"] == intervals.wilson(row[name], row["images"])
+            assert row[f"{name}_interval"][0] <= row[name] <= row[f"{name}_interval"][1]
+    rates = [row["top1"] for row in got["per_class"]]
+    low, high = got["mean_per_class_top1_interval"]
+    assert min(rates) <= low <= got["mean_per_class_top1"] <= high <= max(rates)
+    found = got["retrieval"]
+    assert found["image_to_text"]["recall@1_interval"] == intervals.wilson(found["image_to_text"]["recall@1"], 28)
+    parser.feed((run[0] / "evaluation-heldout.html").read_text().removeprefix("<!doctype html>"))
+    words = " ".join("".join(parser.words).split())
+    ends = report.ends(got, "top1")
+    assert ends in printed and f"between {ends.replace('–', ' and ')} %" in words and "Wilson" in words
+    assert "4 held-out species are few" in printed and "4 held-out species are few" in words
+    lines = [line.split() for line in printed.splitlines()]
+    assert (
+        next(line for line in lines if line[:1] == ["heldout"])[-3]
+        == next(line for line in lines if line[:1] == ["genus"])[5]
+        == "–"
+    )
+    assert "first five" not in words.split("How far off")[0] and "Search" not in words
+    assert "Recall between photos and captions" in words
+    table = read_class_table(records.class_table)
+    common = dict(zip(table.names, table.columns["common_name"], strict=True))
+    taken = {name for row in got["per_class"] for name, _ in row["taken_for"]}
+    assert taken and got["common_names"] == {name: common[name] for name in taken}
+    for row in got["per_class"]:
+        assert (
+            f"{row['class']} ({common[row['class']]})" in printed and f"{row['class']} {common[row['class']]}" in words
+        )
+    for name, count in got["per_class"][0]["taken_for"]:
+        assert f"{name} {common[name]} ({count})" in words
 
 
 def test_names_cannot_break_the_page(run):

@@ -47,6 +47,11 @@ def test_a_run_leaves_what_it_should(finished):
     assert results["seen"]["images"] == 24 and results["seen"]["candidates"] == 8
     assert results["heldout"]["images"] == 28 - 0 and results["heldout"]["candidates"] == 4
     assert results["heldout_among_all"]["candidates"] == 12
+    logged = report.read_metrics(workdir / "metrics.jsonl")
+    # Sixteen photos of 16 captions: some repeat in a batch, and the loss cannot fall below what that costs.
+    assert all(0 <= r["loss_floor"] < r["loss"] for r in logged if "loss" in r)
+    assert max(r.get("loss_floor", 0) for r in logged) > 0.1
+    assert {r["heldout/candidates"] for r in logged if "heldout/top1" in r} == {4}
     evaluated = [r["step"] for r in report.read_metrics(workdir / "metrics.jsonl") if "seen/top1" in r]
     assert evaluated == [4, 7, 11]
     rates = [r["learning_rate"] for r in report.read_metrics(workdir / "metrics.jsonl") if "learning_rate" in r]
@@ -107,19 +112,31 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_the_last_chec
             "found 100 on 8 devices, expected a multiple of 8; use 96 or 104",
         ),
         ({"image__weights": "nowhere.npz"}, "weights nowhere.npz: found no such file"),
-        ({"image__weights": ""}, "image.weights: found '' under lock Lu, expected pre-trained weights"),
-        ({"train__locks": "uu"}, "under lock uu, expected none, since u means from scratch"),
+        (
+            {"image__weights": ""},
+            r"image.weights: found none, expected pre-trained weights, since the image tower is locked \(train.locks Lu\); set it",
+        ),
+        (
+            {"train__locks": "uu"},
+            "expected none, since the image tower is trained from scratch .train.locks uu.; leave it out, or set train.locks to Uu to train it further or Lu to lock it",
+        ),
         ({"image__weights": "hf-hub:nobody/nothing", "train__locks": "Lx"}, "train.locks: found 'Lx'"),
         ({"image__weights": "hf-hub:nobody/nothing", "image__tower": "resnet5"}, "did you mean resnet50"),
         ({"image__weights": "hf-hub:nobody/nothing", "text__tower": "minilm"}, "did you mean minilm_l6"),
         ({"data__records": "nowhere"}, "nowhere"),
         ({"train__batch_size": 64}, "train.batch_size: found 64, expected at most the 56 photos"),
-        ({"data__train_split": "trian"}, "split: found 'trian'"),
+        (
+            {"data__train_split": "trian"},
+            "data.train_split: found 'trian', expected one of heldout, train, validation in .*set; ch",
+        ),
         ({"optimizer__warmup_steps": 5}, "found warmup_epochs as well"),
         ({"text__width": 15}, "text.width: found 15 with 2 heads"),
         ({"image__size": 20}, "image.size: found 20, expected a multiple of image.patch, 8"),
         ({"image__depth": 2}, "found no Transformer/encoderblock_1/"),
-        ({"data__heldout_split": "held_out"}, "split: found 'held_out', expected one of heldout, train, validation"),
+        (
+            {"data__heldout_split": "held_out"},
+            "data.heldout_split: found 'held_out', expected one of heldout, train, validation",
+        ),
         ({"data__crop_scale": "1.0,0.2"}, "data.crop_scale: found .1.0, 0.2., expected two shares of the area"),
         ({"model__projection": "false"}, "model.embed_dim: found 8 without model.projection"),
     ],

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lit_jax import card, config, embed, evaluate, export, loop, manifest, models, open_clip_format, trained
+from lit_jax import card, config, embed, evaluate, export, loop, manifest, models, open_clip_format, report, trained
 from lit_jax.models import files, weights
 from lit_jax.models.joint import load_joint
 from lit_jax.models.names import text as text_names
@@ -171,7 +171,10 @@ def test_nothing_half_written_gets_the_name(run, tmp_path, capsys, monkeypatch):
         (["--checkpoint", "RUN", "--hub-name", "a/b"], "--hub-name: found it with format lit_jax"),
         (["--checkpoint", "MODEL", "--image-weights", "x"], "--image-weights: found it with a model's folder"),
         (["--config", "CONFIG", "--image-weights", "x"], "set image.weights in the config"),
-        (["--config", "CONFIG"], "train.locks: found Lu, expected LL"),
+        (
+            ["--config", "CONFIG"],
+            "train.locks: found a tower that starts from scratch (Lu), expected published weights of both",
+        ),
         (["--config", "CONFIG", "--config.train.locks=LL"], "text.weights: found none"),
         (["--config", "CONFIG", "--config.train.locks=LL", "--config.text.weights=x"], "model.weights: found none"),
         (["--config", "CONFIG", "--config.image.tower=given"], "image.tower: found given"),
@@ -325,6 +328,8 @@ def test_the_card_of_a_checkpoint_does_not_take_it_for_the_whole_run(run):
     about = trained.dataclasses.replace(trained.load(run[0], step="latest").about, evaluated=4)
     facts = card.Facts("birds", {})
     first, last = (" ".join(card.text(about, step, facts, None).split()) for step in (4, 7))
+    assert f" ({report.ends(about.results['seen'], 'top1')}) |" in first and "Ranges are 95 % intervals." in first
+    assert "| – |" in first  # top-5 of the four that are held out
     assert "Measured by the run when it saved this model, with the captions below as prompts." in first
     assert "4 batches of 16 pairs, of a run set to 2 epochs, softmax loss" in first and "of the 4 batches" not in first
     assert "Measured by the run after 4 batches, 3 before it saved this model, with the captions" in last

@@ -56,6 +56,25 @@ def naive_sigmoid(image, text, scale, bias, caption, mode):
     return each[~(same & ~own)].sum() / len(image) if mode == "masked" else each.sum() / len(image)
 
 
+def test_no_embeddings_have_a_loss_below_the_floor(rng):
+    """Images at their texts, as far apart and as sharp as can be, reach it; anything else is above."""
+    floor = float(losses.softmax_floor(jnp.array(CAPTION), 6))
+    assert floor == pytest.approx((4 * np.log(4) + 3 * np.log(3)) / 9) and floor > np.log(9 / 4)  # of four texts
+    apart = np.eye(6)
+    assert naive_softmax(apart[CAPTION], apart, 1e3, CAPTION, "plain") == pytest.approx(floor)
+    got = losses.softmax_contrastive(
+        jnp.float32(apart[CAPTION]), jnp.float32(apart), jnp.float32(100), caption=jnp.array(CAPTION)
+    )
+    assert float(got) == pytest.approx(floor, rel=1e-4)  # of float32 at logits of 100
+    for _ in range(20):
+        image, text, caption = drawn(rng, 9, 6)
+        least = float(losses.softmax_floor(jnp.array(caption), 6))
+        assert naive_softmax(image, text, 20.0, caption, "plain") > least
+    assert float(losses.softmax_floor(jnp.arange(5), 8)) == 0
+    even = jnp.array([0, 1, 2, 3] * 3)
+    assert float(losses.softmax_floor(even, 4)) == pytest.approx(np.log(12 / 4))
+
+
 def naive(loss, mode, arguments, caption):
     return (naive_softmax if loss == "softmax" else naive_sigmoid)(*arguments, caption, mode)
 

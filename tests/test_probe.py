@@ -116,4 +116,4 @@ def test_the_command_on_a_store(data, tmp_path, capsys):
     assert f"{100 * rows[0]['top1']:.2f} %" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         probe.main([*arguments[:2], "--split", "nowhere"])
-    assert "split: found 'nowhere'" in capsys.readouterr().err
+    assert "--split: found 'nowhere', expected" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lit_jax import ranks
+from lit_jax import intervals, ranks
 from lit_jax.classes import ClassTable, read_class_table
 
 TABLE = ClassTable(
@@ -26,9 +26,13 @@ def test_genera_of_the_same_name_in_two_kingdoms_are_two():
 def test_accuracy_of_a_rank_by_hand():
     got = ranks.accuracy(LABELS, BEST, ranks.grouped(TABLE, "genus"))
     # Photo by photo: A, A right; B wrong for A; B right; A (plants) wrong, then right; the last has no genus.
+    low, high = got.pop("macro_top1_interval")
+    assert 1 / 2 <= low < got["macro_top1"] < high <= 1
     assert got == {
         "top1": 4 / 6,
+        "top1_interval": intervals.wilson(4 / 6, 6),
         "top5": 1.0,
+        "top5_interval": intervals.wilson(1.0, 6),
         "macro_top1": pytest.approx((2 / 3 + 1 + 1 / 2) / 3),
         "groups": 3,
         "images": 6,
@@ -51,6 +55,10 @@ def test_what_is_hard_and_what_it_is_taken_for():
 
 def test_supercategories_count_their_own_species():
     rows = ranks.by_column(LABELS, BEST, np.array([0, 1, 3, 0, 7, 0, 2]), ranks.grouped(TABLE, "supercategory"))
+    for row in rows:
+        assert row.pop("macro_top1_interval") is not None
+        assert row.pop("top1_interval") == intervals.wilson(row["top1"], row["images"])
+        assert row.pop("top5_interval") == intervals.wilson(row["top5"], row["images"])
     assert rows == [
         {"name": "Birds", "images": 4, "classes": 3, "top1": 0.5, "top5": 1.0, "macro_top1": pytest.approx((0.5 + 0 + 1) / 3)},
         {"name": "Plants", "images": 3, "classes": 2, "top1": 1 / 3, "top5": 2 / 3, "macro_top1": 0.25},

@@ -341,5 +341,5 @@ def test_every_record_is_read_exactly_once_in_parts_of_equal_length(lengths: tup
 def test_parts_of_hosts_that_are_not_there() -> None:
     with pytest.raises(ValueError, match="host: found 2, expected 0 to 1"):
         file_instructions(of_lengths(3), "train", 2, 2)
-    with pytest.raises(UserError, match="split: found 'heldout', expected one of train"):
+    with pytest.raises(UserError, match="split: found 'heldout', expected train, the only one in"):
         file_instructions(of_lengths(3), "heldout")

@@ -172,7 +172,7 @@ def test_beginning_refuses_what_it_would_destroy(tmp_path):
 
 
 def test_a_split_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(UserError, match="split: found 'test', expected one of train"):
+    with pytest.raises(UserError, match="split: found 'test', expected train, the only one in"):
         make(tmp_path / "s").examples("test")
 
 

@@ -281,7 +281,7 @@ def test_folders_of_something_else_are_refused(
 
     assert "shard_mb: found 0, expected 1 or more" in refused("--shard-mb", "0")
     assert "workers: found -1, expected 0 (all cores) or more" in refused("--workers", "-1")
-    assert "split: found 'test', expected one of heldout, train, validation" in refused("--split", "test")
+    assert "--split: found 'test', expected one of heldout, train, validation" in refused("--split", "test")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("mine")
     assert "found something else, expected a new or empty folder; choose another --out" in refused()
