@@ -50,6 +50,7 @@ class About:
         results: of the last evaluation; empty before the first.
         evaluated: batches consumed before the last evaluation.
         store: fingerprint of the embedding store that was trained on; empty for none.
+        chosen_on: of a model that was taken out of its run as the best: the split by which; empty if it was asked for.
     """
 
     config: dict[str, Any]
@@ -66,6 +67,7 @@ class About:
     results: dict[str, Any] = dataclasses.field(default_factory=dict)
     evaluated: int = 0
     store: str = ""
+    chosen_on: str = ""
 
 
 def open_manager(directory: str | os.PathLike[str], *, keep: int = 1, read_only: bool = False) -> ocp.CheckpointManager:

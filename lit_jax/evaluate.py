@@ -242,14 +242,14 @@ def _with_columns(table: ClassTable, templates: Sequence[str]) -> ClassTable:
     return dataclasses.replace(table, columns={**table.columns, **empty})
 
 
-def _is_own(about: About, data: experiment.Data) -> bool:
-    """Whether the photos are of the collection that the model was trained on."""
-    return experiment.fingerprint(data) == about.fingerprint
+def _is_other(about: About, data: experiment.Data) -> bool:
+    """Whether the photos are of another collection than the model was trained on; a published model has none."""
+    return bool(about.fingerprint) and experiment.fingerprint(data) != about.fingerprint
 
 
 def _trained_on(about: About, data: experiment.Data) -> set[int] | None:
     """Ids of the classes of training; None for data of another collection, whose ids are others."""
-    return set(about.train_classes) if _is_own(about, data) else None
+    return set(about.train_classes) if experiment.fingerprint(data) == about.fingerprint else None
 
 
 def _candidates(about: About, data: experiment.Data, present: Sequence[int]) -> list[int]:
@@ -300,8 +300,8 @@ def _facts(
     seen = {species_of.get(i, i) for i in trained_on or ()} & {species_of[i] for i in data.classes_in(split)}
     return {
         "split": split,
-        "data": {"name": data.directory.name, "is_of_training": _is_own(trained.about, data)},
-        "chosen_on": trained.chosen_on if _is_own(trained.about, data) else "",
+        "data": {"name": data.directory.name, "is_other": _is_other(trained.about, data)},
+        "chosen_on": trained.about.chosen_on if trained_on is not None else "",
         "classes_in_training": None if trained_on is None else len(seen),
         "records": experiment.fingerprint(data),
         "store": data.fingerprint if isinstance(data, Store) else "",
@@ -379,7 +379,7 @@ def _notes(result: dict[str, Any]) -> list[str]:
             if measured["helps"]
             else f"calibration error {before}; a {fitted}, makes it worse ({after}) and is not to be used"
         )
-    if not result["data"]["is_of_training"]:
+    if result["data"]["is_other"]:
         notes.append(f"photos of {result['data']['name']}, another collection than the model was trained on")
     elif result["chosen_on"] == result["split"]:
         notes.append(
@@ -403,8 +403,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         given = (parsed.protocol, parsed.classes, parsed.templates)
         variant = "".join(f"-{pathlib.Path(path).stem}" for path in given if path)
         # Of another collection the name says so, lest the run's own evaluation be overwritten.
-        own = _is_own(trained.about, data)
-        other = "" if own else f"{data.directory.name}-{experiment.fingerprint(data)[:8]}-"
+        is_other = _is_other(trained.about, data)
+        other = f"{data.directory.name}-{experiment.fingerprint(data)[:8]}-" if is_other else ""
         out = _output(parsed.out, parsed.checkpoint, other + split + variant)
         result = evaluate(
             trained, data, split,

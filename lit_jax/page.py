@@ -80,7 +80,7 @@ def page(result: Mapping[str, Any], *, name: str) -> str:
         _all_classes(result),
         _method(result),
     ]
-    of = "" if result["data"]["is_of_training"] else f" of {html.escape(result['data']['name'])}"
+    of = f" of {html.escape(result['data']['name'])}" if result["data"]["is_other"] else ""
     title = f"How well {html.escape(name)} names species{of}"
     heading = f"How well <i>{html.escape(name)}</i> names species{of}"
     body = "\n".join(filter(None, [_head(result, heading), *sections]))
@@ -141,6 +141,8 @@ def _training(result: Mapping[str, Any]) -> str:
     """Whether other photos of the species were in training: a zero-shot figure means little without it."""
     seen = result["classes_in_training"]
     if seen is None:
+        if not result["data"]["is_other"]:
+            return ""
         name, fingerprint = html.escape(result["data"]["name"]), html.escape(result["records"][:8])
         return f" The photos are of another collection than the model was trained on: {name}, {fingerprint}."
     of = {0: "None", result["classes"]: "All"}.get(seen, f"{seen:,}")

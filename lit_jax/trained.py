@@ -30,7 +30,6 @@ class Trained:
         step: batches trained.
         model: the towers.
         tokenizer: of the run.
-        chosen_on: the split by which this checkpoint was chosen as the best of its run; empty if it was asked for.
         params: all parameters, locked ones included, on the host; without the image tower if it was not asked for.
     """
 
@@ -40,7 +39,6 @@ class Trained:
     model: TwoTower
     tokenizer: Tokenizer
     params: Params
-    chosen_on: str = ""
 
 
 def load(
@@ -117,8 +115,8 @@ def _from_run(directory: pathlib.Path, step: str, weight_files: Mapping[str, str
     manager.close()
     found = Trained(about, config, chosen, model, tokenizer, params)
     others = {tower: _locked_tower(tower, found) for tower in locked if tower != "image"}
-    chosen_on = experiment.chosen_on(config) if step == "best" else ""
-    return dataclasses.replace(found, params={**params, **others}, chosen_on=chosen_on)
+    about = dataclasses.replace(about, chosen_on=experiment.chosen_on(config) if step == "best" else "")
+    return dataclasses.replace(found, about=about, params={**params, **others})
 
 
 def untrained(config: Any) -> Trained:

@@ -325,7 +325,7 @@ def test_an_evaluation_on_other_photos_has_a_name_of_its_own(run, records, field
     assert {path.name: path.read_bytes() for path in run[0].glob("evaluation-heldout.*")} == before
     name = f"garden-{other.fingerprint[:8]}-heldout"
     got, page_text = result(run, name), (run[0] / f"evaluation-{name}.html").read_text()
-    assert got["data"] == {"name": "garden", "is_of_training": False} and got["chosen_on"] == ""
+    assert got["data"] == {"name": "garden", "is_other": True} and got["chosen_on"] == ""
     assert "names species of garden</title>" in page_text and other.fingerprint[:8] in page_text
     assert "photos of garden, another collection than the model was trained on" in capsys.readouterr().out
 
