@@ -62,7 +62,7 @@ def _npz(path: Path) -> dict[str, Stored]:
 
 
 def _from_npz(path: Path, key: str) -> np.ndarray:
-    with np.load(path) as archive:
+    with open(path, "rb") as raw, np.load(raw) as archive:
         array: np.ndarray = archive[key]
     return array
 

@@ -280,6 +280,7 @@ def live_bytes():
     return sum(x.nbytes for x in jax.live_arrays())
 
 
+@pytest.mark.slow
 def test_a_run_without_any_photos_to_evaluate_ends_well(tiny_config, tmp_path, capsys):
     options = {"data__seen_split": "", "data__heldout_split": "", "train__epochs": 1, "train__devices": 1}
     results = run(tiny_config, tmp_path / "run", **options)

@@ -85,3 +85,8 @@ def test_a_photo_of_an_unknown_class_is_an_error_not_a_miss(records, model_and_p
     photos = zeroshot.from_records(parts, records, image_size=16, batch_size=16)("heldout", placed)
     with pytest.raises(UserError, match="found photos of class id"):
         zeroshot.classify(parts, placed, photos, np.eye(8, dtype=np.float32)[:1], [10**6])
+
+
+def test_without_a_split_to_evaluate_nothing_is_asked_for():
+    found = zeroshot.Evaluator(None, None, (), {}, None, batch_size=8, keep=True)({})
+    assert found == {}

@@ -187,7 +187,8 @@ def read_npz(path: str | os.PathLike[str]) -> Flat:
     if not path.is_file():
         raise UserError(f"weights {path}: found no such file, expected an .npz of pretrained weights")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: NumPy leaves a file open that it cannot read.
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as archive:
             flat = {name: archive[name] for name in archive.files}
     except (*_DAMAGE, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]  # what follows advises to trust the file
