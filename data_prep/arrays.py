@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple, TypeVar
 import ml_dtypes
 import numpy as np
 
-from lit_jax.errors import UserError
+from lit_jax.errors import UserError, first_line
 
 _SAFETENSORS: dict[str, Any] = {"F16": "<f2", "BF16": ml_dtypes.bfloat16, "F32": "<f4", "F64": "<f8"}
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, EOFError, MemoryError, RecursionError)
@@ -126,7 +126,7 @@ def sound(path: Path, read: Callable[[], _Value]) -> _Value:
     try:
         return read()
     except (*_DAMAGE, zipfile.BadZipFile, zlib.error) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]  # what follows advises to trust the file
+        reason = first_line(error)
         raise UserError(
             f"{path}: found no sound {path.suffix} ({reason}), expected a whole file; save or copy it again"
         ) from error

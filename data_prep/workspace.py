@@ -5,7 +5,6 @@ that a conversion did not write.
 """
 
 import contextlib
-import errno
 import json
 import re
 import shutil
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.shards import PROGRESS
-from lit_jax.errors import UserError
+from lit_jax.errors import NO_ROOM, UserError
 from lit_jax.manifest import MANIFEST, write_json
 from lit_jax.records import CLASS_TABLE, NAME, TFDS_FILES, TOKENIZER, is_record_set
 
@@ -103,7 +102,7 @@ def disk_errors_in_one_line(work: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno not in NO_ROOM:
             raise
         raise UserError(
             f"{error.filename or work}: found {error.strerror}, expected to write there; make room or choose "

@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from lit_jax.commands import wait_for_all_hosts
-from lit_jax.errors import UserError, chained, disk_trouble
+from lit_jax.errors import UserError, chained, disk_trouble, first_line
 from lit_jax.manifest import write_json
 from lit_jax.train import State
 
@@ -343,7 +343,7 @@ def _restored(manager: ocp.CheckpointManager, step: int, **items: Any) -> Mappin
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        reason = first_line(error)[:200]
         raise UserError(
             f"{_name(manager, step)}: found {reason}, expected a whole checkpoint of this config; if it is damaged, "
             "move it away to use the one before"

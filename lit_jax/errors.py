@@ -10,7 +10,8 @@ import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+"""Numbers of the system's errors where a disk is full or cannot be written to."""
 
 
 class UserError(ValueError):
@@ -33,9 +34,14 @@ def disk_trouble(error: BaseException) -> str:
         number = cause.errno if isinstance(cause, OSError) else None
         named = re.search(r"os_error_code='?(\d+)", str(cause))
         number = int(named[1]) if number is None and named else number
-        if number in _NO_ROOM:
+        if number in NO_ROOM:
             return os.strerror(number)
     return ""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says in its first line, or its kind: more lines advise a programmer, such as to trust the file."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def chained(error: BaseException) -> Iterator[BaseException]:

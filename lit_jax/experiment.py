@@ -138,7 +138,7 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
             photos=photos_of(parts, data, config, batch_size=config.evaluation.batch_size, aside=aside),
             tasks=training_tasks(config, data, table.species_of),
             species_of=table.species_of,
-            class_prompts=texts,
+            class_prompts=zeroshot.prompts_of_species(texts, table.species_of),
             tokenise=lambda texts: tokenizer.encode(texts, config.text.context),
             batch_size=config.evaluation.batch_size,
             end_id=tokenizer.end_id if config.text.bucket else None,

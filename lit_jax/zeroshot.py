@@ -295,11 +295,11 @@ class Evaluator:
         parts: jitted functions.
         photos: of each split.
         tasks: what to evaluate.
-        class_prompts: prompts of each class, by class id.
+        class_prompts: prompts of each species, by the class id of its first row, see `prompts_of_species`.
         tokenise: texts to ids.
         batch_size: prompts at a time, over all hosts.
         end_id: see `text_embedder`.
-        species_of: each class id to that of the first row of its species: prompts of all its rows name it.
+        species_of: each class id to that of the first row of its species.
         keep: whether features of photos may be kept from one call to the next: the image tower is locked.
         kept: those features, by split.
     """
@@ -330,8 +330,7 @@ class Evaluator:
         # Tasks share classes: each is embedded once.
         class_ids = sorted({class_id for task in self.tasks for class_id in task.class_ids})
         embed = text_embedder(self.parts, params, self.tokenise, batch_size=self.batch_size, end_id=self.end_id)
-        prompts = prompts_of_species(self.class_prompts, self.species_of)
-        class_emb = class_embeddings(embed, [prompts[class_id] for class_id in class_ids])
+        class_emb = class_embeddings(embed, [self.class_prompts[class_id] for class_id in class_ids])
         row_of = {class_id: row for row, class_id in enumerate(class_ids)}
         features = self.kept if self.keep else {}
         hits = {}

@@ -16,7 +16,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from lit_jax.errors import UserError
+from lit_jax.errors import UserError, first_line
 
 Flat = dict[str, np.ndarray]
 
@@ -169,7 +169,7 @@ def hub_folder(source: str) -> pathlib.Path:
         if not any((pathlib.Path(folder) / file).is_file() for file in FILES):
             folder = huggingface_hub.snapshot_download(name, revision=revision or None, allow_patterns=[*small, *FILES])
     except Exception as error:  # it raises errors of its own, of httpx and of the file system
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(
             f"weights {source}: found nothing to fetch ({reason}), expected a model on the hub; check the name and the "
             "connection, or fetch the files and give their folder"
@@ -191,7 +191,7 @@ def read_npz(path: str | os.PathLike[str]) -> Flat:
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as archive:
             flat = {name: archive[name] for name in archive.files}
     except (*_DAMAGE, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]  # what follows advises to trust the file
+        reason = first_line(error)
         raise UserError(f"weights {path}: found {reason}, expected a whole .npz archive; fetch it again") from None
     return {name: a.view(ml_dtypes.bfloat16) if a.dtype.str[1:] == "V2" else a for name, a in flat.items()}
 
@@ -274,7 +274,7 @@ def _torch(path: pathlib.Path) -> Mapping[str, np.ndarray]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for a file that is not whole, or holds more than weights
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(
             f"weights {path}: found a file that torch cannot read ({reason}), expected weights alone; fetch it again, "
             "or convert it to .safetensors"
