@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
-from data_prep import embeddings
+from data_prep.import_embeddings import embeddings
 from lit_jax import config as options
-from lit_jax import loop, store
+from lit_jax.data import embedding_store
 from lit_jax.errors import user_errors_in_one_line
+from lit_jax.training import loop
 
 HELDOUT, DRAWS = 20, 5
 PENALTIES = 10.0 ** np.arange(-2, 5)
@@ -33,7 +34,7 @@ PENALTIES = 10.0 ** np.arange(-2, 5)
 
 def imported(parsed: argparse.Namespace, folder: pathlib.Path, *more: str) -> pathlib.Path:
     """The store of one split."""
-    if not store.is_store(folder):
+    if not embedding_store.is_store(folder):
         shared = [f"--{name}={getattr(parsed, name)}" for name in ("embeddings", "ids", "classes")]
         embeddings.main([*shared, f"--out={folder}", *more])
     return folder
@@ -41,10 +42,10 @@ def imported(parsed: argparse.Namespace, folder: pathlib.Path, *more: str) -> pa
 
 def arrays_of(folder: str, workdir: pathlib.Path) -> str:
     """Features and photo names of every split of a store, view 0, in the file that the importer reads."""
-    made, path = store.open_store(folder), workdir / "features.npz"
+    made, path = embedding_store.open_store(folder), workdir / "features.npz"
     workdir.mkdir(parents=True, exist_ok=True)
-    values = [store.Rows(made, split).whole()[:, 0] for split in made.splits]
-    names = [name for split in made.splits for name in store.image_ids(made, split)]
+    values = [embedding_store.Rows(made, split).whole()[:, 0] for split in made.splits]
+    names = [name for split in made.splits for name in embedding_store.image_ids(made, split)]
     np.savez(path, emb=np.concatenate(values), files=np.array(names))
     return str(path)
 
@@ -60,8 +61,8 @@ def trained(name: str, folder: pathlib.Path, workdir: pathlib.Path, seed: int) -
 
 def ridge(folder: pathlib.Path) -> dict[str, float]:
     """Top-1 of a ridge regression onto one-hot labels; its penalty is chosen on a fifth of the training photos."""
-    made = store.open_store(folder)
-    train, test = (store.Rows(made, split) for split in ("train", "validation"))
+    made = embedding_store.open_store(folder)
+    train, test = (embedding_store.Rows(made, split) for split in ("train", "validation"))
     x, y = train.whole()[:, 0].astype(np.float64), train.class_ids
     chosen = np.random.default_rng(0).permutation(len(y)) < len(y) // 5
     scores = {p: _ridge_top1(x[~chosen], y[~chosen], x[chosen], y[chosen], p) for p in PENALTIES}
@@ -118,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ["ridge regression, labels of all", f"{100 * probe['top1']:.2f} %", "", "", ""],
     ]
     print(machine.table(["run", "seen", "held out, of 20", "held out, among 100", "s"], rows))
-    tower = store.open_store(parsed.store).tower if parsed.store else {}
+    tower = embedding_store.open_store(parsed.store).tower if parsed.store else {}
     content = {
         "tower": tower,
         "official_split": whole,

@@ -15,9 +15,13 @@ from typing import Any
 
 from benchmarks import machine
 from lit_jax import config as options
-from lit_jax import evaluate, loop, probe, report, store, trained
+from lit_jax.base import console
+from lit_jax.data import embedding_store
 from lit_jax.errors import user_errors_in_one_line
-from lit_jax.prompts import read_templates
+from lit_jax.evaluation import probe, report
+from lit_jax.text.prompts import read_templates
+from lit_jax.trained import loading
+from lit_jax.training import loop
 
 TEMPLATES = machine.ROOT / "configs" / "species_templates.txt"
 SHOTS = (1, 2, 4, 8, 16, 0)
@@ -30,10 +34,10 @@ def zero_shot(folder: pathlib.Path, workdir: pathlib.Path) -> tuple[dict[str, An
         machine.ROOT / "configs" / "cub_embeddings.py", {"data.store": str(folder), "evaluation.every_epochs": "0"}
     )
     loop.run(config, workdir)
-    model, data = trained.load(workdir, step="latest"), store.open_store(folder)
+    model, data = loading.load(workdir, step="latest"), embedding_store.open_store(folder)
     found = {}
     for name, templates in (("captions", ()), ("templates", read_templates(TEMPLATES))):
-        result = evaluate.evaluate(model, data, "validation", templates=templates)
+        result = report.evaluate(model, data, "validation", templates=templates)
         ranks = {
             rank: {key: value for key, value in row.items() if key != "hardest"}
             for rank, row in result["ranks"].items()
@@ -86,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parsed = parser.parse_args(argv)
     with user_errors_in_one_line(), machine.Clock() as clock:
         captions, templates = zero_shot(parsed.store, parsed.workdir)
-        data = store.open_store(parsed.store)
+        data = embedding_store.open_store(parsed.store)
         classes = data.classes_in("train")
         train, test = (probe.read_labelled(data, split, classes) for split in ("train", "validation"))
         probes = probe.probe(train, test, len(classes), shots=SHOTS, tell=lambda line: print(line, flush=True))
@@ -102,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     content = {"captions": captions, "templates": templates, "probes": probes}
     machine.write("cub_yardsticks", {**content, "wall_s": clock.wall, "cpu_s": clock.cpu}, parsed.out)
-    print(f"in {report.duration(clock.wall)}")
+    print(f"in {console.duration(clock.wall)}")
 
 
 if __name__ == "__main__":

@@ -20,35 +20,38 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
-from lit_jax import class_vectors, evaluate, loop, retrieval, store
 from lit_jax import config as options
-from lit_jax.captions import TEMPLATE, class_captions
-from lit_jax.classes import ClassTable, read_class_table, write_class_table
+from lit_jax.data import embedding_store
+from lit_jax.embedding import kept
 from lit_jax.errors import user_errors_in_one_line
-from lit_jax.ranks import grouped
-from lit_jax.tokens import train_sentencepiece
+from lit_jax.evaluation import report, retrieval
+from lit_jax.evaluation.ranks import grouped
+from lit_jax.text.captions import TEMPLATE, class_captions
+from lit_jax.text.classes import ClassTable, read_class_table, write_class_table
+from lit_jax.text.tokenizers import train_sentencepiece
+from lit_jax.training import loop
 
 WIDTH, PHOTOS, SHARD_ROWS = 1024, {"train": 10, "validation": 10}, 1 << 14
 PIECES = 4096
 
 
-def make_store(classes: pathlib.Path, folder: pathlib.Path) -> store.Store:
+def make_store(classes: pathlib.Path, folder: pathlib.Path) -> embedding_store.Store:
     """Ten made-up photos a species to learn from, and ten to be judged on."""
-    if store.is_store(folder):
-        return store.open_store(folder)
+    if embedding_store.is_store(folder):
+        return embedding_store.open_store(folder)
     table = read_class_table(classes)
-    aside = store.begin(folder, {"made by": "benchmarks.evaluation_scale"}, restart=True)
-    write_class_table(table, aside / store.CLASS_TABLE)
+    aside = embedding_store.begin(folder, {"made by": "benchmarks.evaluation_scale"}, restart=True)
+    write_class_table(table, aside / embedding_store.CLASS_TABLE)
     captions = (text for texts in class_captions(table, (TEMPLATE,)) for text in texts)
-    train_sentencepiece(captions, aside / store.TOKENIZER, vocab_size=PIECES)
+    train_sentencepiece(captions, aside / embedding_store.TOKENIZER, vocab_size=PIECES)
     draw = np.random.default_rng(0)
     centres = _centres(table, draw)
     splits = {split: _write_split(aside, split, each, table, centres, draw) for split, each in PHOTOS.items()}
-    return store.finish(
+    return embedding_store.finish(
         aside, folder, splits=splits, views=dict.fromkeys(splits, 1), width=WIDTH, dtype="float16",
         record_lengths={split: [shard.examples for shard in shards] for split, shards in splits.items()},
-        tower={"kind": store.GIVEN, "name": "made up", "width": WIDTH, "digest": "made up"},
-        class_table=aside / store.CLASS_TABLE, tokenizer=aside / store.TOKENIZER, templates=(TEMPLATE,),
+        tower={"kind": embedding_store.GIVEN, "name": "made up", "width": WIDTH, "digest": "made up"},
+        class_table=aside / embedding_store.CLASS_TABLE, tokenizer=aside / embedding_store.TOKENIZER, templates=(TEMPLATE,),
         drop_repeats=False, class_ids=dict.fromkeys(splits, table.ids), records="made up",
     )  # fmt: skip
 
@@ -65,17 +68,17 @@ def _centres(table: ClassTable, draw: np.random.Generator) -> np.ndarray:
 
 def _write_split(
     aside: pathlib.Path, split: str, each: int, table: ClassTable, centres: np.ndarray, draw: np.random.Generator
-) -> list[store.StoreShard]:
+) -> list[embedding_store.StoreShard]:
     rows = draw.permutation(np.repeat(np.arange(len(table)), each))
-    bounds = store.shard_bounds(len(rows), SHARD_ROWS)
+    bounds = embedding_store.shard_bounds(len(rows), SHARD_ROWS)
     shards = []
     for number, (first, stop) in enumerate(bounds):
         here = rows[first:stop]
         features = centres[here] + 1.5 * draw.normal(size=(len(here), WIDTH)).astype(np.float32)
         names = [f"{split}/{i}.jpg" for i in range(first, stop)]
         ids = np.array(table.ids)[here]
-        name = store.shard_name(split, number, len(bounds))
-        shards.append(store.write_shard(aside, name, features[:, None], ids, names, dtype="float16"))
+        name = embedding_store.shard_name(split, number, len(bounds))
+        shards.append(embedding_store.write_shard(aside, name, features[:, None], ids, names, dtype="float16"))
     return shards
 
 
@@ -96,7 +99,7 @@ def evaluated(workdir: pathlib.Path, templates: pathlib.Path, protocol: str) -> 
     """The command, with its time and memory."""
     out = workdir / f"scale-{protocol}.json"
     with machine.Clock() as clock:
-        evaluate.main(
+        report.main(
             [f"--checkpoint={workdir}", "--step=latest", "--split=validation", f"--templates={templates}",
              f"--protocol={protocol}", "--batch-size=1024", f"--out={out}"]
         )  # fmt: skip
@@ -144,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with user_errors_in_one_line():
         made = make_store(parsed.classes, workdir / "store")
         train(made.directory, workdir / "run")
-    shutil.rmtree(workdir / "run" / class_vectors.FOLDER, ignore_errors=True)  # of an earlier time
+    shutil.rmtree(workdir / "run" / kept.FOLDER, ignore_errors=True)  # of an earlier time
     given = [f"--classes={parsed.classes.absolute()}", f"--templates={parsed.templates.absolute()}"]
     given += [f"--workdir={workdir}", f"--pairs={parsed.pairs}"]
     sides = {"first": "recorded", "again": "recorded", "retrieval": "retrieval"}

@@ -32,8 +32,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import machine
-from lit_jax.classes import ClassTable, read_class_table
 from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.text.classes import ClassTable, read_class_table
 
 TRAIN, VAL = 2_686_843, 100_000
 POOL = 200  # distinct photos; ext4 allows 65,000 names of one file

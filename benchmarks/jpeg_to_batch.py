@@ -4,7 +4,7 @@ r"""Photos a second from JPEG bytes to training batches on one core: ours, open_
 
 Sides, each in a process of its own that may run on ``--cores`` cores only, from its first instruction on:
 
-* ours: `lit_jax.batches.training_batches` from the record set; bytes `[B, 224, 224, 3]`, as the model takes them. Once
+* ours: `lit_jax.data.record_batches.training_batches` from the record set; bytes `[B, 224, 224, 3]`, as the model takes them. Once
   more with the conversion to float32 that open_clip does on the host and our model on its device;
 * open_clip: its own training loader (`open_clip_train.data`) with as many worker processes as cores, and its transform
   for training, from webdataset tars of the same photos and captions;
@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+import lit_jax.data.record_batches
 from benchmarks import machine
 from lit_jax.errors import UserError, user_errors_in_one_line
 
@@ -49,14 +50,13 @@ SIDES = {
 
 def ours(records: str, batch: int, *, as_float: bool) -> Iterator[int]:
     """Photos in each batch of ours, endlessly."""
-    from lit_jax import batches
-    from lit_jax.records import open_records
-    from lit_jax.tokens import load_tokenizer
+    from lit_jax.data.records import open_records
+    from lit_jax.text.tokenizers import load_tokenizer
 
     record_set = open_records(records)
     if record_set.tokenizer is None:
         raise UserError(f"{records}: found no tokenizer, expected a record set with one")
-    stream = batches.training_batches(
+    stream = lit_jax.data.record_batches.training_batches(
         record_set, "train", tokenizer=load_tokenizer(record_set.tokenizer), context=CONTEXT, batch_size=batch,
         image_size=SIZE, seed=0,
     )  # fmt: skip
@@ -157,8 +157,8 @@ def _photos_of(tars: pathlib.Path) -> Iterator[bytes]:
 
 def examples(records: str) -> Iterator[tuple[bytes, int, str]]:
     """JPEG, class id and first caption of each training photo."""
-    from lit_jax.images import tensorflow
-    from lit_jax.records import open_records, parse_example
+    from lit_jax.data.images import tensorflow
+    from lit_jax.data.records import open_records, parse_example
 
     files = [str(file) for file in open_records(records).files("train")]
     for serialized in tensorflow().data.TFRecordDataset(files):
@@ -193,10 +193,10 @@ def scaled_records(records: str, side_px: int, limit: int, folder: pathlib.Path)
     """A record set of the first `limit` training photos, scaled until the longer side has `side_px` pixels."""
     import PIL.Image
 
-    from data_prep.convert import Options, convert
-    from data_prep.folder import read_folder
-    from lit_jax.classes import read_class_table
-    from lit_jax.records import open_records
+    from data_prep.conversion.convert import Options, convert
+    from data_prep.sources.folder import read_folder
+    from lit_jax.data.records import open_records
+    from lit_jax.text.classes import read_class_table
 
     for number, (photo, class_id, _) in enumerate(itertools.islice(examples(records), limit)):
         image = PIL.Image.open(io.BytesIO(photo)).convert("RGB")

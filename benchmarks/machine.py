@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from lit_jax import report
+from lit_jax.base import console
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -58,7 +58,7 @@ def write(name: str, content: Mapping[str, Any], out: str = "") -> pathlib.Path:
     """Writes the result of a benchmark with the facts of the machine; returns where."""
     path = pathlib.Path(out) if out else RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    report.write_json(path, {"machine": facts(), **content})
+    console.write_json(path, {"machine": facts(), **content})
     print(f"written to {path}")
     return path
 
@@ -105,7 +105,7 @@ def peak_bytes() -> int:
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Rows as a table for the terminal."""
-    return report.text_table(headings, rows)
+    return console.text_table(headings, rows)
 
 
 def torchvision() -> None:

@@ -29,13 +29,14 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.recorded import CONTEXT, END, ClipTokens, recorded_text_tower, start
-from lit_jax import batches, feed, models, store, texts
-from lit_jax.captions import TEMPLATE, class_captions
-from lit_jax.classes import read_class_table
+from lit_jax import models
+from lit_jax.base.sharding import make_mesh, put_batch
+from lit_jax.data import embedding_store, input_stream, record_batches, unique_captions
+from lit_jax.data.records import RecordSet, open_records
 from lit_jax.errors import user_errors_in_one_line
 from lit_jax.models.two_tower import TwoTower
-from lit_jax.records import RecordSet, open_records
-from lit_jax.sharding import make_mesh, put_batch
+from lit_jax.text.captions import TEMPLATE, class_captions
+from lit_jax.text.classes import read_class_table
 
 SIZE, WIDTH = 224, 768
 SIDES = {
@@ -79,43 +80,43 @@ def ours(side: str, records: RecordSet, captions: dict[int, tuple[str, ...]], ba
 
 
 def _stream(side: str, records: RecordSet, captions: dict[int, Any], batch: int, mesh: Any) -> Iterator[Any]:
-    table = texts.caption_table(captions, lambda batch: ClipTokens().encode(batch, CONTEXT))
+    table = unique_captions.caption_table(captions, lambda batch: ClipTokens().encode(batch, CONTEXT))
     shared: dict[str, Any] = {"batch_size": batch, "seed": 0, "each_once": True, "bucket": 8}
     if side == "store":
         folder = pathlib.Path(tempfile.mkdtemp()) / "store"
         made = _random_store(records, folder)
-        return feed.from_store(made, "train", mesh, captions=table, end_id=END, place="auto", **shared)(0)
+        return input_stream.from_store(made, "train", mesh, captions=table, end_id=END, place="auto", **shared)(0)
     if side == "jpeg":
         tokenizer: Any = ClipTokens()  # only `encode` and `end_id` of a tokenizer are asked for
         options = {"tokenizer": tokenizer, "context": CONTEXT, "image_size": SIZE, "window": 16384}
-        return feed.from_records(records, "train", mesh, **options, **shared)(0)
+        return input_stream.from_records(records, "train", mesh, **options, **shared)(0)
     return _in_memory(records, table, batch, mesh)
 
 
-def _in_memory(records: RecordSet, table: texts.CaptionTable, batch: int, mesh: Any) -> Iterator[Any]:
-    photos = next(batches.view_batches(records, "train", first=0, stop=batch, batch_size=batch, image_size=SIZE))
+def _in_memory(records: RecordSet, table: unique_captions.CaptionTable, batch: int, mesh: Any) -> Iterator[Any]:
+    photos = next(record_batches.view_batches(records, "train", first=0, stop=batch, batch_size=batch, image_size=SIZE))
     rng = np.random.default_rng(0)
     while True:
         drawn = table.tokens[table.drawn(photos["class_id"], rng.integers(1 << 62, size=batch))]
-        few = texts.bucketed(texts.distinct(drawn), end_id=END, rows=mesh.size, grain=8)
+        few = unique_captions.bucketed(unique_captions.distinct(drawn), end_id=END, rows=mesh.size, grain=8)
         assert few.caption is not None
         yield put_batch({"image": photos["image"][:, 0], "tokens": few.tokens, "caption": few.caption}, mesh)
 
 
-def _random_store(records: RecordSet, folder: pathlib.Path) -> store.Store:
+def _random_store(records: RecordSet, folder: pathlib.Path) -> embedding_store.Store:
     """A store of the right shape with the records' own classes; its features are random."""
     count = records.examples("train")
-    aside = store.begin(folder, {})
+    aside = embedding_store.begin(folder, {})
     ids = np.concatenate(
         [
             b["class_id"]
-            for b in batches.view_batches(records, "train", first=0, stop=count, batch_size=256, image_size=8)
+            for b in record_batches.view_batches(records, "train", first=0, stop=count, batch_size=256, image_size=8)
         ]
     )
     features = np.random.default_rng(0).normal(size=(count, 1, WIDTH)).astype(np.float16)
-    shard = store.write_shard(aside, store.shard_name("train", 0, 1), features, ids, [str(i) for i in range(count)],
+    shard = embedding_store.write_shard(aside, embedding_store.shard_name("train", 0, 1), features, ids, [str(i) for i in range(count)],
                               dtype="float16")  # fmt: skip
-    return store.finish(
+    return embedding_store.finish(
         aside, folder, splits={"train": [shard]}, views={"train": 1}, width=WIDTH, dtype="float16",
         record_lengths={"train": [count]}, tower={"kind": "given", "digest": ""}, class_table=records.class_table,
         tokenizer=records.tokenizer, templates=records.templates, drop_repeats=records.drop_repeats,
@@ -183,8 +184,8 @@ def _their_batches(
 
 def _write_tar(records: RecordSet, captions: dict[int, tuple[str, ...]], path: pathlib.Path) -> None:
     """The training photos and a caption of each as webdataset reads them."""
-    from lit_jax.images import tensorflow
-    from lit_jax.records import parse_example
+    from lit_jax.data.images import tensorflow
+    from lit_jax.data.records import parse_example
 
     tf, rng = tensorflow(), np.random.default_rng(0)
     with tarfile.open(path, "w") as tar:

@@ -20,8 +20,8 @@ import numpy as np
 from benchmarks import machine
 from benchmarks.cub_holdouts import DRAWS, HELDOUT, imported
 from lit_jax import config as options
-from lit_jax import loop
 from lit_jax.errors import user_errors_in_one_line
+from lit_jax.training import loop
 
 EPOCHS = 8
 # Of those tried: LL 1e-3, 1e-2, 3e-2; LU 1e-3 with 0.1, 0.3 and 1 of it for MiniLM; Lu 1e-3, 3e-4, 1e-4.

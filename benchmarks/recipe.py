@@ -8,7 +8,7 @@ once and read through the package's own path: checksums, global shuffle, feature
 buckets, the recorded text tower of 63.4 M parameters, AdamW. The features are random and so are the captions, whose
 lengths are those of iNaturalist's captions in CLIP's tokens; the time of a step does not depend on either. There is no
 evaluation and no checkpoint in the time. The share of the peak counts matrix products only, as the step computes them
-(`lit_jax.flops`).
+(`lit_jax.planning.arithmetic`).
 
 ``--steps`` of 0 means all of them. What does not fit ``--seconds`` is stopped there, and the JSON says how many steps
 were timed; the time of all is then an extrapolation, and is called so.
@@ -27,11 +27,12 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.recorded import END, drawn_tokens, recorded_text_tower, start
-from lit_jax import feed, flops, store
+from lit_jax.base.sharding import make_mesh
+from lit_jax.data import embedding_store, input_stream
+from lit_jax.data.unique_captions import CaptionTable
 from lit_jax.errors import user_errors_in_one_line
 from lit_jax.models.two_tower import TwoTower
-from lit_jax.sharding import make_mesh
-from lit_jax.texts import CaptionTable
+from lit_jax.planning import arithmetic
 
 PHOTOS, CLASSES, WIDTH, EPOCH, EPOCHS = 2_686_843, 10_000, 1024, 2_600_000, 18
 SHARD_ROWS = 1 << 17
@@ -39,25 +40,27 @@ SHARD_ROWS = 1 << 17
 PEAKS = {"H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "V100": 125, "L4": 121, "T4": 65}
 
 
-def synthetic_store(folder: pathlib.Path, photos: int) -> store.Store:
+def synthetic_store(folder: pathlib.Path, photos: int) -> embedding_store.Store:
     """A store of random features, written once."""
-    if store.is_store(folder):
-        return store.open_store(folder)
-    aside = store.begin(folder, {"photos": photos}, restart=True)
+    if embedding_store.is_store(folder):
+        return embedding_store.open_store(folder)
+    aside = embedding_store.begin(folder, {"photos": photos}, restart=True)
     rng = np.random.default_rng(0)
-    (aside / store.CLASS_TABLE).write_text("id,name\n" + "".join(f"{i},species {i}\n" for i in range(CLASSES)))
-    bounds, shards = store.shard_bounds(photos, SHARD_ROWS), []
+    (aside / embedding_store.CLASS_TABLE).write_text(
+        "id,name\n" + "".join(f"{i},species {i}\n" for i in range(CLASSES))
+    )
+    bounds, shards = embedding_store.shard_bounds(photos, SHARD_ROWS), []
     for number, (first, stop) in enumerate(bounds):
         # Sixteen random bits a number would hold infinities; these lie in [0, 1).
         features = rng.random((stop - first, 1, WIDTH), np.float32).astype(np.float16)
         ids = rng.integers(CLASSES, size=stop - first)
         names = [str(i) for i in range(first, stop)]
-        name = store.shard_name("train", number, len(bounds))
-        shards.append(store.write_shard(aside, name, features, ids, names, dtype="float16"))
-    return store.finish(
+        name = embedding_store.shard_name("train", number, len(bounds))
+        shards.append(embedding_store.write_shard(aside, name, features, ids, names, dtype="float16"))
+    return embedding_store.finish(
         aside, folder, splits={"train": shards}, views={"train": 1}, width=WIDTH, dtype="float16",
         record_lengths={"train": [stop - first for first, stop in bounds]}, tower={"kind": "given", "digest": ""},
-        class_table=aside / store.CLASS_TABLE, tokenizer=None, templates=("{name}",), drop_repeats=False,
+        class_table=aside / embedding_store.CLASS_TABLE, tokenizer=None, templates=("{name}",), drop_repeats=False,
         class_ids={"train": range(CLASSES)}, records="synthetic",
     )  # fmt: skip
 
@@ -71,7 +74,7 @@ def run(parsed: argparse.Namespace) -> dict[str, Any]:
         captions = CaptionTable(
             drawn_tokens(CLASSES), np.arange(CLASSES), np.arange(CLASSES)[:, None], np.ones(CLASSES, np.int64)
         )
-        stream = feed.from_store(
+        stream = input_stream.from_store(
             made, "train", mesh, captions=captions, end_id=END, batch_size=parsed.batch, seed=0, each_once=True,
             bucket=8, place=parsed.store_on,
         )(0)  # fmt: skip
@@ -79,7 +82,7 @@ def run(parsed: argparse.Namespace) -> dict[str, Any]:
         model = TwoTower(None, text, embed_dim=512, width=WIDTH, dtype=text.dtype)
         state, locked, step = start(model, mesh, image_size=1, dtype=parsed.dtype)
         first = next(stream)
-        products = flops.count(step, state, locked, first)
+        products = arithmetic.count(step, state, locked, first)
         memory = step.lower(state, locked, first).compile().memory_analysis()
         state, metrics = step(state, locked, first)
         first_loss = float(metrics["loss"])

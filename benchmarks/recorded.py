@@ -9,10 +9,12 @@ import optax
 from jax.sharding import Mesh
 
 from benchmarks import machine
-from lit_jax import models, optimizer, precision, train
+from lit_jax import models
+from lit_jax.base import precision
+from lit_jax.base.precision import DTYPES
+from lit_jax.base.sharding import put_replicated
 from lit_jax.models.two_tower import TwoTower
-from lit_jax.precision import DTYPES
-from lit_jax.sharding import put_replicated
+from lit_jax.training import optimizer, train_step
 
 VOCABULARY, CONTEXT, END = 49408, 77, 49407
 SHORTEST, MEAN, LONGEST = 10, 16.7, 27  # tokens of the 10,000 captions of iNaturalist 2021
@@ -52,13 +54,13 @@ def recorded_text_tower(
     )  # fmt: skip
 
 
-def start(model: TwoTower, mesh: Mesh, *, image_size: int, dtype: str = "float32") -> tuple[train.State, Any, Any]:
+def start(model: TwoTower, mesh: Mesh, *, image_size: int, dtype: str = "float32") -> tuple[train_step.State, Any, Any]:
     """State, locked parameters and step of a run with the recorded optimizer, weights random."""
     params = jax.jit(lambda key: models.init(model, key, image_size=image_size, context=CONTEXT))(jax.random.key(0))
     moving, locked = optimizer.split_locked(params, "Lu")
     adamw = optimizer.adamw(optax.constant_schedule(5e-4), weight_decay=0.1, b1=0.9, b2=0.98, eps=1e-6)
-    state = train.initial_state(moving, adamw, precision.initial_loss_scale(dtype))
-    step = train.make_step(model, adamw, max_scale=100.0, dynamic_scale=dtype == "float16", mesh=mesh)
+    state = train_step.initial_state(moving, adamw, precision.initial_loss_scale(dtype))
+    step = train_step.make_step(model, adamw, max_scale=100.0, dynamic_scale=dtype == "float16", mesh=mesh)
     return (
         put_replicated(state, mesh),
         put_replicated(models.stored(model, locked, image_size=image_size, context=CONTEXT), mesh),

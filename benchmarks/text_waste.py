@@ -23,12 +23,13 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.recorded import CONTEXT, END, ClipTokens, recorded_text_tower, start
-from lit_jax import flops, texts
-from lit_jax.captions import TEMPLATE, class_captions
-from lit_jax.classes import read_class_table
+from lit_jax.base.sharding import make_mesh, put_batch
+from lit_jax.data import unique_captions
 from lit_jax.errors import user_errors_in_one_line
 from lit_jax.models.two_tower import TwoTower
-from lit_jax.sharding import make_mesh, put_batch
+from lit_jax.planning import arithmetic
+from lit_jax.text.captions import TEMPLATE, class_captions
+from lit_jax.text.classes import read_class_table
 
 WIDTH = 1024
 WAYS = ("plain", "bucketed", "distinct")
@@ -39,9 +40,9 @@ def batch_of(way: str, classes: str, batch: int) -> dict[str, np.ndarray]:
     captions = [group[0] for group in class_captions(read_class_table(classes), [TEMPLATE])]
     rng = np.random.default_rng(0)
     tokens = ClipTokens().encode([captions[i] for i in rng.integers(len(captions), size=batch)], CONTEXT)
-    found = texts.distinct(tokens) if way == "distinct" else texts.Texts(tokens, None)
+    found = unique_captions.distinct(tokens) if way == "distinct" else unique_captions.Texts(tokens, None)
     if way != "plain":
-        found = texts.bucketed(found, end_id=END, rows=1, grain=8)
+        found = unique_captions.bucketed(found, end_id=END, rows=1, grain=8)
     host = {"features": rng.normal(size=(batch, WIDTH)).astype(np.float16), "tokens": found.tokens}
     return host if found.caption is None else {**host, "caption": found.caption}
 
@@ -55,7 +56,7 @@ def measure(way: str, classes: str, batch: int, steps: int, tower: dict[str, Any
         text = recorded_text_tower(remat=True, **options)
         state, locked, step = start(TwoTower(None, text, embed_dim=512, width=WIDTH), mesh, image_size=1)
         on_device = put_batch(host, mesh)
-        products[name] = flops.count(step, state, locked, on_device)
+        products[name] = arithmetic.count(step, state, locked, on_device)
     compiled = step.lower(state, locked, on_device).compile()
     with machine.Clock() as clock:
         losses = []

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lit_jax.captions import OMIT, TEMPLATE, class_captions, fitted
-from lit_jax.classes import ClassTable, read_class_table, write_class_table
-from lit_jax.columns import Tokenize, describe, report, select_columns, statistics_lines, words
+from data_prep.conversion.columns import Tokenize, describe, report, select_columns, statistics_lines, words
 from lit_jax.errors import user_errors_in_one_line
-from lit_jax.prompts import read_templates
-from lit_jax.tokens import load_tokenizer
+from lit_jax.text.captions import OMIT, TEMPLATE, class_captions, fitted
+from lit_jax.text.classes import ClassTable, read_class_table, write_class_table
+from lit_jax.text.prompts import read_templates
+from lit_jax.text.tokenizers import load_tokenizer
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lit_jax.errors import UserError, user_errors_in_one_line
-from lit_jax.prompts import read_templates
+from lit_jax.text.prompts import read_templates
 
 NAME = "OPENAI_IMAGENET_TEMPLATES"
 PLACE = ("open_clip", "zero_shot_metadata.py")

@@ -21,9 +21,9 @@ import numpy as np
 import optax
 from PIL import Image
 
-from data_prep import field_guide
-from data_prep.drawing import Look
-from data_prep.field_guide import Species
+from data_prep.demo import field_guide
+from data_prep.demo.drawing import Look
+from data_prep.demo.field_guide import Species
 from lit_jax.models import ViT, family
 from lit_jax.models.files import write_npz
 from lit_jax.models.weights import named

@@ -23,15 +23,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_prep.convert import Help
-from data_prep.processes import cores, each
-from data_prep.shards import progress_display
-from data_prep.webdataset import LISTING
-from data_prep.workspace import disk_errors_in_one_line
+from data_prep.conversion.convert import Help
+from data_prep.conversion.processes import cores, each
+from data_prep.conversion.shards import progress_display
+from data_prep.conversion.workspace import disk_errors_in_one_line
+from data_prep.sources.webdataset import LISTING
+from lit_jax.data.dataset_folder import INCOMPLETE, alone_in, check_split, write_json
+from lit_jax.data.records import CLASS_TABLE, Record, RecordSet, decode, file_part, open_records
+from lit_jax.data.tfrecord import frame_spans, mapped, read_frames
 from lit_jax.errors import UserError, user_errors_in_one_line
-from lit_jax.manifest import INCOMPLETE, alone_in, check_split, write_json
-from lit_jax.records import CLASS_TABLE, Record, RecordSet, decode, file_part, open_records
-from lit_jax.tfrecord import frame_spans, mapped, read_frames
 
 SHARD_MB = 512
 SIZES = "sizes.json"  # photos by tar, where open_clip looks for their number

@@ -11,15 +11,17 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 
-from lit_jax import batches, evaluate, models
-from lit_jax.captions import class_captions
-from lit_jax.classes import read_class_table
-from lit_jax.records import open_records
+from lit_jax import models
+from lit_jax.data import record_batches
+from lit_jax.data.records import open_records
+from lit_jax.evaluation import report
+from lit_jax.text.captions import class_captions
+from lit_jax.text.classes import read_class_table
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 ROWS, COLUMNS = 2, 7
 
@@ -31,7 +33,7 @@ def main() -> None:
     parser.add_argument("--out", default="docs/demo.png")
     parser.add_argument("--seed", type=int, default=0)
     parsed = parser.parse_args()
-    trained = evaluate.load(parsed.run, step="latest")
+    trained = report.load(parsed.run, step="latest")
     records = open_records(trained.config.data.records)
     present = records.classes_in("heldout")
     table = read_class_table(records.class_table).subset(present)
@@ -39,7 +41,7 @@ def main() -> None:
         [texts[0] for texts in class_captions(table, records.templates)], trained.config.text.context
     )
     class_emb = models.embed_text(trained.model, trained.params, jnp.asarray(tokens))
-    (batch,) = batches.evaluation_batches(
+    (batch,) = record_batches.evaluation_batches(
         records, "heldout", batch_size=records.examples("heldout"), image_size=trained.config.image.size
     )
     features = jax.jit(lambda x: models.image_features(trained.model, trained.params["image"], x))(batch["image"])

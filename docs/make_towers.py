@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lit_jax import flops, models
+from lit_jax import models
 from lit_jax.models.presets import Preprocessing, Preset
 from lit_jax.models.weights import count, leaves
+from lit_jax.planning import arithmetic
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "towers.md"
@@ -68,8 +69,8 @@ def numbers(preset: Preset) -> tuple[str, str]:
         example = jax.ShapeDtypeStruct((1, preset.size, preset.size, 3), jnp.float32)
     params = jax.eval_shape(tower.init, jax.random.key(0), example)["params"]
     kept = {path: leaf for path, leaf in leaves(params).items() if preset.preprocessing or not _OF_THE_RUN.match(path)}
-    arithmetic = flops.count(lambda params, x: tower.apply({"params": params}, x), params, example)
-    return f"{count(kept) / 1e6:.1f} M", f"{arithmetic / 1e9:.3g}"
+    flops = arithmetic.count(lambda params, x: tower.apply({"params": params}, x), params, example)
+    return f"{count(kept) / 1e6:.1f} M", f"{flops / 1e9:.3g}"
 
 
 def _row(name: str, preset: Preset, counted: tuple[str, str], checked: str) -> str:

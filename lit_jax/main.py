@@ -5,8 +5,9 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from lit_jax import commands
+import lit_jax.training.loop
 from lit_jax import config as options
+from lit_jax.base import hosts
 from lit_jax.errors import user_errors_in_one_line
 
 
@@ -18,15 +19,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         parsed = _parser().parse_args(rest)
         config, prepare = options.load(parsed.config, overrides)
         workdir = pathlib.Path(parsed.workdir or config.workdir or f"runs/{pathlib.Path(parsed.config).stem}")
-        commands.start_jax(parsed)
+        hosts.start_jax(parsed)
         if config.input == "records":
-            commands.prepare_on_first_host(prepare, config)
+            hosts.prepare_on_first_host(prepare, config)
         # Late: reading a config and refusing a bad one takes no more than a moment.
-        from lit_jax import loop
 
         try:
-            loop.run(config, workdir)
-        except loop.Stopped as stopped:
+            lit_jax.training.loop.run(config, workdir)
+        except lit_jax.training.loop.Stopped as stopped:
             print(stopped, file=sys.stderr)
             sys.exit(143)
 
@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workdir", default="", help="folder for checkpoints and results; runs/NAME_OF_CONFIG if not given"
     )
-    commands.add_hosts(parser)
+    hosts.add_hosts(parser)
     return parser
 
 

@@ -3,16 +3,16 @@ import collections
 import numpy as np
 import pytest
 
-from lit_jax import batches
+from lit_jax.data import record_batches
 from lit_jax.errors import UserError
-from lit_jax.tokens import load_tokenizer
+from lit_jax.text.tokenizers import load_tokenizer
 
 CONTEXT = 24
 
 
 def stream(records, count, *, split="train", **options):
     options = {"batch_size": 8, "image_size": 16, "seed": 0, "window": 16, **options}
-    got = batches.training_batches(
+    got = record_batches.training_batches(
         records, split, tokenizer=load_tokenizer(records.tokenizer), context=CONTEXT, **options
     )
     return [batch for batch, _ in zip(got, range(count), strict=False)]
@@ -28,15 +28,15 @@ def fingerprints(batch):
 
 def image_ids(records, *, seed, host=0, hosts=1, position=0, batch_size=8, count=None, aside=None):
     """Ids of the records of a stream, through the same windows but with nothing decoded."""
-    from lit_jax.images import tensorflow
-    from lit_jax.records import file_instructions, parse_example
+    from lit_jax.data.images import tensorflow
+    from lit_jax.data.records import file_instructions, parse_example
 
     tensorflow()
     parts = file_instructions(records, "train", host, hosts)
     out = []
-    wanted = ~batches._of_host(aside, records.examples("train"), host, hosts)
-    for window in batches._windows(parts, wanted, seed=seed, host=host, window=16, first=position * batch_size):
-        for serialized, *_ in batches._window_records(*window).as_numpy_iterator():
+    wanted = ~record_batches._of_host(aside, records.examples("train"), host, hosts)
+    for window in record_batches._windows(parts, wanted, seed=seed, host=host, window=16, first=position * batch_size):
+        for serialized, *_ in record_batches._window_records(*window).as_numpy_iterator():
             out.append(parse_example(serialized)["image_id"].numpy().decode())
             if len(out) == count:
                 return out
@@ -54,9 +54,9 @@ def test_shapes_dtypes_and_tokens(records):
 
 @pytest.mark.parametrize("hosts", [1, 3])
 def test_photos_that_are_set_aside_are_evaluated_and_never_trained_on(records, hosts):
-    from lit_jax.order import set_aside
-    from lit_jax.records import decode
-    from lit_jax.tfrecord import read_frames
+    from lit_jax.data.epoch_order import set_aside
+    from lit_jax.data.records import decode
+    from lit_jax.data.tfrecord import read_frames
 
     aside = set_aside(56, 0.3, seed=5)
     assert aside.sum() == 17 and not np.array_equal(aside, set_aside(56, 0.3, seed=6))
@@ -77,7 +77,7 @@ def test_photos_that_are_set_aside_are_evaluated_and_never_trained_on(records, h
     got = [
         class_id
         for host in range(hosts)
-        for batch in batches.evaluation_batches(
+        for batch in record_batches.evaluation_batches(
             records, "train", batch_size=4, image_size=16, host=host, hosts=hosts, only=aside
         )
         for class_id in batch["class_id"][batch["mask"]].tolist()
@@ -115,11 +115,13 @@ def test_a_restart_yields_the_very_batches_of_an_unbroken_run(records, position)
 
 def test_a_restart_decodes_nothing_of_what_is_skipped(records, monkeypatch):
     """Windows before the position are not even opened."""
-    from lit_jax.records import file_instructions
+    from lit_jax.data.records import file_instructions
 
     def windows(first):
         wanted = np.ones(56, bool)
-        return batches._windows(file_instructions(records, "train"), wanted, seed=0, host=0, window=1, first=first)
+        return record_batches._windows(
+            file_instructions(records, "train"), wanted, seed=0, host=0, window=1, first=first
+        )
 
     sizes = [int(takes.sum()) for (_, _, takes, *_), _ in zip(windows(0), range(3), strict=False)]
     first = next(windows(sizes[0] + 1))
@@ -143,7 +145,7 @@ def test_every_caption_of_a_record_is_drawn_sometimes(records):
 
 
 def test_evaluation_is_every_example_once_with_the_rest_masked(records):
-    got = list(batches.evaluation_batches(records, "validation", batch_size=7, image_size=16))
+    got = list(record_batches.evaluation_batches(records, "validation", batch_size=7, image_size=16))
     assert [int(b["mask"].sum()) for b in got] == [7, 7, 7, 3] and all(len(b["image"]) == 7 for b in got)
     assert not got[-1]["image"][3:].any()
     counts = collections.Counter(i for b in got for i in b["class_id"][b["mask"]].tolist())
@@ -153,7 +155,7 @@ def test_evaluation_is_every_example_once_with_the_rest_masked(records):
 @pytest.mark.parametrize("hosts", [2, 5])
 def test_hosts_evaluate_the_same_number_of_batches_and_each_photo_once(records, hosts):
     per_host = [
-        list(batches.evaluation_batches(records, "validation", batch_size=4, image_size=16, host=h, hosts=hosts))
+        list(record_batches.evaluation_batches(records, "validation", batch_size=4, image_size=16, host=h, hosts=hosts))
         for h in range(hosts)
     ]
     assert len({len(got) for got in per_host}) == 1
@@ -172,6 +174,6 @@ def test_looking_ahead_keeps_order_and_depth():
         started.append(x)
         return -x
 
-    got = batches.ahead(range(5), put, depth=2)
+    got = record_batches.ahead(range(5), put, depth=2)
     assert next(got) == 0 and started == [0, 1, 2]
     assert list(got) == [-1, -2, -3, -4]

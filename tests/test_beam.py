@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import beam, spans
-from data_prep.convert import main
-from data_prep.plan import Planned
-from data_prep.shards import Job, Texts, finished, write_shard
-from lit_jax.classes import write_class_table
+from data_prep.conversion import beam
+from data_prep.conversion.convert import main
+from data_prep.conversion.plan import Planned
+from data_prep.conversion.shards import Job, Texts, finished, write_shard
+from data_prep.sources import spans
 from lit_jax.errors import UserError
+from lit_jax.text.classes import write_class_table
 from tests.test_convert import TABLE, contents, encoded, noise, write_photos
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import cub_holdouts, machine, recorded
-from lit_jax.tokens import lengths
+from lit_jax.text.tokenizers import lengths
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "benchmarks"
 COMMANDS = sorted(

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from data_prep import captions as command
-from lit_jax.captions import OMIT, TEMPLATE, caption, captions, class_captions, fields
-from lit_jax.classes import ClassTable, read_class_table
-from lit_jax.columns import Statistics, describe, report, select_columns, statistics_lines
+from data_prep.conversion.columns import Statistics, describe, report, select_columns, statistics_lines
 from lit_jax.errors import UserError
-from lit_jax.tokens import train_sentencepiece
+from lit_jax.text.captions import OMIT, TEMPLATE, caption, captions, class_captions, fields
+from lit_jax.text.classes import ClassTable, read_class_table
+from lit_jax.text.tokenizers import train_sentencepiece
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "inat2021-categories.csv"
 needs_real = pytest.mark.skipif(not REAL.exists(), reason="the real class table is not here")

@@ -13,9 +13,10 @@ import optax
 import pytest
 from orbax.checkpoint._src.serialization import serialization
 
-from lit_jax import checkpoint, optimizer, precision, train
-from lit_jax.checkpoint import About
+from lit_jax.base import precision
 from lit_jax.errors import UserError
+from lit_jax.training import checkpoint, optimizer, train_step
+from lit_jax.training.checkpoint import About
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ABOUT = About(
@@ -27,7 +28,7 @@ ABOUT = About(
 def state_at(step, width=4096):
     params = {"text": {"kernel": jnp.arange(width, dtype=jnp.float32) + step}, "logit_scale": jnp.float32(step)}
     adamw = optimizer.adamw(optax.constant_schedule(0.1), weight_decay=0.1, b1=0.9, b2=0.98, eps=1e-6)
-    state = train.initial_state(params, adamw, precision.initial_loss_scale("float16"))
+    state = train_step.initial_state(params, adamw, precision.initial_loss_scale("float16"))
     return state._replace(step=jnp.int32(step), updates=jnp.int32(step))
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lit_jax.candidates import read_candidates
-from lit_jax.classes import (
+from lit_jax.errors import UserError
+from lit_jax.text.candidates import read_candidates
+from lit_jax.text.classes import (
     RANKS,
     ClassTable,
     find_species,
@@ -17,7 +18,6 @@ from lit_jax.classes import (
     species_key,
     write_class_table,
 )
-from lit_jax.errors import UserError
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "inat2021-categories.csv"
 BIRDS = ClassTable(

@@ -72,12 +72,12 @@ def loaded_by(code):
 
 
 def test_tensorflow_is_imported_late():
-    code = "import lit_jax.experiment, lit_jax.evaluate, lit_jax.embed, lit_jax.main, data_prep.convert"
+    code = "import lit_jax.training.experiment, lit_jax.evaluate, lit_jax.embed, lit_jax.main, data_prep.convert"
     assert not {"tensorflow", "tensorflow_datasets", "matplotlib.pyplot", "sentencepiece"} & loaded_by(code)
 
 
 def test_what_knows_nothing_of_models_imports_no_jax():
-    code = "import lit_jax.config, lit_jax.captions, lit_jax.columns, lit_jax.prompts, lit_jax.tokens, lit_jax.records, lit_jax.order, lit_jax.texts, lit_jax.store, lit_jax.commands, lit_jax.main"
+    code = "import lit_jax.config, lit_jax.text.captions, data_prep.conversion.columns, lit_jax.text.prompts, lit_jax.text.tokenizers, lit_jax.data.records, lit_jax.data.epoch_order, lit_jax.data.unique_captions, lit_jax.data.embedding_store, lit_jax.base.hosts, lit_jax.main"
     assert "jax" not in loaded_by(code)
 
 

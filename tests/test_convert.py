@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import convert as command
-from data_prep.convert import Options, convert, main
-from data_prep.folder import read_folder, read_names
-from data_prep.plan import Item, plan_photos
-from data_prep.shards import Job, write_shards
-from lit_jax.classes import ClassTable, write_class_table
+from data_prep.conversion import convert as command
+from data_prep.conversion.convert import Options, convert, main
+from data_prep.conversion.plan import Item, plan_photos
+from data_prep.conversion.shards import Job, write_shards
+from data_prep.sources.folder import read_folder, read_names
+from lit_jax.data.records import RecordSet, open_records, parse_example
 from lit_jax.errors import UserError
-from lit_jax.records import RecordSet, open_records, parse_example
-from lit_jax.tokens import load_tokenizer, train_sentencepiece
+from lit_jax.text.classes import ClassTable, write_class_table
+from lit_jax.text.tokenizers import load_tokenizer, train_sentencepiece
 from tests.test_photos import JPEG, PNG, cmyk_jpeg, encoded, exif, picture, png_of_size
 
 ROOT = Path(__file__).resolve().parents[1]

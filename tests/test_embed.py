@@ -11,23 +11,15 @@ import sys
 import numpy as np
 import pytest
 
-from lit_jax import (
-    batches,
-    checkpoint,
-    config,
-    embed,
-    evaluate,
-    experiment,
-    feed,
-    loop,
-    models,
-    report,
-    store,
-    zeroshot,
-)
+from lit_jax import config, models
+from lit_jax.base import console
+from lit_jax.base.sharding import make_mesh
+from lit_jax.data import embedding_store, input_stream, record_batches
+from lit_jax.data.epoch_order import set_aside
+from lit_jax.embedding import to_store
 from lit_jax.errors import UserError
-from lit_jax.order import set_aside
-from lit_jax.sharding import make_mesh
+from lit_jax.evaluation import report, zeroshot
+from lit_jax.training import checkpoint, experiment, loop
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 OPTIONS = {"dtype": "float32", "batch_size": 16, "shard_rows": 20, "devices": 1}
@@ -38,7 +30,7 @@ def load(path, **overrides):
 
 
 def losses(workdir):
-    return [record["loss"] for record in report.read_metrics(workdir / "metrics.jsonl") if "loss" in record]
+    return [record["loss"] for record in console.read_metrics(workdir / "metrics.jsonl") if "loss" in record]
 
 
 def files(folder):
@@ -48,7 +40,7 @@ def files(folder):
 @pytest.fixture(scope="module")
 def stored(tiny_config, tmp_path_factory):
     """The tiny records through the tiny tower, in shards of at most 20 rows."""
-    return embed.embed(load(tiny_config), tmp_path_factory.mktemp("embed") / "store", **OPTIONS)
+    return to_store.embed(load(tiny_config), tmp_path_factory.mktemp("embed") / "store", **OPTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +52,21 @@ def trained(stored, tiny_config, tmp_path_factory):
 
 def test_the_store_holds_what_the_tower_says_of_each_photo(stored, tiny_config, records):
     loaded = load(tiny_config)
-    model, tower, _ = embed.locked_tower(loaded, records)
+    model, tower, _ = to_store.locked_tower(loaded, records)
     for split in ("train", "validation", "heldout"):
-        whole = next(batches.evaluation_batches(records, split, batch_size=records.examples(split), image_size=16))
+        whole = next(
+            record_batches.evaluation_batches(records, split, batch_size=records.examples(split), image_size=16)
+        )
         want = models.image_features(model, tower, whole["image"])
-        rows = store.Rows(stored, split)
+        rows = embedding_store.Rows(stored, split)
         np.testing.assert_allclose(rows.whole()[:, 0], want, rtol=1e-4, atol=1e-5)
         assert rows.class_ids.tolist() == whole["class_id"].tolist()
     assert [len(stored.shards(s)) for s in ("train", "validation", "heldout")] == [3, 2, 2]
     assert stored.records == records.fingerprint and stored.record_lengths["train"] == (18, 19, 19)
     assert stored.templates == records.templates and stored.classes_in("heldout") == records.classes_in("heldout")
-    assert len(set(store.image_ids(stored, "train"))) == 56 and store.image_ids(stored, "train")[0].endswith(".jpg")
+    assert len(set(embedding_store.image_ids(stored, "train"))) == 56 and embedding_store.image_ids(stored, "train")[
+        0
+    ].endswith(".jpg")
 
 
 @pytest.mark.parametrize(("devices", "place"), [(1, "device"), (1, "host"), (8, "auto")])
@@ -96,7 +92,7 @@ def test_a_feed_starts_anywhere_and_reads_each_photo_once_an_epoch(stored, tiny_
     for batch in whole[4:]:
         again = next(later)
         assert all(np.array_equal(again[name], batch[name]) for name in batch)
-    rows = feed._picks((18, 19, 19), None, batch_size=16, seed=0, first=0)
+    rows = input_stream._picks((18, 19, 19), None, batch_size=16, seed=0, first=0)
     epochs = np.concatenate([next(rows)[0] for _ in range(7)])
     assert (
         sorted(epochs[:56]) == sorted(epochs[56:]) == list(range(56)) and epochs[:56].tolist() != epochs[56:].tolist()
@@ -109,11 +105,11 @@ def test_the_best_may_be_chosen_on_training_photos_set_aside(stored, tiny_config
     built = experiment.build(loaded, tmp_path)
     assert built.steps_per_epoch == 42 / 16 and built.total_steps == 4
     aside = set_aside(56, 0.25, seed=0)
-    rows = store.Rows(stored, "train")
+    rows = embedding_store.Rows(stored, "train")
     photos = list(built.evaluator.photos(zeroshot.ASIDE, {}))
     found = np.concatenate([np.asarray(photo.features)[photo.mask] for photo in photos])
     np.testing.assert_array_equal(found, rows.take(np.flatnonzero(aside)))
-    picks = feed._picks((18, 19, 19), aside, batch_size=14, seed=0, first=0)
+    picks = input_stream._picks((18, 19, 19), aside, batch_size=14, seed=0, first=0)
     epoch = np.concatenate([next(picks)[0] for _ in range(3)])
     assert sorted(epoch) == np.flatnonzero(~aside).tolist()
     results = loop.run(loaded, tmp_path / "run")
@@ -156,7 +152,7 @@ def test_a_broken_run_goes_on_as_if_it_had_not_stopped(stored, trained, tiny_con
 
 
 def test_a_stopped_embedding_is_finished_with_equal_bytes(stored, tiny_config, tmp_path, monkeypatch):
-    write, written = store.write_shard, []
+    write, written = embedding_store.write_shard, []
 
     def dies(*arguments, **options):
         if len(written) == 3:
@@ -164,20 +160,20 @@ def test_a_stopped_embedding_is_finished_with_equal_bytes(stored, tiny_config, t
         written.append(arguments[1])
         return write(*arguments, **options)
 
-    monkeypatch.setattr(store, "write_shard", dies)
+    monkeypatch.setattr(embedding_store, "write_shard", dies)
     with pytest.raises(KeyboardInterrupt):
-        embed.embed(load(tiny_config), tmp_path / "store", **OPTIONS)
+        to_store.embed(load(tiny_config), tmp_path / "store", **OPTIONS)
     with pytest.raises(
         UserError, match="found only store.incomplete, expected a complete store; run the lit_jax.embed"
     ):
-        store.open_store(tmp_path / "store")
+        embedding_store.open_store(tmp_path / "store")
     with pytest.raises(
         UserError, match=r"found an unfinished store with another tower, views \(1\), expected the same"
     ):
-        embed.embed(load(tiny_config), tmp_path / "store", views=2, **OPTIONS)
+        to_store.embed(load(tiny_config), tmp_path / "store", views=2, **OPTIONS)
     again = []
-    monkeypatch.setattr(store, "write_shard", lambda *a, **o: (again.append(a[1]), write(*a, **o))[1])
-    embed.embed(load(tiny_config), tmp_path / "store", **OPTIONS)
+    monkeypatch.setattr(embedding_store, "write_shard", lambda *a, **o: (again.append(a[1]), write(*a, **o))[1])
+    to_store.embed(load(tiny_config), tmp_path / "store", **OPTIONS)
     assert len(again) == 4 and not set(again) & set(written)
     assert files(tmp_path / "store") == files(stored.directory)
 
@@ -189,45 +185,45 @@ def test_two_embeddings_do_not_share_a_folder(tiny_config, tmp_path, monkeypatch
     handle = os.open(tmp_path / "store.incomplete", os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     with monkeypatch.context() as patched:
-        patched.setattr(embed, "locked_tower", lambda *_: pytest.fail("weights were read"))
+        patched.setattr(to_store, "locked_tower", lambda *_: pytest.fail("weights were read"))
         for restart in (False, True):
             with pytest.raises(UserError, match=r"store.incomplete: found another embedding at work in it, expected"):
-                embed.embed(load(tiny_config), tmp_path / "store", **OPTIONS, restart=restart)
+                to_store.embed(load(tiny_config), tmp_path / "store", **OPTIONS, restart=restart)
     os.close(handle)
 
     def locked_out(*_, **__):
         with pytest.raises(UserError, match="found another embedding at work in it"):
-            embed.embed(load(tiny_config), tmp_path / "store", **OPTIONS, restart=True)
+            to_store.embed(load(tiny_config), tmp_path / "store", **OPTIONS, restart=True)
         raise UserError("seen")
 
     for part in ("locked_tower", "_write"):  # from the beginning on, and not only until an earlier one is cleared away
         with monkeypatch.context() as patched, pytest.raises(UserError, match="seen"):
-            patched.setattr(embed, part, locked_out)
-            embed.embed(load(tiny_config), tmp_path / "store", **OPTIONS, restart=True)
-    assert (tmp_path / "store.incomplete" / store.PLAN).exists()
+            patched.setattr(to_store, part, locked_out)
+            to_store.embed(load(tiny_config), tmp_path / "store", **OPTIONS, restart=True)
+    assert (tmp_path / "store.incomplete" / embedding_store.PLAN).exists()
 
 
 def test_what_stands_beside_the_weights_counts_also_where_training_reads_the_store(tiny_config, tmp_path, monkeypatch):
     (tmp_path / "model.npz").write_bytes(b"")
     (tmp_path / "config.json").write_text('{"pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "crop_pct": 0.8}}')
     seen = []
-    monkeypatch.setattr(embed, "_embed", lambda config, *_, **__: seen.append(config))
+    monkeypatch.setattr(to_store, "_embed", lambda config, *_, **__: seen.append(config))
     for source in ("records", "store"):
-        embed.embed(load(tiny_config, image__weights=tmp_path, input=source), tmp_path / "store")
+        to_store.embed(load(tiny_config, image__weights=tmp_path, input=source), tmp_path / "store")
     assert [(config.image.mean, config.image.crop_fraction) for config in seen] == [((0.1, 0.2, 0.3), 0.8)] * 2
 
 
 def test_embedding_again_does_nothing_and_other_options_are_refused(stored, tiny_config):
     before = files(stored.directory)
-    assert embed.embed(load(tiny_config), stored.directory, **OPTIONS) == stored
+    assert to_store.embed(load(tiny_config), stored.directory, **OPTIONS) == stored
     with pytest.raises(
         UserError, match=r"found a store of other dtype \(float32 there, float16 asked for\), expected the same"
     ):
-        embed.embed(load(tiny_config), stored.directory, **{**OPTIONS, "dtype": "float16"})
+        to_store.embed(load(tiny_config), stored.directory, **{**OPTIONS, "dtype": "float16"})
     with pytest.raises(UserError, match=r"found a store of other views \(1 there, 2 asked for\), expected the same"):
-        embed.embed(load(tiny_config), stored.directory, views=2, **OPTIONS)
+        to_store.embed(load(tiny_config), stored.directory, views=2, **OPTIONS)
     with pytest.raises(UserError, match="found a store of other tower or crops, expected the same"):
-        embed.embed(load(tiny_config, image__mean="0.4,0.4,0.4"), stored.directory, **OPTIONS)
+        to_store.embed(load(tiny_config, image__mean="0.4,0.4,0.4"), stored.directory, **OPTIONS)
     assert files(stored.directory) == before
 
 
@@ -245,15 +241,15 @@ def test_embedding_again_does_nothing_and_other_options_are_refused(stored, tiny
 )
 def test_a_tower_that_cannot_be_run_once_is_refused(tiny_config, tmp_path, overrides, message):
     with pytest.raises(UserError, match=message):
-        embed.embed(load(tiny_config, **overrides), tmp_path / "store")
+        to_store.embed(load(tiny_config, **overrides), tmp_path / "store")
     assert not list(tmp_path.iterdir())
 
 
 def test_views_are_the_plain_photo_and_crops(stored, tiny_config, tmp_path):
     options = {"data__crop_scale": "0.2,0.5", "data__flip": "true"}
-    made = embed.embed(load(tiny_config, **options), tmp_path / "store", views=3, **{**OPTIONS, "devices": 8})
+    made = to_store.embed(load(tiny_config, **options), tmp_path / "store", views=3, **{**OPTIONS, "devices": 8})
     assert made.views == {"train": 3, "validation": 1, "heldout": 1}
-    found, plain = store.Rows(made, "train").whole(), store.Rows(stored, "train").whole()
+    found, plain = embedding_store.Rows(made, "train").whole(), embedding_store.Rows(stored, "train").whole()
     np.testing.assert_allclose(found[:, 0], plain[:, 0], rtol=1e-4, atol=1e-5)
     for one, other in ((0, 1), (0, 2), (1, 2)):
         assert (np.abs(found[:, one] - found[:, other]).max(-1) > 1e-3).all()
@@ -353,10 +349,10 @@ print("imported:", [name for name in sys.modules if name.split(".")[0] in ("tens
 
 
 def test_photos_can_be_evaluated_after_training_from_a_store(trained, records, tiny_config):
-    by_store = evaluate.load(trained[0], step="latest")
+    by_store = report.load(trained[0], step="latest")
     assert "image" not in by_store.params
-    by_tower = evaluate.load(trained[0], step="latest", with_image_tower=True)
-    found = evaluate.evaluate(by_tower, records, "validation", batch_size=24, devices=1)
+    by_tower = report.load(trained[0], step="latest", with_image_tower=True)
+    found = report.evaluate(by_tower, records, "validation", batch_size=24, devices=1)
     assert found["top1"] == trained[1]["seen"]["top1"]
 
 
@@ -392,7 +388,9 @@ loop.run(loaded, "{tmp_path / "run"}")
 
 def test_a_store_goes_to_the_devices_only_where_it_fits(stored, monkeypatch):
     mesh = make_mesh(2)
-    assert feed.is_on_device(stored, "train", "auto", mesh)
-    monkeypatch.setattr(feed, "device_memory", lambda mesh: 2 * 2 * stored.nbytes("train") - 1)
-    assert not feed.is_on_device(stored, "train", "auto", mesh)
-    assert feed.is_on_device(stored, "train", "device", mesh) and not feed.is_on_device(stored, "train", "host", mesh)
+    assert input_stream.is_on_device(stored, "train", "auto", mesh)
+    monkeypatch.setattr(input_stream, "device_memory", lambda mesh: 2 * 2 * stored.nbytes("train") - 1)
+    assert not input_stream.is_on_device(stored, "train", "auto", mesh)
+    assert input_stream.is_on_device(stored, "train", "device", mesh) and not input_stream.is_on_device(
+        stored, "train", "host", mesh
+    )

@@ -12,18 +12,18 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from data_prep import given as given_files
-from data_prep.convert import Options
-from data_prep.embeddings import import_embeddings, main
-from data_prep.given import match_rows, read_embeddings, read_ids
-from data_prep.plan import plan_photos
-from lit_jax import store
-from lit_jax.captions import TEMPLATE
-from lit_jax.classes import ClassTable, read_class_table, write_class_table
+from data_prep.conversion.convert import Options
+from data_prep.conversion.plan import plan_photos
+from data_prep.import_embeddings import given as given_files
+from data_prep.import_embeddings.embeddings import import_embeddings, main
+from data_prep.import_embeddings.given import match_rows, read_embeddings, read_ids
+from lit_jax.data import embedding_store
+from lit_jax.data.dataset_folder import alone_in
+from lit_jax.data.records import open_records
 from lit_jax.errors import UserError
-from lit_jax.manifest import alone_in
-from lit_jax.records import open_records
-from lit_jax.tokens import load_tokenizer, train_sentencepiece
+from lit_jax.text.captions import TEMPLATE
+from lit_jax.text.classes import ClassTable, read_class_table, write_class_table
+from lit_jax.text.tokenizers import load_tokenizer, train_sentencepiece
 
 ROOT = Path(__file__).resolve().parents[1]
 SPECIES = ("Pica pica", "Corvus corax", "Malus ×domestica")
@@ -80,20 +80,22 @@ def saved(path: Path, array: np.ndarray) -> Path:
     return path
 
 
-def made(tmp_path: Path, paths: Path | list[Path], ids: Path, options: Options = QUICK, **more: object) -> store.Store:
+def made(
+    tmp_path: Path, paths: Path | list[Path], ids: Path, options: Options = QUICK, **more: object
+) -> embedding_store.Store:
     reading = {name: more.pop(name) for name in ("key", "files_key", "names", "by_order") if name in more}
     opened = read_embeddings(paths if isinstance(paths, list) else [paths], **reading)
     out = tmp_path / str(more.pop("out", "store"))
     return import_embeddings(opened, read_ids(ids), TABLE, out, options, folder=ids.parent, **more)
 
 
-def by_id(stored: store.Store, view: int = 0) -> dict[str, np.ndarray]:
+def by_id(stored: embedding_store.Store, view: int = 0) -> dict[str, np.ndarray]:
     """The features of every photo, as the store's own reader finds them."""
     found: dict[str, np.ndarray] = {}
     for split in stored.splits:
         rows = np.arange(stored.examples(split))
-        features = store.Rows(stored, split).take(rows, min(view, stored.views[split] - 1))
-        found.update(zip(store.image_ids(stored, split), features, strict=True))
+        features = embedding_store.Rows(stored, split).take(rows, min(view, stored.views[split] - 1))
+        found.update(zip(embedding_store.image_ids(stored, split), features, strict=True))
     return found
 
 
@@ -131,13 +133,13 @@ def test_values_survive_every_format_and_type(tmp_path: Path, listed: Path, endi
         np.savez_compressed(path, array.astype(dtype))
     else:
         np.save(path, np.asfortranarray(array.astype(dtype)))
-    for kept in store.DTYPES:
+    for kept in embedding_store.DTYPES:
         stored = made(tmp_path, path, listed, out=kept, dtype=kept)
         assert (stored.dtype, stored.width, stored.tower["name"]) == (kept, 5, path.name)
         found = by_id(stored)
         assert set(found) == set(FILES)
         for file, row in zip(FILES, array, strict=True):
-            assert found[file].dtype == store.DTYPES[kept]
+            assert found[file].dtype == embedding_store.DTYPES[kept]
             np.testing.assert_array_equal(found[file].astype(np.float32), row)
 
 
@@ -151,13 +153,13 @@ def test_bfloat16_of_weights_is_rounded_once_to_float16(tmp_path: Path, listed: 
 def test_class_ids_stand_beside_their_rows(tmp_path: Path, listed: Path) -> None:
     stored = made(tmp_path, saved(tmp_path / "e.npy", values()), listed)
     for split in stored.splits:
-        ids = store.Rows(stored, split).class_ids
-        names = [Path(image_id).parent.name for image_id in store.image_ids(stored, split)]
+        ids = embedding_store.Rows(stored, split).class_ids
+        names = [Path(image_id).parent.name for image_id in embedding_store.image_ids(stored, split)]
         assert [TABLE.names[TABLE.index_of(i)] for i in ids] == names
         assert stored.classes_in(split) == TABLE.ids
     assert {split: stored.examples(split) for split in stored.splits} == {"train": 9, "validation": 3}
     assert stored.record_lengths == {"train": (9,), "validation": (3,)}
-    assert store.verify(stored) == 6
+    assert embedding_store.verify(stored) == 6
 
 
 def test_files_follow_one_another(tmp_path: Path, listed: Path) -> None:
@@ -178,7 +180,7 @@ def test_training_keeps_all_views_and_evaluation_the_first(tmp_path: Path, liste
     for view in range(3):
         found = by_id(stored, view)
         for split in stored.splits:
-            for image_id in store.image_ids(stored, split):
+            for image_id in embedding_store.image_ids(stored, split):
                 kept = view if split == "train" else 0
                 np.testing.assert_array_equal(found[image_id], array[FILES.index(image_id), kept])
 
@@ -266,7 +268,7 @@ def test_splits_and_order_are_those_of_the_conversion(
 ) -> None:
     import tensorflow as tf
 
-    from lit_jax.records import parse_example
+    from lit_jax.data.records import parse_example
 
     converted = open_records(records.directory)
     ids = read_ids(field_guide_folder / "splits.csv")
@@ -278,8 +280,8 @@ def test_splits_and_order_are_those_of_the_conversion(
     for split in converted.splits:
         files = [str(path) for path in converted.files(split)]
         found = list(tf.data.TFRecordDataset(files).map(parse_example).as_numpy_iterator())
-        assert store.image_ids(stored, split) == [record["image_id"].decode() for record in found]
-        assert store.Rows(stored, split).class_ids.tolist() == [record["class_id"] for record in found]
+        assert embedding_store.image_ids(stored, split) == [record["image_id"].decode() for record in found]
+        assert embedding_store.Rows(stored, split).class_ids.tolist() == [record["class_id"] for record in found]
         assert stored.classes_in(split) == converted.classes_in(split)
     assert stored.tokenizer.read_bytes() == converted.tokenizer.read_bytes()
     assert stored.class_table.read_bytes() == converted.class_table.read_bytes()
@@ -299,7 +301,13 @@ def test_draws_are_those_of_the_conversion(field_guide_folder: Path, tmp_path: P
         opened = read_embeddings([tmp_path / "e.npy"])
         stored = import_embeddings(opened, items, table, tmp_path / name, Options(vocab_size=0, **draws))
         found = {
-            split: set(zip(store.image_ids(stored, split), store.Rows(stored, split).class_ids.tolist(), strict=True))
+            split: set(
+                zip(
+                    embedding_store.image_ids(stored, split),
+                    embedding_store.Rows(stored, split).class_ids.tolist(),
+                    strict=True,
+                )
+            )
             for split in stored.splits
         }
         assert found == expected and set(found) == {"train", "validation", "heldout"}
@@ -322,16 +330,16 @@ def test_a_store_that_was_interrupted_ends_like_an_unbroken_one(
     whole = made(tmp_path, path, listed, options, out="whole", shard_rows=4)
     assert whole.record_lengths == {"train": (3, 3, 3), "validation": (3,)}
     calls: list[str] = []
-    write = store.write_shard
+    write = embedding_store.write_shard
 
-    def interrupted(directory: Path, name: str, *given: object, **more: object) -> store.StoreShard:
+    def interrupted(directory: Path, name: str, *given: object, **more: object) -> embedding_store.StoreShard:
         if len(calls) == 2:
             (directory / f"{name}.features.npy.1.part").write_bytes(b"half")
             raise KeyboardInterrupt
         calls.append(name)
         return write(directory, name, *given, **more)
 
-    monkeypatch.setattr(store, "write_shard", interrupted)
+    monkeypatch.setattr(embedding_store, "write_shard", interrupted)
     with pytest.raises(KeyboardInterrupt):
         made(tmp_path, path, listed, options, out="broken", shard_rows=4)
     assert not (tmp_path / "broken").exists()
@@ -382,7 +390,7 @@ def test_restart_replaces_a_store_and_an_unfinished_one(
     again = made(tmp_path, path, listed, dtype="float32", restart=True)
     assert (first.dtype, again.dtype) == ("float16", "float32")
     with monkeypatch.context() as patch:
-        patch.setattr(store, "finish", lambda *_, **__: 1 / 0)
+        patch.setattr(embedding_store, "finish", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             made(tmp_path, path, listed, out="other")
     assert made(tmp_path, path, listed, out="other", dtype="float32", restart=True).dtype == "float32"
@@ -516,7 +524,7 @@ def test_every_option_of_the_command_reaches_the_store(
         "--validation-fraction 0.5 --vocab-size 300 --dtype bfloat16 --shard-rows 2 --tower-name t"
     )
     main(given.split())
-    stored = store.open_store(tmp_path / "store")
+    stored = embedding_store.open_store(tmp_path / "store")
     assert stored.record_lengths == {"heldout": (2, 2), "train": (2, 2), "validation": (2, 2)}
     assert (stored.dtype, stored.tower["name"], stored.views["train"]) == ("bfloat16", "t", 2)
     assert (stored.templates, stored.drop_repeats) == (("{name}",), True)
@@ -563,10 +571,10 @@ def test_real_birds_of_a_real_tower(shared_data: Path, tmp_path: Path, capsys: p
     arguments += ["--classes", birds / "classes.csv", "--vocab-size", 0, "--out"]
     main([str(argument) for argument in [*arguments, tmp_path / "official"]])
     assert capsys.readouterr().out.splitlines()[0] == "5902 embeddings of 100 classes, width 1280, 1 view"
-    official = store.open_store(tmp_path / "official")
+    official = embedding_store.open_store(tmp_path / "official")
     assert {split: official.examples(split) for split in official.splits} == {"train": 2999, "validation": 2903}
     main([str(argument) for argument in [*arguments, tmp_path / "held", "--heldout", 20]])
-    held = store.open_store(tmp_path / "held")
+    held = embedding_store.open_store(tmp_path / "held")
     assert {split: held.examples(split) for split in held.splits} == {
         "heldout": 1176,
         "train": 2399,

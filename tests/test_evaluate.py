@@ -11,10 +11,14 @@ import types
 import numpy as np
 import pytest
 
-from data_prep import convert, folder
-from lit_jax import config, evaluate, intervals, loop, page, report, zeroshot
-from lit_jax.classes import read_class_table, write_class_table
+from data_prep.conversion import convert
+from data_prep.sources import folder
+from lit_jax import config
+from lit_jax.base import console
 from lit_jax.errors import UserError
+from lit_jax.evaluation import intervals, page, report, zeroshot
+from lit_jax.text.classes import read_class_table, write_class_table
+from lit_jax.training import loop
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -27,7 +31,7 @@ def run(tiny_config, tmp_path_factory):
 
 
 def command(*arguments):
-    evaluate.main([str(argument) for argument in arguments])
+    report.main([str(argument) for argument in arguments])
 
 
 def result(run, split="heldout"):
@@ -117,9 +121,9 @@ def test_the_data_sets_own_table_is_accepted_though_a_species_has_two_rows(recor
     own = dataclasses.replace(table, columns={**table.columns, "name": names})
     write_class_table(own, tmp_path / "own.csv")
     data = types.SimpleNamespace(class_table=tmp_path / "own.csv")
-    assert evaluate._named_classes(str(tmp_path / "own.csv"), data) == own
+    assert report._named_classes(str(tmp_path / "own.csv"), data) == own
     (tmp_path / "once.csv").write_text("name\n" + "\n".join(table.names[1:]) + "\nDraco volan\n")
-    found = evaluate._named_classes(str(tmp_path / "once.csv"), data)
+    found = report._named_classes(str(tmp_path / "once.csv"), data)
     assert set(found.ids) == {*table.ids, max(table.ids) + 1}
     assert capsys.readouterr().out == ""
 
@@ -211,13 +215,13 @@ def test_a_run_with_prompt_templates_is_evaluated_with_them(tiny_config, tmp_pat
 
 def test_no_run_and_other_weights_are_refused(run, tmp_path):
     with pytest.raises(UserError, match="--checkpoint: found no folder"):
-        evaluate.load(tmp_path / "none")
+        report.load(tmp_path / "none")
     from lit_jax.models.files import read_npz, write_npz
 
     weights = json.loads((run[0] / "config.json").read_text())["image.weights"]
     write_npz(tmp_path / "other.npz", {name: value * 2 for name, value in read_npz(weights).items()})
     with pytest.raises(UserError, match="found weights .* give the right file with --image-weights"):
-        evaluate.load(run[0], weight_files={"image": str(tmp_path / "other.npz")})
+        report.load(run[0], weight_files={"image": str(tmp_path / "other.npz")})
 
 
 class Text(html.parser.HTMLParser):
@@ -280,7 +284,7 @@ def test_accuracies_have_ranges_and_species_both_names(run, records, capsys):
     assert found["image_to_text"]["recall@1_interval"] == intervals.wilson(found["image_to_text"]["recall@1"], 28)
     parser.feed((run[0] / "evaluation-heldout.html").read_text().removeprefix("<!doctype html>"))
     words = " ".join("".join(parser.words).split())
-    ends = report.ends(got, "top1")
+    ends = console.ends(got, "top1")
     assert ends in printed and f"between {ends.replace('–', ' and ')} %" in words and "Wilson" in words
     assert "4 held-out species are few" in printed and "4 held-out species are few" in words
     lines = [line.split() for line in printed.splitlines()]
@@ -348,11 +352,11 @@ def test_rows_of_one_species_are_one_class(run, records, tmp_path):
     names = list(table.names)
     names[table.index_of(second)] = names[table.index_of(first)].upper()
     merged = dataclasses.replace(table, columns={**table.columns, "name": tuple(names)})
-    trained = evaluate.load(run[0])
+    trained = report.load(run[0])
     data = dataclasses.replace(records, class_table=tmp_path / "breeds.csv")
     write_class_table(merged, data.class_table)
-    got = evaluate.evaluate(trained, data, "heldout", devices=1)
-    plain = evaluate.evaluate(trained, records, "heldout", devices=1)
+    got = report.evaluate(trained, data, "heldout", devices=1)
+    plain = report.evaluate(trained, records, "heldout", devices=1)
     assert (got["candidates"], got["classes"], got["images"]) == (3, 3, 28) and got["chance"] == 1 / 3
     images = {row["id"]: row["images"] for row in plain["per_class"]}
     assert {row["id"]: row["images"] for row in got["per_class"]}[first] == images[first] + images[second]
@@ -364,7 +368,7 @@ def test_a_temperature_that_makes_it_worse_is_not_said_to_help(run):
     got = result(run)
     got["calibration"] |= {"temperature": 1.25, "helps": False}
     got["calibration"]["before"]["ece"], got["calibration"]["after"]["ece"] = 0.05, 0.066
-    note = next(line for line in evaluate._notes(got) if "calibration" in line)
+    note = next(line for line in report._notes(got) if "calibration" in line)
     assert note.startswith("calibration error 5.0 %; a temperature 1.25, fitted on")
     assert note.endswith("makes it worse (6.6 %) and is not to be used")
     assert "is not to be used" in page.page(got, name="m")

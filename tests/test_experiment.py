@@ -15,9 +15,15 @@ import jax
 import numpy as np
 import pytest
 
-from lit_jax import batches, checkpoint, config, evaluate, experiment, loop, report
+import lit_jax.evaluation.zeroshot
+import lit_jax.text.tokenizers
+from lit_jax import config
+from lit_jax.base import console
+from lit_jax.base.sharding import put_batch
+from lit_jax.data import record_batches
 from lit_jax.errors import UserError
-from lit_jax.sharding import put_batch
+from lit_jax.evaluation import report
+from lit_jax.training import checkpoint, experiment, loop
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -28,7 +34,7 @@ def run(path, workdir, **overrides):
 
 
 def losses(workdir):
-    return [record["loss"] for record in report.read_metrics(workdir / "metrics.jsonl") if "loss" in record]
+    return [record["loss"] for record in console.read_metrics(workdir / "metrics.jsonl") if "loss" in record]
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +53,14 @@ def test_a_run_leaves_what_it_should(finished):
     assert results["seen"]["images"] == 24 and results["seen"]["candidates"] == 8
     assert results["heldout"]["images"] == 28 - 0 and results["heldout"]["candidates"] == 4
     assert results["heldout_among_all"]["candidates"] == 12
-    logged = report.read_metrics(workdir / "metrics.jsonl")
+    logged = console.read_metrics(workdir / "metrics.jsonl")
     # Sixteen photos of 16 captions: some repeat in a batch, and the loss cannot fall below what that costs.
     assert all(0 <= r["loss_floor"] < r["loss"] for r in logged if "loss" in r)
     assert max(r.get("loss_floor", 0) for r in logged) > 0.1
     assert {r["heldout/candidates"] for r in logged if "heldout/top1" in r} == {4}
-    evaluated = [r["step"] for r in report.read_metrics(workdir / "metrics.jsonl") if "seen/top1" in r]
+    evaluated = [r["step"] for r in console.read_metrics(workdir / "metrics.jsonl") if "seen/top1" in r]
     assert evaluated == [4, 7, 11]
-    rates = [r["learning_rate"] for r in report.read_metrics(workdir / "metrics.jsonl") if "learning_rate" in r]
+    rates = [r["learning_rate"] for r in console.read_metrics(workdir / "metrics.jsonl") if "learning_rate" in r]
     assert rates[0] == pytest.approx(0.005) and max(rates) == pytest.approx(0.01) and rates[-1] < 0.001
 
 
@@ -151,7 +157,7 @@ def test_a_users_mistake_is_one_clear_line(tiny_config, tmp_path, overrides, mes
 @pytest.fixture(scope="module")
 def published(records, tmp_path_factory):
     """Drawn weights of a mobile net under timm's names, and of a small text tower, as files."""
-    from lit_jax import models, tokens
+    from lit_jax import models
     from lit_jax.models import files, presets, weights
     from tests.conftest import random_like
     from tests.golden import common
@@ -164,7 +170,7 @@ def published(records, tmp_path_factory):
     config = {"architecture": "efficientnet_lite0", "pretrained_cfg": {
         "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.2, 0.2], "crop_pct": 0.5, "interpolation": "bilinear"}}  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
-    tokenizer = tokens.load_tokenizer(records.tokenizer)
+    tokenizer = lit_jax.text.tokenizers.load_tokenizer(records.tokenizer)
     text = models.TextTransformer(tokenizer.vocab_size, 24, tokenizer.end_id, width=16, depth=1, heads=2, embed_dim=8)
     text_params = random_like(text, np.zeros((1, 24), np.int32))
     files.write_npz(folder / "text.npz", weights.named(text_params, models.family(text)))
@@ -183,7 +189,7 @@ def test_published_towers_are_locked_with_the_preprocessing_beside_them(tiny_con
     assert "32 px, shorter side, bilinear, crop 0.5, mean 0.4/0.5/0.6, std 0.2/0.2/0.2" in out
     assert "note: preprocessing is not that of efficientnet_lite0 as published (mean 0.4/0.5/0.6, not 0.485" in out
     assert "image tower: 245 arrays by the names of timm" in out and got["seen"]["images"] == 24
-    after = evaluate.load(tmp_path / "run")
+    after = report.load(tmp_path / "run")
     assert after.config.image.width == 1280 and set(after.about.locked) == {"image", "text"}
     assert np.array_equal(after.params["text"]["projection"]["kernel"], text_params["projection"]["kernel"])
 
@@ -192,7 +198,7 @@ def test_a_published_text_tower_is_tuned(tiny_config, published, tmp_path):
     folder, text_params = published
     overrides = {"text__weights": folder / "text.npz", "train__locks": "LU", "optimizer__pretrained_scale": 0.5}
     run(tiny_config, tmp_path / "run", train__devices=1, train__epochs=1, **overrides)
-    after = evaluate.load(tmp_path / "run")
+    after = report.load(tmp_path / "run")
     difference = np.abs(after.params["text"]["projection"]["kernel"] - text_params["projection"]["kernel"])
     # Three or four steps of 0.01 and less, of which half reaches the tower; nothing is drawn anew.
     assert set(after.about.locked) == {"image"} and 0 < difference.max() < 0.025
@@ -209,7 +215,7 @@ def test_other_settings_run_to_the_end(tiny_config, tmp_path, overrides):
 
 
 def test_two_runs_in_one_folder_are_refused(tiny_config, tmp_path):
-    from lit_jax.manifest import alone_in
+    from lit_jax.data.dataset_folder import alone_in
 
     with (
         alone_in(tmp_path / "run", "run", file=".lock"),
@@ -232,18 +238,17 @@ def test_captions_that_are_cut_are_said_so(tiny_config, tmp_path, capsys):
 
 def test_an_evaluation_that_was_interrupted_is_made_up_for(tiny_config, tmp_path, monkeypatch, finished):
     """SIGTERM in the first photo of the last evaluation: saved, stopped, and evaluated when run again."""
-    from lit_jax import zeroshot
 
-    whole = zeroshot.Evaluator.__call__
+    whole = lit_jax.evaluation.zeroshot.Evaluator.__call__
     calls = []
 
     def interrupted_at_last(self, params, *, interrupted):
         calls.append(1)
         if len(calls) == 3:
-            raise zeroshot.Interrupted
+            raise lit_jax.evaluation.zeroshot.Interrupted
         return whole(self, params, interrupted=interrupted)
 
-    monkeypatch.setattr(zeroshot.Evaluator, "__call__", interrupted_at_last)
+    monkeypatch.setattr(lit_jax.evaluation.zeroshot.Evaluator, "__call__", interrupted_at_last)
     with pytest.raises(loop.Stopped, match="after step 11"):
         run(tiny_config, tmp_path / "run", train__devices=1)
     assert run(tiny_config, tmp_path / "run", train__devices=1) == finished[1]
@@ -302,7 +307,7 @@ def test_float16_without_any_finite_gradient_is_given_up(tiny_config, tmp_path, 
     import jax.numpy as jnp
 
     monkeypatch.setattr(loop, "PATIENCE", 3)
-    monkeypatch.setattr("lit_jax.train.all_finite", lambda tree: jnp.bool_(False))
+    monkeypatch.setattr("lit_jax.training.train_step.all_finite", lambda tree: jnp.bool_(False))
     with pytest.raises(UserError, match="gradient: found 3 overflows in a row at step 3"):
         run(tiny_config, tmp_path / "run", train__devices=1, train__precision="float16")
 
@@ -403,7 +408,7 @@ def test_two_hosts_train_one_model(tiny_config, tmp_path):
     alone = experiment.build(loaded, tmp_path / "alone")
     tokenizer = experiment.open_tokenizer(loaded, alone.data)
     options = {"tokenizer": tokenizer, "context": 24, "batch_size": 8, "image_size": 16, "seed": 0, "hosts": 2}
-    parts = [next(batches.training_batches(alone.data, "train", host=host, **options)) for host in range(2)]
+    parts = [next(record_batches.training_batches(alone.data, "train", host=host, **options)) for host in range(2)]
     both = {name: np.concatenate([part[name] for part in parts]) for name in ("image", "tokens")}
     _, metrics = alone.step(alone.start()[0], alone.locked, put_batch(both, alone.mesh))
     assert losses(workdir)[0] == pytest.approx(float(metrics["loss"]), rel=1e-4)

@@ -11,11 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lit_jax import card, config, embed, evaluate, export, loop, manifest, models, open_clip_format, report, trained
+import data_prep.import_embeddings.embeddings
+from lit_jax import config, models
+from lit_jax.base import console
+from lit_jax.data import dataset_folder
+from lit_jax.embedding import to_store
+from lit_jax.evaluation import report
 from lit_jax.models import files, weights
 from lit_jax.models.joint import load_joint
 from lit_jax.models.names import text as text_names
 from lit_jax.models.names import vit
+from lit_jax.trained import exporting, loading, model_card, open_clip_layout
+from lit_jax.training import loop
 from tests.golden import export_cases
 
 
@@ -30,7 +37,7 @@ def run(tiny_config, tmp_path_factory):
 def model(run, tmp_path_factory):
     """The run as a folder of its own."""
     out = tmp_path_factory.mktemp("models") / "birds"
-    command(export, "--checkpoint", run[0], "--out", out)
+    command(exporting, "--checkpoint", run[0], "--out", out)
     return out
 
 
@@ -61,7 +68,7 @@ def same(tree, other):
 
 
 def test_what_comes_back_is_bit_equal(run, model):
-    before, after = trained.load(run[0]), trained.load_whole(model)
+    before, after = loading.load(run[0]), loading.load_whole(model)
     assert after.about == before.about and after.step == before.step and after.about.tokenizer
     assert same(after.params, before.params) and set(after.params) == {"image", "text", "projection", "logit_scale"}
     assert all(np.asarray(leaf).dtype == np.float32 for leaf in jax.tree.leaves(after.params))
@@ -73,7 +80,7 @@ def test_what_comes_back_is_bit_equal(run, model):
 
 
 def test_a_model_exported_again_is_the_same(model, tmp_path):
-    command(export, "--checkpoint", model, "--out", tmp_path / "birds")
+    command(exporting, "--checkpoint", model, "--out", tmp_path / "birds")
     assert {path.name for path in model.iterdir()} == {path.name for path in (tmp_path / "birds").iterdir()}
     for path in model.iterdir():
         assert path.read_bytes() == (tmp_path / "birds" / path.name).read_bytes()
@@ -84,15 +91,15 @@ def test_it_gives_the_runs_numbers_after_run_and_weights_are_gone(run, tower_fil
         source = run[0] if name == "run" else tower_file
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
     given = ("--image-weights", tmp_path / "tower.npz")
-    command(evaluate, "--checkpoint", tmp_path / "run", *given, "--split", "heldout", "--out", tmp_path / "before.json")
-    command(export, "--checkpoint", tmp_path / "run", *given, "--out", tmp_path / "model")
+    command(report, "--checkpoint", tmp_path / "run", *given, "--split", "heldout", "--out", tmp_path / "before.json")
+    command(exporting, "--checkpoint", tmp_path / "run", *given, "--out", tmp_path / "model")
     assert json.loads((tmp_path / "model" / "model.json").read_text())["about"]["config"]["image.weights"]
     shutil.rmtree(tmp_path / "run")
     (tmp_path / "tower.npz").unlink()
     hidden = tower_file.with_name("hidden.npz")
     tower_file.rename(hidden)
     try:
-        command(evaluate, "--checkpoint", tmp_path / "model", "--records", records.directory, "--split", "heldout",
+        command(report, "--checkpoint", tmp_path / "model", "--records", records.directory, "--split", "heldout",
                 "--out", tmp_path / "after.json")  # fmt: skip
     finally:
         hidden.rename(tower_file)
@@ -103,13 +110,13 @@ def test_weights_on_the_hub_are_not_asked_for(copied, monkeypatch):
     document = json.loads((copied / "model.json").read_text())
     document["about"]["config"]["image.weights"] = "hf-hub:someone/tower"
     del document["digest"]
-    (copied / "model.json").write_text(json.dumps({**document, "digest": manifest.digest(document)}))
+    (copied / "model.json").write_text(json.dumps({**document, "digest": dataset_folder.digest(document)}))
 
     def asked(source):
         raise AssertionError(source)
 
     monkeypatch.setattr(files, "hub_folder", asked)
-    assert "image" in trained.load(copied).params
+    assert "image" in loading.load(copied).params
 
 
 def change(path, old, new):
@@ -137,29 +144,29 @@ def change(path, old, new):
 )  # fmt: skip
 def test_a_folder_that_is_not_whole_is_refused_in_one_line(copied, capsys, damage, message):
     damage(copied)
-    assert message in refused(capsys, evaluate, "--checkpoint", copied, "--split", "heldout")
-    assert message in refused(capsys, export, "--checkpoint", copied, "--out", copied.with_name("again"))
+    assert message in refused(capsys, report, "--checkpoint", copied, "--split", "heldout")
+    assert message in refused(capsys, exporting, "--checkpoint", copied, "--out", copied.with_name("again"))
     assert not copied.with_name("again").exists()
 
 
 def test_a_card_may_be_edited(copied):
     (copied / "README.md").write_text("Mine.")
-    assert trained.load(copied).step
+    assert loading.load(copied).step
 
 
 def test_nothing_half_written_gets_the_name(run, tmp_path, capsys, monkeypatch):
     (tmp_path / "there").mkdir()
     assert "found something there already" in refused(
-        capsys, export, "--checkpoint", run[0], "--out", tmp_path / "there"
+        capsys, exporting, "--checkpoint", run[0], "--out", tmp_path / "there"
     )
     (tmp_path / "new.incomplete").mkdir()
     (tmp_path / "new.incomplete" / "left over").write_text("from a kill")
-    monkeypatch.setattr(card, "text", lambda *_: 1 / 0)
+    monkeypatch.setattr(model_card, "text", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        command(export, "--checkpoint", run[0], "--out", tmp_path / "new")
+        command(exporting, "--checkpoint", run[0], "--out", tmp_path / "new")
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
-    error = refused(capsys, export, "--checkpoint", run[0], "--out", tmp_path / "new", "--format", "open_clip")
+    error = refused(capsys, exporting, "--checkpoint", run[0], "--out", tmp_path / "new", "--format", "open_clip")
     assert "text.pool: found end, not causal" in error and [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
@@ -183,7 +190,7 @@ def test_nothing_half_written_gets_the_name(run, tmp_path, capsys, monkeypatch):
 )
 def test_arguments_that_do_not_go_together(run, model, tiny_config, tmp_path, capsys, arguments, message):
     places = {"RUN": run[0], "MODEL": model, "CONFIG": tiny_config}
-    error = refused(capsys, export, *(places.get(word, word) for word in arguments), "--out", tmp_path / "new")
+    error = refused(capsys, exporting, *(places.get(word, word) for word in arguments), "--out", tmp_path / "new")
     assert message in error and not list(tmp_path.iterdir())
 
 
@@ -192,24 +199,24 @@ def by_store(tiny_config, tmp_path_factory):
     """A run from a store, which has never seen the tower's weights but knows where they are."""
     folder = tmp_path_factory.mktemp("by_store")
     loaded, _ = config.load(tiny_config, {"train.devices": "1"})
-    stored = embed.embed(loaded, folder / "store", dtype="float32", batch_size=16, devices=1)
+    stored = to_store.embed(loaded, folder / "store", dtype="float32", batch_size=16, devices=1)
     overrides = {"input": "store", "data.store": str(stored.directory), "train.devices": "1", "train.epochs": "1"}
     loop.run(config.load(tiny_config, overrides)[0], folder / "run")
     return folder
 
 
 def test_a_run_from_a_store_is_exported_with_its_tower(by_store, records, tmp_path, capsys):
-    command(export, "--checkpoint", by_store / "run", "--out", tmp_path / "model")
-    found = trained.load(tmp_path / "model")
-    assert "image" not in found.params and "image" in trained.load_whole(tmp_path / "model").params
+    command(exporting, "--checkpoint", by_store / "run", "--out", tmp_path / "model")
+    found = loading.load(tmp_path / "model")
+    assert "image" not in found.params and "image" in loading.load_whole(tmp_path / "model").params
     shared = ("--checkpoint", tmp_path / "model", "--split", "heldout", "--out")
-    command(evaluate, *shared, tmp_path / "a.json", "--records", records.directory)
-    command(evaluate, *shared, tmp_path / "b.json", "--store", by_store / "store")
+    command(report, *shared, tmp_path / "a.json", "--records", records.directory)
+    command(report, *shared, tmp_path / "b.json", "--store", by_store / "store")
     a, b = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
     assert a["top1"] == b["top1"] and (a["store"], b["store"] != "") == ("", True)
     capsys.readouterr()
     error = refused(
-        capsys, export, "--checkpoint", by_store / "run", "--image-weights", "no.npz", "--out", tmp_path / "n"
+        capsys, exporting, "--checkpoint", by_store / "run", "--image-weights", "no.npz", "--out", tmp_path / "n"
     )
     assert "no.npz: found no such file" in error
 
@@ -218,20 +225,19 @@ def test_a_run_that_knows_no_weights_asks_for_them(by_store, tower_file, tiny_co
     overrides = {"input": "store", "data.store": str(by_store / "store"), "train.devices": "1", "train.epochs": "1"}
     loop.run(config.load(tiny_config, {**overrides, "image.weights": ""})[0], tmp_path / "run")
     arguments = ("--checkpoint", tmp_path / "run", "--out", tmp_path / "model")
-    assert "give the file with --image-weights" in refused(capsys, export, *arguments)
-    command(export, *arguments, "--image-weights", tower_file)
-    assert "image" in trained.load_whole(tmp_path / "model").params
+    assert "give the file with --image-weights" in refused(capsys, exporting, *arguments)
+    command(exporting, *arguments, "--image-weights", tower_file)
+    assert "image" in loading.load_whole(tmp_path / "model").params
 
 
 @pytest.fixture(scope="module")
 def on_given(field_guide_folder, tmp_path_factory):
     """A run on embeddings that were computed elsewhere."""
-    from data_prep import embeddings
 
     folder = tmp_path_factory.mktemp("given")
     lines = (field_guide_folder / "splits.csv").read_text().splitlines()
     np.save(folder / "e.npy", np.random.default_rng(0).normal(size=(len(lines) - 1, 12)).astype(np.float32))
-    embeddings.main(["--embeddings", str(folder / "e.npy"), "--ids", str(field_guide_folder / "splits.csv"), "--classes",
+    data_prep.import_embeddings.embeddings.main(["--embeddings", str(folder / "e.npy"), "--ids", str(field_guide_folder / "splits.csv"), "--classes",
                      str(field_guide_folder / "classes.csv"), "--out", str(folder / "store"), "--vocab-size", "400"])  # fmt: skip
     small = {"text.context": "24", "text.width": "16", "text.depth": "1", "text.heads": "2", "model.embed_dim": "8"}
     path = folder / "given.py"
@@ -245,20 +251,22 @@ def on_given(field_guide_folder, tmp_path_factory):
 
 
 def test_a_run_on_given_embeddings_has_no_tower(on_given, records, tmp_path, capsys, monkeypatch):
-    command(evaluate, "--checkpoint", on_given / "run", "--split", "heldout", "--out", tmp_path / "a.json")
-    command(export, "--checkpoint", on_given / "run", "--out", tmp_path / "model")
+    command(report, "--checkpoint", on_given / "run", "--split", "heldout", "--out", tmp_path / "a.json")
+    command(exporting, "--checkpoint", on_given / "run", "--out", tmp_path / "model")
     assert "no image tower" in capsys.readouterr().out
-    command(evaluate, "--checkpoint", tmp_path / "model", "--split", "heldout", "--store", on_given / "store",
+    command(report, "--checkpoint", tmp_path / "model", "--split", "heldout", "--store", on_given / "store",
             "--out", tmp_path / "b.json")  # fmt: skip
     assert (tmp_path / "a.json").read_text() == (tmp_path / "b.json").read_text()
-    assert "image" not in trained.load_whole(tmp_path / "model").params
+    assert "image" not in loading.load_whole(tmp_path / "model").params
     said = (tmp_path / "model" / "README.md").read_text()
     assert "No image tower: the model reads embeddings of 12 numbers" in said and "photo.jpg" not in said
     np.save(tmp_path / "features.npy", np.ones((1, 12), np.float32))
     assert run_card(said, tmp_path, capsys, monkeypatch)
-    found = refused(capsys, evaluate, "--checkpoint", tmp_path / "model", "--records", records.directory)
+    found = refused(capsys, report, "--checkpoint", tmp_path / "model", "--records", records.directory)
     assert "found a model without an image tower" in found
-    found = refused(capsys, export, "--checkpoint", on_given / "run", "--out", tmp_path / "n", "--format", "open_clip")
+    found = refused(
+        capsys, exporting, "--checkpoint", on_given / "run", "--out", tmp_path / "n", "--format", "open_clip"
+    )
     assert "given embeddings" in found
 
 
@@ -302,7 +310,7 @@ def front_matter(text):
 def test_the_card_says_what_a_stranger_needs(run, model, records, copied, capsys, monkeypatch):
     text = (model / "README.md").read_text()
     results = run[1]
-    seen = trained.load(model).about.results["seen"]
+    seen = loading.load(model).about.results["seen"]
     for line in (
         "8 classes had training photos", "All 12 classes", f"`{records.templates[0]}`", "image tower, `vit`, locked",
         "text tower, `transformer`, trained from scratch", "`tower.npz`", "shorter side to 16 pixels (bicubic)",
@@ -316,7 +324,7 @@ def test_the_card_says_what_a_stranger_needs(run, model, records, copied, capsys
     captions = re.search(r"captions = (\[.*\])", text)[1]
     assert run_card(text, copied.parent, capsys, monkeypatch) in captions
     (line,) = re.findall(r"```bash\npython -m lit_jax.evaluate (.*)\n```", text)
-    command(evaluate, *line.replace("RECORDS", str(records.directory)).split())
+    command(report, *line.replace("RECORDS", str(records.directory)).split())
     assert (copied / "evaluation-validation.json").is_file()
     head = front_matter(text)
     assert head["library_name"] == "lit_jax" and head["pipeline_tag"] == "zero-shot-image-classification"
@@ -325,10 +333,10 @@ def test_the_card_says_what_a_stranger_needs(run, model, records, copied, capsys
 
 def test_the_card_of_a_checkpoint_does_not_take_it_for_the_whole_run(run):
     """The best checkpoint of a run of two epochs may be that of the first."""
-    about = trained.dataclasses.replace(trained.load(run[0], step="latest").about, evaluated=4)
-    facts = card.Facts("birds", {})
-    first, last = (" ".join(card.text(about, step, facts, None).split()) for step in (4, 7))
-    assert f" ({report.ends(about.results['seen'], 'top1')}) |" in first and "Ranges are 95 % intervals." in first
+    about = loading.dataclasses.replace(loading.load(run[0], step="latest").about, evaluated=4)
+    facts = model_card.Facts("birds", {})
+    first, last = (" ".join(model_card.text(about, step, facts, None).split()) for step in (4, 7))
+    assert f" ({console.ends(about.results['seen'], 'top1')}) |" in first and "Ranges are 95 % intervals." in first
     assert "| – |" in first  # top-5 of the four that are held out
     assert "Measured by the run when it saved this model, with the captions below as prompts." in first
     assert "4 batches of 16 pairs, of a run set to 2 epochs, softmax loss" in first and "of the 4 batches" not in first
@@ -336,11 +344,11 @@ def test_the_card_of_a_checkpoint_does_not_take_it_for_the_whole_run(run):
 
 
 def test_names_on_the_hub_are_told_and_quoted(model):
-    found = trained.load(model)
-    about = trained.dataclasses.replace(
+    found = loading.load(model)
+    about = loading.dataclasses.replace(
         found.about, config={**found.about.config, "image.tower": "vit_b16", "image.weights": "hf-hub:timm/b:x@main"}
     )
-    text = card.text(about, 0, card.Facts("birds", {}), None)
+    text = model_card.text(about, 0, model_card.Facts("birds", {}), None)
     assert front_matter(text)["base_model"] == ["timm/b:x"] and "(https://huggingface.co/timm/b:x)" in text
     assert "before any training" in text and "under Apache-2.0" in text and "## Training" not in text
 
@@ -351,9 +359,9 @@ def published(tmp_path_factory):
     folder = tmp_path_factory.mktemp("published") / "clip"
     folder.mkdir()
     tokenizer = export_cases.tokenizer(folder.parent)
-    open_clip_format._write_tokenizer(folder, tokenizer)
+    open_clip_layout._write_tokenizer(folder, tokenizer)
     _, towers, params = export_cases.build(export_cases.CASES["own"], tokenizer)
-    files.write_safetensors(folder / open_clip_format.WEIGHTS, {
+    files.write_safetensors(folder / open_clip_layout.WEIGHTS, {
         **weights.named(params["image"], models.family(towers.image), vit.OPEN_CLIP, "visual."),
         **weights.named(params["text"], models.family(towers.text), text_names.OPEN_CLIP, "text."),
         "visual.proj": params["projection"]["kernel"], "logit_scale": params["logit_scale"],
@@ -370,23 +378,31 @@ def published(tmp_path_factory):
 @pytest.mark.parametrize("more", [(), ("--config.input=store",)], ids=["records", "store"])
 def test_a_published_model_is_exported_as_it_is(published, records, tmp_path, more, capsys):
     path, params = published
-    command(export, "--config", path, "--out", tmp_path / "clip", *more)
-    found = trained.load_whole(tmp_path / "clip")
+    command(exporting, "--config", path, "--out", tmp_path / "clip", *more)
+    found = loading.load_whole(tmp_path / "clip")
     joined = {**params, "projection": {**params["projection"], "bias": np.zeros(24, np.float32)}}
     assert same(found.params, joined) and found.step == 0 and not (tmp_path / "clip" / "classes.csv").exists()
-    command(evaluate, "--checkpoint", tmp_path / "clip", "--records", records.directory, "--split", "heldout")
+    command(report, "--checkpoint", tmp_path / "clip", "--records", records.directory, "--split", "heldout")
     got = json.loads((tmp_path / "clip" / "evaluation-heldout.json").read_text())
     assert (got["images"], got["candidates"]) == (28, 4)
     assert "before any training" in (tmp_path / "clip" / "README.md").read_text()
-    error = refused(capsys, evaluate, "--checkpoint", tmp_path / "clip", "--split", "heldout")
+    error = refused(capsys, report, "--checkpoint", tmp_path / "clip", "--split", "heldout")
     assert "data.records" in error or "data.store" in error or "records" in error
 
 
 def test_a_published_model_goes_to_open_clip_too(published, tmp_path):
     command(
-        export, "--config", published[0], "--out", tmp_path / "clip", "--format", "open_clip", "--hub-name", "me/clip"
+        exporting,
+        "--config",
+        published[0],
+        "--out",
+        tmp_path / "clip",
+        "--format",
+        "open_clip",
+        "--hub-name",
+        "me/clip",
     )
-    document = json.loads((tmp_path / "clip" / open_clip_format.CONFIG).read_text())
+    document = json.loads((tmp_path / "clip" / open_clip_layout.CONFIG).read_text())
     assert document["model_cfg"]["text_cfg"]["hf_tokenizer_name"] == "me/clip"
     card_text = (tmp_path / "clip" / "README.md").read_text()
     assert front_matter(card_text)["library_name"] == "open_clip" and 'where = "local-dir:clip"' in card_text
@@ -394,7 +410,7 @@ def test_a_published_model_goes_to_open_clip_too(published, tmp_path):
 
 def test_open_clip_reads_it_as_the_card_says(published, field_guide_folder, tmp_path, capsys, monkeypatch):
     pytest.importorskip("open_clip")
-    command(export, "--config", published[0], "--out", tmp_path / "clip", "--format", "open_clip")
+    command(exporting, "--config", published[0], "--out", tmp_path / "clip", "--format", "open_clip")
     shutil.copy(next(field_guide_folder.rglob("*.jpg")), tmp_path / "photo.jpg")
     assert run_card((tmp_path / "clip" / "README.md").read_text(), tmp_path, capsys, monkeypatch).startswith(
         "A photo of"

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import drawing, field_guide, pretrain_tower
-from lit_jax.classes import RANKS
+from data_prep import pretrain_tower
+from data_prep.demo import drawing, field_guide
 from lit_jax.errors import UserError
+from lit_jax.text.classes import RANKS
 
 
 def test_the_tree_of_life_has_unique_binomials_and_nested_ranks():

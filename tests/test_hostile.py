@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.given import read_embeddings
-from data_prep.webdataset import read_tar
+from data_prep.import_embeddings.given import read_embeddings
+from data_prep.sources.webdataset import read_tar
 from lit_jax.errors import UserError
 from lit_jax.models.files import open_weights
 

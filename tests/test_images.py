@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from lit_jax import images
+from lit_jax.data import images
 
 
 def natural(rng, width, height):
@@ -39,7 +39,7 @@ def pil_centre_crop(data, size):
 
 
 def assert_close(got, want):
-    """The tolerance stated in `lit_jax.images`."""
+    """The tolerance stated in `lit_jax.data.images`."""
     difference = np.abs(got.astype(int) - want.astype(int))
     assert difference.max() <= 11
     assert (difference > 1).mean() <= 1e-3

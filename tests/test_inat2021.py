@@ -18,16 +18,16 @@ from typing import Any
 
 import pytest
 
-from data_prep import archives
-from data_prep import convert as command
-from data_prep.convert import Options, convert, dry_run, main
-from data_prep.folder import read_folder
-from data_prep.inat2021 import read_inat2021
-from data_prep.json_rows import rows
-from data_prep.plan import Item, Request, Skip
-from lit_jax.classes import ClassTable, read_class_table, write_class_table
+from data_prep.conversion import convert as command
+from data_prep.conversion.convert import Options, convert, dry_run, main
+from data_prep.conversion.plan import Item, Request, Skip
+from data_prep.sources import archives
+from data_prep.sources.folder import read_folder
+from data_prep.sources.inat2021 import read_inat2021
+from data_prep.sources.json_rows import rows
+from lit_jax.data.records import open_records
 from lit_jax.errors import UserError
-from lit_jax.records import open_records
+from lit_jax.text.classes import ClassTable, read_class_table, write_class_table
 from tests.test_convert import ROOT, Stopped, children, contents, ids, interrupted, noise, records, write
 from tests.test_photos import encoded
 
@@ -334,7 +334,7 @@ def test_duplicates_are_kept_when_asked_and_then_no_photo_is_opened(
     table = ClassTable((0, 1), {"name": NAMES[:2]})
     with pytest.raises(UserError, match="found none that can be used"):
         convert(read_folder(tmp_path / "photos"), table, tmp_path / "none", PLAIN, workers=1)
-    monkeypatch.setattr("data_prep.plan.find_duplicates", interrupted)
+    monkeypatch.setattr("data_prep.conversion.plan.find_duplicates", interrupted)
     options = dataclasses.replace(PLAIN, validation_fraction=0, duplicates="keep")
     made = convert(read_folder(tmp_path / "photos"), table, tmp_path / "out", options, workers=1)
     assert len(ids(made)["train"]) == 4
@@ -382,7 +382,7 @@ def test_a_dry_run_warns_of_classes_without_photos_and_of_a_full_disk(
     released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wider = ClassTable((0, 1, 2, 3), {"name": (*NAMES, "Dodo")})
-    monkeypatch.setattr("data_prep.report.shutil.disk_usage", lambda _: type("Usage", (), {"free": 100}))
+    monkeypatch.setattr("data_prep.conversion.report.shutil.disk_usage", lambda _: type("Usage", (), {"free": 100}))
     lines = dry_run(items(released), wider, tmp_path / "deep" / "out", PLAIN)
     warnings = [line for line in lines if line.startswith("warning: ")]
     assert any("classes with no photo (1): Dodo" in line for line in warnings)

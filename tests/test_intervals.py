@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lit_jax import intervals
+from lit_jax.evaluation import intervals
 
 
 def test_intervals_of_shares_are_the_published_ones():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from lit_jax import losses
-from lit_jax.sharding import make_mesh, over_batch, put_batch, replicated
+from lit_jax.base.sharding import make_mesh, over_batch, put_batch, replicated
+from lit_jax.training import losses
 
 MODES = losses.SAME_CAPTION
 LOSSES = ("softmax", "sigmoid")

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_prep import captions, embeddings
-from data_prep.convert import Options, convert, dry_run, main
-from data_prep.folder import read_folder
-from data_prep.plan import Planned, find_duplicates, plan_photos
-from lit_jax import photo as photos
-from lit_jax.captions import TEMPLATE, fitted
-from lit_jax.classes import ClassTable, read_class_table, write_class_table
+from data_prep import captions
+from data_prep.conversion.convert import Options, convert, dry_run, main
+from data_prep.conversion.plan import Planned, find_duplicates, plan_photos
+from data_prep.import_embeddings import embeddings
+from data_prep.sources.folder import read_folder
+from lit_jax.data import photo as photos
+from lit_jax.data.records import open_records
 from lit_jax.errors import UserError
-from lit_jax.records import open_records
+from lit_jax.text.captions import TEMPLATE, fitted
+from lit_jax.text.classes import ClassTable, read_class_table, write_class_table
 from tests.test_convert import contents, encoded, exif, ids, noise, records, write
 
 HEIC = b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf" + bytes(200)

@@ -1,6 +1,6 @@
 import numpy as np
 
-from lit_jax.metrics import TopK, top_k
+from lit_jax.evaluation.metrics import TopK, top_k
 
 
 def test_hits_of_a_matrix_small_enough_to_read():

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from lit_jax import models, open_clip_format, towers
+from lit_jax import models
+from lit_jax.data.images import centre_crop
 from lit_jax.errors import UserError
-from lit_jax.images import centre_crop
-from lit_jax.models import files, presets, weights
+from lit_jax.models import building, files, presets, weights
 from lit_jax.models.joint import load_joint
+from lit_jax.trained import open_clip_layout
 from tests.golden import common, export_cases
 
 BOUND = 1e-4
@@ -34,7 +35,7 @@ def drawn(case, words):
 def written(tmp_path, words):
     def write(case):
         config, model, params = drawn(case, words)
-        open_clip_format.write(tmp_path, config, model, params, words)
+        open_clip_layout.write(tmp_path, config, model, params, words)
         return tmp_path
 
     return write
@@ -69,7 +70,7 @@ def test_open_clip_itself(case, words, written):
 
 
 def test_open_clips_photos_are_ours_but_for_rounding(shared_data, written):
-    """PIL rounds between its two passes; `lit_jax.images` says by how much that may differ."""
+    """PIL rounds between its two passes; `lit_jax.data.images` says by how much that may differ."""
     open_clip = pytest.importorskip("open_clip")
     from PIL import Image
 
@@ -134,12 +135,12 @@ OWN = {name: value for name, value in export_cases.CASES["own"].items() if not n
 def test_what_open_clip_has_no_counterpart_for_is_refused(words, tmp_path, changes, message):
     own_text = {} if "text.tower" in changes else {**export_cases.SMALL, "text.causal": True}
     config = export_cases.settled({**own_text, **changes})
-    model = towers.build_model(config, words)
+    model = building.build_model(config, words)
     # Refused before any array is looked at, the text tower's apart.
-    shapes = {} if "text.tower" in changes else towers.param_shapes(config, model)["text"]
+    shapes = {} if "text.tower" in changes else building.param_shapes(config, model)["text"]
     zeros = {"text": jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)}
     with pytest.raises(UserError, match=message) as error:
-        open_clip_format.write(tmp_path, config, model, zeros, words)
+        open_clip_layout.write(tmp_path, config, model, zeros, words)
     assert "\n" not in str(error.value) and "for open_clip's layout; --format lit_jax holds any" in str(error.value)
     assert not list(tmp_path.iterdir())
 
@@ -147,21 +148,21 @@ def test_what_open_clip_has_no_counterpart_for_is_refused(words, tmp_path, chang
 def test_hidden_widths_survive_open_clips_multiplication():
     for width in range(1, 200):
         for hidden in range(1, 4 * width, 7):
-            assert int(width * open_clip_format._mlp_ratio(width, hidden)) == hidden
+            assert int(width * open_clip_layout._mlp_ratio(width, hidden)) == hidden
 
 
 def test_a_projection_without_full_rank_holds_no_bias(words, tmp_path):
     config, model, params = drawn("own", words)
     flat = {**params, "projection": {**params["projection"], "kernel": np.zeros((64, 24), np.float32)}}
     with pytest.raises(UserError, match="a projection of full rank"):
-        open_clip_format.write(tmp_path, config, model, flat, words)
+        open_clip_layout.write(tmp_path, config, model, flat, words)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_config_says_what_open_clip_asks_for(words, tmp_path):
     _, model, params = drawn("own", words)
     with_margin = export_cases.settled({**export_cases.CASES["own"], "image.crop_fraction": 0.9})
-    notes = open_clip_format.write(tmp_path, with_margin, model, params, words, "someone/birds")
-    document = json.loads((tmp_path / open_clip_format.CONFIG).read_text())
+    notes = open_clip_layout.write(tmp_path, with_margin, model, params, words, "someone/birds")
+    document = json.loads((tmp_path / open_clip_layout.CONFIG).read_text())
     assert document["model_cfg"]["text_cfg"]["hf_tokenizer_name"] == "someone/birds"
     assert "crop_fraction" in notes[0] and len(notes) == 1

@@ -7,8 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from lit_jax import optimizer
 from lit_jax.errors import UserError
+from lit_jax.training import optimizer
 
 RECIPE = {"weight_decay": 0.1, "b1": 0.9, "b2": 0.98, "eps": 1e-6}
 TREE = {

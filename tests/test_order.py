@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lit_jax import order
+from lit_jax.data import epoch_order
 
 LENGTHS = [5, 4, 6, 5]
 
@@ -11,7 +11,7 @@ LENGTHS = [5, 4, 6, 5]
 @pytest.mark.parametrize("window", [1, 9, 12, 100])
 def test_windows_hold_each_record_once(window):
     found, first = [], 0
-    for one in order.windows(LENGTHS, seed=3, epoch=1, window=window):
+    for one in epoch_order.windows(LENGTHS, seed=3, epoch=1, window=window):
         assert one.first == first and sorted(one.order.tolist()) == list(range(len(one.order)))
         assert len(one.draws) == len(one.order) == sum(LENGTHS[part] for part in one.parts)
         assert len(one.parts) == 1 or len(one.order) <= window
@@ -21,8 +21,8 @@ def test_windows_hold_each_record_once(window):
 
 
 def test_one_window_over_everything_is_the_whole_epoch():
-    (only,) = order.windows(LENGTHS, seed=3, epoch=2, window=20)
-    rows, draws = order.whole_epoch(LENGTHS, seed=3, epoch=2)
+    (only,) = epoch_order.windows(LENGTHS, seed=3, epoch=2, window=20)
+    rows, draws = epoch_order.whole_epoch(LENGTHS, seed=3, epoch=2)
     starts = np.cumsum([0, *LENGTHS])
     read = [row for part in only.parts for row in range(starts[part], starts[part + 1])]
     assert rows.tolist() == [read[i] for i in only.order] and draws.tolist() == only.draws.tolist()
@@ -31,7 +31,7 @@ def test_one_window_over_everything_is_the_whole_epoch():
 
 def test_seed_epoch_and_host_each_change_the_order():
     orders = {
-        tuple(np.concatenate([w.order + 100 * w.parts[0] for w in order.windows(LENGTHS, window=1, **options)]))
+        tuple(np.concatenate([w.order + 100 * w.parts[0] for w in epoch_order.windows(LENGTHS, window=1, **options)]))
         for options in (
             {"seed": 0, "epoch": 0}, {"seed": 1, "epoch": 0}, {"seed": 0, "epoch": 1}, {"seed": 0, "epoch": 0, "host": 1},
             {"seed": 0, "epoch": 0, "host": 0},
@@ -41,8 +41,8 @@ def test_seed_epoch_and_host_each_change_the_order():
 
 
 def test_captions_and_views_are_drawn_evenly_and_apart():
-    _, draws = order.whole_epoch([60000], seed=0, epoch=0)
-    captions, views = order.caption_drawn(draws, 3), order.view_drawn(draws, 4)
+    _, draws = epoch_order.whole_epoch([60000], seed=0, epoch=0)
+    captions, views = epoch_order.caption_drawn(draws, 3), epoch_order.view_drawn(draws, 4)
     counts = np.histogram2d(captions, views, bins=(3, 4))[0]
     # 5,000 expected in each cell; six standard deviations of a binomial count are 406.
     assert captions.max() == 2 and views.max() == 3 and np.abs(counts - 5000).max() < 406

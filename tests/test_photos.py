@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lit_jax import photo as photos
+from lit_jax.data import photo as photos
+from lit_jax.data.photo import BadPhoto, Photo, clean_photo, open_photo, photo_format
 from lit_jax.errors import UserError
-from lit_jax.photo import BadPhoto, Photo, clean_photo, open_photo, photo_format
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -334,5 +334,5 @@ def test_a_photo_is_opened_by_path_or_by_content_as_a_conversion_stores_it(tmp_p
 
 
 def test_photos_are_opened_without_tensorflow_and_without_the_conversion() -> None:
-    code = "import lit_jax.photo, sys; print({'tensorflow', 'jax', 'data_prep', 'pillow_heif'} & set(sys.modules))"
+    code = "import lit_jax.data.photo, sys; print({'tensorflow', 'jax', 'data_prep', 'pillow_heif'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout == "set()\n"

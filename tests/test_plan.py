@@ -11,12 +11,17 @@ import ml_collections
 import numpy as np
 import pytest
 
-from lit_jax import batches, config, embed, experiment, models, optimizer, plan, shapes, towers
+from lit_jax import config, models
+from lit_jax.base.sharding import make_mesh, per_device
+from lit_jax.data import record_batches
+from lit_jax.data.unique_captions import rounded_up
+from lit_jax.embedding import to_store
 from lit_jax.errors import UserError
-from lit_jax.flops import count, forward_and_backward
+from lit_jax.models import building
 from lit_jax.models.layers import Block
-from lit_jax.sharding import make_mesh, per_device
-from lit_jax.texts import rounded_up
+from lit_jax.planning import abstract_run, costs
+from lit_jax.planning.arithmetic import count, forward_and_backward
+from lit_jax.training import experiment, optimizer
 
 RECORDED = {
     "image.size": 384, "image.patch": 16, "image.width": 1024, "image.depth": 24, "image.heads": 16,
@@ -40,14 +45,14 @@ def from_values(**more):
 
 def recorded_run(devices=1, **more):
     chosen = from_values(**more)
-    return shapes.prepare(
-        chosen, shapes.known_data(chosen, examples=2686843, vocab_size=49408, captions=10000), devices
+    return abstract_run.prepare(
+        chosen, abstract_run.known_data(chosen, examples=2686843, vocab_size=49408, captions=10000), devices
     )
 
 
 def tiny_run(path, devices=0, **overrides):
     loaded = load(path, **overrides)
-    return shapes.prepare(loaded, shapes.known_data(loaded), devices)
+    return abstract_run.prepare(loaded, abstract_run.known_data(loaded), devices)
 
 
 def refusal(function, *arguments, **options):
@@ -130,26 +135,26 @@ def test_a_transformer_block_is_its_formula(causal):
 def test_the_step_is_the_sum_of_its_parts(tiny_config):
     for loss, products in {"softmax": 4, "sigmoid": 3}.items():
         run = tiny_run(tiny_config, model__loss=loss)
-        texts, tokens = shapes.text_shape(run, 16)
+        texts, tokens = abstract_run.text_shape(run, 16)
         width, dim, depth = 16, 8, 1
         block = 2 * tokens * (12 * width**2) + 4 * tokens**2 * width
         for source in ("records", "store"):
-            parts = shapes.step_flops(run, source)
+            parts = abstract_run.step_flops(run, source)
             assert parts["text tower"] == 3 * texts * (depth * block + 2 * width * dim)
             # Features get no gradient, so the projection's backward pass is one product.
             assert parts["projection and loss"] == 2 * 2 * 16 * width * dim + products * 2 * 16 * texts * dim
-            assert parts["image tower"] == (16 * shapes.photo_flops(run) if source == "records" else 0)
+            assert parts["image tower"] == (16 * abstract_run.photo_flops(run) if source == "records" else 0)
             assert parts["step"] == sum(value for name, value in parts.items() if name != "step")
     pixels, positions = 4 * 2 * 192 * 16, 5  # four patches of 8 x 8 x 3, and the class token
-    assert shapes.photo_flops(run) == pixels + 2 * positions * 12 * 16**2 + 4 * positions**2 * 16
+    assert abstract_run.photo_flops(run) == pixels + 2 * positions * 12 * 16**2 + 4 * positions**2 * 16
 
 
 def test_a_tower_that_moves_costs_its_backward_pass(tiny_config, tower_file):
     run = tiny_run(tiny_config, train__locks="Uu")
-    parts = shapes.step_flops(run, "records")
-    assert parts["image tower"] == 3 * 16 * shapes.photo_flops(run) - 16 * 4 * 2 * 192 * 16  # none for the pixels
-    assert plan.store_facts(run, plan.Device("x", (1, ""), (1.0, ""))) is None
-    assert plan.flops_of_run(run, 2) == {
+    parts = abstract_run.step_flops(run, "records")
+    assert parts["image tower"] == 3 * 16 * abstract_run.photo_flops(run) - 16 * 4 * 2 * 192 * 16  # none for the pixels
+    assert costs.store_facts(run, costs.Device("x", (1, ""), (1.0, ""))) is None
+    assert costs.flops_of_run(run, 2) == {
         "step": {"records": parts},
         "run": {"records": 2 * parts["step"]},
         "saved": None,
@@ -160,14 +165,14 @@ def test_a_tower_that_moves_costs_its_backward_pass(tiny_config, tower_file):
 
 
 def test_parameters_are_those_of_the_recorded_run():
-    counts = plan.parameter_counts(recorded_run())
+    counts = costs.parameter_counts(recorded_run())
     assert counts == {
         "image tower": {"trainable": 0, "frozen": 303_690_752},
         "text tower": {"trainable": 63_428_096, "frozen": 0},
         "projection": {"trainable": 524_800, "frozen": 0},
         "scale and bias": {"trainable": 1, "frozen": 0},
     }
-    sigmoid = plan.parameter_counts(recorded_run(model__loss="sigmoid", train__locks="UU"))
+    sigmoid = costs.parameter_counts(recorded_run(model__loss="sigmoid", train__locks="UU"))
     assert sigmoid["scale and bias"]["trainable"] == 2 and sigmoid["image tower"]["frozen"] == 0
 
 
@@ -177,15 +182,17 @@ CONFIGS = sorted((pathlib.Path(__file__).resolve().parents[1] / "configs").glob(
 def shipped_run(path, **overrides):
     """A shipped config without its data and weights, which need not be there."""
     loaded = load(path, image__weights="", **overrides)
-    return shapes.prepare(loaded, shapes.known_data(loaded, examples=20_000, vocab_size=30_522, longest=24), 1)
+    return abstract_run.prepare(
+        loaded, abstract_run.known_data(loaded, examples=20_000, vocab_size=30_522, longest=24), 1
+    )
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_parameter_of_a_shipped_config_is_counted(path):
     run = shipped_run(path, train__locks="LL")
-    whole = towers.param_shapes(run.config, run.model)
+    whole = building.param_shapes(run.config, run.model)
     frozen = {kind: sum(math.prod(x.shape) for x in jax.tree.leaves(whole.get(kind, {}))) for kind in ("image", "text")}
-    counts = plan.parameter_counts(run)
+    counts = costs.parameter_counts(run)
     assert {kind: counts.get(f"{kind} tower", {"frozen": 0})["frozen"] for kind in frozen} == frozen
     every = sum(math.prod(x.shape) for x in jax.tree.leaves(whole))
     assert sum(part["trainable"] for part in counts.values()) == every - sum(frozen.values()) > 0
@@ -196,8 +203,8 @@ def test_a_text_tower_that_others_trained_is_planned_with_every_letter():
     parts = {}
     for locks in ("Lu", "LL", "LU"):
         run = shipped_run(CONFIGS[0].with_name("cub_minilm.py"), train__locks=locks)
-        parts[locks] = shapes.step_flops(run, "store")
-    texts, tokens = shapes.text_shape(run, 512)
+        parts[locks] = abstract_run.step_flops(run, "store")
+    texts, tokens = abstract_run.text_shape(run, 512)
     block = 2 * tokens * 12 * 384**2 + 4 * tokens**2 * 384
     assert parts["LL"]["text tower"] == texts * 6 * block
     assert parts["LU"]["text tower"] == 3 * parts["LL"]["text tower"] and parts["Lu"] == parts["LU"]
@@ -211,43 +218,43 @@ def test_a_text_tower_that_others_trained_is_planned_with_every_letter():
 @pytest.mark.parametrize("locks", optimizer.LOCKS)
 def test_every_pair_of_letters_is_planned(tiny_config, locks):
     run = tiny_run(tiny_config, train__locks=locks)
-    parts = shapes.step_flops(run, "records")
-    forward = {"image tower": 16 * shapes.photo_flops(run), "text tower": text_flops(run)}
+    parts = abstract_run.step_flops(run, "records")
+    forward = {"image tower": 16 * abstract_run.photo_flops(run), "text tower": text_flops(run)}
     for letter, (tower, least) in zip(locks, forward.items(), strict=True):
         pixels = 16 * 4 * 2 * 192 * 16 if tower == "image tower" else 0  # get no gradient
         assert parts[tower] == (least if letter == "L" else 3 * least - pixels), (tower, locks)
     assert parts["step"] == sum(value for name, value in parts.items() if name != "step")
     if locks == "LL":
-        memory = shapes.step_memory(run, 16)
-        assert memory["locked"] == sum(part["frozen"] for part in plan.parameter_counts(run).values()) * 4
+        memory = abstract_run.step_memory(run, 16)
+        assert memory["locked"] == sum(part["frozen"] for part in costs.parameter_counts(run).values()) * 4
 
 
 def text_flops(run):
     """Of the tiny text tower, forward, for a batch of 16."""
-    texts, tokens = shapes.text_shape(run, 16)
+    texts, tokens = abstract_run.text_shape(run, 16)
     return texts * (2 * tokens * (12 * 16**2) + 4 * tokens**2 * 16 + 2 * 16 * 8)
 
 
 def test_texts_of_a_batch_on_average():
     draw = np.random.default_rng(0)
     found = np.mean([len(set(draw.integers(1000, size=700).tolist())) for _ in range(200)])
-    assert shapes.expected_distinct(700, 1000) == pytest.approx(found, rel=0.01)
-    assert shapes.expected_distinct(5, 1) == 1
+    assert abstract_run.expected_distinct(700, 1000) == pytest.approx(found, rel=0.01)
+    assert abstract_run.expected_distinct(5, 1) == 1
     run = recorded_run()
-    assert shapes.text_shape(run, 4096) == (rounded_up(3362, 1), 77)
-    assert shapes.text_shape(recorded_run(text__distinct=False), 4096) == (4096, 77)
-    data = shapes.known_data(run.config, examples=9999, vocab_size=300, longest=27)
-    assert shapes.text_shape(shapes.prepare(run.config, data, 1), 4096)[1] == 32
+    assert abstract_run.text_shape(run, 4096) == (rounded_up(3362, 1), 77)
+    assert abstract_run.text_shape(recorded_run(text__distinct=False), 4096) == (4096, 77)
+    data = abstract_run.known_data(run.config, examples=9999, vocab_size=300, longest=27)
+    assert abstract_run.text_shape(abstract_run.prepare(run.config, data, 1), 4096)[1] == 32
     unbucketed = from_values(text__bucket=0)
-    assert shapes.text_shape(shapes.prepare(unbucketed, data, 1), 4096)[1] == 77
+    assert abstract_run.text_shape(abstract_run.prepare(unbucketed, data, 1), 4096)[1] == 77
 
 
 def test_data_at_hand_tell_their_sizes(tiny_config, records):
-    data = shapes.known_data(load(tiny_config))
+    data = abstract_run.known_data(load(tiny_config))
     assert data.source == str(records.directory) and data.photos == {"train": 56, "validation": 24, "heldout": 28}
     assert (data.classes, data.captions, data.vocab_size, data.views["train"]) == (8, 16, 400, 1)
     assert 8 < data.longest <= 24
-    given = shapes.known_data(load(tiny_config), examples=1000, captions=5, vocab_size=999)
+    given = abstract_run.known_data(load(tiny_config), examples=1000, captions=5, vocab_size=999)
     assert (given.examples, given.captions, given.vocab_size, given.longest) == (1000, 5, 999, 0)
 
 
@@ -255,12 +262,12 @@ def test_data_at_hand_tell_their_sizes(tiny_config, records):
 def test_memory_is_that_of_the_step_that_runs(tiny_config, tmp_path, source):
     loaded = load(tiny_config, input=source, data__store=tmp_path / "store")
     if source == "store":
-        embed.embed(loaded, tmp_path / "store", batch_size=16)
-    run = shapes.prepare(loaded, shapes.known_data(loaded))
-    found = shapes.step_memory(run, 16)
+        to_store.embed(loaded, tmp_path / "store", batch_size=16)
+    run = abstract_run.prepare(loaded, abstract_run.known_data(loaded))
+    found = abstract_run.step_memory(run, 16)
     built = experiment.build(loaded, tmp_path)
     batch = next(built.feed(0))
-    wanted = shapes.batch_shapes(run, 16, source)
+    wanted = abstract_run.batch_shapes(run, 16, source)
     assert {name: (x.shape, x.dtype) for name, x in batch.items()} == {n: (x.shape, x.dtype) for n, x in wanted.items()}
     real = built.step.lower(built.abstract_state, built.locked, batch).compile().memory_analysis()
     total = real.argument_size_in_bytes + real.temp_size_in_bytes + real.output_size_in_bytes - real.alias_size_in_bytes
@@ -275,14 +282,14 @@ def test_memory_is_that_of_the_step_that_runs(tiny_config, tmp_path, source):
 
 def test_devices_that_are_not_here_are_planned_by_their_share(tiny_config):
     run = tiny_run(tiny_config, 16, model__embed_dim=8)
-    assert run.mesh.size == 8 and shapes.text_shape(run, 16)[0] == 16
-    part = shapes.batch_shapes(run, 16, "records", devices=8)
+    assert run.mesh.size == 8 and abstract_run.text_shape(run, 16)[0] == 16
+    part = abstract_run.batch_shapes(run, 16, "records", devices=8)
     assert part["image"].shape == (8, 16, 16, 3) and part["caption"].shape == (8,) and part["tokens"].shape[0] == 8
-    memory = shapes.device_memory(run, 16, 100)
+    memory = abstract_run.device_memory(run, 16, 100)
     assert memory["gathered"] == 8 * 8 * (4 + 4 + 4) and memory["store"] == 100
     assert memory["waiting"] == 2 * memory["batch"] == 2 * (16 * 16 * 3 + 4 + 4 * part["tokens"].shape[1])
     assert memory["total"] == memory["step"] + 100 + memory["gathered"] + memory["waiting"]
-    assert inspect.signature(batches.ahead).parameters["depth"].default == shapes.AHEAD
+    assert inspect.signature(record_batches.ahead).parameters["depth"].default == abstract_run.AHEAD
 
 
 # -- the largest batch
@@ -294,13 +301,13 @@ def test_the_search_ends_at_the_edge(limit, start):
     asked = []
 
     def texts(batch):
-        return (batch, rounded_up(math.ceil(shapes.expected_distinct(batch, 3000)), 1))
+        return (batch, rounded_up(math.ceil(abstract_run.expected_distinct(batch, 3000)), 1))
 
     def memory(batch):
         asked.append(batch)
         return 1000 + 30 * batch + 200 * texts(batch)[1]
 
-    found = plan.largest_batch(memory, texts, start=start, unit=8, most=50_000, limit=limit)
+    found = costs.largest_batch(memory, texts, start=start, unit=8, most=50_000, limit=limit)
     assert found.is_certain and len(asked) == len(set(asked)) <= 6 and set(asked) == set(found.memory)
     fits = [batch for batch in range(8, 50_001, 8) if 1000 + 30 * batch + 200 * texts(batch)[1] <= limit]
     assert found.batch == max(fits)
@@ -310,22 +317,26 @@ def test_the_search_knows_what_it_does_not_know():
     def sizes(batch):
         return (batch,)
 
-    assert plan.largest_batch(lambda b: 10**9, sizes, start=64, unit=8, most=640, limit=100).batch == 0
-    assert plan.largest_batch(lambda b: 1, sizes, start=64, unit=8, most=645, limit=100) == (640, {64: 1, 640: 1}, True)
-    assert plan.largest_batch(lambda b: 1, sizes, start=64, unit=8, most=5, limit=100) == (0, {}, True)
+    assert costs.largest_batch(lambda b: 10**9, sizes, start=64, unit=8, most=640, limit=100).batch == 0
+    assert costs.largest_batch(lambda b: 1, sizes, start=64, unit=8, most=645, limit=100) == (
+        640,
+        {64: 1, 640: 1},
+        True,
+    )
+    assert costs.largest_batch(lambda b: 1, sizes, start=64, unit=8, most=5, limit=100) == (0, {}, True)
     # A jump that nothing announces: what was found fits, and the search says that there may be more.
-    found = plan.largest_batch(lambda b: b if b < 3000 else 10**9, sizes, start=8, unit=8, most=10**6, limit=10**5)
+    found = costs.largest_batch(lambda b: b if b < 3000 else 10**9, sizes, start=8, unit=8, most=10**6, limit=10**5)
     assert not found.is_certain and len(found.memory) == 6 and 0 < found.batch < 3000
 
 
 def test_the_largest_batch_fits_and_the_next_does_not(tiny_config):
     run = tiny_run(tiny_config, 1)
-    limit = shapes.device_memory(run, 40, 0)["total"] + 1
-    found = plan.memory_facts(run, plan.Device("x", (limit, ""), (1.0, "")), None)
+    limit = abstract_run.device_memory(run, 40, 0)["total"] + 1
+    found = costs.memory_facts(run, costs.Device("x", (limit, ""), (1.0, "")), None)
     batch = found["largest_batch"]["batch"]
     assert batch == 40 and found["largest_batch"]["is_certain"] and found["memory"]["fits"]
     asked = found["largest_batch"]["memory"]
-    assert asked[40] <= limit < asked[48] and len(asked) <= plan.COMPILES
+    assert asked[40] <= limit < asked[48] and len(asked) <= costs.COMPILES
 
 
 # -- the command
@@ -333,7 +344,7 @@ def test_the_largest_batch_fits_and_the_next_does_not(tiny_config):
 
 def test_the_command_prints_what_it_writes(tiny_config, tmp_path, capsys):
     arguments = [f"--config={tiny_config}", "--device", "h100", "--devices", "8", "--json", str(tmp_path / "plan.json")]
-    plan.main([*arguments, "--config.input=store", "--utilisation", "0.5"])
+    costs.main([*arguments, "--config.input=store", "--utilisation", "0.5"])
     printed = capsys.readouterr().out
     found = json.loads((tmp_path / "plan.json").read_text())
     assert found["data"]["steps"] == math.ceil(3 * 56 / 16) and found["data"]["photos"]["heldout"] == 28
@@ -358,7 +369,7 @@ def test_nothing_needs_to_be_there(tmp_path, capsys):
         "    c.image.tower, c.input, c.image.width, c.train.batch_size = 'given', 'store', 32, 64\n    return c\n"
     )
     given = ["--examples", "64", "--vocab-size", "300", "--devices", "1", "--memory", "1", "--tflops", "2"]
-    plan.main([f"--config={path}", *given])
+    costs.main([f"--config={path}", *given])
     printed = capsys.readouterr().out
     assert "data: numbers on the command line" in printed and "unknown" in printed and "image tower" not in printed
     assert "of 8 tokens" in printed and "(as given)" in printed and "training from records" not in printed
@@ -369,7 +380,7 @@ def test_nothing_needs_to_be_there(tmp_path, capsys):
 
 def one_line(capsys, arguments):
     with pytest.raises(SystemExit) as stop:
-        plan.main(arguments)
+        costs.main(arguments)
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     return line
@@ -377,9 +388,9 @@ def one_line(capsys, arguments):
 
 def test_this_machine_is_measured():
     run = recorded_run(train__precision="float32")
-    device = plan.chosen_device(run, memory_gib=2)
+    device = costs.chosen_device(run, memory_gib=2)
     assert device.memory == (2 << 30, "as given") and device.peak[1] == "measured here" and device.peak[0] > 1e8
-    assert plan.chosen_device(run, tflops=3).peak == (3e12, "as given")
+    assert costs.chosen_device(run, tflops=3).peak == (3e12, "as given")
 
 
 def test_embedding_on_this_machine_takes_what_its_tower_takes(tiny_config, monkeypatch):
@@ -388,33 +399,33 @@ def test_embedding_on_this_machine_takes_what_its_tower_takes(tiny_config, monke
     shaped, clock = [], iter((10.0, 10.5))
     look = models.image_features
     monkeypatch.setattr(models, "image_features", lambda *given: shaped.append(given[2].shape) or look(*given))
-    monkeypatch.setattr(plan.time, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(plan, "EMBEDDED", 8)
-    device = plan.Device("x", (10**9, ""), (1e9, ""))
-    photos = plan.measured_photos(run, device)
-    assert photos == 2 * shaped[-1][0] == 2 * plan.EMBEDDED and shaped[-1][1:] == (16, 16, 3)
-    assert plan.measured_photos(run, plan.Device("x", (1000, ""), (1e9, ""))) == 0
-    arithmetic = plan.flops_of_run(run, 11)
-    hours = plan.hours_of_run(run, arithmetic, 11, device._replace(photos=5.0), 0.4)
+    monkeypatch.setattr(costs.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(costs, "EMBEDDED", 8)
+    device = costs.Device("x", (10**9, ""), (1e9, ""))
+    photos = costs.measured_photos(run, device)
+    assert photos == 2 * shaped[-1][0] == 2 * costs.EMBEDDED and shaped[-1][1:] == (16, 16, 3)
+    assert costs.measured_photos(run, costs.Device("x", (1000, ""), (1e9, ""))) == 0
+    arithmetic = costs.flops_of_run(run, 11)
+    hours = costs.hours_of_run(run, arithmetic, 11, device._replace(photos=5.0), 0.4)
     assert hours["embedding"] * 3600 == pytest.approx(108 / 10) and hours["photos_per_s"] == 10
     of_rest = arithmetic["run"]["records"] - 11 * arithmetic["step"]["records"]["image tower"]
     assert hours["records"] * 3600 == pytest.approx(11 * 16 / 10 + of_rest / (0.4 * 2e9))
     assert hours["store"] * 3600 == pytest.approx(arithmetic["run"]["store"] / (0.4 * 2e9))
-    assert plan.hours_of_run(run, arithmetic, 11, device, 0.4)["embedding"] < 108 / 10 / 3600
+    assert costs.hours_of_run(run, arithmetic, 11, device, 0.4)["embedding"] < 108 / 10 / 3600
 
 
 def test_mistakes_are_refused_in_one_line(tiny_config):
     bare = recorded_run(train__precision="bfloat16")
     for name in ("v100-16", "t4"):
-        assert f"found bfloat16 on {name}, expected float32 or float16" in refusal(plan.chosen_device, bare, name)
-    assert plan.chosen_device(bare, "v100-16", tflops=10).peak[0] == 1e13
+        assert f"found bfloat16 on {name}, expected float32 or float16" in refusal(costs.chosen_device, bare, name)
+    assert costs.chosen_device(bare, "v100-16", tflops=10).peak[0] == 1e13
     assert "found 16 on 3 devices, expected a multiple of 3" in refusal(tiny_run, tiny_config, 3)
     assert "image tower that is trained (Uu), expected a locked one with input" in refusal(
         tiny_run, tiny_config, input="store", train__locks="Uu"
     )
     assert "found given with input" in refusal(recorded_run, image__tower="given")
-    few = shapes.known_data(bare.config, examples=100, vocab_size=300)
-    assert "found 4096, expected at most 100" in refusal(shapes.prepare, bare.config, few, 1)
+    few = abstract_run.known_data(bare.config, examples=100, vocab_size=300)
+    assert "found 4096, expected at most 100" in refusal(abstract_run.prepare, bare.config, few, 1)
 
 
 @pytest.mark.parametrize(
@@ -422,5 +433,5 @@ def test_mistakes_are_refused_in_one_line(tiny_config):
 )
 def test_arguments_out_of_range_are_refused(tiny_config, bad, capsys):
     with pytest.raises(SystemExit) as stop:
-        plan.main([f"--config={tiny_config}", bad])
+        costs.main([f"--config={tiny_config}", bad])
     assert stop.value.code == 2 and bad.split("=")[0] in capsys.readouterr().err

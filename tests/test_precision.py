@@ -1,7 +1,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from lit_jax import precision
+from lit_jax.base import precision
 
 
 def test_the_factor_halves_on_overflow_and_doubles_after_many_finite_steps():

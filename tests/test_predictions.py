@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lit_jax import calibration, predictions
-from lit_jax.sharding import make_mesh, put_batch
+from lit_jax.base.sharding import make_mesh, put_batch
+from lit_jax.evaluation import calibration, ranking
 
 
 def reference(photos, labels, classes, k=5):
@@ -13,12 +13,12 @@ def reference(photos, labels, classes, k=5):
 
 @pytest.mark.parametrize("devices", [1, 8])
 def test_best_and_rank_with_ties_in_blocks(rng, monkeypatch, devices):
-    monkeypatch.setattr(predictions, "BLOCK", 16)
+    monkeypatch.setattr(ranking, "BLOCK", 16)
     photos = (rng.integers(-2, 3, (53, 6)) / 4).astype(np.float32)  # products are exact, ties many
     classes = (rng.integers(-2, 3, (23, 6)) / 4).astype(np.float32)
     classes[[4, 19, 22]] = classes[7]
     labels = rng.integers(0, 23, 53)
-    got = predictions.predict(photos, labels, classes, make_mesh(devices))
+    got = ranking.predict(photos, labels, classes, make_mesh(devices))
     best, rank = reference(photos, labels, classes)
     assert np.array_equal(got.best, best) and np.array_equal(got.rank, rank)
     hits = got.hits()
@@ -29,7 +29,7 @@ def test_best_and_rank_with_ties_in_blocks(rng, monkeypatch, devices):
 def test_equal_classes_tie_exactly_although_products_round(rng):
     photos = rng.normal(size=(40, 67)).astype(np.float32)
     classes = np.repeat(rng.normal(size=(1, 67)), 37, 0).astype(np.float32)
-    got = predictions.predict(photos, np.full(40, 36), classes, make_mesh(1))
+    got = ranking.predict(photos, np.full(40, 36), classes, make_mesh(1))
     assert (got.rank == 36).all() and (got.best == np.arange(5)).all()
 
 
@@ -38,30 +38,30 @@ def test_photos_on_the_devices_have_the_same_ranks_by_the_same_precise_product(r
     photos, classes = (rng.normal(size=(n, 5)).astype(np.float32) for n in (16, 9))
     classes[3] = classes[7]
     labels, mesh = rng.integers(0, 9, 16), make_mesh(8)
-    keys, placed = predictions.put_classes(classes, mesh), put_batch({"photos": photos}, mesh)["photos"]
-    got = predictions.ranks(placed, labels, keys, mesh)
+    keys, placed = ranking.put_classes(classes, mesh), put_batch({"photos": photos}, mesh)["photos"]
+    got = ranking.ranks(placed, labels, keys, mesh)
     np.testing.assert_array_equal(got, reference(photos, labels, classes)[1])
-    np.testing.assert_array_equal(got, predictions.predict(photos, labels, classes, mesh).rank)
-    function = predictions._answering(predictions._ranked, mesh)
+    np.testing.assert_array_equal(got, ranking.predict(photos, labels, classes, mesh).rank)
+    function = ranking._answering(ranking._ranked, mesh)
     assert "precision = [HIGHEST, HIGHEST]" in function.lower(placed, labels.astype(np.int32), keys).as_text()
 
 
 def test_the_search_for_a_temperature_compiles_once(rng):
     photos, classes = (rng.normal(size=(n, 7)).astype(np.float32) for n in (21, 13))
     labels, mesh = rng.integers(0, 13, 21), make_mesh(1)
-    function = predictions._answering(predictions._likely, mesh)
+    function = ranking._answering(ranking._likely, mesh)
     before, asked = function._cache_size(), []
 
     def at(factor):
         asked.append(factor)
-        return predictions.likelihoods(photos, labels, classes, mesh, factor=factor)
+        return ranking.likelihoods(photos, labels, classes, mesh, factor=factor)
 
     calibration.fit_factor(at, 3.0)
     assert len(asked) > 2 and function._cache_size() == before + 1
 
 
 def test_fewer_classes_than_places(rng):
-    got = predictions.predict(rng.normal(size=(4, 3)), np.zeros(4, int), rng.normal(size=(2, 3)), make_mesh(1))
+    got = ranking.predict(rng.normal(size=(4, 3)), np.zeros(4, int), rng.normal(size=(2, 3)), make_mesh(1))
     assert got.best.shape == (4, 2)
 
 
@@ -75,7 +75,7 @@ def test_likelihoods_against_float64_and_finite_differences(rng):
         logits = factor * scores
         return np.log(np.exp(logits).sum(1)) - logits[np.arange(30), labels]
 
-    got = predictions.likelihoods(photos, labels, classes, make_mesh(1), factor=0.8)
+    got = ranking.likelihoods(photos, labels, classes, make_mesh(1), factor=0.8)
     softmax = np.exp(0.8 * scores) / np.exp(0.8 * scores).sum(1, keepdims=True)
     np.testing.assert_allclose(got.confidence, softmax.max(1), rtol=1e-5)
     np.testing.assert_allclose(got.loss, loss(0.8), rtol=1e-4, atol=1e-5)
@@ -100,7 +100,7 @@ def test_the_temperature_of_labels_drawn_from_the_model_is_found(rng):
     mesh = make_mesh(1)
 
     def at(factor):
-        return predictions.likelihoods(photos, labels, classes, mesh, factor=factor)
+        return ranking.likelihoods(photos, labels, classes, mesh, factor=factor)
 
     for start in (0.05, 30.0):
         factor = calibration.fit_factor(at, start)
@@ -114,7 +114,7 @@ def test_a_model_that_is_always_right_or_never_stays_within_bounds():
     mesh, photos, classes = make_mesh(1), np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)
 
     def at(labels):
-        return lambda factor: predictions.likelihoods(photos, np.array(labels), classes, mesh, factor=factor)
+        return lambda factor: ranking.likelihoods(photos, np.array(labels), classes, mesh, factor=factor)
 
     assert calibration.fit_factor(at([0, 1, 2]), 10.0) >= 30
     assert calibration.fit_factor(at([1, 2, 0]), 10.0) == pytest.approx(1e-3, rel=0.01)

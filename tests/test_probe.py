@@ -3,9 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from lit_jax import probe, store
+from lit_jax.data import embedding_store
 from lit_jax.errors import UserError
-from lit_jax.probe import Labelled
+from lit_jax.evaluation import probe
+from lit_jax.evaluation.probe import Labelled
 
 
 @pytest.fixture(scope="module")
@@ -88,16 +89,16 @@ def test_more_labels_help_and_draws_are_averaged(data, monkeypatch):
 
 
 def test_the_command_on_a_store(data, tmp_path, capsys):
-    aside = store.begin(tmp_path / "set", {})
-    (aside / store.CLASS_TABLE).write_text("id,name\n10,a\n11,b\n12,c\n")
+    aside = embedding_store.begin(tmp_path / "set", {})
+    (aside / embedding_store.CLASS_TABLE).write_text("id,name\n10,a\n11,b\n12,c\n")
     shards = {}
     for split, part in zip(("train", "validation"), data, strict=True):
         names = [f"{split}/{i}.jpg" for i in range(len(part.labels))]
-        shards[split] = [store.write_shard(aside, store.shard_name(split, 0, 1), part.features[:, None], part.labels + 10, names, dtype="float16")]  # fmt: skip
-    store.finish(
+        shards[split] = [embedding_store.write_shard(aside, embedding_store.shard_name(split, 0, 1), part.features[:, None], part.labels + 10, names, dtype="float16")]  # fmt: skip
+    embedding_store.finish(
         aside, tmp_path / "set", splits=shards, views={split: 1 for split in shards}, width=6, dtype="float16",
         record_lengths={split: [s.examples for s in found] for split, found in shards.items()}, tower={"kind": "given", "digest": "x"},
-        class_table=aside / store.CLASS_TABLE, tokenizer=None, templates=["{name}"], drop_repeats=False,
+        class_table=aside / embedding_store.CLASS_TABLE, tokenizer=None, templates=["{name}"], drop_repeats=False,
         class_ids={split: [10, 11, 12] for split in shards}, records="r",
     )  # fmt: skip
     arguments = [

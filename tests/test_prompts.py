@@ -4,7 +4,7 @@ import pytest
 
 from data_prep import clip_templates
 from lit_jax.errors import UserError
-from lit_jax.prompts import duplicates, prompts, read_templates
+from lit_jax.text.prompts import duplicates, prompts, read_templates
 
 ROWS = [
     {"common_name": "Pine White", "supercategory": "Insects", "name": "Neophasia menapia", "genus": "Neophasia"},

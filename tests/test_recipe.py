@@ -10,13 +10,15 @@ import optax
 import pytest
 
 from lit_jax import config as options
-from lit_jax import embed, experiment, models, optimizer, towers
-from lit_jax.captions import TEMPLATE, caption, class_captions
-from lit_jax.classes import read_class_table
+from lit_jax import models
+from lit_jax.embedding import to_store
 from lit_jax.errors import UserError
-from lit_jax.models import TwoTower
-from lit_jax.prompts import duplicates, named_by, prompts, read_templates
-from lit_jax.ranks import ceiling
+from lit_jax.evaluation.ranks import ceiling
+from lit_jax.models import TwoTower, building
+from lit_jax.text.captions import TEMPLATE, caption, class_captions
+from lit_jax.text.classes import read_class_table
+from lit_jax.text.prompts import duplicates, named_by, prompts, read_templates
+from lit_jax.training import experiment, optimizer
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "arrays" / "recipe.torch.npz")
@@ -53,7 +55,7 @@ def test_rates_are_those_of_the_recorded_schedule(name, row):
 
 
 def test_three_groups_of_parameters_and_their_decay_are_open_clips():
-    config = towers.settled(loaded("inat_vitl_recorded", input="store"))  # so that no hub is asked
+    config = building.settled(loaded("inat_vitl_recorded", input="store"))  # so that no hub is asked
     text = models.TEXT_PRESETS["clip_text"].build(vocab_size=49_408, context=77, end_id=49_407, embed_dim=512)
     model = TwoTower(None, text, config.model.embed_dim, width=1024)
     shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0), image_size=384, context=77))
@@ -140,4 +142,4 @@ def test_data_are_asked_for_before_weights_are_fetched(name, tmp_path, monkeypat
         with pytest.raises(UserError, match=text):
             experiment.build(loaded(name, input=path), tmp_path / "run")
     with pytest.raises(UserError, match="expected a record set"):
-        embed.embed(loaded(name), tmp_path / "store")
+        to_store.embed(loaded(name), tmp_path / "store")

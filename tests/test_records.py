@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lit_jax.classes import ClassTable, write_class_table
-from lit_jax.errors import UserError
-from lit_jax.records import (
+from lit_jax.data.records import (
     CLASS_TABLE,
     MANIFEST,
     RANK_FIELDS,
@@ -28,7 +26,9 @@ from lit_jax.records import (
     tfds_features,
     write_metadata,
 )
-from lit_jax.tfrecord import crc32c, encode_example, frame
+from lit_jax.data.tfrecord import crc32c, encode_example, frame
+from lit_jax.errors import UserError
+from lit_jax.text.classes import ClassTable, write_class_table
 
 TABLE = ClassTable((3, 300), {"name": ("Pica pica", "Malus ×domestica"), "genus": ("Pica", "Malus")})
 
@@ -210,7 +210,7 @@ def test_open_records_tells_what_is_there(folder: Path) -> None:
 
 def test_opening_loads_neither_tensorflow_nor_tfds(folder: Path) -> None:
     code = (
-        "import sys; from lit_jax.records import open_records; open_records(sys.argv[1]);"
+        "import sys; from lit_jax.data.records import open_records; open_records(sys.argv[1]);"
         "print([m for m in ('tensorflow', 'tensorflow_datasets', 'jax') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from lit_jax import retrieval
-from lit_jax.intervals import wilson
+from lit_jax.evaluation import retrieval
+from lit_jax.evaluation.intervals import wilson
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "arrays" / "retrieval.open_clip.npz")
 

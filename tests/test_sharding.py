@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from lit_jax import sharding
+from lit_jax.base import sharding
 from lit_jax.errors import UserError
 
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.convert import convert, main
-from data_prep.plan import Item, Request
-from data_prep.sources import SOURCES
-from lit_jax.classes import write_class_table
+from data_prep.conversion.convert import convert, main
+from data_prep.conversion.plan import Item, Request
+from data_prep.sources.by_name import SOURCES
+from lit_jax.data.records import open_records
 from lit_jax.errors import UserError
-from lit_jax.records import open_records
-from lit_jax.tokens import load_tokenizer
+from lit_jax.text.classes import write_class_table
+from lit_jax.text.tokenizers import load_tokenizer
 from tests.test_convert import QUICK, SPECIES, TABLE, ids, records, write_list, write_photos
 
 

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from lit_jax import store
+from lit_jax.data import embedding_store
 from lit_jax.errors import UserError
 
 TOWER = {"kind": "given", "name": "t", "digest": "d" * 64, "width": 6}
@@ -18,20 +18,20 @@ def features(n, views=2, width=6):
 
 def make(folder, *, dtype="float32", lengths=(5, 4), values=None, restart=False, plan=None):
     """A store of one split in two shards; row i has class id 10 + i % 3."""
-    aside = store.begin(folder, plan or {"dtype": dtype}, restart=restart)
+    aside = embedding_store.begin(folder, plan or {"dtype": dtype}, restart=restart)
     values = features(sum(lengths)) if values is None else values
     shards, first = [], 0
     for number, length in enumerate(lengths):
         rows = range(first, first + length)
         shards.append(
-            store.write_shard(
-                aside, store.shard_name("train", number, len(lengths)), values[first : first + length],
+            embedding_store.write_shard(
+                aside, embedding_store.shard_name("train", number, len(lengths)), values[first : first + length],
                 np.array([10 + i % 3 for i in rows]), [f"photo \N{SNOWMAN}\n{i}.jpg" for i in rows], dtype=dtype,
             )
         )  # fmt: skip
         first += length
     (aside / "classes.csv").write_text("id,name\n10,a\n11,b\n12,c\n")
-    return store.finish(
+    return embedding_store.finish(
         aside, folder, splits={"train": shards}, views={"train": values.shape[1]}, width=values.shape[2], dtype=dtype,
         record_lengths={"train": lengths}, tower=TOWER, class_table=aside / "classes.csv", tokenizer=None,
         templates=("{name}",), drop_repeats=False, class_ids={"train": [10, 11, 12]}, records="r",
@@ -44,14 +44,14 @@ def make(folder, *, dtype="float32", lengths=(5, 4), values=None, restart=False,
 def test_what_is_written_is_read(tmp_path, dtype, kind):
     made = make(tmp_path / "s", dtype=dtype)
     want = features(9).astype(kind)
-    rows = store.Rows(store.open_store(tmp_path / "s"), "train")
+    rows = embedding_store.Rows(embedding_store.open_store(tmp_path / "s"), "train")
     assert len(rows) == made.examples("train") == made.examples() == 9 and rows.whole().dtype == kind
     assert np.array_equal(rows.whole(), want)
     wanted, views = np.array([8, 0, 4, 5, 0]), np.array([0, 1, 1, 0, 0])
     assert np.array_equal(rows.take(wanted, views), want[wanted, views])
     assert np.array_equal(rows.take(wanted), want[wanted, 0])
     assert rows.class_ids.tolist() == [10 + i % 3 for i in range(9)]
-    assert store.image_ids(made, "train") == [f"photo \N{SNOWMAN}\n{i}.jpg" for i in range(9)]
+    assert embedding_store.image_ids(made, "train") == [f"photo \N{SNOWMAN}\n{i}.jpg" for i in range(9)]
     assert made.nbytes("train") == want.nbytes and made.classes_in("train") == (10, 11, 12)
 
 
@@ -74,27 +74,29 @@ def test_equal_content_gives_equal_bytes_and_other_content_another_fingerprint(t
 @pytest.mark.parametrize("place", [-1, -7])
 def test_one_flipped_byte_is_found(tmp_path, part, place):
     made = make(tmp_path / "s")
-    assert store.verify(made) == 6
+    assert embedding_store.verify(made) == 6
     path = tmp_path / "s" / f"train-00001-of-00002.{part}"
     damaged = bytearray(path.read_bytes())
     damaged[place] ^= 1
     path.write_bytes(damaged)
     with pytest.raises(UserError, match=f"00001-of-00002.{part}: found checksum .*, expected .*changed or damaged"):
-        store.verify(made)
-    rows = store.Rows(made, "train")
+        embedding_store.verify(made)
+    rows = embedding_store.Rows(made, "train")
     rows.take(np.array([0, 4]))  # the sound shard can be read
     with pytest.raises(UserError, match="changed or damaged"):
         rows.take(np.array([0, 5]))
     with pytest.raises(UserError, match="changed or damaged"):
-        store.Rows(made, "train").whole()
+        embedding_store.Rows(made, "train").whole()
 
 
 def test_a_shard_that_was_finished_is_known_and_a_half_written_one_is_not(tmp_path):
-    aside = store.begin(tmp_path / "s", {"a": 1})
-    shard = store.write_shard(aside, "train-00000-of-00001", features(3), np.zeros(3), ["a", "b", "c"], dtype="float32")
-    assert store.finished_shard(aside, shard.name) == shard
+    aside = embedding_store.begin(tmp_path / "s", {"a": 1})
+    shard = embedding_store.write_shard(
+        aside, "train-00000-of-00001", features(3), np.zeros(3), ["a", "b", "c"], dtype="float32"
+    )
+    assert embedding_store.finished_shard(aside, shard.name) == shard
     (aside / f"{shard.name}.json").unlink()
-    assert store.finished_shard(aside, shard.name) is None
+    assert embedding_store.finished_shard(aside, shard.name) is None
 
 
 def test_numbers_that_a_dtype_cannot_hold_are_refused_with_the_photo(tmp_path):
@@ -103,21 +105,21 @@ def test_numbers_that_a_dtype_cannot_hold_are_refused_with_the_photo(tmp_path):
     with pytest.raises(
         UserError, match="embedding of b: found 1e.06, expected a finite number within float16; use --dtype"
     ):
-        store.write_shard(tmp_path, "x", values, np.zeros(3), ["a", "b", "c"], dtype="float16")
-    store.write_shard(tmp_path, "x", values, np.zeros(3), ["a", "b", "c"], dtype="bfloat16")
+        embedding_store.write_shard(tmp_path, "x", values, np.zeros(3), ["a", "b", "c"], dtype="float16")
+    embedding_store.write_shard(tmp_path, "x", values, np.zeros(3), ["a", "b", "c"], dtype="bfloat16")
     with pytest.raises(UserError, match=r"embedding of b: found 1e\+39, expected a finite number within float32"):
-        store.write_shard(
+        embedding_store.write_shard(
             tmp_path, "y", values.astype(np.float64) * 1e33, np.zeros(3), ["a", "b", "c"], dtype="float32"
         )
     values[2, 0, 0] = np.nan
     with pytest.raises(UserError, match="embedding of c: found nan"):
-        store.write_shard(tmp_path, "y", values, np.zeros(3), ["a", "b", "c"], dtype="float32")
+        embedding_store.write_shard(tmp_path, "y", values, np.zeros(3), ["a", "b", "c"], dtype="float32")
     assert not list(tmp_path.glob("y*"))
 
 
 def refusal(path):
     with pytest.raises(UserError) as caught:
-        store.open_store(path)
+        embedding_store.open_store(path)
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
 
@@ -126,7 +128,7 @@ def test_what_is_no_whole_store_is_refused(tmp_path):
     assert "found no such folder, expected an embedding store" in refusal(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     assert "found no manifest.json of lit_jax store" in refusal(tmp_path / "empty")
-    store.begin(tmp_path / "half", {})
+    embedding_store.begin(tmp_path / "half", {})
     assert "found only half.incomplete, expected a complete store" in refusal(tmp_path / "half")
     assert "found a half-written store" in refusal(tmp_path / "half.incomplete")
 
@@ -152,23 +154,23 @@ def test_what_is_no_whole_store_is_refused(tmp_path):
 def test_beginning_refuses_what_it_would_destroy(tmp_path):
     make(tmp_path / "s")
     with pytest.raises(UserError, match="found a complete store, expected none; add --restart"):
-        store.begin(tmp_path / "s", {})
+        embedding_store.begin(tmp_path / "s", {})
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     for restart in (False, True):
         with pytest.raises(UserError, match="found a folder that is no store, expected none; give another --out"):
-            store.begin(tmp_path / "mine", {}, restart=restart)
+            embedding_store.begin(tmp_path / "mine", {}, restart=restart)
     assert (tmp_path / "mine" / "thesis.txt").exists()
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="found a folder that is no store"):
-        store.begin(tmp_path / "file", {})
+        embedding_store.begin(tmp_path / "file", {})
     (tmp_path / "blank").mkdir()
     assert make(tmp_path / "blank").examples() == 9
-    store.begin(tmp_path / "t", {"dtype": "float16", "views": 1})
-    store.begin(tmp_path / "t", {"dtype": "float16", "views": 1})
+    embedding_store.begin(tmp_path / "t", {"dtype": "float16", "views": 1})
+    embedding_store.begin(tmp_path / "t", {"dtype": "float16", "views": 1})
     with pytest.raises(UserError, match=r"found an unfinished store with another views \(1\), expected the same"):
-        store.begin(tmp_path / "t", {"dtype": "float16", "views": 2})
-    store.begin(tmp_path / "t", {"dtype": "float16", "views": 2}, restart=True)
+        embedding_store.begin(tmp_path / "t", {"dtype": "float16", "views": 2})
+    embedding_store.begin(tmp_path / "t", {"dtype": "float16", "views": 2}, restart=True)
 
 
 def test_a_split_that_is_not_there_is_refused(tmp_path):
@@ -177,5 +179,5 @@ def test_a_split_that_is_not_there_is_refused(tmp_path):
 
 
 def test_shards_are_of_almost_equal_length():
-    assert store.shard_bounds(10, 4) == [(0, 3), (3, 6), (6, 10)]
-    assert store.shard_bounds(3, 4) == [(0, 3)]
+    assert embedding_store.shard_bounds(10, 4) == [(0, 3), (3, 6), (6, 10)]
+    assert embedding_store.shard_bounds(3, 4) == [(0, 3)]

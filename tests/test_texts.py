@@ -4,41 +4,41 @@ import doctest
 
 import numpy as np
 
-from lit_jax import texts
+from lit_jax.data import unique_captions
 
 TOKENS = np.array([[5, 6, 1, 0, 0, 0, 0, 0, 0], [7, 1, 0, 0, 0, 0, 0, 0, 0], [5, 6, 1, 0, 0, 0, 0, 0, 0]], np.int32)
 
 
 def test_distinct_rows_and_where_they_went():
-    found = texts.distinct(TOKENS)
+    found = unique_captions.distinct(TOKENS)
     assert len(found.tokens) == 2 and found.caption.dtype == np.int32
     assert np.array_equal(found.tokens[found.caption], TOKENS)
 
 
 def test_buckets_cut_to_the_longest_sentence_and_pad_rows():
-    found = texts.bucketed(texts.distinct(TOKENS), end_id=1, rows=6, grain=2)
+    found = unique_captions.bucketed(unique_captions.distinct(TOKENS), end_id=1, rows=6, grain=2)
     assert found.tokens.shape == (12, 4) and np.array_equal(found.tokens[found.caption], TOKENS[:, :4])
-    assert texts.bucketed(texts.distinct(TOKENS), end_id=1, rows=1, grain=8).tokens.shape == (8, 8)
+    assert unique_captions.bucketed(unique_captions.distinct(TOKENS), end_id=1, rows=1, grain=8).tokens.shape == (8, 8)
     # Never longer than it was, and left alone where no grain is given.
-    assert texts.bucketed(texts.distinct(TOKENS), end_id=1, rows=1, grain=50).tokens.shape == (8, 9)
-    assert texts.bucketed(texts.distinct(TOKENS), end_id=1, rows=1, grain=0).tokens.shape == (8, 9)
+    assert unique_captions.bucketed(unique_captions.distinct(TOKENS), end_id=1, rows=1, grain=50).tokens.shape == (8, 9)
+    assert unique_captions.bucketed(unique_captions.distinct(TOKENS), end_id=1, rows=1, grain=0).tokens.shape == (8, 9)
 
 
 def test_without_distinct_rows_only_the_length_changes():
-    found = texts.bucketed(texts.Texts(TOKENS, None), end_id=1, rows=8, grain=4)
+    found = unique_captions.bucketed(unique_captions.Texts(TOKENS, None), end_id=1, rows=8, grain=4)
     assert found.caption is None and np.array_equal(found.tokens, TOKENS[:, :4])
 
 
 def test_sizes_are_few_and_little_is_padding():
-    sizes = {texts.rounded_up(n, 8) for n in range(1, 4097)}
+    sizes = {unique_captions.rounded_up(n, 8) for n in range(1, 4097)}
     assert len(sizes) <= 8 * 10
     for n in range(64, 4097):
-        assert n <= texts.rounded_up(n, 1) <= n * 9 / 8 + 1
+        assert n <= unique_captions.rounded_up(n, 1) <= n * 9 / 8 + 1
 
 
 def test_a_caption_table_draws_each_caption_of_a_class():
     encode = lambda batch: np.array([[len(text), 1] for text in batch], np.int32)  # noqa: E731
-    table = texts.caption_table({9: ["a", "bb"], 4: ["ccc"], 7: ["a", "dddd"]}, encode)
+    table = unique_captions.caption_table({9: ["a", "bb"], 4: ["ccc"], 7: ["a", "dddd"]}, encode)
     assert table.tokens.tolist() == [[1, 1], [2, 1], [3, 1], [4, 1]]  # "a" once
     draws = np.arange(6)
     drawn = table.drawn(np.array([9, 9, 4, 4, 7, 7]), draws)
@@ -46,4 +46,4 @@ def test_a_caption_table_draws_each_caption_of_a_class():
 
 
 def test_examples_run():
-    assert doctest.testmod(texts).failed == 0 and doctest.testmod(texts).attempted > 0
+    assert doctest.testmod(unique_captions).failed == 0 and doctest.testmod(unique_captions).attempted > 0

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.convert import main
-from data_prep.labels import label_table
-from data_prep.plan import Item, Request, Skip
-from data_prep.sources import SOURCES
-from lit_jax.classes import read_class_table
+from data_prep.conversion.convert import main
+from data_prep.conversion.plan import Item, Request, Skip
+from data_prep.sources.by_name import SOURCES
+from data_prep.sources.labels import label_table
+from lit_jax.data.records import RecordSet, open_records
+from lit_jax.data.tfrecord import encode_example, frame
 from lit_jax.errors import UserError
-from lit_jax.records import RecordSet, open_records
-from lit_jax.tfrecord import encode_example, frame
+from lit_jax.text.classes import read_class_table
 from tests.test_convert import noise, records
 from tests.test_photos import encoded
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lit_jax.errors import UserError
-from lit_jax.records import RecordSet, decode, encode
-from lit_jax.tfrecord import (
+from lit_jax.data.records import RecordSet, decode, encode
+from lit_jax.data.tfrecord import (
     bytes_spans,
     decode_example,
     encode_example,
@@ -18,6 +17,7 @@ from lit_jax.tfrecord import (
     mapped,
     read_frames,
 )
+from lit_jax.errors import UserError
 
 RECORDS = [b"", b"a", bytes(range(256)) * 40, b"last"]
 

@@ -9,9 +9,15 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from lit_jax import tokenizer_json
 from lit_jax.errors import UserError
-from lit_jax.tokens import lengths, load_tokenizer, to_tokenizer_json, tokenizer_from_bytes, train_sentencepiece
+from lit_jax.text import tokenizer_json
+from lit_jax.text.tokenizers import (
+    lengths,
+    load_tokenizer,
+    to_tokenizer_json,
+    tokenizer_from_bytes,
+    train_sentencepiece,
+)
 
 TEXTS = [
     "A photo of the Buff-tailed Coronet Birds Boissonneaua flavescens",
@@ -205,7 +211,7 @@ def test_lengths_count_up_to_the_first_end_token():
 
 def test_importing_the_text_modules_loads_neither_jax_nor_tensorflow_nor_sentencepiece():
     code = (
-        "import sys, lit_jax.prompts, lit_jax.tokens; "
+        "import sys, lit_jax.text.prompts, lit_jax.text.tokenizers; "
         "print([m for m in ('jax', 'tensorflow', 'sentencepiece') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

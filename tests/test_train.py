@@ -6,12 +6,15 @@ import numpy as np
 import optax
 import pytest
 
-from lit_jax import losses, models, optimizer, precision, texts, train
+from lit_jax import models
+from lit_jax.base import precision
+from lit_jax.base.sharding import make_mesh, put_batch, put_replicated
+from lit_jax.data import unique_captions
 from lit_jax.models import weights
 from lit_jax.models.text import TextTransformer
 from lit_jax.models.two_tower import TwoTower
 from lit_jax.models.vit import ViT
-from lit_jax.sharding import make_mesh, put_batch, put_replicated
+from lit_jax.training import losses, optimizer, train_step
 
 RECIPE = {"weight_decay": 0.1, "b1": 0.9, "b2": 0.98, "eps": 1e-6}
 
@@ -33,9 +36,9 @@ def start(model, lock="Lu", *, dtype="float32", devices=1, rate=0.05, **options)
     params = jax.jit(lambda key: models.init(model, key, image_size=8, context=6))(jax.random.key(0))
     moving, locked = optimizer.split_locked(params, lock)
     adamw = optimizer.adamw(optax.constant_schedule(rate), **{**RECIPE, **options})
-    step = train.make_step(model, adamw, max_scale=100.0, dynamic_scale=dtype == "float16")
+    step = train_step.make_step(model, adamw, max_scale=100.0, dynamic_scale=dtype == "float16")
     mesh = make_mesh(devices)
-    state = put_replicated(train.initial_state(moving, adamw, precision.initial_loss_scale(dtype)), mesh)
+    state = put_replicated(train_step.initial_state(moving, adamw, precision.initial_loss_scale(dtype)), mesh)
     locked = put_replicated(models.stored(model, locked, image_size=8, context=6), mesh)
     return state, locked, step, mesh
 
@@ -85,7 +88,7 @@ def test_a_locked_tower_has_no_gradient_even_when_asked_for_one(rng):
     model = tiny()
     state, locked, _, mesh = start(model)
     batch = put_batch(data(rng), mesh)
-    grads = jax.jit(jax.grad(train.pair_loss, argnums=2), static_argnums=0)(model, state.params, locked, batch)
+    grads = jax.jit(jax.grad(train_step.pair_loss, argnums=2), static_argnums=0)(model, state.params, locked, batch)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(grads))
 
 
@@ -187,7 +190,7 @@ def test_the_loop_never_waits_for_the_device(rng):
     state, locked, step, mesh = start(tiny())
     batches = [put_batch(data(rng), mesh) for _ in range(3)]
     with jax.transfer_guard("disallow"):
-        metrics = [metrics for _, metrics in train.run(state, locked, batches, step)]
+        metrics = [metrics for _, metrics in train_step.run(state, locked, batches, step)]
     assert len(metrics) == 3 and all(np.isfinite(float(m["loss"])) for m in metrics)
 
 
@@ -226,12 +229,12 @@ def test_distinct_captions_in_buckets_have_the_loss_and_the_gradients_of_the_pla
     tokens = captions[rng.integers(0, 11, 64)]
     params = jax.jit(lambda key: models.init(model, key, image_size=8, context=16))(jax.random.key(0))
     features = rng.normal(size=(64, 5)).astype(np.float32)
-    few = texts.bucketed(texts.distinct(tokens), end_id=1, rows=devices, grain=2)
+    few = unique_captions.bucketed(unique_captions.distinct(tokens), end_id=1, rows=devices, grain=2)
     assert few.tokens.shape == (16, 6)
     mesh = make_mesh(devices)
 
     def loss_and_gradients(batch):
-        function = jax.value_and_grad(lambda params, batch: train.pair_loss(model, params, {}, batch, mesh=mesh))
+        function = jax.value_and_grad(lambda params, batch: train_step.pair_loss(model, params, {}, batch, mesh=mesh))
         return jax.jit(function)(params, put_batch({"features": features, **batch}, mesh))
 
     plain, plain_gradients = loss_and_gradients({"tokens": tokens})

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.convert import main
-from data_prep.find_class import NONE, SEVERAL, ClassFinder
-from data_prep.plan import Item, Request, Skip
-from data_prep.sources import SOURCES
-from data_prep.spans import read
+from data_prep.conversion.convert import main
+from data_prep.conversion.plan import Item, Request, Skip
+from data_prep.sources.by_name import SOURCES
+from data_prep.sources.find_class import NONE, SEVERAL, ClassFinder
+from data_prep.sources.spans import read
 from data_prep.to_webdataset import main as to_webdataset
-from lit_jax.classes import ClassTable, read_class_table, write_class_table
+from lit_jax.data.photo import clean_photo
+from lit_jax.data.records import RecordSet, decode, open_records
+from lit_jax.data.tfrecord import read_frames
 from lit_jax.errors import UserError
-from lit_jax.photo import clean_photo
-from lit_jax.records import RecordSet, decode, open_records
-from lit_jax.tfrecord import read_frames
+from lit_jax.text.classes import ClassTable, read_class_table, write_class_table
 from tests.test_convert import SPECIES, TABLE, contents, noise
 from tests.test_photos import encoded
 

@@ -1,14 +1,15 @@
 import numpy as np
 import pytest
 
-from lit_jax import models, zeroshot
-from lit_jax.batches import evaluation_batches
+from lit_jax import models
+from lit_jax.base.sharding import make_mesh, put_replicated
+from lit_jax.data.record_batches import evaluation_batches
 from lit_jax.errors import UserError
+from lit_jax.evaluation import zeroshot
 from lit_jax.models.text import TextTransformer
 from lit_jax.models.two_tower import TwoTower
 from lit_jax.models.vit import ViT
-from lit_jax.sharding import make_mesh, put_replicated
-from lit_jax.tokens import load_tokenizer
+from lit_jax.text.tokenizers import load_tokenizer
 from tests.conftest import random_like
 
 VECTORS = {"a": [1.0, 0.0], "b": [0.0, 1.0], "c": [-1.0, 0.0]}

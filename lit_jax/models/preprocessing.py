@@ -3,8 +3,8 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from lit_jax.data.images import INTERPOLATIONS, RESIZES
 from lit_jax.errors import UserError
-from lit_jax.images import INTERPOLATIONS, RESIZES
 
 # PIL's numbers, which transformers writes.
 _RESAMPLE = {2: "bilinear", 3: "bicubic"}

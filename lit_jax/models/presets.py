@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lit_jax.images import PLAIN, View
+from lit_jax.data.images import PLAIN, View
 
 Triple = tuple[float, float, float]
 Tower = nn.Module

@@ -6,11 +6,12 @@ import zlib
 import numpy as np
 
 from lit_jax import config as options
-from lit_jax import models, open_clip_format, towers
-from lit_jax.models import files, weights
+from lit_jax import models
+from lit_jax.models import building, files, weights
 from lit_jax.models.names import text as text_names
 from lit_jax.models.names import vit as vit_names
-from lit_jax.tokens import train_sentencepiece
+from lit_jax.text.tokenizers import train_sentencepiece
+from lit_jax.trained import open_clip_layout
 from tests.golden import common
 
 CAPTIONS = [
@@ -60,14 +61,14 @@ def tokenizer(folder):
 
 def settled(changes):
     flat = options.check(changes, source="test")
-    return towers.settled(options.nested(flat))
+    return building.settled(options.nested(flat))
 
 
 def build(changes, tokenizer):
     """Config, towers, and parameters that are drawn by the names of published files."""
     config = settled(changes)
-    model = towers.build_model(config, tokenizer)
-    shapes = towers.param_shapes(config, model)
+    model = building.build_model(config, tokenizer)
+    shapes = building.param_shapes(config, model)
     params = {name: common.array(name, shapes[name].shape) for name in ("logit_scale", "logit_bias") if name in shapes}
     if "projection" in shapes:
         params["projection"] = {
@@ -94,10 +95,10 @@ def _drawn(tower, shapes, dialect):
 
 def written(folder):
     """What is in the written files: the config, and shape and checksum of each array."""
-    arrays = files.open_weights(folder / open_clip_format.WEIGHTS).arrays
+    arrays = files.open_weights(folder / open_clip_layout.WEIGHTS).arrays
     sums = {name: [list(arrays[name].shape), zlib.crc32(arrays[name].tobytes())] for name in sorted(arrays)}
     # The solution of a linear system: its last bits are the machine's.
-    return {"config": json.loads((folder / open_clip_format.CONFIG).read_text()),
+    return {"config": json.loads((folder / open_clip_layout.CONFIG).read_text()),
             "arrays": {name: found for name, found in sums.items() if name != "visual.ln_post.bias"}}  # fmt: skip
 
 

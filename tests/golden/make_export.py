@@ -10,12 +10,12 @@ import tempfile
 import numpy as np
 import torch
 
-from lit_jax import open_clip_format
 from tests.golden import common, export_cases, torch_side
 
 import open_clip  # isort: skip
 import timm  # isort: skip
 import transformers  # isort: skip
+from lit_jax.trained import open_clip_layout
 
 
 def read_by_open_clip(folder, size):
@@ -35,7 +35,7 @@ def check(case, changes, keep):
         folder = pathlib.Path(name)
         tokenizer = export_cases.tokenizer(folder)
         config, model, params = export_cases.build(changes, tokenizer)
-        open_clip_format.write(folder, config, model, params, tokenizer)
+        open_clip_layout.write(folder, config, model, params, tokenizer)
         image, text, tokens, scale, bias = read_by_open_clip(folder, config.image.size)
         ours = export_cases.features(config, model, params, tokenizer)
         assert np.array_equal(tokens, ours[2]), case

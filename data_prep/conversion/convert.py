@@ -1,0 +1,591 @@
+"""Photos and a class table to a record set: `python -m data_prep.convert` or `lit-jax-convert`.
+
+Work is done in ``DIR.incomplete``, and the last step renames that folder. A conversion that was stopped, in
+whatever way, goes on where it was when the same command is given again. Equal photos, class table and
+options give equal shards and manifest, whatever the number of workers, stopped in between or not.
+
+Kinds of sources are in `data_prep.sources.by_name`.
+
+The command ends with exit code 0, with `LOST` if all photos of a species had to be left out, with 2 for what a person
+can mend, and with that of the signal if it is stopped.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import gc
+import hashlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_prep.conversion.beam import BeamWriter
+from data_prep.conversion.columns import Tokenize, words
+from data_prep.conversion.plan import (
+    DROP,
+    DUPLICATES,
+    TRAIN,
+    Item,
+    Plan,
+    Planned,
+    Request,
+    Skip,
+    plan_photos,
+    shard_photos,
+    species_warnings,
+)
+from data_prep.conversion.processes import cores
+from data_prep.conversion.report import forecast, lost_species, report_lines, report_of
+from data_prep.conversion.shards import CLEANING, PROGRESS, Job, Outcome, Texts, finished, write_shards
+from data_prep.conversion.workspace import (
+    REPORT,
+    REPORT_TEXT,
+    disk_errors_in_one_line,
+    is_up_to_date,
+    move_into_place,
+    prepare,
+    refuse_foreign,
+)
+from data_prep.sources.archives import check
+from data_prep.sources.by_name import SOURCES
+from data_prep.sources.folder import read_names
+from lit_jax.data.dataset_folder import INCOMPLETE, MANIFEST, alone_in, write_json
+from lit_jax.data.photo import MAX_PIXELS
+from lit_jax.data.records import (
+    CLASS_TABLE,
+    RANK_FIELDS,
+    TOKENIZER,
+    RecordSet,
+    open_records,
+    shard_name,
+    write_metadata,
+)
+from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.text.captions import TEMPLATE, class_captions, fields, fitted
+from lit_jax.text.classes import ClassTable, some, write_class_table
+from lit_jax.text.prompts import read_templates
+from lit_jax.text.tokenizers import load_tokenizer, train_sentencepiece
+
+LOST = 3
+"""Exit code of a conversion that left out all photos of a species; the set is written all the same."""
+
+_CONTEXT = 64  # tokens that a text tower reads, where neither option nor preset says otherwise
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """All that decides what a record set holds, besides photos and class table.
+
+    Attributes:
+        templates: Caption templates; a record holds one caption a template. (): the paper's, less the columns that
+            the class table has not.
+        drop_repeats: Leave out of a caption what an earlier column said already.
+        max_side: Longest side of a photo in pixels; larger ones are shrunk. 0: any.
+        quality: JPEG quality of photos that are encoded anew, 1 to 95.
+        max_pixels: Photos of more pixels are left out.
+        shard_mb: Size of a shard in MiB, where `shards` is 0; by the sizes of the files before shrinking.
+        shards: Number of shards of each split; never more than its photos.
+        seed: Decides order, validation photos, drawn held-out classes and `limit`.
+        validation_fraction: Part of each class drawn for validation where the source has no splits.
+        heldout: Number of species to hold out, drawn by seed.
+        heldout_classes: Their names instead.
+        rename_splits: The source's split name to ours.
+        allow_empty_classes: Accept classes of the table without any photo.
+        allow_no_training: Accept photos of which none is to train on.
+        duplicates: Of byte-identical photos "drop" all but one, or "keep" them all and open no file for that.
+        limit: At most so many photos, drawn by seed; 0: all.
+        vocab_size: Pieces of the tokenizer that is trained on the captions of the training classes; 0: none.
+        tokenizer: A tokenizer to take instead: a file or folder of any form that `load_tokenizer` reads.
+    """
+
+    templates: tuple[str, ...] = ()
+    drop_repeats: bool = False
+    max_side: int = 0
+    quality: int = 95
+    max_pixels: int = MAX_PIXELS
+    shard_mb: int = 128
+    shards: int = 0
+    seed: int = 0
+    validation_fraction: float = 0.1
+    heldout: int = 0
+    heldout_classes: tuple[str, ...] = ()
+    rename_splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    allow_empty_classes: bool = False
+    allow_no_training: bool = False
+    duplicates: str = DROP
+    limit: int = 0
+    vocab_size: int = 4096
+    tokenizer: Path | None = None
+
+
+def convert(
+    items: Iterable[Item | Skip],
+    table: ClassTable,
+    out: str | Path,
+    options: Options | None = None,
+    *,
+    workers: int = 0,
+    restart: bool = False,
+    archives: Mapping[Path, str] | None = None,
+    write: Callable[..., list[Outcome]] | None = None,
+) -> RecordSet:
+    """Writes a record set, or goes on writing it, or finds that it is there already.
+
+    A script that calls this with more than one worker must do so under ``if __name__ == "__main__":``,
+    because each worker imports the script.
+
+    Args:
+        items: The photos, as a reader yields them, and what it leaves out.
+        table: The classes.
+        out: The folder to make; ``out.incomplete`` is used in the meantime.
+        options: What the set holds; by default `Options()`.
+        workers: Number of processes; 0: one a core.
+        restart: Replace what an earlier conversion left in these folders, finished or not. Files that no
+            conversion wrote are never deleted.
+        archives: Released archives and their MD5, to be checked before the first shard is written.
+        write: What writes the shards in place of `write_shards`, with the same arguments; for many machines.
+
+    Returns:
+        The record set, opened.
+
+    Raises:
+        UserError: a bad option; a folder of something else; an earlier conversion with other options or
+            photos, without `restart`; another conversion at work in the folder; no photo that can be used, or to
+            train on; an archive with another MD5; a full disk; and all that `plan_photos` refuses.
+    """
+    options, notes = with_templates(options or Options(), table)
+    out, work, captions = _begin(table, out, options, workers)
+    print("looking at names, sizes and duplicates", flush=True)
+    plan = _plan(items, table, options)
+    print("\n".join([*notes, *plan.notes, *(f"warning: {line}" for line in species_warnings(table))]), flush=True)
+    identity = _identity(plan, table, options)
+    if is_up_to_date(out, identity, restart=restart):
+        record_set = open_records(out)
+        print(f"{out} is up to date", flush=True)
+        return record_set
+    if plan.untrained and not options.allow_no_training:
+        raise UserError(plan.untrained)
+    print(f"{len(plan.photos)} photos to store, {len(plan.skips)} left out before reading", flush=True)
+    with disk_errors_in_one_line(work), alone_in(work, "conversion"):
+        prepare(work, identity, restart=restart)
+        if not (work / MANIFEST).exists():  # else only the renaming is missing
+            check(archives or {}, work / PROGRESS / "archives.json")
+            _write_set(work, plan, table, captions, options, workers or cores(), write or write_shards)
+        move_into_place(work, out)
+    print(f"wrote {out}; what was left out and why: {out / REPORT_TEXT}", flush=True)
+    return open_records(out)
+
+
+def dry_run(
+    items: Iterable[Item | Skip],
+    table: ClassTable,
+    out: str | Path,
+    options: Options | None = None,
+    *,
+    workers: int = 0,
+    restart: bool = False,
+) -> list[str]:
+    """What `convert` would do with the same arguments, as lines; writes nothing.
+
+    Classes without a photo and photos without any to train on, which `convert` refuses unless told otherwise, are a
+    warning here. Released archives are
+    not read.
+
+    Raises:
+        UserError: what `convert` would refuse before it writes anything.
+    """
+    options, notes = with_templates(options or Options(), table)
+    out, work, captions = _begin(table, out, options, workers)
+    plan = _plan(items, table, dataclasses.replace(options, allow_empty_classes=True))
+    shards = {split: list(parts.values()) for split, parts in _shards(work, plan, options).items()}
+    lines = [*notes, *plan.notes, *forecast(table, plan, shards, captions, out)]
+    lines.append(f"processes: {min(workers or cores(), sum(map(len, shards.values())))}")
+    if is_up_to_date(out, _identity(plan, table, options), restart=restart):
+        lines.append(f"{out} is up to date: there is nothing to write")
+    tokenize: Tokenize = load_tokenizer(options.tokenizer).pieces if options.tokenizer else words
+    longest = max((text for texts in captions for text in texts), key=lambda text: len(tokenize(text)))
+    if len(tokenize(longest)) > _CONTEXT - 1:  # the end is a token too
+        lines.append(f"warning: captions of up to {len(tokenize(longest))} tokens, longer than usual: {longest}")
+    absent = len(table) - len(plan.present)
+    if absent and not options.allow_empty_classes:
+        lines.append(f"warning: {absent} classes without a photo are refused unless you pass --allow-empty-classes")
+    if plan.untrained and not options.allow_no_training:
+        lines.append(f"warning: {plan.untrained}")
+    return lines
+
+
+def with_templates(options: Options, table: ClassTable) -> tuple[Options, list[str]]:
+    """The options, with a default caption that fits the table if none is given; and lines on that and on the table."""
+    notes = [*table.notes]
+    if options.templates:
+        return options, notes
+    template = fitted(TEMPLATE, table.columns)
+    absent = [column for column in fields(TEMPLATE) if column not in fields(template)]
+    if absent:
+        columns = f"column {absent[0]}" if len(absent) == 1 else f"columns {' and '.join(absent)}"
+        notes.append(f"captions: {template}, as the class table has no {columns}")
+    return dataclasses.replace(options, templates=(template,)), notes
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command; see ``--help``."""
+    parser = _parser()
+    arguments, flags = parser.parse_known_args(argv)
+    if flags and not arguments.beam:
+        parser.error(f"unrecognized arguments: {' '.join(flags)}")
+    with user_errors_in_one_line(), _stopped_in_one_line():
+        write = BeamWriter(flags) if arguments.beam else None
+        options = options_of(arguments)
+        source = SOURCES[arguments.source](_request(arguments, options))
+        if arguments.dry_run:
+            how = {"workers": arguments.workers, "restart": arguments.restart}
+            lines = dry_run(source.items, source.table, arguments.out, options, **how)
+            print("\n".join(lines))
+            return
+        convert(
+            source.items,
+            source.table,
+            arguments.out,
+            options,
+            workers=arguments.workers,
+            restart=arguments.restart,
+            archives={} if arguments.skip_md5 else source.archives,
+            write=write,
+        )
+        lost = lost_species(arguments.out)
+    if lost:
+        print(
+            f"warning: all photos of {len(lost)} species were left out ({some(lost)}), see "
+            f"{arguments.out / REPORT_TEXT}; the set is written without, exit code {LOST}",
+            file=sys.stderr,
+        )
+        sys.exit(LOST)
+
+
+@contextlib.contextmanager
+def _stopped_in_one_line() -> Iterator[None]:
+    """Ends the process on Ctrl-C or SIGTERM with one line and the exit code of the signal."""
+    received = [signal.SIGINT]
+
+    def stop(number: int, _: object) -> None:
+        received[0] = signal.Signals(number)
+        raise KeyboardInterrupt
+
+    main_thread = threading.current_thread() is threading.main_thread()  # only there can signals be caught
+    before = signal.signal(signal.SIGTERM, stop) if main_thread else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        sys.exit(128 + received[0])
+    finally:
+        if main_thread:
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _begin(
+    table: ClassTable, out: str | Path, options: Options, workers: int
+) -> tuple[Path, Path, list[tuple[str, ...]]]:
+    """The folder to make, the one to work in, and the captions; refuses what can be refused without the photos."""
+    check_options(options)
+    if workers < 0:
+        raise UserError(f"workers: found {workers}, expected 0 (all cores) or more; correct it")
+    out = Path(os.path.abspath(out))
+    work = out.with_name(out.name + INCOMPLETE)
+    refuse_foreign(out, work)
+    return out, work, class_captions(table, options.templates, drop_repeats=options.drop_repeats)
+
+
+def _plan(items: Iterable[Item | Skip], table: ClassTable, options: Options) -> Plan:
+    collects = gc.isenabled()
+    gc.disable()  # to look for cycles among millions of tuples, again and again, would double the time
+    try:
+        return plan_photos(
+            items,
+            table,
+            seed=options.seed,
+            validation_fraction=options.validation_fraction,
+            heldout=options.heldout,
+            heldout_classes=options.heldout_classes,
+            split_names=options.rename_splits,
+            allow_empty_classes=options.allow_empty_classes,
+            duplicates=options.duplicates,
+            limit=options.limit,
+        )
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _request(arguments: argparse.Namespace, options: Options) -> Request:
+    return Request(
+        images=arguments.images,
+        splits=arguments.splits,
+        classes=arguments.classes,
+        subsets=tuple(filter(None, map(str.strip, arguments.subsets.split(",")))),
+        templates=options.templates,
+        drop_repeats=options.drop_repeats,
+        data_dir=arguments.tfds_dir,
+        split_names=tuple(options.rename_splits),
+        class_level=arguments.class_level,
+    )
+
+
+def _write_set(
+    work: Path,
+    plan: Plan,
+    table: ClassTable,
+    captions: Sequence[tuple[str, ...]],
+    options: Options,
+    workers: int,
+    write: Callable[..., list[Outcome]],
+) -> None:
+    """Fills the folder: small files that may be refused first, then shards, then what says they are whole."""
+    write_class_table(table, work / CLASS_TABLE)
+    write_tokenizer(work / TOKENIZER, plan.photos, table, captions, options)
+    shards = _shards(work, plan, options)
+    before = {path: outcome for split in shards.values() for path in split if (outcome := finished(path))}
+    todo = {path: photos for split in shards.values() for path, photos in split.items() if path not in before}
+    if before:
+        print(f"{len(before)} of {len(before) + len(todo)} shards were finished before", flush=True)
+    number = sum(map(len, todo.values()))
+    start = time.monotonic()
+    written = write(
+        _jobs(todo, table, captions, options),
+        workers=max(1, min(workers, len(todo))),
+        total=len(plan.photos),
+        done=len(plan.photos) - number,
+    )
+    seconds = max(time.monotonic() - start, 1e-3)
+    by_path = before | dict(zip(todo, written, strict=True))
+    outcomes = {split: [by_path[path] for path in paths] for split, paths in shards.items()}
+    _write_reports(work, table, plan, outcomes, options)
+    write_metadata(
+        work,
+        {split: [outcome.shard for outcome in done] for split, done in outcomes.items()},
+        templates=options.templates,
+        drop_repeats=options.drop_repeats,
+        captions=captions,
+        class_ids={split: set().union(*(o.photos_of_class for o in done)) for split, done in outcomes.items()},
+        options=facts(options),
+    )
+    print(f"{number} photos in {seconds:.1f} s, {number / seconds:.0f} a second", flush=True)
+
+
+def _shards(work: Path, plan: Plan, options: Options) -> dict[str, dict[Path, list[Planned]]]:
+    """The photos of each shard file, by split."""
+    photos_of: dict[str, list[Planned]] = defaultdict(list)
+    for photo in plan.photos:
+        photos_of[photo.split].append(photo)
+    shards = {}
+    for split, photos in sorted(photos_of.items()):
+        parts = shard_photos(photos, seed=options.seed, shards=options.shards, shard_bytes=options.shard_mb << 20)
+        shards[split] = {work / shard_name(split, i, len(parts)): part for i, part in enumerate(parts)}
+    return shards
+
+
+def _jobs(
+    shards: Mapping[Path, Sequence[Planned]],
+    table: ClassTable,
+    captions: Sequence[tuple[str, ...]],
+    options: Options,
+) -> Iterator[Job]:
+    """A job for each shard file, made when it is asked for: all texts of all jobs would be a lot at a time."""
+    cleaning = {name: getattr(options, name) for name in CLEANING}
+    texts = {
+        class_id: Texts(captions[i], {rank: table.row(i).get(rank, "") for rank in RANK_FIELDS})
+        for i, class_id in enumerate(table.ids)
+    }
+    for path, photos in shards.items():
+        yield Job(path, photos, {photo.class_id: texts[photo.class_id] for photo in photos}, cleaning)
+
+
+def write_tokenizer(
+    path: Path, photos: Iterable[Planned], table: ClassTable, captions: Sequence[tuple[str, ...]], options: Options
+) -> None:
+    """Writes the model that is asked for, if any; before the shards, so that one that cannot be is refused at once.
+
+    Args:
+        path: The file to write.
+        photos: What is to be stored.
+        table: The classes.
+        captions: K tuples, one a class.
+        options: Tell which model.
+
+    Raises:
+        UserError: a vocabulary too small for the captions.
+    """
+    if options.tokenizer:
+        path.write_bytes(load_tokenizer(options.tokenizer).model_bytes)
+    elif options.vocab_size:
+        # Held-out species are new words to the model that is to be judged on them.
+        classes = {photo.class_id for photo in photos if photo.split == TRAIN} or set(table.ids)
+        texts = (text for i, class_id in enumerate(table.ids) if class_id in classes for text in captions[i])
+        train_sentencepiece(texts, path, vocab_size=options.vocab_size)
+        pieces = load_tokenizer(path).vocab_size
+        if pieces < options.vocab_size:
+            print(f"tokenizer of {pieces} pieces: the captions have no use for {options.vocab_size}", flush=True)
+
+
+def _write_reports(
+    work: Path, table: ClassTable, plan: Plan, outcomes: Mapping[str, Sequence[Outcome]], options: Options
+) -> None:
+    report = report_of(table, plan, outcomes)
+    write_json(work / REPORT, report)
+    (work / REPORT_TEXT).write_text("\n".join(report_lines(report, shown=sys.maxsize)) + "\n", encoding="utf-8")
+    print("\n".join(report_lines(report, shown=1)), flush=True)
+    photos = {name: split["photos"] for name, split in report["splits"].items()}
+    if not any(photos.values()) or (photos.get(TRAIN) == 0 and not options.allow_no_training):
+        what = "to train on that can be used" if any(photos.values()) else "that can be used"
+        raise UserError(f"photos: found none {what}, expected at least one; see {work / REPORT_TEXT} for reasons")
+
+
+def check_options(options: Options) -> None:
+    """Raises `UserError` for an option out of its range, or a tokenizer that is none."""
+    ranges = {
+        "max_side": (0, None),
+        "quality": (1, 95),
+        "max_pixels": (1, None),
+        "shard_mb": (1, None),
+        "shards": (0, 99999),
+        "heldout": (0, None),
+        "limit": (0, None),
+        "vocab_size": (0, None),
+    }
+    for name, (low, high) in ranges.items():
+        value = getattr(options, name)
+        if value < low or (high is not None and value > high):
+            expected = f"{low} or more" if high is None else f"{low} to {high}"
+            raise UserError(f"{name}: found {value}, expected {expected}; correct it")
+    if not 0 <= options.validation_fraction < 1:
+        found = options.validation_fraction
+        raise UserError(f"validation_fraction: found {found}, expected at least 0 and below 1; correct it")
+    if options.duplicates not in DUPLICATES:
+        raise UserError(f"duplicates: found {options.duplicates!r}, expected {' or '.join(DUPLICATES)}; correct it")
+    if options.tokenizer:
+        load_tokenizer(options.tokenizer)
+
+
+def facts(options: Options) -> dict[str, Any]:
+    """The options as JSON values, the tokenizer by content: where it lay says nothing.
+
+    An option that sets of before do not know is left out at its default, so that they stay up to date.
+    """
+    model = load_tokenizer(options.tokenizer).model_bytes if options.tokenizer else None
+    tokenizer = hashlib.sha256(model).hexdigest() if model else None
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(options) | {"tokenizer": tokenizer}))
+    if options.duplicates == DROP:
+        del values["duplicates"]
+    del values["allow_no_training"]  # it decides what is refused, and nothing that is stored
+    return values
+
+
+def table_digest(table: ClassTable) -> str:
+    """SHA-256 of the classes, hexadecimal; the order of the columns says nothing.
+
+    Of the table as it stands in its file: what is read of it may be mended, and what was made of it stays the same.
+    """
+    table = table.as_written or table
+    return hashlib.sha256(repr((table.ids, sorted(table.columns.items()))).encode()).hexdigest()
+
+
+def _identity(plan: Plan, table: ClassTable, options: Options) -> dict[str, Any]:
+    """What makes two conversions the same; kept in the folder, so that another one is not mixed in."""
+    return {"options": facts(options), "classes": table_digest(table), "photos or splits": plan.inputs}
+
+
+def options_of(arguments: argparse.Namespace) -> Options:
+    """Options of the command line; files that they name are read here."""
+    names = [field.name for field in dataclasses.fields(Options)]
+    values = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    values["templates"] = tuple(arguments.template or ())
+    if arguments.templates:
+        values["templates"] = read_templates(arguments.templates)
+    values["heldout_classes"] = read_names(arguments.heldout_classes) if arguments.heldout_classes else ()
+    values["rename_splits"] = dict(arguments.rename_split)
+    return Options(**values)
+
+
+def _renaming(text: str) -> tuple[str, str]:
+    theirs, equals, ours = text.partition("=")
+    if not (theirs and equals and ours):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected FROM=TO")
+    return theirs, ours
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells defaults where there are any."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default not in (None, False, []) else action.help
+
+
+def add_shared_options(parser: argparse.ArgumentParser) -> None:
+    """Options of captions, splits and tokenizer, the same in each command that makes data; for `options_of`."""
+    default, add = Options(), parser.add_argument
+    texts = parser.add_mutually_exclusive_group()
+    texts.add_argument("--template", action="append", metavar="TEXT", help=f"caption; repeat for more ({TEMPLATE})")
+    texts.add_argument("--templates", type=Path, metavar="FILE", help="captions, one template a line")
+    add("--drop-repeats", action="store_true", help="no value twice in a caption")
+    add("--seed", type=int, default=default.seed, help="decides order and all draws")
+    add("--validation-fraction", type=float, default=default.validation_fraction, help="of each class, if no splits")
+    heldout = parser.add_mutually_exclusive_group()
+    heldout.add_argument("--heldout", type=int, default=default.heldout, metavar="N", help="hold out N species")
+    heldout.add_argument("--heldout-classes", type=Path, metavar="FILE", help="hold these out: CSV or one a line")
+    add(
+        "--rename-split", type=_renaming, action="append", default=[], metavar="FROM=TO", help="a split or split folder"
+    )
+    add("--allow-empty-classes", action="store_true", help="accept classes without a photo")
+    add("--allow-no-training", action="store_true", help="accept photos of which none is to train on")
+    tokenizer = parser.add_mutually_exclusive_group()
+    tokenizer.add_argument("--vocab-size", type=int, default=default.vocab_size, help="of the tokenizer; 0: none")
+    tokenizer.add_argument("--tokenizer", type=Path, metavar="FILE", help="file or folder to take instead")
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = Options()
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.convert",
+        description="Photos and a class table to TFRecords that lit_jax and TFDS read.",
+        epilog=f"Exit code: 0; {LOST} if all photos of a species had to be left out; 2 for what can be mended.",
+        formatter_class=Help,
+    )
+    add = parser.add_argument
+    add("--source", choices=sorted(SOURCES), default="folder", help="how the photos are laid out")
+    add("--images", default="", metavar="DIR", help="folder of the photos; a data set's name for --source tfds")
+    add("--splits", type=Path, metavar="CSV", help="list of photos: file, and if wanted class and split")
+    add("--classes", type=Path, metavar="CSV", help="class table, CSV or JSON; by default made of the folders' names")
+    add("--class-level", type=int, default=0, metavar="N", help="level of the folders that are classes; 0: 1, if clear")
+    add("--tfds-dir", default="", metavar="DIR", help="where TFDS built the data set, if not in its own folder")
+    add("--subsets", default="", metavar="A,B", help="parts of the source to take, by its own names")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    add_shared_options(parser)
+    add("--max-side", type=int, default=default.max_side, help="shrink longer sides to this; 0: never")
+    add("--quality", type=int, default=default.quality, help="JPEG quality of what is encoded anew")
+    add("--max-pixels", type=int, default=default.max_pixels, help="leave out photos of more pixels")
+    add("--shard-mb", type=int, default=default.shard_mb, help="size of a shard, MiB")
+    add("--shards", type=int, default=default.shards, help="shards of each split; 0: by size")
+    add("--duplicates", choices=DUPLICATES, default=default.duplicates, help="byte-identical photos: drop all but one")
+    add("--limit", type=int, default=default.limit, help="at most so many photos, drawn; 0: all")
+    add("--workers", type=int, default=0, help="processes; 0: all cores")
+    add(
+        "--beam",
+        action="store_true",
+        help="write the shards with Beam, whose own flags may follow; the folders of "
+        "--out and of the photos must be on storage that all its workers see",
+    )
+    add("--skip-md5", action="store_true", help="do not check released archives against their published MD5")
+    add("--dry-run", action="store_true", help="tell what would be written and what is amiss; write nothing")
+    add("--restart", action="store_true", help="replace an earlier conversion in the same folder")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

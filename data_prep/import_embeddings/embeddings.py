@@ -1,0 +1,318 @@
+"""Embeddings computed elsewhere to an embedding store: `python -m data_prep.embeddings` or `lit-jax-import`.
+
+Any backbone of any framework can so be the locked tower: neither its weights nor the photos are needed. Classes,
+splits, held-out species and validation photos are those that `data_prep.convert` would choose for photos of the same
+names, by the same code; what lies in the files is read shard by shard and never held in memory as a whole, but for
+``.npz``, which cannot be mapped.
+
+Work is done in ``DIR.incomplete``, and the last step renames that folder; the same command goes on where it stopped.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_prep.conversion.convert import (
+    Help,
+    Options,
+    add_shared_options,
+    check_options,
+    facts,
+    options_of,
+    table_digest,
+    with_templates,
+    write_tokenizer,
+)
+from data_prep.conversion.plan import HELDOUT, TRAIN, Item, Planned, shard_photos, species_warnings
+from data_prep.conversion.workspace import disk_errors_in_one_line
+from data_prep.import_embeddings.arrays import READERS
+from data_prep.import_embeddings.given import (
+    Embeddings,
+    match_rows,
+    note_twins,
+    place_embedded,
+    read_embeddings,
+    read_ids,
+)
+from lit_jax.data import embedding_store
+from lit_jax.data.dataset_folder import INCOMPLETE, alone_in
+from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.text.captions import class_captions
+from lit_jax.text.classes import ClassTable, read_class_table, some, write_class_table
+
+SHARD_ROWS = 1 << 16
+
+
+class About(NamedTuple):
+    """What the manifest says of the rows, JSON values; see `lit_jax.data.embedding_store.Store`."""
+
+    tower: dict[str, Any]
+    records: str
+    dtype: str
+
+
+def import_embeddings(
+    embeddings: Embeddings,
+    items: Sequence[Item],
+    table: ClassTable,
+    out: str | Path,
+    options: Options | None = None,
+    *,
+    folder: Path = Path(),
+    dtype: str = "float16",
+    shard_rows: int = SHARD_ROWS,
+    tower_name: str = "",
+    restart: bool = False,
+) -> embedding_store.Store:
+    """Writes a store, or goes on writing it.
+
+    Args:
+        embeddings: from `read_embeddings`.
+        items: from `read_ids`.
+        table: the classes.
+        out: the folder to make; ``out.incomplete`` is used in the meantime.
+        options: of captions, splits and tokenizer; those of photos have no meaning here.
+        folder: where the list lies, see `match_rows`.
+        dtype: to store in, one of `lit_jax.data.embedding_store.DTYPES`.
+        shard_rows: at most so many rows a shard.
+        tower_name: what made the embeddings, in words; by default the name of their file. It is how a later
+            evaluation on another store knows that it is of the same tower.
+        restart: replace what an earlier run left in these folders, finished or not.
+
+    Returns:
+        The store, opened; one that is there already, of the same embeddings and options, stays as it is.
+
+    Raises:
+        UserError: a bad option; a folder of something else, or a store, finished or not, of other embeddings or
+            options; an embedding that is not finite or too large for `dtype`; a full disk; and all that
+            `match_rows` and `data_prep.conversion.plan.place_items` refuse.
+    """
+    options, notes = with_templates(options or Options(), table)
+    _check(options, dtype, shard_rows)
+    out = Path(os.path.abspath(out))
+    embedding_store.refuse_foreign(out)  # before the embeddings are read
+    captions = class_captions(table, options.templates, drop_repeats=options.drop_repeats)
+    row_of = match_rows(embeddings, items, folder)
+    photos, placed = place_embedded(items, row_of, table, options)
+    views = f"{embeddings.views} view{'s' if embeddings.views > 1 else ''}"
+    classes = len({photo.class_id for photo in photos})
+    print(f"{len(photos)} embeddings of {classes} classes, width {embeddings.width}, {views}", flush=True)
+    print("\n".join([*notes, *placed.notes, *(f"warning: {line}" for line in species_warnings(table))]), flush=True)
+    rows = [row_of[photo.image_id] for photo in photos]
+    digest, hashes = embeddings.scan()
+    note_twins(photos, np.array(rows), hashes)
+    tower = _tower(tower_name or embeddings.title, embeddings.width)
+    records = _records_digest(photos, table)
+    plan = {
+        **_plan_options(options),
+        "tower": tower,
+        "array of embeddings": [digest, embeddings.parts[0].dtype.name, embeddings.views],
+        "list, split or class": [records, _digest(rows)],
+        "dtype": dtype,
+        "shard_rows": shard_rows,
+    }
+    about = About({**tower, "import": _digest(plan)}, records, dtype)
+    if embedding_store.is_store(out) and not restart:
+        return _up_to_date(out, about)
+    if placed.untrained and not options.allow_no_training:
+        raise UserError(placed.untrained)
+    with disk_errors_in_one_line(out), alone_in(out.with_name(out.name + INCOMPLETE), "import"):
+        aside = embedding_store.begin(out, plan, restart=restart)
+        for left in aside.glob("*.part"):  # by a process that was killed
+            left.unlink()
+        write_class_table(table, aside / embedding_store.CLASS_TABLE)
+        write_tokenizer(aside / embedding_store.TOKENIZER, photos, table, captions, options)
+        shards = _shards(photos, options.seed, shard_rows)
+        written = _write_shards(aside, shards, embeddings, row_of, dtype)
+        made = _finish(aside, out, shards, written, embeddings.views, about, options)
+    print("\n".join(_summary(made, table)), flush=True)
+    return made
+
+
+def _tower(name: str, width: int) -> dict[str, Any]:
+    """The tower, known by its name and width alone: photos embedded later are then of the same tower."""
+    digest = hashlib.sha256(f"{name}/{width}".encode()).hexdigest()
+    return {"kind": embedding_store.GIVEN, "name": name, "width": width, "digest": digest}
+
+
+def _up_to_date(out: Path, about: About) -> embedding_store.Store:
+    """The store that is there already, if it is what would be made."""
+    found = embedding_store.open_store(out)
+    if found.tower != about.tower:
+        raise UserError(
+            f"{out}: found a store of other embeddings or options, expected the same; make it anew with --restart, or "
+            "give another --out"
+        )
+    print(f"{out} is up to date", flush=True)
+    return found
+
+
+def _check(options: Options, dtype: str, shard_rows: int) -> None:
+    check_options(options)
+    if dtype not in embedding_store.DTYPES:
+        raise UserError(f"dtype: found {dtype!r}, expected {', '.join(embedding_store.DTYPES)}; correct it")
+    if shard_rows < 1:
+        raise UserError(f"shard_rows: found {shard_rows}, expected 1 or more; correct it")
+
+
+def _plan_options(options: Options) -> dict[str, Any]:
+    """Options that decide the bytes of a store, as JSON values; others decide what is in the plan already."""
+    values = facts(options)
+    return {name: values[name] for name in ("templates", "drop_repeats", "seed", "vocab_size", "tokenizer")}
+
+
+def _records_digest(photos: Sequence[Planned], table: ClassTable) -> str:
+    """What is the same for all embeddings of the same photos, classes and splits."""
+    rows = sorted((photo.image_id, photo.class_id, photo.split) for photo in photos)
+    return _digest([table_digest(table), rows])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _shards(photos: Sequence[Planned], seed: int, shard_rows: int) -> dict[str, list[list[Planned]]]:
+    """The photos of each shard, by split; in the order that a conversion would give them."""
+    photos_of: dict[str, list[Planned]] = defaultdict(list)
+    for photo in photos:
+        photos_of[photo.split].append(photo)
+    return {
+        split: shard_photos(members, seed=seed, shards=len(embedding_store.shard_bounds(len(members), shard_rows)))
+        for split, members in sorted(photos_of.items())
+    }
+
+
+def _write_shards(
+    aside: Path,
+    shards: Mapping[str, Sequence[Sequence[Planned]]],
+    embeddings: Embeddings,
+    row_of: Mapping[str, int],
+    dtype: str,
+) -> dict[str, list[embedding_store.StoreShard]]:
+    written: dict[str, list[embedding_store.StoreShard]] = {split: [] for split in shards}
+    done, total = 0, sum(len(part) for parts in shards.values() for part in parts)
+    for split, parts in shards.items():
+        for i, photos in enumerate(parts):
+            name = embedding_store.shard_name(split, i, len(parts))
+            shard = embedding_store.finished_shard(aside, name)
+            if shard is None:
+                ids = [photo.image_id for photo in photos]
+                rows = np.array([row_of[image_id] for image_id in ids])
+                features = embeddings.take(rows, _views(split, embeddings.views))
+                class_ids = np.array([photo.class_id for photo in photos])
+                shard = embedding_store.write_shard(aside, name, features, class_ids, ids, dtype=dtype)
+            written[split].append(shard)
+            done += len(photos)
+            print(f"{name}: {len(photos)} rows, {done} of {total} in all", flush=True)
+    return written
+
+
+def _finish(
+    aside: Path,
+    out: Path,
+    shards: Mapping[str, Sequence[Sequence[Planned]]],
+    written: Mapping[str, Sequence[embedding_store.StoreShard]],
+    views: int,
+    about: About,
+    options: Options,
+) -> embedding_store.Store:
+    return embedding_store.finish(
+        aside,
+        out,
+        splits=written,
+        views={split: _views(split, views) for split in shards},
+        width=about.tower["width"],
+        dtype=about.dtype,
+        record_lengths={split: [len(part) for part in parts] for split, parts in shards.items()},
+        tower=about.tower,
+        class_table=aside / embedding_store.CLASS_TABLE,
+        tokenizer=aside / embedding_store.TOKENIZER if options.tokenizer or options.vocab_size else None,
+        templates=options.templates,
+        drop_repeats=options.drop_repeats,
+        class_ids={split: sorted({p.class_id for part in parts for p in part}) for split, parts in shards.items()},
+        records=about.records,
+    )
+
+
+def _views(split: str, views: int) -> int:
+    """Views that a split keeps: photos are evaluated as they are, and view 0 is that."""
+    return views if split == TRAIN else 1
+
+
+def _summary(made: embedding_store.Store, table: ClassTable) -> list[str]:
+    lines = [f"{'split':12} {'rows':>9} {'classes':>8} {'views':>6} {'shards':>7} {'MB':>9}"]
+    lines += [
+        f"{split:12} {made.examples(split):>9} {len(made.classes_in(split)):>8} {made.views[split]:>6} "
+        f"{len(made.shards(split)):>7} {made.nbytes(split) / 1e6:>9.1f}"
+        for split in made.splits
+    ]
+    if HELDOUT in made.splits:
+        names = [table.names[table.index_of(class_id)] for class_id in made.classes_in(HELDOUT)]
+        lines.append(f"held out: {some(names)}")
+    return [*lines, f"wrote {made.directory}"]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command; see ``--help``."""
+    arguments = _parser().parse_args(argv)
+    with user_errors_in_one_line("run the same command to go on"):
+        import_embeddings(
+            read_embeddings(
+                arguments.embeddings,
+                key=arguments.key,
+                files_key=arguments.files_key,
+                names=arguments.names,
+                by_order=arguments.by_order,
+            ),
+            read_ids(arguments.ids),
+            read_class_table(arguments.classes),
+            arguments.out,
+            options_of(arguments),
+            folder=arguments.ids.parent,
+            dtype=arguments.dtype,
+            shard_rows=arguments.shard_rows,
+            tower_name=arguments.tower_name,
+            restart=arguments.restart,
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.embeddings",
+        description="Embeddings of any tower, computed elsewhere, to an embedding store that lit_jax trains on.",
+        formatter_class=Help,
+    )
+    add = parser.add_argument
+    kinds = ", ".join(READERS)
+    add("--embeddings", type=Path, nargs="+", required=True, metavar="FILE", help=f"[N, W] or [N, V, W]: {kinds}")
+    add("--ids", type=Path, required=True, metavar="CSV", help="row by row: file, and if wanted class and split")
+    add("--classes", type=Path, required=True, metavar="CSV", help="class table, CSV or JSON")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    add("--key", default="", metavar="NAME", help="array of the embeddings (the only one that can be, or emb)")
+    names = parser.add_mutually_exclusive_group()
+    names.add_argument("--files-key", default="", metavar="NAME", help="array of names in .npz (the only one)")
+    names.add_argument("--names", type=Path, metavar="TXT", help="names of the embeddings instead, one a line")
+    names.add_argument("--by-order", action="store_true", help="row i of the CSV is embedding i in any case")
+    add_shared_options(parser)
+    add("--dtype", choices=list(embedding_store.DTYPES), default="float16", help="to store in")
+    add("--shard-rows", type=int, default=SHARD_ROWS, help="rows of a shard at most")
+    add(
+        "--tower-name",
+        default="",
+        metavar="TEXT",
+        help="what made the embeddings: another store of that name "
+        "and width counts as of the same tower (name of the file)",
+    )
+    add("--restart", action="store_true", help="replace an earlier store in the same folder")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""Photos in class folders, or listed in a CSV."""
+
+import csv
+import itertools
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from data_prep.conversion.plan import Item, known_split
+from data_prep.sources import spans
+from lit_jax.data.photo import photo_format
+from lit_jax.errors import UserError
+from lit_jax.text.classes import ClassTable, match_folders, some
+
+NAME_COLUMNS = ("class", "folder", "name", "common_name", "id")
+
+_HEAD = 64  # bytes that tell the format of a photo
+
+
+def read_folder(
+    images: Path, splits: Path | None = None, *, split_names: Collection[str] = (), level: int = 0
+) -> Iterator[Item]:
+    """Photos under a folder, in the order of their names.
+
+    Without `splits`: ``images/<class>/<photo>``, or ``images/<split>/<class>/<photo>`` where every folder in
+    `images` is named like a split (train, training, validation, val, valid, test, heldout, or one of `split_names`).
+    Folders inside a class belong to the class; with `level` 2 the folders in those folders are the classes, with 3
+    those in them, and photos that lie higher are outside of any class. Files whose name begins with a dot are passed
+    over; all others are yielded, whatever their ending; those outside a class folder with class name "".
+
+    With `splits`: a UTF-8 CSV with a header and the columns ``file``, optionally ``class`` (otherwise the
+    name of the folder that holds the file) and optionally ``split``. Files are relative to `images` or, where
+    none of the first hundred is in there, to the CSV's folder. A file that is missing is yielded all the
+    same, so that it is counted.
+
+    Raises:
+        UserError: no such folder or CSV, no column ``file``, a row without a file; without `level`, a folder named
+            like a split beside others, though its photos lie in folders of its own.
+    """
+    if not images.is_dir():
+        raise UserError(f"{images}: found no such folder, expected the photos; check the path")
+    if level < 0:
+        raise UserError(f"--class-level: found {level}, expected 0 or more; correct it")
+    return _from_csv(images, splits) if splits else _from_folders(images, split_names, level)
+
+
+def read_csv(splits: Path, images: Path | None = None) -> Iterator[Item]:
+    """Photos listed in a CSV; files are relative to `images` or, without it, to the CSV's folder. See `read_folder`."""
+    return _from_csv(images or splits.absolute().parent, splits)
+
+
+def read_names(path: Path) -> tuple[str, ...]:
+    """Class names from a list: a CSV with one of `NAME_COLUMNS`, or else text with one name a line.
+
+    Raises:
+        UserError: no such file, not UTF-8, a CSV without such a column, or no name.
+    """
+    if path.suffix.lower() == ".csv":
+        rows = list(_csv_rows(path, "class names"))
+        column = next((column for column in NAME_COLUMNS if rows and column in rows[0]), None)
+        if column is None:
+            raise UserError(
+                f"{path}: found none of the columns {', '.join(NAME_COLUMNS)}, expected class names in one; add it"
+            )
+        names = [row[column] for row in rows]
+    else:
+        names = _read_text(path, "class names").splitlines()
+    names = [name.strip() for name in names if name.strip()]
+    if not names:
+        raise UserError(f"{path}: found no name, expected one a line; add them or leave the option out")
+    return tuple(names)
+
+
+def check_level(items: Sequence[Item], table: ClassTable | None) -> None:
+    """Asks where the folders of `read_folder` may be one level too high for classes, such as sites above species.
+
+    With a class table the table says which folders are the classes. Without one they are the outer folders if one of
+    them holds a photo itself, or if there is but one inner folder name.
+
+    Raises:
+        UserError: split folders inside; or the table has not the outer folders but the inner ones; or there is no
+            table, and no photo but in inner folders of several names.
+    """
+    outer = {item.class_name: item for item in items if isinstance(item.class_name, str) and item.class_name}
+    inner = {name: item for item in items if item.class_name and (name := _inner(item))}
+    directly = (item for item in items if item.class_name and not _inner(item))
+    if not inner or (_matches(table, outer) if table else any(_is_photo(item.path) for item in directly)):
+        return
+    above, below = some(sorted(map(str, outer)), 3), some(sorted(inner), 3)
+    if all(map(known_split, inner)):
+        raise UserError(
+            f"folders: found split folders ({below}) in {above}, expected them in --images itself with the class "
+            "folders in them; give the folder that holds them, move them, or list the photos with --splits"
+        )
+    if table and _matches(table, inner):
+        raise UserError(
+            f"folders: found the classes of the table one level deeper than expected ({below} in {above}), expected "
+            "them on top; pass --class-level 2"
+        )
+    if not table and len(inner) > 1:
+        raise UserError(
+            f"folders: found no photo in {above} themselves but in folders of theirs ({below}), expected photos in the "
+            "folders of the classes; pass --class-level 2 if the inner folders are the classes, --class-level 1 if the "
+            "outer ones are"
+        )
+
+
+def _inner(item: Item) -> str:
+    """The folder between a photo and the folder of its class, the outermost if there are several; "" for none."""
+    inside = item.image_id.split("/")[1 if item.split is None else 2 : -1]
+    return inside[0] if inside else ""
+
+
+def _matches(table: ClassTable, names: Collection[str | int]) -> bool:
+    try:
+        match_folders(table, map(str, names))
+    except UserError:
+        return False
+    return True
+
+
+def _is_photo(path: str) -> bool:
+    head = spans.read(path, _HEAD)
+    return bool(head and photo_format(head))
+
+
+def _from_folders(images: Path, split_names: Collection[str], level: int) -> Iterator[Item]:
+    folders = [entry for entry in _visible(images) if entry.is_dir()]
+    like_splits = [folder for folder in folders if known_split(folder.name) or folder.name in split_names]
+    by_split = bool(folders) and len(like_splits) == len(folders)
+    if like_splits and not by_split and not level:
+        _refuse_mixture(like_splits, [folder for folder in folders if folder not in like_splits])
+    parents: list[tuple[str | None, Path]] = [(f.name, f) for f in folders] if by_split else [(None, images)]
+    if by_split:
+        yield from _strays(images, images)
+    for split, parent in parents:
+        yield from _strays(images, parent)
+        for folder in (entry for entry in _visible(parent) if entry.is_dir()):
+            for path in _files_below(folder):
+                inside = path.relative_to(parent).parts[:-1]
+                name = inside[max(level, 1) - 1] if len(inside) >= level else ""
+                yield Item(str(path), name, split, _image_id(path, images))
+
+
+def _refuse_mixture(like_splits: Sequence[Path], others: Sequence[Path]) -> None:
+    """A class may be called test, but then its photos lie in it and not in folders of its own."""
+    for folder in like_splits:
+        entries = _visible(folder)
+        if any(entry.is_dir() for entry in entries) and not any(_is_photo(str(entry)) for entry in entries):
+            beside = some([other.name for other in others], 3)
+            raise UserError(
+                f"folders: found {folder.name}, named like a split, beside {beside}, "
+                "expected split folders alone or class folders alone; move one kind away, say which others are splits, "
+                f"as with --rename-split {others[0].name}=validation, or pass --class-level 1 if all are classes"
+            )
+
+
+def _strays(images: Path, folder: Path) -> Iterator[Item]:
+    """Files beside the class folders."""
+    for path in _visible(folder):
+        if not path.is_dir():
+            yield Item(str(path), "", None, _image_id(path, images))
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith("."):
+                yield Path(parent, name)
+
+
+def _from_csv(images: Path, splits: Path) -> Iterator[Item]:
+    rows = ((number, row) for number, row in enumerate(_csv_rows(splits, "a list of photos"), 2) if any(row.values()))
+    first = list(itertools.islice(rows, 100))
+    in_images = any((images / row.get("file", "")).is_file() for _, row in first)
+    base = images if in_images else splits.parent
+    for number, row in itertools.chain(first, rows):
+        if "file" not in row:
+            parted = any(mark in column for column in row for mark in ";\t")
+            remedy = "separate the columns by commas" if parted else "add or rename one"
+            raise UserError(f"{splits}: found columns {', '.join(row)}, expected a column file; {remedy}")
+        if not row["file"]:
+            raise UserError(f"{splits} row {number}: found no file, expected a path; fill it in")
+        path = base / row["file"].replace("\\", "/")
+        yield Item(str(path), row.get("class") or path.parent.name, row.get("split") or None, _image_id(path, base))
+
+
+def _csv_rows(path: Path, what: str) -> Iterator[Mapping[str, str]]:
+    reader = csv.DictReader(_read_text(path, what).splitlines(keepends=True), restval="")
+    try:
+        for row in reader:
+            yield {(key or "").strip(): value.strip() for key, value in row.items() if isinstance(value, str)}
+    except csv.Error as error:
+        raise UserError(f"{path}: found bad CSV ({error}), expected {what}; mend the quotes") from error
+
+
+def _read_text(path: Path, what: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: found {error.strerror}, expected {what}; check the path") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: found other bytes, expected UTF-8; save the file as UTF-8") from error
+
+
+def _image_id(path: Path, root: Path) -> str:
+    """The relative path with ``/``; bytes that are not UTF-8 are spelt out, for a record holds UTF-8 only."""
+    relative = Path(os.path.relpath(path, root)).as_posix()
+    return os.fsencode(relative).decode("utf-8", "backslashreplace")

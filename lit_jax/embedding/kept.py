@@ -1,0 +1,83 @@
+"""Class embeddings kept beside a model, so that its prompts are embedded once and not at each evaluation."""
+
+import contextlib
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from lit_jax import __version__
+from lit_jax.data import dataset_folder
+from lit_jax.models import weights
+from lit_jax.models.presets import Tower
+from lit_jax.models.two_tower import Params
+
+FOLDER = "class_embeddings"
+
+
+VERSION = 1
+"""Of the code between prompts and class embeddings; what another version made is not read. Raise it with that code."""
+
+
+def key_of(params: Params, tower: Tower, context: int, tokenizer: bytes, prompts: Sequence[Sequence[str]]) -> str:
+    """What decides class embeddings: the text side, its tokenizer, how much it reads, the prompts, and the code.
+
+    Args:
+        params: of the whole model.
+        tower: the text tower, whose options count.
+        context: tokens read at the most.
+        tokenizer: the model's bytes.
+        prompts: for each of K classes its prompts.
+
+    Returns:
+        A hexadecimal digest.
+    """
+    parts = {
+        "version": VERSION,
+        "packages": [__version__, jax.__version__],
+        "devices": jax.default_backend(),
+        "tower": repr(tower),
+        "params": weights.digest({name: tree for name, tree in params.items() if name in ("text", "text_projection")}),
+        "context": context,
+        "tokenizer": hashlib.sha256(tokenizer).hexdigest(),
+        "prompts": dataset_folder.digest([list(texts) for texts in prompts]),
+    }
+    return dataset_folder.digest(parts)
+
+
+def kept(folder: Path | None, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array of that key: read from the folder, or made and left there.
+
+    A folder that cannot be written to, or a file that is damaged, only costs the making.
+
+    Args:
+        folder: the model's own; None to keep nothing.
+        key: from `key_of`.
+        make: computes `[K, D]` float32.
+
+    Returns:
+        The array.
+    """
+    path = folder / FOLDER / f"{key[:20]}.npz" if folder else None
+    if path is not None:
+        with (
+            contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
+            path.open("rb") as raw,
+            np.load(raw) as file,
+        ):
+            if str(file["key"]) == key:
+                found: np.ndarray = file["embeddings"]
+                return found
+    made = make()
+    if path is not None:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(exist_ok=True)
+            aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+            with open(aside, "wb") as out:
+                np.savez(out, embeddings=made, key=np.array(key))
+            aside.replace(path)
+    return made

@@ -1,0 +1,391 @@
+"""An evaluation as one HTML file with its plots inside: nothing else is needed to read it, or to send it on."""
+
+import html
+import io
+import os
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from lit_jax.base import console
+
+HARD_SPECIES, HARD_GROUPS = 25, 15  # rows shown of what is hardest
+ALL_CLASSES = 500  # up to so many, every class has its row
+
+INK, BLUE, PALE, WARM = "#1d2a33", "#2b6f8f", "#a9cbd8", "#c8763c"
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; color: #1d2a33; margin: 0;
+  background: #f6f7f5; }
+main { max-width: 60rem; margin: 0 auto; padding: 2.5rem 1.5rem 4rem; background: #fff; min-height: 100vh; }
+h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .3rem; }
+h2 { font-size: 1.25rem; margin: 2.6rem 0 .4rem; border-top: 1px solid #dfe4e2; padding-top: 1.4rem; }
+p { margin: .4rem 0 1rem; max-width: 44rem; }
+.about { color: #5a6a72; }
+.warning { border-left: .25rem solid #c8763c; padding-left: .8rem; }
+.numbers { display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.5rem 0; }
+.numbers div { flex: 1 1 8rem; background: #eef3f2; border-radius: .5rem; padding: .8rem 1rem; }
+.numbers b { display: block; font-size: 1.6rem; font-weight: 600; color: #2b6f8f; }
+.numbers span { font-size: .85rem; color: #5a6a72; }
+table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
+th { text-align: left; font-weight: 600; border-bottom: 2px solid #c9d2d0; padding: .35rem .6rem .35rem 0; }
+td { border-bottom: 1px solid #e6eae9; padding: .3rem .6rem .3rem 0; vertical-align: top; }
+.n { text-align: right; white-space: nowrap; }
+.n small { display: block; line-height: 1.1; }
+.wide { overflow-x: auto; }
+small { color: #5a6a72; }
+.pair { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
+.pair > * { flex: 1 1 22rem; min-width: 0; }
+svg { max-width: 100%; height: auto; }
+details { margin-top: 1rem; } summary { cursor: pointer; color: #2b6f8f; }
+footer { margin-top: 3rem; color: #5a6a72; font-size: .85rem; }
+@media (max-width: 34rem) {
+  main { padding: 1.2rem .8rem 3rem; } h1 { font-size: 1.5rem; }
+  table { font-size: .8rem; } th, td { padding-right: .5rem; }
+  .numbers div { flex-basis: 40%; } .pair > * { flex-basis: 100%; }
+}
+@media print { body { background: #fff; } h2 { break-after: avoid; } }
+"""
+
+
+def write(path: str | os.PathLike[str], result: Mapping[str, Any], *, name: str) -> pathlib.Path:
+    """Writes the page of one evaluation, aside and then renamed.
+
+    Args:
+        path: the file.
+        result: what `lit_jax.evaluate.evaluate` returned.
+        name: of the model, for the title.
+
+    Returns:
+        The path.
+    """
+    path = pathlib.Path(path)
+    aside = path.with_name(path.name + ".incomplete")
+    aside.write_text(page(result, name=name), encoding="utf-8")
+    aside.rename(path)
+    return path
+
+
+def page(result: Mapping[str, Any], *, name: str) -> str:
+    """The HTML text of `write`."""
+    sections = [
+        _by_rank(result),
+        _by_supercategory(result),
+        _calibration(result),
+        _spread(result),
+        _hardest(result),
+        _retrieval(result),
+        _all_classes(result),
+        _method(result),
+    ]
+    of = f" of {html.escape(result['data']['name'])}" if result["data"]["is_other"] else ""
+    title = f"How well {html.escape(name)} names species{of}"
+    heading = f"How well <i>{html.escape(name)}</i> names species{of}"
+    body = "\n".join(filter(None, [_head(result, heading), *sections]))
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n'
+        f"<body><main>\n{body}\n</main></body></html>\n"
+    )
+
+
+def _head(result: Mapping[str, Any], title: str) -> str:
+    about = (
+        f"{result['images']:,} photos of {result['classes']:,} species (split <i>{html.escape(result['split'])}</i>), "
+        f"each to be named among {result['candidates']:,} species that are given to the model by their names only. "
+        f"Guessing would be right in {_percent(result['chance'], 2)}.{_training(result)}{_choice(result)} "
+        f"{_naming(result)}"
+    )
+    numbers = {
+        "named rightly (top-1)": (result, "top1"),
+        "right name among the first five": (result, "top5"),
+        "mean over species": (result, "mean_per_class_top1"),
+    }
+    if "genus" in result["ranks"]:
+        numbers["genus named rightly"] = (result["ranks"]["genus"], "top1")
+    boxes = "".join(
+        f"<div><b>{_percent(row[name])}</b><span>{text}<br>{_between(row, name)}</span></div>"
+        for text, (row, name) in numbers.items()
+        if console.tells(name, result["candidates"])
+    )
+    few = console.few_species(result) if result["classes_in_training"] == 0 else []
+    warning = "".join(f'<p class="warning">{line}.</p>' for line in few)
+    numbers_of = f'<div class="numbers">{boxes}</div>'
+    return f'<h1>{title}</h1>\n<p class="about">{about}</p>\n{numbers_of}{warning}{_ranges(result)}{_shared(result)}'
+
+
+def _between(row: Mapping[str, Any], name: str) -> str:
+    found = console.ends(row, name)
+    return f"between {found.replace('–', ' and ')}&nbsp;%" if found else ""
+
+
+def _ranges(result: Mapping[str, Any]) -> str:
+    """What the ranges beside the figures mean."""
+    return (
+        '<p class="about">Ranges are 95&nbsp;% intervals. Those of shares of photos are Wilson\'s, as if photos were '
+        "independent; but photos of one species are alike, and other species would give other figures. How other, the "
+        f"range of the mean over species says: the {result['classes']:,} species were drawn anew, again and again.</p>"
+    )
+
+
+def _choice(result: Mapping[str, Any]) -> str:
+    """That the checkpoint was chosen by these photos, if it was."""
+    if result["chosen_on"] != result["split"]:
+        return ""
+    return " The model is the best of its run on these very photos, so that figures here are a little too good."
+
+
+def _training(result: Mapping[str, Any]) -> str:
+    """Whether other photos of the species were in training: a zero-shot figure means little without it."""
+    seen = result["classes_in_training"]
+    if seen is None:
+        if not result["data"]["is_other"]:
+            return ""
+        name, fingerprint = html.escape(result["data"]["name"]), html.escape(result["records"][:8])
+        return f" The photos are of another collection than the model was trained on: {name}, {fingerprint}."
+    of = {0: "None", result["classes"]: "All"}.get(seen, f"{seen:,}")
+    return f" {of} of the {result['classes']:,} species had photos in training."
+
+
+def _naming(result: Mapping[str, Any]) -> str:
+    number = len(result["templates"])
+    named = "as in captions" if result["protocol"] == "caption" else "by common name, supercategory and genus"
+    return f"Species are named {named}, in {number} template{'s' * (number > 1)}."
+
+
+def _shared(result: Mapping[str, Any]) -> str:
+    if not result["same_prompts"]:
+        return ""
+    members = sum(map(len, result["same_prompts"]))
+    return (
+        f"<p>{members} of the species share their names in words with another one, in "
+        f"{len(result['same_prompts'])} groups; no model could name more than {_percent(result['ceiling'], 2)} of the "
+        "photos rightly.</p>"
+    )
+
+
+def _by_rank(result: Mapping[str, Any]) -> str:
+    ranks = result["ranks"]
+    if len(ranks) < 2:
+        return ""
+    rows = [[rank, f"{row['groups']:,}", *_rates(row, result, "macro_top1")] for rank, row in ranks.items()]
+
+    def draw(axis: Any) -> None:
+        places = range(len(ranks))
+        bars = (("top5", PALE, "among the first five"), ("top1", BLUE, "first"))
+        for key, colour, label in (bar for bar in bars if console.tells(bar[0], result["candidates"])):
+            axis.bar(places, [100 * row[key] for row in ranks.values()], color=colour, width=0.62, label=label)
+        axis.set(xticks=list(places), xticklabels=list(ranks), ylim=(0, 100), ylabel="photos (%)")
+        axis.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+
+    text = (
+        "The species that is named may be wrong and still be of the right genus or family. For each rank: how often "
+        "the species named first, or any of the first five, is of the right group. The last column gives each group "
+        "the same weight, however many photos it has."
+    )
+    table = _table(["rank", "groups", "top-1", "top-5", "mean over groups"], rows)
+    return _section("How far off it is when it is wrong", text, f'<div class="pair">{_plot(draw)}{table}</div>')
+
+
+def _by_supercategory(result: Mapping[str, Any]) -> str:
+    kinds = result["by_supercategory"]
+    if len(kinds) < 2:
+        return ""
+    rows = [
+        [html.escape(row["name"]), *(f"{row[k]:,}" for k in ("images", "classes")), *_rates(row, result)]
+        for row in kinds
+    ]
+
+    def draw(axis: Any) -> None:
+        ordered = sorted(kinds, key=lambda row: row["top1"])
+        axis.barh([row["name"] for row in ordered], [100 * row["top1"] for row in ordered], color=BLUE, height=0.62)
+        axis.set(xlim=(0, 100), xlabel="photos named rightly (%)")
+
+    table = _table(["group", "photos", "species", "top-1", "top-5"], rows)
+    return _section("By group of organisms", "", f'<div class="pair">{_plot(draw)}{table}</div>')
+
+
+def _calibration(result: Mapping[str, Any]) -> str:
+    measured = result["calibration"]
+    if not measured:
+        return ""
+
+    def draw(axis: Any) -> None:
+        axis.plot([0, 100], [0, 100], color="#9aa7ac", lw=1, ls="--", label="as sure as it is right")
+        for name, colour, label in (("before", WARM, "as trained"), ("after", BLUE, "after one correction")):
+            bins = measured[name]["bins"]
+            points = [(100 * row["confidence"], 100 * row["accuracy"]) for row in bins]
+            axis.plot(*zip(*points, strict=True), color=colour, lw=1.2, label=label)
+            # A point's area tells how many photos it stands for: those of a few may lie anywhere.
+            areas = [6 + 160 * row["images"] / measured["measured_on"] for row in bins]
+            axis.scatter(*zip(*points, strict=True), s=areas, color=colour, zorder=3, clip_on=False)
+        axis.set(xlabel="how sure the model says it is (%)", ylabel="how often it is right (%)")
+        axis.set(xlim=(0, 100), ylim=(0, 100))
+        axis.legend(frameon=False, fontsize=8, loc="lower right")
+
+    rows = [
+        [text, *(_percent(measured[name][k]) for k in ("confidence", "accuracy", "ece"))]
+        for name, text in (("before", "as trained"), ("after", f"temperature {measured['temperature']:.2f}"))
+    ]
+    table = _table(["", "says", "is right", "calibration error"], rows)
+    text = (
+        "A model that says it is 80 % sure should be right in 80 of 100 cases. One number, the temperature, was fitted "
+        f"on {measured['fitted_on']:,} photos; this is measured on the other {measured['measured_on']:,}. It changes "
+        "how sure the model says it is, never which species it names. Larger dots stand for more photos."
+    )
+    if not measured["helps"]:
+        text += " Here it makes the error worse, and is not to be used."
+    return _section(
+        "How far it can be believed", text, f'<div class="pair">{_plot(draw, size=(4.6, 4.0))}{table}</div>'
+    )
+
+
+def _spread(result: Mapping[str, Any]) -> str:
+    rates = [100 * row["top1"] for row in result["per_class"]]
+    if len(rates) < 10:
+        return ""
+
+    def draw(axis: Any) -> None:
+        axis.hist(rates, bins=[10 * i for i in range(11)], color=BLUE, rwidth=0.9)
+        axis.set(xlim=(0, 100), xlabel="photos of a species named rightly (%)", ylabel="species")
+
+    never, always = sum(rate == 0 for rate in rates), sum(rate == 100 for rate in rates)
+    text = f"{always:,} of {len(rates):,} species are named rightly in every photo, {never:,} in none."
+    return _section("How much species differ", text, _plot(draw, size=(7.2, 2.6)))
+
+
+def _hardest(result: Mapping[str, Any]) -> str:
+    names = result["common_names"]
+    species = [[_species(row), *_hard_cells(row, names)] for row in result["per_class"][:HARD_SPECIES]]
+    of = f"{len(species)} of {len(result['per_class']):,} species, the least often recognised first."
+    parts = [f"<p>{of}</p>", _table(["species", "photos", "top-1", "mostly taken for"], species)]
+    for rank, row in result["ranks"].items():
+        groups = [one for one in row.get("hardest", ()) if one["top1"] < 1][:HARD_GROUPS]
+        if groups:
+            cells = [[html.escape(group["name"]), *_hard_cells(group)] for group in groups]
+            of = f"{len(groups)} of {row['groups']:,}, at the rank of {rank}:"
+            parts.append(f"<p>{of}</p>{_table([rank, 'photos', 'top-1', 'mostly taken for'], cells)}")
+    return _section("What is hardest, and what it is taken for", "", "\n".join(parts))
+
+
+def _species(row: Mapping[str, Any]) -> str:
+    return _named(row["class"], row["common_name"])
+
+
+def _named(name: str, common: str) -> str:
+    """A species by both of its names, as HTML."""
+    return f"<i>{html.escape(name)}</i>" + (
+        f" <small>{html.escape(common)}</small>" if common not in ("", name) else ""
+    )
+
+
+def _rates(row: Mapping[str, Any], result: Mapping[str, Any], *more: str) -> list[str]:
+    """Top-1, top-5 and more accuracies of a row, each with its range."""
+    return [_told(row, name, result["candidates"]) for name in ("top1", "top5", *more)]
+
+
+def _told(row: Mapping[str, Any], name: str, candidates: int) -> str:
+    """An accuracy and its range, or a dash where it cannot be wrong."""
+    if not console.tells(name, candidates):
+        return console.NOTHING
+    found = console.ends(row, name)
+    return _percent(row[name]) + (f"<small>{found}</small>" if found else "")
+
+
+def _hard_cells(row: Mapping[str, Any], names: Mapping[str, str] | None = None) -> list[str]:
+    """Photos, top-1 and what a species is taken for; of groups of species there are no common names."""
+    taken = ", ".join(
+        f"{html.escape(name) if names is None else _named(name, names.get(name, ''))} ({count})"
+        for name, count in row["taken_for"]
+    )
+    return [f"{row['images']:,}", _told(row, "top1", 1), taken]
+
+
+def _retrieval(result: Mapping[str, Any]) -> str:
+    found = result["retrieval"]
+    ways = {
+        "image_to_text": ("the right caption for a photo", found["captions"]),
+        "text_to_image": ("a right photo for a caption", result["images"]),
+    }
+    rows = [
+        [
+            text,
+            *(_told(found[way], f"recall@{k}", number) for k in (1, 5, 10)),
+            f"{found[way]['median_rank']:,.0f}",
+        ]
+        for way, (text, number) in ways.items()
+    ]
+    text = (
+        f"How often {result['images']:,} photos and {found['captions']:,} captions find each other: the right one "
+        "comes first, or among the first five or ten. Captions are those of training, one a species, whatever the "
+        "prompts above."
+    )
+    table = _table(["recall of", "first", "among 5", "among 10", "median place"], rows)
+    return _section("Recall between photos and captions", text, table)
+
+
+def _all_classes(result: Mapping[str, Any]) -> str:
+    if not HARD_SPECIES < len(result["per_class"]) <= ALL_CLASSES:
+        return ""
+    rows = [
+        [_species(row), f"{row['images']:,}", *_rates(row, result)]
+        for row in sorted(result["per_class"], key=lambda row: row["class"])
+    ]
+    table = _table(["species", "photos", "top-1", "top-5"], rows)
+    return f"<details><summary>All {len(rows)} species</summary>{table}</details>"
+
+
+def _method(result: Mapping[str, Any]) -> str:
+    templates = result["templates"]
+    shown = "; ".join(f"“{html.escape(text)}”" for text in templates[:3]) + (" …" if len(templates) > 3 else "")
+    facts = (
+        f"{_naming(result)[:-1]}: {shown}. The embeddings of a species' prompts are averaged, and a photo is given the "
+        "species whose embedding is nearest. Of equally near ones the first in the list counts."
+    )
+    known = {key: html.escape(str(result[key]))[:12] for key in ("step", "config", "store") if result.get(key)}
+    ids = ", ".join(f"{key} {value}" for key, value in known.items())
+    return f"<footer><p>{facts}</p><p>{ids}</p></footer>"
+
+
+def _section(title: str, text: str, body: str) -> str:
+    return f"<h2>{title}</h2>\n{f'<p>{text}</p>' if text else ''}\n{body}"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are HTML already; all columns but the first, and those of words, are right-aligned."""
+    left = [i == 0 or "taken" in column for i, column in enumerate(columns)]
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "".join(
+            f"<{tag}{'' if is_left else ' class=n'}>{cell}</{tag}>" for cell, is_left in zip(cells, left, strict=True)
+        )
+
+    body = "\n".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
+    return (
+        f"<div class=wide><table><thead><tr>{line(columns, 'th')}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _plot(draw: Callable[[Any], None], size: tuple[float, float] = (5.2, 3.2)) -> str:
+    """What `draw` puts on an axis, as SVG with its text as text."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "lit_jax", "font.family": "sans-serif", "font.size": 9}
+    settings |= {"axes.edgecolor": "#9aa7ac", "text.color": INK, "axes.labelcolor": INK}
+    with rc_context(settings):
+        figure = Figure(figsize=size, constrained_layout=True)
+        axis = figure.subplots()
+        draw(axis)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_axisbelow(True)
+        axis.grid(alpha=0.25)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
+    return re.sub(r"^.*?(?=<svg)", "", out.getvalue(), count=1, flags=re.DOTALL)
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f}&nbsp;%"

@@ -1,0 +1,215 @@
+"""A trained model, whole: from a run's checkpoint, or from a folder that `lit_jax.export` wrote."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ml_collections
+
+from lit_jax import config as options
+from lit_jax.data.dataset_folder import INCOMPLETE
+from lit_jax.data.embedding_store import GIVEN
+from lit_jax.errors import UserError
+from lit_jax.models import building
+from lit_jax.models.two_tower import Params, TwoTower
+from lit_jax.models.weights import leaves
+from lit_jax.text.captions import TEMPLATE
+from lit_jax.text.prompts import read_templates
+from lit_jax.text.tokenizers import Tokenizer, tokenizer_from_bytes
+from lit_jax.trained import model_folder, open_clip_layout
+from lit_jax.training import checkpoint, experiment, optimizer
+from lit_jax.training.checkpoint import About
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A model read from a checkpoint or a model's folder.
+
+    Attributes:
+        about: what it says of itself.
+        config: of the run.
+        step: batches trained.
+        model: the towers.
+        tokenizer: of the run.
+        params: all parameters, locked ones included, on the host; without the image tower if it was not asked for.
+    """
+
+    about: About
+    config: Any
+    step: int
+    model: TwoTower
+    tokenizer: Tokenizer
+    params: Params
+
+
+def load(
+    directory: str | pathlib.Path,
+    *,
+    step: str = "best",
+    weight_files: Mapping[str, str] | None = None,
+    with_image_tower: bool | None = None,
+) -> Trained:
+    """Reads a trained model.
+
+    Args:
+        directory: a run's folder, its folder of checkpoints, or a model's folder.
+        step: ``best``, ``latest`` or a number; a model's folder holds one only.
+        weight_files: where a locked tower's weights are now, by tower, if not where the run found them.
+        with_image_tower: whether photos will be looked at, or a store that needs no tower; None for as in training.
+
+    Raises:
+        UserError: no checkpoint, a broken one, or weights that are not those of the run.
+    """
+    return _load(
+        pathlib.Path(directory), step, weight_files or {},
+        lambda config: config.input == "records" if with_image_tower is None else with_image_tower,
+    )  # fmt: skip
+
+
+def load_whole(
+    directory: str | pathlib.Path, *, step: str = "best", weight_files: Mapping[str, str] | None = None
+) -> Trained:
+    """`load` with all that the model has: its image tower too, unless it knows given embeddings only."""
+    return _load(pathlib.Path(directory), step, weight_files or {}, lambda config: config.image.tower != GIVEN)
+
+
+def _load(
+    folder: pathlib.Path, step: str, weight_files: Mapping[str, str], wants_tower: Callable[[Any], bool]
+) -> Trained:
+    found = _from_bundle(folder, weight_files) if _is_model(folder) else _from_run(folder, step, weight_files)
+    if not wants_tower(found.config):
+        return dataclasses.replace(found, params={k: tree for k, tree in found.params.items() if k != "image"})
+    if found.model.image is None:
+        raise UserError(
+            f"--checkpoint {folder}: found a model without an image tower, expected a store of photos; give --store"
+        )
+    if "image" in found.params:
+        return found
+    return dataclasses.replace(found, params={**found.params, "image": _locked_tower("image", found)})
+
+
+def _is_model(folder: pathlib.Path) -> bool:
+    """Whether to read a model's folder, not a run's."""
+    half_written = folder.with_name(folder.name + INCOMPLETE)
+    if folder.name.endswith(INCOMPLETE) or (not folder.exists() and half_written.is_dir()):
+        raise UserError(f"--checkpoint {folder}: found a half-written model, expected a whole one; export it anew")
+    return model_folder.is_bundle(folder)
+
+
+def _from_run(directory: pathlib.Path, step: str, weight_files: Mapping[str, str]) -> Trained:
+    """A run's model without its image tower if that is locked: whether it is needed is for others to say."""
+    folder = directory / "checkpoints" if (directory / "checkpoints").is_dir() else directory
+    if not folder.is_dir():
+        raise UserError(f"--checkpoint: found no folder {directory}, expected that of a run or of a model")
+    if (folder / open_clip_layout.CONFIG).is_file():
+        raise UserError(
+            f"--checkpoint {directory}: found a folder in open_clip's layout, expected a run or lit_jax's own; export "
+            "the run with --format lit_jax"
+        )
+    manager = checkpoint.open_manager(folder, read_only=True)
+    chosen = checkpoint.choose(manager, step)
+    about = checkpoint.read_about(manager, chosen)
+    moved = {f"{tower}.weights": path for tower, path in weight_files.items() if path}
+    config, tokenizer, model = _built(about, moved)
+    moving, locked = optimizer.split_locked(building.param_shapes(config, model), config.train.locks)
+    params = checkpoint.restore_params(manager, chosen, moving)
+    manager.close()
+    found = Trained(about, config, chosen, model, tokenizer, params)
+    others = {tower: _locked_tower(tower, found) for tower in locked if tower != "image"}
+    about = dataclasses.replace(about, chosen_on=experiment.chosen_on(config) if step == "best" else "")
+    return dataclasses.replace(found, about=about, params={**params, **others})
+
+
+def untrained(config: Any) -> Trained:
+    """The published towers of a config, before any training: to look at photos with CLIP, SigLIP or LiT as they are.
+
+    Args:
+        config: checked by `lit_jax.config.load`, with weights of both towers, and `model.weights` for what joins them.
+
+    Raises:
+        UserError: as `towers.initial_params`; a part that would be drawn at random; no tokenizer anywhere.
+    """
+    config = experiment.settled(config)
+    _check_published(config)
+    building.preset_notes(config)
+    data = experiment.open_data(config) if config.data.records or config.data.store else None
+    tokenizer = experiment.open_tokenizer(config, data)
+    model = building.build_model(config, tokenizer)
+    params, reports = building.initial_params(config, model)
+    if "image" not in reports:  # a config that trains from a store leaves it out
+        params["image"], reports["image"] = building.load_tower(config, model, "image")
+    about = About(
+        config=options.flattened(config),
+        position=0,
+        locked={name: found.digest for name, found in reports.items()},
+        fingerprint=experiment.fingerprint(data) if data else "",
+        templates=list(data.templates) if data else [TEMPLATE],
+        drop_repeats=data.drop_repeats if data else False,
+        class_table=data.class_table.read_text(encoding="utf-8") if data else "",
+        train_classes=[],
+        prompt_templates=list(read_templates(config.evaluation.templates)) if config.evaluation.templates else [],
+        hosts=1,
+        tokenizer=tokenizer.model_bytes,
+    )
+    return Trained(about, config, 0, model, tokenizer, params)
+
+
+def _check_published(config: Any) -> None:
+    """Refuses a model of which a part has no weights yet."""
+    if config.image.tower == GIVEN:
+        raise UserError("image.tower: found given, expected a tower with published weights")
+    if "u" in config.train.locks:
+        raise UserError(
+            f"train.locks: found a tower that starts from scratch ({config.train.locks}), expected published weights "
+            "of both: nothing is trained here; set train.locks to LL"
+        )
+    for section in ("image", "text", "model"):
+        if not config[section].weights:
+            what = (
+                f"the {section} tower's"
+                if section != "model"
+                else "those of the whole model, for what joins its towers"
+            )
+            raise UserError(f"{section}.weights: found none, expected {what}; without training nothing else has them")
+
+
+def _from_bundle(folder: pathlib.Path, weight_files: Mapping[str, str]) -> Trained:
+    given = [f"--{tower}-weights" for tower, path in weight_files.items() if path]
+    if given:
+        raise UserError(f"{given[0]}: found it with a model's folder, expected none, which holds its own; leave it out")
+    about, step, params = model_folder.read(folder)
+    # Its arrays are here: what stands beside the files of training is neither needed nor fetched.
+    config, tokenizer, model = _built(about, dict.fromkeys(("image.weights", "text.weights", "model.weights"), ""))
+    wanted = {name: leaf.shape for name, leaf in leaves(building.param_shapes(config, model)).items()}
+    found = {name: leaf.shape for name, leaf in leaves(params).items()}
+    other = sorted(set(wanted.items()) ^ set(found.items()))
+    if other:
+        raise UserError(
+            f"{folder}: found other arrays than its model.json asks for, such as {other[0][0]}, expected exactly "
+            "those; export it anew"
+        )
+    return Trained(about, config, step, model, tokenizer, params)
+
+
+def _built(about: About, changes: Mapping[str, str]) -> tuple[Any, Tokenizer, TwoTower]:
+    flat = options.check({**about.config, **changes}, source="checkpoint")
+    config = experiment.settled(ml_collections.FrozenConfigDict(options.nested(flat)))
+    tokenizer = tokenizer_from_bytes(about.tokenizer)
+    return config, tokenizer, building.build_model(config, tokenizer)
+
+
+def _locked_tower(tower: str, found: Trained) -> Any:
+    source, expected = found.config[tower].weights, found.about.locked[tower]
+    if not source:
+        raise UserError(
+            f"{tower}.weights: found none in the run, expected those of its {tower} tower, which it keeps no copy of; "
+            f"give the file with --{tower}-weights"
+        )
+    params, report = building.load_tower(found.config, found.model, tower)
+    if report.digest != expected:
+        raise UserError(
+            f"{tower}.weights {source}: found weights {report.digest[:12]}, expected the {expected[:12]} "
+            f"of the run; give the right file with --{tower}-weights"
+        )
+    return params

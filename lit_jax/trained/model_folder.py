@@ -1,0 +1,149 @@
+"""The folder of a trained model: everything that naming a photo takes, in files that need no other.
+
+::
+
+    model.json           version, config, step, captions and prompts, digests of the other files and of itself
+    model.safetensors    every parameter, float32, by its path: image/..., text/..., projection/kernel
+    tokenizer.model      (or .json) of the text tower
+    classes.csv          the class table of training
+    templates.txt        caption templates, one a line: a copy for people
+    README.md            the model card, which may be edited
+
+It is written aside and renamed; `read` compares digests. What comes back is bit-equal to what went in.
+"""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from lit_jax.data.dataset_folder import INCOMPLETE, digest, file_digest
+from lit_jax.errors import UserError
+from lit_jax.models.files import open_weights, write_safetensors
+from lit_jax.models.two_tower import Params
+from lit_jax.models.weights import leaves, unflatten
+from lit_jax.text.classes import read_class_table
+from lit_jax.text.tokenizers import is_json
+from lit_jax.trained import model_card
+from lit_jax.training.checkpoint import About, config_from_json
+
+FORMAT, VERSION = "lit_jax model", 1
+MODEL, WEIGHTS, CLASSES, TEMPLATES, CARD = (
+    "model.json", "model.safetensors", "classes.csv", "templates.txt", "README.md",
+)  # fmt: skip
+_REMEDY = "copy the folder again, or export anew"
+
+
+def is_bundle(directory: pathlib.Path) -> bool:
+    """True if the folder is a model's, whatever its version and state."""
+    return (directory / MODEL).is_file()
+
+
+def write(directory: pathlib.Path, about: About, step: int, params: Params, facts: model_card.Facts) -> None:
+    """Writes a model's folder.
+
+    Args:
+        directory: the folder to make.
+        about: what the run's checkpoint says of itself.
+        step: batches trained.
+        params: every parameter; without ``image`` if the model knows given embeddings only.
+        facts: for the card.
+
+    Raises:
+        UserError: something is there already.
+    """
+    with made(directory) as aside:
+        write_safetensors(
+            aside / WEIGHTS, {name: np.asarray(leaf, np.float32) for name, leaf in leaves(params).items()}
+        )
+        tokenizer = tokenizer_name(about.tokenizer)
+        (aside / tokenizer).write_bytes(about.tokenizer)
+        describe(aside, about, step, facts)
+        kept = {
+            name: value for name, value in dataclasses.asdict(about).items() if name not in ("tokenizer", "class_table")
+        }
+        names = (WEIGHTS, tokenizer, *((CLASSES,) if about.class_table else ()))
+        files = {name: file_digest(aside / name) for name in names}
+        model = {"format": FORMAT, "version": VERSION, "step": step, "about": kept, "files": files}
+        text = json.dumps({**model, "digest": digest(model)}, indent=2)
+        (aside / MODEL).write_text(text + "\n", encoding="utf-8")
+
+
+def describe(folder: pathlib.Path, about: About, step: int, facts: model_card.Facts) -> None:
+    """Writes what goes with a model in any layout: class table, templates and card."""
+    table = None
+    if about.class_table:
+        (folder / CLASSES).write_bytes(about.class_table.encode())
+        table = read_class_table(folder / CLASSES)
+    (folder / TEMPLATES).write_text("".join(f"{text}\n" for text in about.templates), encoding="utf-8")
+    (folder / CARD).write_text(model_card.text(about, step, facts, table), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def made(directory: pathlib.Path) -> Iterator[pathlib.Path]:
+    """An empty folder aside, which gets its name when the body ends and is removed if it fails.
+
+    Raises:
+        UserError: the folder is there already.
+    """
+    if directory.exists():
+        raise UserError(f"--out {directory}: found something there already, expected a new folder; give another name")
+    aside = directory.with_name(directory.name + INCOMPLETE)
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    aside.rename(directory)
+
+
+def read(directory: pathlib.Path) -> tuple[About, int, Params]:
+    """Reads a model's folder: what it says of itself, batches trained, float32 parameters.
+
+    Raises:
+        UserError: a newer version, or a file that is missing or not as it was written.
+    """
+    model = _document(directory / MODEL)
+    for name, expected in model["files"].items():
+        if not (directory / name).is_file():
+            raise UserError(f"{directory / name}: found no such file, expected every file of the model; {_REMEDY}")
+        if file_digest(directory / name) != expected:
+            raise UserError(f"{directory / name}: found another content, expected it as it was written; {_REMEDY}")
+    (tokenizer,) = (name for name in model["files"] if name.startswith("tokenizer"))
+    kept = model["about"]
+    about = About(**{
+        **kept,
+        "config": config_from_json(kept["config"]),
+        "tokenizer": (directory / tokenizer).read_bytes(),
+        "class_table": (directory / CLASSES).read_bytes().decode() if CLASSES in model["files"] else "",
+    })  # fmt: skip
+    arrays = open_weights(directory / WEIGHTS).arrays
+    return about, model["step"], unflatten({name: arrays[name] for name in arrays})
+
+
+def _document(path: pathlib.Path) -> dict[str, Any]:
+    """What ``model.json`` says, if it is whole and of a version that is known here."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{path}: found no whole JSON, expected that of a model; {_REMEDY}") from None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise UserError(f"{path}: found another kind of file, expected one that lit_jax.export wrote; check the path")
+    version = found.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise UserError(f"{path}: found model format {version}, expected at most {VERSION}; update lit_jax")
+    if found.pop("digest", None) != digest(found):
+        raise UserError(f"{path}: found another content, expected it as it was written; {_REMEDY}")
+    return found
+
+
+def tokenizer_name(content: bytes) -> str:
+    """The name of a tokenizer's file by what is in it."""
+    return "tokenizer.json" if is_json(content) else "tokenizer.model"

@@ -1,0 +1,358 @@
+"""Saves and restores a run with Orbax: asynchronous, atomic, and without a copy of the locked tower.
+
+A checkpoint holds three items: ``params`` (the moving parameters), ``rest`` (step counters, optimizer, loss scale)
+and ``about``, a JSON with all that is needed to use or to resume it: config, data position, tokenizer, class
+table, and the digest of each locked tower instead of its weights.
+"""
+
+import base64
+import contextlib
+import dataclasses
+import gc
+import logging
+import os
+import pathlib
+import sys
+import threading
+import traceback
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import jax
+
+import lit_jax.training.checkpoint as ocp
+from lit_jax.base.hosts import wait_for_all_hosts
+from lit_jax.data.dataset_folder import write_json
+from lit_jax.errors import UserError, chained, disk_trouble, first_line
+from lit_jax.training.checkpoint.checkpoint_managers import preservation_policy
+from lit_jax.training.train_step import State
+
+ITEMS = ("params", "rest", "about")
+BEST = "best"  # name of the metric by which the best checkpoint is kept; higher is better
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What a checkpoint says of itself.
+
+    Attributes:
+        config: every option, by dotted name.
+        position: batches of the training stream consumed.
+        locked: SHA-256 of each locked tower's float32 weights, by tower.
+        fingerprint: of the record set, also where a store of it was trained on.
+        templates: caption templates of the record set.
+        drop_repeats: whether its captions leave out what an earlier column said.
+        class_table: the class table as CSV.
+        train_classes: ids of the classes with training photos.
+        prompt_templates: of the evaluation; empty for the captions.
+        hosts: that shared the training stream.
+        tokenizer: the SentencePiece model.
+        results: of the last evaluation; empty before the first.
+        evaluated: batches consumed before the last evaluation.
+        store: fingerprint of the embedding store that was trained on; empty for none.
+        chosen_on: of a model that was taken out of its run as the best: the split by which; empty if it was asked for.
+    """
+
+    config: dict[str, Any]
+    position: int
+    locked: dict[str, str]
+    fingerprint: str
+    templates: list[str]
+    drop_repeats: bool
+    class_table: str
+    train_classes: list[int]
+    prompt_templates: list[str]
+    hosts: int
+    tokenizer: bytes = dataclasses.field(repr=False)
+    results: dict[str, Any] = dataclasses.field(default_factory=dict)
+    evaluated: int = 0
+    store: str = ""
+    chosen_on: str = ""
+
+
+def open_manager(directory: str | os.PathLike[str], *, keep: int = 1, read_only: bool = False) -> ocp.CheckpointManager:
+    """Opens a folder of checkpoints.
+
+    Args:
+        directory: the folder; made if missing, unless `read_only`.
+        keep: how many of the latest to keep, besides the best.
+        read_only: for evaluation.
+
+    Returns:
+        Orbax's manager. Close it, or call `wait_until_finished`, before the program ends.
+    """
+    policy = preservation_policy.AnyPreservationPolicy(
+        [
+            preservation_policy.LatestN(keep),
+            preservation_policy.BestN(
+                get_metric_fn=lambda metrics: metrics[BEST], n=1, keep_checkpoints_without_metrics=False
+            ),
+        ]
+    )
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=None if read_only else policy,
+        best_fn=None if read_only else (lambda metrics: metrics[BEST]),
+        step_prefix="step",
+        cleanup_tmp_directories=not read_only,
+        read_only=read_only,
+        create=not read_only,
+    )
+    return ocp.CheckpointManager(pathlib.Path(directory).absolute(), options=options, item_names=ITEMS)
+
+
+@contextlib.contextmanager
+def failures_in_one_line(workdir: pathlib.Path) -> Iterator[None]:
+    """Around all of a run: a disk that is full is one line, which names the checkpoint to go on from.
+
+    Where writing fails, Orbax and TensorStore speak of it once for each array, from threads and from coroutines that
+    nobody waits for any more. They are not heard here: what they say is in the exception too.
+
+    Raises:
+        UserError: in place of any error that comes from a full disk, or from one that cannot be written to.
+    """
+    with _unheard():
+        try:
+            yield
+        except Exception as error:
+            trouble = disk_trouble(error)
+            if not trouble:
+                raise
+            steps = saved_steps(workdir)
+            good = f"from step {steps[-1]}, the last good checkpoint" if steps else "from the start: none was saved yet"
+            raise UserError(
+                f"{workdir}: found {trouble}, expected to write the run there; make room, then run the same command "
+                f"to go on {good}"
+            ) from None
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Nothing is printed of what fails behind the back of the caller."""
+    threads = set(threading.enumerate())
+    hooks = sys.unraisablehook, sys.excepthook, threading.excepthook
+    loggers = [(logger, logger.level) for logger in map(logging.getLogger, ("absl", "asyncio"))]
+    nothing: Any = lambda *_: None  # noqa: E731
+    sys.unraisablehook = sys.excepthook = threading.excepthook = nothing
+    for logger, _ in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    except BaseException as error:
+        _end_what_is_left(threads, error)
+        raise
+    finally:
+        sys.unraisablehook, sys.excepthook, threading.excepthook = hooks
+        for logger, level in loggers:
+            logger.setLevel(level)
+
+
+def _end_what_is_left(threads: Collection[threading.Thread], error: BaseException) -> None:
+    """Ends now, and not when Python does, what an error left behind: threads not among `threads`, and coroutines."""
+    for thread in threading.enumerate():
+        if thread not in threads and not thread.daemon:
+            thread.join(timeout=10)
+    for one in chained(error):
+        traceback.clear_frames(one.__traceback__)
+    gc.collect()
+
+
+def saved_steps(workdir: pathlib.Path) -> list[int]:
+    """Steps of the whole checkpoints that lie in a run's folder, ascending."""
+    names = [path.name for path in (workdir / "checkpoints").glob("step_*")]
+    return sorted(int(name[5:]) for name in names if name[5:].isdigit())
+
+
+def save(manager: ocp.CheckpointManager, state: State, about: About, *, score: float | None = None) -> None:
+    """Starts saving; the state may be donated as soon as this returns.
+
+    Orbax has the numbers in host memory by then. On a CPU they are in the very memory of the arrays, on which it keeps
+    hold; JAX gives a donated array's memory to nobody while it is held.
+
+    Args:
+        manager: of the folder.
+        state: the run.
+        about: goes with it.
+        score: of the last evaluation, by which the best checkpoint is chosen; None if there was none.
+    """
+    manager.save(
+        int(state.step),
+        args=ocp.args.Composite(
+            params=ocp.args.StandardSave(state.params),
+            rest=ocp.args.StandardSave(_rest(state)),
+            about=ocp.args.JsonSave(_to_json(about)),
+        ),
+        metrics=None if score is None else {BEST: score},
+    )
+
+
+def complete(manager: ocp.CheckpointManager, about: About, *, score: float | None) -> None:
+    """Adds an evaluation to the checkpoint that was saved before it could be made: the one at ``about.position``.
+
+    Its arrays stay. Both files are written aside and renamed, the one that says that nothing is owed any more last.
+
+    Args:
+        manager: of the folder.
+        about: with the results.
+        score: as for `save`.
+    """
+    folder = pathlib.Path(manager.directory) / f"step_{about.position}"
+    if jax.process_index() == 0:
+        if score is not None and not (folder / "metrics").exists():
+            aside = folder / "metrics.part"
+            aside.mkdir(exist_ok=True)
+            write_json(aside / "metrics", {BEST: score})
+            aside.rename(folder / "metrics")
+        write_json(folder / "about" / "metadata", _to_json(about))
+    wait_for_all_hosts("the checkpoint has its evaluation")
+    manager.reload()
+
+
+def restore(manager: ocp.CheckpointManager, step: int, like: State) -> State:
+    """Reads a whole state.
+
+    Args:
+        manager: of the folder.
+        step: which checkpoint.
+        like: a state of the run that resumes: its shapes, dtypes and shardings.
+
+    Returns:
+        The state, on the devices of `like`.
+
+    Raises:
+        UserError: a truncated file, or a state of another shape.
+    """
+    found = _restored(
+        manager,
+        step,
+        params=ocp.args.StandardRestore(_abstract(like.params)),
+        rest=ocp.args.StandardRestore(_abstract(_rest(like))),
+    )
+    rest = found["rest"]
+    return State(rest["step"], rest["updates"], found["params"], rest["optimizer"], rest["loss_scale"])
+
+
+def restore_params(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
+    """Reads the moving parameters only, onto one device, however many they were trained on.
+
+    `like` gives shapes and dtypes. Raises as `restore`.
+    """
+    # Without a sharding of ours, Orbax would ask for the devices of the run.
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
+    return _restored(manager, step, params=ocp.args.StandardRestore(placed))["params"]
+
+
+def read_about(manager: ocp.CheckpointManager, step: int) -> About:
+    """Reads what a checkpoint says of itself.
+
+    Raises:
+        UserError: if it is not a whole checkpoint of this package.
+    """
+    found = _restored(manager, step, about=ocp.args.JsonRestore())["about"]
+    try:
+        config = config_from_json(found["config"])
+        return About(**{**found, "config": config, "tokenizer": base64.b64decode(found["tokenizer"])})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{_name(manager, step)}: found {error}, expected a checkpoint of this version") from None
+
+
+def config_from_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by dotted name as they were before they became JSON, which knows no tuples; a config has no lists."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def choose(manager: ocp.CheckpointManager, which: str) -> int:
+    """The step named by ``latest``, ``best`` or a number.
+
+    Raises:
+        UserError: if there is none; the steps that there are are listed.
+    """
+    steps = sorted(manager.all_steps())
+    if not steps:
+        raise UserError(f"checkpoint {manager.directory}: found no checkpoint in it, expected a run's folder")
+    if which == "latest":
+        return steps[-1]
+    if which == "best":
+        scores = {step: (manager.metrics(step) or {}).get(BEST) for step in steps}
+        scored = {step: score for step, score in scores.items() if score is not None}
+        return max(scored, key=lambda step: (scored[step], step)) if scored else steps[-1]
+    if which.isdigit() and int(which) in steps:
+        return int(which)
+    raise UserError(f"--step: found {which!r}, expected latest, best or one of {', '.join(map(str, steps))}")
+
+
+def check_fits(saved: About, now: About, changed: list[str], *, where: str) -> None:
+    """Refuses to resume a run with another config, tower, data set or tokenizer.
+
+    Args:
+        saved: of the checkpoint.
+        now: of the run that would resume.
+        changed: options that differ, as `lit_jax.config.difference` gives them.
+        where: the run's folder, for the message.
+
+    Raises:
+        UserError: naming the first thing that differs.
+    """
+    remedy = "; use another --workdir for a new run"
+    if changed:
+        raise UserError(
+            f"checkpoint {where}: found other options ({', '.join(changed[:3])}), expected the same{remedy}"
+        )
+    for tower, digest in now.locked.items():
+        if saved.locked.get(tower) != digest:
+            raise UserError(
+                f"checkpoint {where}: found {tower} tower {str(saved.locked.get(tower))[:12]}, expected the "
+                f"{digest[:12]} of the config's weights{remedy}"
+            )
+    if saved.fingerprint != now.fingerprint:
+        raise UserError(
+            f"checkpoint {where}: found records {saved.fingerprint[:12]}, expected the {now.fingerprint[:12]} of "
+            f"data.records{remedy}"
+        )
+    if saved.store != now.store:
+        raise UserError(
+            f"checkpoint {where}: found store {saved.store[:12]}, expected the {now.store[:12]} of data.store{remedy}"
+        )
+    if saved.hosts != now.hosts:
+        # Each host reads a part of its own: the same position would mean other records.
+        raise UserError(f"checkpoint {where}: found a run of {saved.hosts} hosts, expected {now.hosts}{remedy}")
+    if saved.prompt_templates != now.prompt_templates:
+        raise UserError(f"checkpoint {where}: found other prompt templates, expected the same{remedy}")
+    if saved.tokenizer != now.tokenizer:
+        raise UserError(f"checkpoint {where}: found another tokenizer, expected the one it was trained with{remedy}")
+
+
+def _rest(state: State) -> dict[str, Any]:
+    return {
+        "step": state.step,
+        "updates": state.updates,
+        "optimizer": state.optimizer,
+        "loss_scale": state.loss_scale,
+    }
+
+
+def _abstract(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+
+
+def _restored(manager: ocp.CheckpointManager, step: int, **items: Any) -> Mapping[str, Any]:
+    # Orbax and TensorStore raise a dozen kinds of errors for what is, to a person, one: this does not fit.
+    try:
+        with _unheard():
+            return manager.restore(step, args=ocp.args.Composite(**items))
+    except (MemoryError, jax.errors.JaxRuntimeError):
+        raise
+    except Exception as error:
+        reason = first_line(error)[:200]
+        raise UserError(
+            f"{_name(manager, step)}: found {reason}, expected a whole checkpoint of this config; if it is damaged, "
+            "move it away to use the one before"
+        ) from error
+
+
+def _name(manager: ocp.CheckpointManager, step: int) -> str:
+    return f"checkpoint {manager.directory}/step_{step}"
+
+
+def _to_json(about: About) -> dict[str, Any]:
+    return {**dataclasses.asdict(about), "tokenizer": base64.b64encode(about.tokenizer).decode()}

@@ -1,0 +1,362 @@
+"""The loop with all its side effects: resuming, progress, evaluation, saving, stopping, results."""
+
+import contextlib
+import dataclasses
+import itertools
+import math
+import pathlib
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from lit_jax import config as options
+from lit_jax.base import console
+from lit_jax.base.sharding import ensure_same_on_hosts, from_all_hosts
+from lit_jax.data.dataset_folder import alone_in
+from lit_jax.errors import UserError
+from lit_jax.evaluation import zeroshot
+from lit_jax.evaluation.zeroshot import ASIDE
+from lit_jax.models.two_tower import Params
+from lit_jax.training import checkpoint, train_step
+from lit_jax.training.experiment import Config, Experiment, build, chosen_on
+
+PATIENCE = 100  # float16 steps in a row without a finite gradient before a run is given up
+
+
+class Stopped(Exception):
+    """SIGTERM arrived and the state was saved; the message says where."""
+
+
+def run(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
+    """Trains to the end, from the latest checkpoint in `workdir` if there is one.
+
+    Args:
+        config: checked by `lit_jax.config.load`.
+        workdir: folder of checkpoints, metrics and results; made if missing.
+
+    Returns:
+        What is written to ``results.json``: a summary for each evaluation, and facts about the run.
+
+    Raises:
+        UserError: anything that a person can mend.
+        Stopped: after SIGTERM, when the state has been saved.
+    """
+    workdir, first = pathlib.Path(workdir), jax.process_index() == 0
+    experiment = build(config, workdir)
+    with contextlib.ExitStack() as stack:
+        if first:
+            # Each would delete what the other is writing.
+            stack.enter_context(
+                alone_in(
+                    workdir, "run", file=".lock", name=f"--workdir {workdir}",
+                    remedy="wait for it, use another folder, or give --distributed if both are hosts of one run",
+                )
+            )  # fmt: skip
+        # Before the manager, so that what fails while that is closed is in one line too.
+        stack.enter_context(checkpoint.failures_in_one_line(workdir))
+        told = stack.enter_context(_sigterm())
+        manager = checkpoint.open_manager(workdir / "checkpoints", keep=config.checkpoint.keep)
+        stack.callback(manager.close)
+        state = _resumed(experiment, manager)
+        if first:
+            console.write_json(workdir / "config.json", options.flattened(config))
+        results = _drive(experiment, state, manager, told)
+        if first:
+            console.write_json(workdir / "results.json", results)
+            print(console.results_table(results))
+            print(_about_best(results))
+            print(f"results: {workdir / 'results.json'}, curves: {workdir / 'curves.png'}")
+    return results
+
+
+def marks(every_epochs: float, steps_per_epoch: float, total_steps: int) -> set[int]:
+    """The steps at which something is due: the first step at or after each multiple of epochs, and the last step.
+
+    Example:
+        >>> sorted(marks(1.0, 2.5, 6))
+        [3, 5, 6]
+        >>> sorted(marks(0.0, 2.5, 6))
+        [6]
+    """
+    due = {total_steps}
+    if every_epochs > 0:
+        count = math.floor(total_steps / (every_epochs * steps_per_epoch))
+        due |= {min(math.ceil(i * every_epochs * steps_per_epoch - 1e-9), total_steps) for i in range(1, count + 1)}
+    return due - {0}
+
+
+def _resumed(experiment: Experiment, manager: Any) -> train_step.State:
+    """The state to start from: of the latest checkpoint, if there is one, which must fit."""
+    latest = manager.latest_step()
+    ensure_same_on_hosts([-1 if latest is None else latest], name=f"checkpoint {manager.directory}")
+    if latest is None:
+        state, notes = experiment.start()
+        experiment.notes[:0] = notes
+        return state
+    saved = checkpoint.read_about(manager, latest)
+    changed = options.difference(saved.config, experiment.about.config)
+    checkpoint.check_fits(saved, experiment.about, changed, where=str(experiment.workdir))
+    progress = {name: getattr(saved, name) for name in ("position", "results", "evaluated")}
+    experiment.about = dataclasses.replace(experiment.about, **progress)
+    return checkpoint.restore(manager, latest, experiment.abstract_state)
+
+
+def _drive(experiment: Experiment, state: train_step.State, manager: Any, told: Sequence[int]) -> dict[str, Any]:
+    """Trains from `state` to the end. `told` fills when SIGTERM arrives."""
+    config, start = experiment.config, int(state.step)
+    evaluate_at = marks(config.evaluation.every_epochs, experiment.steps_per_epoch, experiment.total_steps)
+    save_at = marks(config.checkpoint.every_epochs, experiment.steps_per_epoch, experiment.total_steps)
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(_log(experiment, start))
+        bar = console.Progress(experiment.total_steps, start=start, quiet=jax.process_index() != 0)
+        progress = stack.enter_context(bar)
+        progress.line(_opening(experiment, state, start))
+        watch = _Watch(experiment, state, log, progress, manager)
+        if start in evaluate_at and experiment.about.evaluated != start:
+            # A run that was stopped before or in an evaluation owes it, and its checkpoint the score.
+            if not _evaluate(experiment, state.params, start, told, log, progress):
+                raise Stopped(_stopped(start))
+            checkpoint.complete(manager, experiment.about, score=_score(experiment.about.results))
+        for current, metrics in _steps(experiment, state, start):
+            step = watch.step(metrics)
+            evaluates, stops = step in evaluate_at, _stop_asked(told, at=step % config.log.every_steps == 0)
+            if evaluates or stops or step in save_at:
+                watch.settle()
+                if evaluates and not stops:
+                    stops = not _evaluate(experiment, current.params, step, told, log, progress)
+                _save(experiment, manager, current)
+                watch.resume_clock()
+            if stops:
+                manager.wait_until_finished()
+                raise Stopped(_stopped(step))
+        if log is not None:
+            title = f"{experiment.workdir.name}: {config.train.epochs:g} epochs, batch {config.train.batch_size}"
+            console.curves(experiment.workdir / "curves.png", log.records, title=title)
+        manager.wait_until_finished()
+        return _results(experiment, log, checkpoint.choose(manager, "best"))
+
+
+def _steps(
+    experiment: Experiment, state: train_step.State, start: int
+) -> Iterator[tuple[train_step.State, train_step.Metrics]]:
+    """The rest of the run, from batch `start` on. `state` is donated to the first step."""
+    if start < experiment.total_steps:
+        stream = itertools.islice(experiment.feed(start), experiment.total_steps - start)
+        yield from train_step.run(state, experiment.locked, stream, experiment.step)
+
+
+class _Watch:
+    """Reads metrics one step late, so that the device never waits, and stops a run that has gone wrong."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        state: train_step.State,
+        log: console.MetricsLog | None,
+        progress: console.Progress,
+        manager: Any,
+    ):
+        self._experiment, self._log, self._progress, self._manager = experiment, log, progress, manager
+        self._waiting: deque[tuple[int, train_step.Metrics]] = deque()
+        self._step = int(state.step)
+        self._updates = int(state.updates)
+        self._skipped_in_a_row = 0
+        self._since, self._steps_since = time.monotonic(), 0
+
+    def step(self, metrics: train_step.Metrics) -> int:
+        """Takes the metrics of one more step; returns the number of steps done."""
+        self._step += 1
+        self._steps_since += 1
+        self._waiting.append((self._step, metrics))
+        if len(self._waiting) > 1:
+            self._read(*self._waiting.popleft())
+        return self._step
+
+    def settle(self) -> None:
+        """Waits for all steps so far."""
+        while self._waiting:
+            self._read(*self._waiting.popleft())
+
+    def resume_clock(self) -> None:
+        """Counts pairs per second from now on: an evaluation or a save is no training."""
+        self._since, self._steps_since = time.monotonic(), 0
+
+    def _read(self, step: int, metrics: train_step.Metrics) -> None:
+        values = {name: float(value.addressable_data(0)) for name, value in metrics.items()}
+        config = self._experiment.config
+        rate = float(self._experiment.schedule(self._updates // config.optimizer.accumulate))
+        skipped = bool(values.pop("skipped"))
+        self._updates += not skipped
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
+        self._check(step, rate, values, skipped)
+        if step % config.log.every_steps and step != self._experiment.total_steps:
+            return
+        now = time.monotonic()
+        steps_per_s = self._steps_since / max(now - self._since, 1e-9)
+        self._since, self._steps_since = now, 0
+        record = {
+            "step": step,
+            "epoch": step / self._experiment.steps_per_epoch,
+            **values,
+            "learning_rate": rate,
+            "skipped_steps": step - self._updates,
+            "steps_per_s": steps_per_s,
+            "pairs_per_s": steps_per_s * config.train.batch_size,
+        }
+        if self._log is not None:
+            self._log.add(record)
+        self._progress.update(record)
+
+    def _check(self, step: int, rate: float, values: Mapping[str, float], skipped: bool) -> None:
+        """Stops if the loss or a gradient that was applied is not finite, or if float16 finds no scale."""
+        names = ("loss",) if skipped else ("loss", "gradient_norm")
+        bad = [name for name in names if not math.isfinite(values[name])]
+        if not bad and self._skipped_in_a_row < PATIENCE:
+            return
+        found = f"{bad[0]}: found {values[bad[0]]}" if bad else f"gradient: found {PATIENCE} overflows in a row"
+        last = self._manager.latest_step()
+        good = f"step {last} in {self._manager.directory}" if last is not None else "none was saved yet"
+        raise UserError(
+            f"{found} at step {step}, learning rate {rate:.3g}, expected a finite number; lower optimizer.lr or "
+            f"lengthen the warm-up. Last good checkpoint: {good}"
+        )
+
+
+def _evaluate(
+    experiment: Experiment,
+    moving: Params,
+    step: int,
+    told: Sequence[int],
+    log: console.MetricsLog | None,
+    progress: console.Progress,
+) -> bool:
+    """Evaluates and notes the results; False if SIGTERM came in between and there are none.
+
+    Several hosts finish an evaluation: they cannot agree to leave one in its middle.
+    """
+    alone = jax.process_count() == 1
+    try:
+        hits = experiment.evaluator({**moving, **experiment.locked}, interrupted=lambda: alone and bool(told))
+    except zeroshot.Interrupted:
+        return False
+    candidates = {task.name: len(task.class_ids) for task in experiment.evaluator.tasks}
+    results = {task: {**found.summary(), "candidates": candidates[task]} for task, found in hits.items()}
+    experiment.about = dataclasses.replace(experiment.about, results=results, evaluated=step)
+    epoch = step / experiment.steps_per_epoch
+    logged = ("top1", "top5", "candidates")
+    flat = {f"{task}/{name}": row[name] for task, row in results.items() for name in logged}
+    if log is not None:
+        log.add({"step": step, "epoch": epoch, **flat})
+    shown = ", ".join(f"{task} top-1 {100 * row['top1']:.2f} %" for task, row in results.items())
+    progress.line(f"epoch {epoch:.2f}: {shown or 'no split to evaluate'}")
+    return True
+
+
+def _save(experiment: Experiment, manager: Any, state: train_step.State) -> None:
+    """Saves, with the score of this step's evaluation if there was one."""
+    position = int(state.step.addressable_data(0))
+    experiment.about = dataclasses.replace(experiment.about, position=position)
+    if manager.latest_step() != position:
+        score = _score(experiment.about.results) if experiment.about.evaluated == position else None
+        checkpoint.save(manager, state, experiment.about, score=score)
+
+
+def _score(results: Mapping[str, Any]) -> float | None:
+    """What makes a checkpoint the best: top-1 on photos set aside, else on seen species, else on the first task."""
+    chosen = next((name for name in ("set_aside", "seen", *results) if name in results), None)
+    return None if chosen is None else float(results[chosen]["top1"])
+
+
+@contextlib.contextmanager
+def _log(experiment: Experiment, start: int) -> Iterator[console.MetricsLog | None]:
+    """The log of the first host; the others keep none."""
+    if jax.process_index() != 0:
+        yield None
+        return
+    log = console.MetricsLog(experiment.workdir, step=start, tensorboard=experiment.config.log.tensorboard)
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[list[int]]:
+    """Collects SIGTERM in a list instead of dying of it; only in the main thread, where signals arrive."""
+    told: list[int] = []
+    try:
+        before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    except ValueError:
+        yield told
+        return
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stopped(step: int) -> str:
+    return f"stopped by SIGTERM after step {step}; run the same command to go on from there"
+
+
+def _stop_asked(told: Sequence[int], *, at: bool) -> bool:
+    """Whether to stop now. Several hosts agree on it, at steps where all of them ask."""
+    if jax.process_count() == 1:
+        return bool(told)
+    return at and bool(from_all_hosts(np.array(bool(told))).any())
+
+
+def _opening(experiment: Experiment, state: train_step.State, start: int) -> str:
+    """What is about to happen, and what a person should know first."""
+
+    def count(tree: Any) -> str:
+        return f"{sum(leaf.size for leaf in jax.tree.leaves(tree)):,}"
+
+    records = ", ".join(f"{name} {experiment.data.examples(name):,}" for name in experiment.data.splits)
+    begin = f"resuming after step {start}" if start else "starting"
+    steps = f"{experiment.total_steps} step{'s' if experiment.total_steps > 1 else ''}"
+    devices = f"{experiment.mesh.size} device{'s' if experiment.mesh.size > 1 else ''}"
+    locked = f"{count(experiment.locked)} locked"
+    if experiment.config.input == "store":
+        locked += ", the image tower's work done"
+    lines = [
+        f"{begin}: {count(state.params)} parameters to train, {locked}; "
+        f"photos: {records}; {steps} of {experiment.config.train.batch_size} pairs on {devices}",
+        *(f"note: {note}" for note in experiment.notes),
+    ]
+    return "\n".join(lines)
+
+
+def _about_best(results: Mapping[str, Any]) -> str:
+    """Which checkpoint is the best, and whether its figures say so of photos that it was not chosen by."""
+    best = results["best"]
+    if not best["chosen_on"]:
+        return f"best checkpoint: step {best['step']}, the last one, as there is no split to choose by"
+    said = f"best checkpoint: step {best['step']}, by top-1 on {best['chosen_on']}"
+    if best["chosen_on"] == ASIDE:
+        return f"{said} photos of the training split"
+    return (
+        f"{said}, whose figures are a little too good for that: data.select_fraction would set training photos aside "
+        "to choose by"
+    )
+
+
+def _results(experiment: Experiment, log: console.MetricsLog | None, best: int) -> dict[str, Any]:
+    losses = [record for record in (log.records if log else ()) if "loss" in record]
+    return {
+        **experiment.about.results,
+        "best": {"step": best, "chosen_on": chosen_on(experiment.config)},
+        "step": experiment.total_steps,
+        "epochs": experiment.total_steps / experiment.steps_per_epoch,
+        "loss": losses[-1]["loss"] if losses else None,
+        "seed": experiment.config.seed,
+        "locks": experiment.config.train.locks,
+        "config": options.digest(experiment.about.config),
+        "records": experiment.about.fingerprint,
+        "locked": experiment.about.locked,
+    }
