@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
-from data_prep.import_embeddings import embeddings
+from data_prep import embeddings
 from lit_jax import config as options
 from lit_jax.data import embedding_store
 from lit_jax.errors import user_errors_in_one_line

@@ -25,7 +25,7 @@ import numpy as np
 from data_prep.conversion import convert
 from data_prep.sources import folder
 from lit_jax import config as options
-from lit_jax.base import console
+from lit_jax.base.files import write_json
 from lit_jax.errors import user_errors_in_one_line
 from lit_jax.text.classes import ClassTable, read_class_table
 from lit_jax.training import loop
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name in VARIANTS
     }
     pathlib.Path(parsed.out).parent.mkdir(parents=True, exist_ok=True)
-    console.write_json(parsed.out, {"machine": machine, "summary": means, "runs": runs})
+    write_json(parsed.out, {"machine": machine, "summary": means, "runs": runs})
     for name, tasks in means.items():
         shown = ", ".join(f"{task} {100 * found['mean']:.1f} %" for task, found in tasks.items())
         print(f"{name}: mean top-1 over {len(SEEDS[name])} seeds: {shown}")

@@ -21,10 +21,11 @@ import numpy as np
 
 from benchmarks import machine
 from lit_jax import config as options
+from lit_jax import evaluate
 from lit_jax.data import embedding_store
-from lit_jax.embedding import kept
+from lit_jax.embedding import kept_embeddings
 from lit_jax.errors import user_errors_in_one_line
-from lit_jax.evaluation import report, retrieval
+from lit_jax.evaluation import retrieval
 from lit_jax.evaluation.ranks import grouped
 from lit_jax.text.captions import TEMPLATE, class_captions
 from lit_jax.text.classes import ClassTable, read_class_table, write_class_table
@@ -51,8 +52,8 @@ def make_store(classes: pathlib.Path, folder: pathlib.Path) -> embedding_store.S
         aside, folder, splits=splits, views=dict.fromkeys(splits, 1), width=WIDTH, dtype="float16",
         record_lengths={split: [shard.examples for shard in shards] for split, shards in splits.items()},
         tower={"kind": embedding_store.GIVEN, "name": "made up", "width": WIDTH, "digest": "made up"},
-        class_table=aside / embedding_store.CLASS_TABLE, tokenizer=aside / embedding_store.TOKENIZER, templates=(TEMPLATE,),
-        drop_repeats=False, class_ids=dict.fromkeys(splits, table.ids), records="made up",
+        class_table=aside / embedding_store.CLASS_TABLE, tokenizer=aside / embedding_store.TOKENIZER,
+        templates=(TEMPLATE,), drop_repeats=False, class_ids=dict.fromkeys(splits, table.ids), records="made up",
     )  # fmt: skip
 
 
@@ -99,7 +100,7 @@ def evaluated(workdir: pathlib.Path, templates: pathlib.Path, protocol: str) -> 
     """The command, with its time and memory."""
     out = workdir / f"scale-{protocol}.json"
     with machine.Clock() as clock:
-        report.main(
+        evaluate.main(
             [f"--checkpoint={workdir}", "--step=latest", "--split=validation", f"--templates={templates}",
              f"--protocol={protocol}", "--batch-size=1024", f"--out={out}"]
         )  # fmt: skip
@@ -147,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with user_errors_in_one_line():
         made = make_store(parsed.classes, workdir / "store")
         train(made.directory, workdir / "run")
-    shutil.rmtree(workdir / "run" / kept.FOLDER, ignore_errors=True)  # of an earlier time
+    shutil.rmtree(workdir / "run" / kept_embeddings.FOLDER, ignore_errors=True)  # of an earlier time
     given = [f"--classes={parsed.classes.absolute()}", f"--templates={parsed.templates.absolute()}"]
     given += [f"--workdir={workdir}", f"--pairs={parsed.pairs}"]
     sides = {"first": "recorded", "again": "recorded", "retrieval": "retrieval"}

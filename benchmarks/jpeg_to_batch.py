@@ -4,8 +4,8 @@ r"""Photos a second from JPEG bytes to training batches on one core: ours, open_
 
 Sides, each in a process of its own that may run on ``--cores`` cores only, from its first instruction on:
 
-* ours: `lit_jax.data.record_batches.training_batches` from the record set; bytes `[B, 224, 224, 3]`, as the model takes them. Once
-  more with the conversion to float32 that open_clip does on the host and our model on its device;
+* ours: `lit_jax.data.record_batches.training_batches` from the record set; bytes `[B, 224, 224, 3]`, as the model takes
+  them. Once more with the conversion to float32 that open_clip does on the host and our model on its device;
 * open_clip: its own training loader (`open_clip_train.data`) with as many worker processes as cores, and its transform
   for training, from webdataset tars of the same photos and captions;
 * decoding of the same bytes to full-size RGB and nothing else, by libjpeg-turbo (simplejpeg) and by Pillow: a floor for

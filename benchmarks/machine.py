@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from lit_jax.base import console
+from lit_jax.base.files import write_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -58,7 +59,7 @@ def write(name: str, content: Mapping[str, Any], out: str = "") -> pathlib.Path:
     """Writes the result of a benchmark with the facts of the machine; returns where."""
     path = pathlib.Path(out) if out else RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    console.write_json(path, {"machine": facts(), **content})
+    write_json(path, {"machine": facts(), **content})
     print(f"written to {path}")
     return path
 

@@ -114,8 +114,8 @@ def _random_store(records: RecordSet, folder: pathlib.Path) -> embedding_store.S
         ]
     )
     features = np.random.default_rng(0).normal(size=(count, 1, WIDTH)).astype(np.float16)
-    shard = embedding_store.write_shard(aside, embedding_store.shard_name("train", 0, 1), features, ids, [str(i) for i in range(count)],
-                              dtype="float16")  # fmt: skip
+    name = embedding_store.shard_name("train", 0, 1)
+    shard = embedding_store.write_shard(aside, name, features, ids, [str(i) for i in range(count)], dtype="float16")
     return embedding_store.finish(
         aside, folder, splits={"train": [shard]}, views={"train": 1}, width=WIDTH, dtype="float16",
         record_lengths={"train": [count]}, tower={"kind": "given", "digest": ""}, class_table=records.class_table,

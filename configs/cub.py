@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config.data.flip = True
     config.data.crop_scale = (0.6, 1.0)
 
-    config.image.weights = str(ROOT / "data_prep" / "demo_tower.npz")
+    config.image.weights = str(ROOT / "data_prep" / "demo" / "demo_tower.npz")
     config.image.size = 64
     config.image.patch = 8
     config.image.width = 96

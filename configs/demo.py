@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     config = defaults()
     config.data.records = "data/demo_records"
 
-    config.image.weights = str(ROOT / "data_prep" / "demo_tower.npz")
+    config.image.weights = str(ROOT / "data_prep" / "demo" / "demo_tower.npz")
     config.image.size = 64
     config.image.patch = 8
     config.image.width = 96

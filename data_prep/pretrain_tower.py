@@ -1,7 +1,7 @@
 """Pre-trains the small ViT that the demo locks: a classifier of other invented species, on two CPU cores.
 
-Run ``python -m data_prep.pretrain_tower --out data_prep/demo_tower.npz`` to make such a file again; the committed one
-took 77 minutes on two cores that did other work as well. It stands to the demo as an ImageNet tower stands to
+Run ``python -m data_prep.pretrain_tower --out data_prep/demo/demo_tower.npz`` to make such a file again; the committed
+one took 77 minutes on two cores that did other work as well. It stands to the demo as an ImageNet tower stands to
 iNaturalist: it has seen many species, labelled at every rank, and none of those that the demo holds out. Names play no
 part: labels are numbers.
 """
@@ -25,7 +25,7 @@ from data_prep.demo import field_guide
 from data_prep.demo.drawing import Look
 from data_prep.demo.field_guide import Species
 from lit_jax.models import ViT, family
-from lit_jax.models.files import write_npz
+from lit_jax.models.weight_files import write_npz
 from lit_jax.models.weights import named
 
 SIZE = 64

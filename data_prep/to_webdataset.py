@@ -23,12 +23,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_prep.conversion.convert import Help
-from data_prep.conversion.processes import cores, each
+from data_prep.conversion.arguments import Help
 from data_prep.conversion.shards import progress_display
 from data_prep.conversion.workspace import disk_errors_in_one_line
 from data_prep.sources.webdataset import LISTING
-from lit_jax.data.dataset_folder import INCOMPLETE, alone_in, check_split, write_json
+from lit_jax.base.files import INCOMPLETE, alone_in, write_json
+from lit_jax.base.processes import cores, each
+from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.records import CLASS_TABLE, Record, RecordSet, decode, file_part, open_records
 from lit_jax.data.tfrecord import frame_spans, mapped, read_frames
 from lit_jax.errors import UserError, user_errors_in_one_line

@@ -17,9 +17,9 @@ import numpy as np
 from lit_jax import models
 from lit_jax.data import record_batches
 from lit_jax.data.records import open_records
-from lit_jax.evaluation import report
 from lit_jax.text.captions import class_captions
 from lit_jax.text.classes import read_class_table
+from lit_jax.trained import loading
 
 matplotlib.use("Agg")
 
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--out", default="docs/demo.png")
     parser.add_argument("--seed", type=int, default=0)
     parsed = parser.parse_args()
-    trained = report.load(parsed.run, step="latest")
+    trained = loading.load(parsed.run, step="latest")
     records = open_records(trained.config.data.records)
     present = records.classes_in("heldout")
     table = read_class_table(records.class_table).subset(present)

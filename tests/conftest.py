@@ -95,7 +95,7 @@ def tower_file(tmp_path_factory):
     import jax.numpy as jnp
 
     from lit_jax.models import ViT, family
-    from lit_jax.models.files import write_npz
+    from lit_jax.models.weight_files import write_npz
     from lit_jax.models.weights import named
 
     tower = ViT(patch=8, width=16, depth=1, heads=2)

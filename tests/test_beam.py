@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from data_prep.conversion import beam
-from data_prep.conversion.convert import main
 from data_prep.conversion.plan import Planned
 from data_prep.conversion.shards import Job, Texts, finished, write_shard
+from data_prep.convert import main
 from data_prep.sources import spans
 from lit_jax.errors import UserError
 from lit_jax.text.classes import write_class_table

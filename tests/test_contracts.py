@@ -164,7 +164,7 @@ def test_the_wheel_works_outside_the_tree(tmp_path):
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", wheel], check=True)
-    code = "import lit_jax.models, data_prep, pathlib; print(lit_jax.__file__, (pathlib.Path(data_prep.__file__).parent / 'demo_tower.npz').exists())"
+    code = "import lit_jax.models, data_prep, pathlib; print(lit_jax.__file__, (pathlib.Path(data_prep.__file__).parent / 'demo' / 'demo_tower.npz').exists())"
     # Dependencies of this environment, the package of the wheel: path files are not read in PYTHONPATH's folders.
     environment = {**os.environ, "PYTHONPATH": sysconfig.get_paths()["purelib"]}
     got = subprocess.run(

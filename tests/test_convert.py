@@ -17,10 +17,12 @@ import pytest
 from PIL import Image
 
 from data_prep.conversion import convert as command
-from data_prep.conversion.convert import Options, convert, main
-from data_prep.conversion.plan import Item, plan_photos
+from data_prep.conversion.convert import Options, convert
+from data_prep.conversion.plan import plan_photos
 from data_prep.conversion.shards import Job, write_shards
+from data_prep.convert import main
 from data_prep.sources.folder import read_folder, read_names
+from data_prep.sources.items import Item
 from lit_jax.data.records import RecordSet, open_records, parse_example
 from lit_jax.errors import UserError
 from lit_jax.text.classes import ClassTable, write_class_table

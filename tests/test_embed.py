@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 
 from lit_jax import config, models
-from lit_jax.base import console
 from lit_jax.base.sharding import make_mesh
 from lit_jax.data import embedding_store, input_stream, record_batches
 from lit_jax.data.epoch_order import set_aside
-from lit_jax.embedding import to_store
+from lit_jax.embedding import photo_embeddings, to_store
 from lit_jax.errors import UserError
-from lit_jax.evaluation import report, zeroshot
-from lit_jax.training import checkpoint, experiment, loop
+from lit_jax.evaluation import report
+from lit_jax.training import checkpoint, experiment, loop, metrics_log
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 OPTIONS = {"dtype": "float32", "batch_size": 16, "shard_rows": 20, "devices": 1}
@@ -30,7 +29,7 @@ def load(path, **overrides):
 
 
 def losses(workdir):
-    return [record["loss"] for record in console.read_metrics(workdir / "metrics.jsonl") if "loss" in record]
+    return [record["loss"] for record in metrics_log.read_metrics(workdir / "metrics.jsonl") if "loss" in record]
 
 
 def files(folder):
@@ -106,7 +105,7 @@ def test_the_best_may_be_chosen_on_training_photos_set_aside(stored, tiny_config
     assert built.steps_per_epoch == 42 / 16 and built.total_steps == 4
     aside = set_aside(56, 0.25, seed=0)
     rows = embedding_store.Rows(stored, "train")
-    photos = list(built.evaluator.photos(zeroshot.ASIDE, {}))
+    photos = list(built.evaluator.photos(photo_embeddings.ASIDE, {}))
     found = np.concatenate([np.asarray(photo.features)[photo.mask] for photo in photos])
     np.testing.assert_array_equal(found, rows.take(np.flatnonzero(aside)))
     picks = input_stream._picks((18, 19, 19), aside, batch_size=14, seed=0, first=0)
@@ -286,7 +285,7 @@ def test_a_store_that_does_not_fit_is_refused_in_one_line(stored, tiny_config, t
 
 
 def test_a_store_of_another_tower_or_of_other_records_is_refused(stored, tiny_config, tmp_path, records, monkeypatch):
-    from lit_jax.models.files import read_npz, write_npz
+    from lit_jax.models.weight_files import read_npz, write_npz
 
     options = {"input": "store", "data__store": stored.directory, "train__devices": 1}
     flat = read_npz(load(tiny_config).image.weights)

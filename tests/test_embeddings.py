@@ -14,11 +14,12 @@ import pytest
 
 from data_prep.conversion.convert import Options
 from data_prep.conversion.plan import plan_photos
+from data_prep.embeddings import main
 from data_prep.import_embeddings import given as given_files
-from data_prep.import_embeddings.embeddings import import_embeddings, main
+from data_prep.import_embeddings.embeddings import import_embeddings
 from data_prep.import_embeddings.given import match_rows, read_embeddings, read_ids
+from lit_jax.base.files import alone_in
 from lit_jax.data import embedding_store
-from lit_jax.data.dataset_folder import alone_in
 from lit_jax.data.records import open_records
 from lit_jax.errors import UserError
 from lit_jax.text.captions import TEMPLATE

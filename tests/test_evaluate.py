@@ -13,10 +13,10 @@ import pytest
 
 from data_prep.conversion import convert
 from data_prep.sources import folder
-from lit_jax import config
-from lit_jax.base import console
+from lit_jax import config, evaluate
+from lit_jax.embedding import class_embeddings
 from lit_jax.errors import UserError
-from lit_jax.evaluation import intervals, page, report, zeroshot
+from lit_jax.evaluation import intervals, page, report, tables, zeroshot
 from lit_jax.text.classes import read_class_table, write_class_table
 from lit_jax.training import loop
 
@@ -31,7 +31,7 @@ def run(tiny_config, tmp_path_factory):
 
 
 def command(*arguments):
-    report.main([str(argument) for argument in arguments])
+    evaluate.main([str(argument) for argument in arguments])
 
 
 def result(run, split="heldout"):
@@ -121,9 +121,9 @@ def test_the_data_sets_own_table_is_accepted_though_a_species_has_two_rows(recor
     own = dataclasses.replace(table, columns={**table.columns, "name": names})
     write_class_table(own, tmp_path / "own.csv")
     data = types.SimpleNamespace(class_table=tmp_path / "own.csv")
-    assert report._named_classes(str(tmp_path / "own.csv"), data) == own
+    assert evaluate._named_classes(str(tmp_path / "own.csv"), data) == own
     (tmp_path / "once.csv").write_text("name\n" + "\n".join(table.names[1:]) + "\nDraco volan\n")
-    found = report._named_classes(str(tmp_path / "once.csv"), data)
+    found = evaluate._named_classes(str(tmp_path / "once.csv"), data)
     assert set(found.ids) == {*table.ids, max(table.ids) + 1}
     assert capsys.readouterr().out == ""
 
@@ -177,8 +177,8 @@ def one(photos):
     os.kill(os.getpid(), signal.SIGINT)
     yield from photos
 
-whole = zeroshot.image_embeddings
-zeroshot.image_embeddings = lambda parts, params, photos: whole(parts, params, one(photos))
+whole = photo_embeddings.image_embeddings
+photo_embeddings.image_embeddings = lambda parts, params, photos: whole(parts, params, one(photos))
 evaluate.main(sys.argv[1:])
 """
     environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
@@ -216,7 +216,7 @@ def test_a_run_with_prompt_templates_is_evaluated_with_them(tiny_config, tmp_pat
 def test_no_run_and_other_weights_are_refused(run, tmp_path):
     with pytest.raises(UserError, match="--checkpoint: found no folder"):
         report.load(tmp_path / "none")
-    from lit_jax.models.files import read_npz, write_npz
+    from lit_jax.models.weight_files import read_npz, write_npz
 
     weights = json.loads((run[0] / "config.json").read_text())["image.weights"]
     write_npz(tmp_path / "other.npz", {name: value * 2 for name, value in read_npz(weights).items()})
@@ -284,7 +284,7 @@ def test_accuracies_have_ranges_and_species_both_names(run, records, capsys):
     assert found["image_to_text"]["recall@1_interval"] == intervals.wilson(found["image_to_text"]["recall@1"], 28)
     parser.feed((run[0] / "evaluation-heldout.html").read_text().removeprefix("<!doctype html>"))
     words = " ".join("".join(parser.words).split())
-    ends = console.ends(got, "top1")
+    ends = tables.ends(got, "top1")
     assert ends in printed and f"between {ends.replace('–', ' and ')} %" in words and "Wilson" in words
     assert "4 held-out species are few" in printed and "4 held-out species are few" in words
     lines = [line.split() for line in printed.splitlines()]
@@ -368,7 +368,7 @@ def test_a_temperature_that_makes_it_worse_is_not_said_to_help(run):
     got = result(run)
     got["calibration"] |= {"temperature": 1.25, "helps": False}
     got["calibration"]["before"]["ece"], got["calibration"]["after"]["ece"] = 0.05, 0.066
-    note = next(line for line in report._notes(got) if "calibration" in line)
+    note = next(line for line in tables._notes(got) if "calibration" in line)
     assert note.startswith("calibration error 5.0 %; a temperature 1.25, fitted on")
     assert note.endswith("makes it worse (6.6 %) and is not to be used")
     assert "is not to be used" in page.page(got, name="m")
@@ -376,7 +376,7 @@ def test_a_temperature_that_makes_it_worse_is_not_said_to_help(run):
 
 def test_prompts_are_embedded_once_a_model(run, records, monkeypatch):
     asked = []
-    embed = zeroshot.text_embedder
+    embed = class_embeddings.text_embedder
 
     def counting(*args, **kwargs):
         inner = embed(*args, **kwargs)

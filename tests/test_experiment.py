@@ -18,12 +18,11 @@ import pytest
 import lit_jax.evaluation.zeroshot
 import lit_jax.text.tokenizers
 from lit_jax import config
-from lit_jax.base import console
 from lit_jax.base.sharding import put_batch
 from lit_jax.data import record_batches
 from lit_jax.errors import UserError
 from lit_jax.evaluation import report
-from lit_jax.training import checkpoint, experiment, loop
+from lit_jax.training import checkpoint, experiment, loop, metrics_log
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -34,7 +33,7 @@ def run(path, workdir, **overrides):
 
 
 def losses(workdir):
-    return [record["loss"] for record in console.read_metrics(workdir / "metrics.jsonl") if "loss" in record]
+    return [record["loss"] for record in metrics_log.read_metrics(workdir / "metrics.jsonl") if "loss" in record]
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +52,14 @@ def test_a_run_leaves_what_it_should(finished):
     assert results["seen"]["images"] == 24 and results["seen"]["candidates"] == 8
     assert results["heldout"]["images"] == 28 - 0 and results["heldout"]["candidates"] == 4
     assert results["heldout_among_all"]["candidates"] == 12
-    logged = console.read_metrics(workdir / "metrics.jsonl")
+    logged = metrics_log.read_metrics(workdir / "metrics.jsonl")
     # Sixteen photos of 16 captions: some repeat in a batch, and the loss cannot fall below what that costs.
     assert all(0 <= r["loss_floor"] < r["loss"] for r in logged if "loss" in r)
     assert max(r.get("loss_floor", 0) for r in logged) > 0.1
     assert {r["heldout/candidates"] for r in logged if "heldout/top1" in r} == {4}
-    evaluated = [r["step"] for r in console.read_metrics(workdir / "metrics.jsonl") if "seen/top1" in r]
+    evaluated = [r["step"] for r in metrics_log.read_metrics(workdir / "metrics.jsonl") if "seen/top1" in r]
     assert evaluated == [4, 7, 11]
-    rates = [r["learning_rate"] for r in console.read_metrics(workdir / "metrics.jsonl") if "learning_rate" in r]
+    rates = [r["learning_rate"] for r in metrics_log.read_metrics(workdir / "metrics.jsonl") if "learning_rate" in r]
     assert rates[0] == pytest.approx(0.005) and max(rates) == pytest.approx(0.01) and rates[-1] < 0.001
 
 
@@ -87,7 +86,7 @@ def test_a_finished_run_gives_its_results_again(finished, tiny_config, capsys):
 def test_another_tower_is_refused(finished, tiny_config, tmp_path):
     import numpy as np
 
-    from lit_jax.models.files import read_npz, write_npz
+    from lit_jax.models.weight_files import read_npz, write_npz
 
     workdir, _ = finished
     loaded, _ = config.load(tiny_config)
@@ -158,7 +157,7 @@ def test_a_users_mistake_is_one_clear_line(tiny_config, tmp_path, overrides, mes
 def published(records, tmp_path_factory):
     """Drawn weights of a mobile net under timm's names, and of a small text tower, as files."""
     from lit_jax import models
-    from lit_jax.models import files, presets, weights
+    from lit_jax.models import presets, weight_files, weights
     from tests.conftest import random_like
     from tests.golden import common
 
@@ -166,14 +165,14 @@ def published(records, tmp_path_factory):
     tower = models.IMAGE_PRESETS["efficientnet_lite0"].build()
     shapes = presets.image_shapes(tower, 32)[0]
     drawn = weights.unflatten({name: common.array(name, leaf.shape) for name, leaf in weights.leaves(shapes).items()})
-    files.write_safetensors(folder / "model.safetensors", weights.named(drawn, models.family(tower)))
+    weight_files.write_safetensors(folder / "model.safetensors", weights.named(drawn, models.family(tower)))
     config = {"architecture": "efficientnet_lite0", "pretrained_cfg": {
         "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.2, 0.2], "crop_pct": 0.5, "interpolation": "bilinear"}}  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
     tokenizer = lit_jax.text.tokenizers.load_tokenizer(records.tokenizer)
     text = models.TextTransformer(tokenizer.vocab_size, 24, tokenizer.end_id, width=16, depth=1, heads=2, embed_dim=8)
     text_params = random_like(text, np.zeros((1, 24), np.int32))
-    files.write_npz(folder / "text.npz", weights.named(text_params, models.family(text)))
+    weight_files.write_npz(folder / "text.npz", weights.named(text_params, models.family(text)))
     return folder, text_params
 
 
@@ -215,7 +214,7 @@ def test_other_settings_run_to_the_end(tiny_config, tmp_path, overrides):
 
 
 def test_two_runs_in_one_folder_are_refused(tiny_config, tmp_path):
-    from lit_jax.data.dataset_folder import alone_in
+    from lit_jax.base.files import alone_in
 
     with (
         alone_in(tmp_path / "run", "run", file=".lock"),

@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import data_prep.import_embeddings.embeddings
+import data_prep.embeddings
 from lit_jax import config, models
-from lit_jax.base import console
-from lit_jax.data import dataset_folder
 from lit_jax.embedding import to_store
-from lit_jax.evaluation import report
-from lit_jax.models import files, weights
+from lit_jax.evaluation import report, tables
+from lit_jax.models import weight_files, weights
 from lit_jax.models.joint import load_joint
 from lit_jax.models.names import text as text_names
 from lit_jax.models.names import vit
@@ -110,12 +108,12 @@ def test_weights_on_the_hub_are_not_asked_for(copied, monkeypatch):
     document = json.loads((copied / "model.json").read_text())
     document["about"]["config"]["image.weights"] = "hf-hub:someone/tower"
     del document["digest"]
-    (copied / "model.json").write_text(json.dumps({**document, "digest": dataset_folder.digest(document)}))
+    (copied / "model.json").write_text(json.dumps({**document, "digest": weight_files.digest(document)}))
 
     def asked(source):
         raise AssertionError(source)
 
-    monkeypatch.setattr(files, "hub_folder", asked)
+    monkeypatch.setattr(weight_files, "hub_folder", asked)
     assert "image" in loading.load(copied).params
 
 
@@ -237,7 +235,7 @@ def on_given(field_guide_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("given")
     lines = (field_guide_folder / "splits.csv").read_text().splitlines()
     np.save(folder / "e.npy", np.random.default_rng(0).normal(size=(len(lines) - 1, 12)).astype(np.float32))
-    data_prep.import_embeddings.embeddings.main(["--embeddings", str(folder / "e.npy"), "--ids", str(field_guide_folder / "splits.csv"), "--classes",
+    data_prep.embeddings.main(["--embeddings", str(folder / "e.npy"), "--ids", str(field_guide_folder / "splits.csv"), "--classes",
                      str(field_guide_folder / "classes.csv"), "--out", str(folder / "store"), "--vocab-size", "400"])  # fmt: skip
     small = {"text.context": "24", "text.width": "16", "text.depth": "1", "text.heads": "2", "model.embed_dim": "8"}
     path = folder / "given.py"
@@ -336,7 +334,7 @@ def test_the_card_of_a_checkpoint_does_not_take_it_for_the_whole_run(run):
     about = loading.dataclasses.replace(loading.load(run[0], step="latest").about, evaluated=4)
     facts = model_card.Facts("birds", {})
     first, last = (" ".join(model_card.text(about, step, facts, None).split()) for step in (4, 7))
-    assert f" ({console.ends(about.results['seen'], 'top1')}) |" in first and "Ranges are 95 % intervals." in first
+    assert f" ({tables.ends(about.results['seen'], 'top1')}) |" in first and "Ranges are 95 % intervals." in first
     assert "| – |" in first  # top-5 of the four that are held out
     assert "Measured by the run when it saved this model, with the captions below as prompts." in first
     assert "4 batches of 16 pairs, of a run set to 2 epochs, softmax loss" in first and "of the 4 batches" not in first
@@ -361,7 +359,7 @@ def published(tmp_path_factory):
     tokenizer = export_cases.tokenizer(folder.parent)
     open_clip_layout._write_tokenizer(folder, tokenizer)
     _, towers, params = export_cases.build(export_cases.CASES["own"], tokenizer)
-    files.write_safetensors(folder / open_clip_layout.WEIGHTS, {
+    weight_files.write_safetensors(folder / open_clip_layout.WEIGHTS, {
         **weights.named(params["image"], models.family(towers.image), vit.OPEN_CLIP, "visual."),
         **weights.named(params["text"], models.family(towers.text), text_names.OPEN_CLIP, "text."),
         "visual.proj": params["projection"]["kernel"], "logit_scale": params["logit_scale"],

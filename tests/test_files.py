@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lit_jax.errors import UserError
-from lit_jax.models import files, preprocessing
+from lit_jax.models import preprocessing, weight_files
 from lit_jax.models.joint import load_joint
 
 ARRAYS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b.c": np.float32([0.5, -2])}
@@ -34,48 +34,53 @@ def same(got, want=ARRAYS):
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("ending", ["npz", "safetensors"])
 def test_numpy_and_safetensors_of_every_precision(tmp_path, ending, dtype):
-    write = {"npz": files.write_npz, "safetensors": files.write_safetensors}[ending]
+    write = {"npz": weight_files.write_npz, "safetensors": weight_files.write_safetensors}[ending]
     path = tmp_path / f"x.{ending}"
     write(path, {name: value.astype(dtype) for name, value in ARRAYS.items()})
-    found = files.open_weights(path)
+    found = weight_files.open_weights(path)
     same(found.arrays)
     assert found.arrays["a"].dtype == dtype and found.documents == {} and found.folder is None
-    assert files.exists(str(path)) and not files.exists("") and not files.exists("hf-hub:a/b")
+    assert weight_files.exists(str(path)) and not weight_files.exists("") and not weight_files.exists("hf-hub:a/b")
 
 
 def test_a_folder_and_what_stands_beside_the_weights(tmp_path):
-    files.write_safetensors(tmp_path / "model.safetensors", ARRAYS)
-    files.write_safetensors(tmp_path / "other.safetensors", {})
+    weight_files.write_safetensors(tmp_path / "model.safetensors", ARRAYS)
+    weight_files.write_safetensors(tmp_path / "other.safetensors", {})
     (tmp_path / "config.json").write_text('{"architecture": "x"}')
-    found = files.open_weights(tmp_path)
+    found = weight_files.open_weights(tmp_path)
     same(found.arrays)
     assert found.folder == tmp_path and found.documents == {"config.json": {"architecture": "x"}}
     for source in (tmp_path, tmp_path / "model.safetensors"):
-        assert files.documents(str(source)) == found.documents
-    assert files.documents(str(tmp_path / "other.safetensors")) == {}  # not known to be of this model
+        assert weight_files.documents(str(source)) == found.documents
+    assert weight_files.documents(str(tmp_path / "other.safetensors")) == {}  # not known to be of this model
     (tmp_path / "config.json").write_text('{"architecture": ')
-    refused(lambda: files.open_weights(tmp_path), "config.json: found", "expected JSON; fetch it again")
+    refused(lambda: weight_files.open_weights(tmp_path), "config.json: found", "expected JSON; fetch it again")
 
 
 def test_a_model_in_several_files(tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text(
         json.dumps({"metadata": {}, "weight_map": {"a": "one.safetensors", "b.c": "two.safetensors"}})
     )
-    files.write_safetensors(tmp_path / "one.safetensors", {"a": ARRAYS["a"]})
-    refused(lambda: files.open_weights(tmp_path), "found no two.safetensors, expected every file of its index; fetch")
-    files.write_safetensors(tmp_path / "two.safetensors", {"b.c": ARRAYS["b.c"]})
-    same(files.open_weights(tmp_path).arrays)
-    files.write_safetensors(tmp_path / "two.safetensors", {"b.d": ARRAYS["b.c"]})
-    refused(lambda: files.open_weights(tmp_path), "two.safetensors: found no b.c, expected it as the index says; fetch")
+    weight_files.write_safetensors(tmp_path / "one.safetensors", {"a": ARRAYS["a"]})
+    refused(
+        lambda: weight_files.open_weights(tmp_path), "found no two.safetensors, expected every file of its index; fetch"
+    )
+    weight_files.write_safetensors(tmp_path / "two.safetensors", {"b.c": ARRAYS["b.c"]})
+    same(weight_files.open_weights(tmp_path).arrays)
+    weight_files.write_safetensors(tmp_path / "two.safetensors", {"b.d": ARRAYS["b.c"]})
+    refused(
+        lambda: weight_files.open_weights(tmp_path),
+        "two.safetensors: found no b.c, expected it as the index says; fetch",
+    )
     for text in ("{", "{}", "[]"):
         (tmp_path / "model.safetensors.index.json").write_text(text)
-        refused(lambda: files.open_weights(tmp_path), "found no weight_map", "fetch it again")
+        refused(lambda: weight_files.open_weights(tmp_path), "found no weight_map", "fetch it again")
 
 
 def test_what_is_not_whole_or_not_weights_is_refused_in_a_line(tmp_path):
     npz, tensors = tmp_path / "x.npz", tmp_path / "x.safetensors"
-    files.write_npz(npz, {"x": np.random.default_rng(0).random((300, 10), np.float32)})
-    files.write_safetensors(tensors, ARRAYS)
+    weight_files.write_npz(npz, {"x": np.random.default_rng(0).random((300, 10), np.float32)})
+    weight_files.write_safetensors(tensors, ARRAYS)
     whole = {npz: npz.read_bytes(), tensors: tensors.read_bytes()}
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n"
     middle = whole[npz][:2000] + b"\xff" * 40 + whole[npz][2040:]
@@ -83,14 +88,27 @@ def test_what_is_not_whole_or_not_weights_is_refused_in_a_line(tmp_path):
     for path, contents in broken.items():
         for content in contents:
             path.write_bytes(content)
-            refused(lambda path=path: files.open_weights(path), str(path), f"a whole {path.suffix}", "; fetch it again")
+            refused(
+                lambda path=path: weight_files.open_weights(path),
+                str(path),
+                f"a whole {path.suffix}",
+                "; fetch it again",
+            )
     np.save(tmp_path / "one.npy", np.ones(3))
-    refused(lambda: files.open_weights(tmp_path / "one.npy"), "found a file of kind .npy, expected .npz, .safetensors")
+    refused(
+        lambda: weight_files.open_weights(tmp_path / "one.npy"),
+        "found a file of kind .npy, expected .npz, .safetensors",
+    )
     (tmp_path / "one.npy").rename(npz)
-    refused(lambda: files.open_weights(npz), "expected a whole .npz archive; fetch it again")
-    refused(lambda: files.open_weights(tmp_path / "no.npz"), "found no such file", "; check the path")
+    refused(lambda: weight_files.open_weights(npz), "expected a whole .npz archive; fetch it again")
+    refused(lambda: weight_files.open_weights(tmp_path / "no.npz"), "found no such file", "; check the path")
     (tmp_path / "empty").mkdir()
-    refused(lambda: files.open_weights(tmp_path / "empty"), "a folder without weights", "model.safetensors", "in it; ")
+    refused(
+        lambda: weight_files.open_weights(tmp_path / "empty"),
+        "a folder without weights",
+        "model.safetensors",
+        "in it; ",
+    )
 
 
 def without(monkeypatch, module):
@@ -101,7 +119,9 @@ def test_pytorch_files_without_torch(tmp_path, monkeypatch):
     without(monkeypatch, "torch")
     for ending in ("pth", "pt", "bin"):
         (tmp_path / f"x.{ending}").write_bytes(b"PK")
-        refused(lambda ending=ending: files.open_weights(tmp_path / f"x.{ending}"), "no torch", "; pip install torch")
+        refused(
+            lambda ending=ending: weight_files.open_weights(tmp_path / f"x.{ending}"), "no torch", "; pip install torch"
+        )
 
 
 class Tensor:
@@ -146,25 +166,27 @@ def test_pytorch_files(tmp_path, torch):
         {"teacher": state, "args": "x"},
     ):
         torch.content = content
-        same(files.open_weights(path).arrays)
+        same(weight_files.open_weights(path).arrays)
     for content in ([1], {"epoch": 1}, {"model": {"x": 1}}):
         torch.content = content
-        refused(lambda: files.open_weights(path), "found no arrays by name, expected a state_dict; ")
+        refused(lambda: weight_files.open_weights(path), "found no arrays by name, expected a state_dict; ")
     for error in (RuntimeError("invalid header\nand more"), EOFError()):
         torch.content = error
-        refused(lambda: files.open_weights(path), "found a file that torch cannot read", "expected weights alone; ")
+        refused(
+            lambda: weight_files.open_weights(path), "found a file that torch cannot read", "expected weights alone; "
+        )
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     torch.content = state
-    same(files.open_weights(tmp_path).arrays)
+    same(weight_files.open_weights(tmp_path).arrays)
 
 
 def test_real_pytorch_files(tmp_path):
     torch = pytest.importorskip("torch")
     state = {name: torch.tensor(value).to(torch.bfloat16) for name, value in ARRAYS.items()}
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "x.pth")
-    same(files.open_weights(tmp_path / "x.pth").arrays)
+    same(weight_files.open_weights(tmp_path / "x.pth").arrays)
     (tmp_path / "x.pth").write_bytes((tmp_path / "x.pth").read_bytes()[:300])
-    refused(lambda: files.open_weights(tmp_path / "x.pth"), "expected a PyTorch file of weights alone")
+    refused(lambda: weight_files.open_weights(tmp_path / "x.pth"), "expected a PyTorch file of weights alone")
 
 
 @pytest.fixture
@@ -189,21 +211,24 @@ def hub(monkeypatch, tmp_path):
 
 
 def test_names_on_the_hub(hub, tmp_path):
-    files.write_safetensors(tmp_path / "x.safetensors", ARRAYS)
+    weight_files.write_safetensors(tmp_path / "x.safetensors", ARRAYS)
     content = (tmp_path / "x.safetensors").read_bytes()
     hub.files = {"model.safetensors": content, "pytorch_model.bin": b"large", "config.json": b"{}"}
-    found = files.open_weights("hf-hub:owner/name@v2")
+    found = weight_files.open_weights("hf-hub:owner/name@v2")
     same(found.arrays)
     assert found.where == "hf-hub:owner/name@v2" and found.documents == {"config.json": {}}
     assert [asked[:2] for asked in hub.asked] == [("owner/name", "v2")]
     assert not (found.folder / "pytorch_model.bin").exists()
-    assert files.documents("hf-hub:owner/name") == {"config.json": {}} and hub.asked[-1][:2] == ("owner/name", None)
+    assert weight_files.documents("hf-hub:owner/name") == {"config.json": {}} and hub.asked[-1][:2] == (
+        "owner/name",
+        None,
+    )
 
 
 def test_pytorch_files_are_fetched_only_where_there_is_nothing_else(hub, torch):
     hub.files = {"pytorch_model.bin": b"x", "tf_model.h5": b"large"}
     torch.content = {name: Tensor(value) for name, value in ARRAYS.items()}
-    found = files.open_weights("hf-hub:owner/old")
+    found = weight_files.open_weights("hf-hub:owner/old")
     same(found.arrays)
     assert len(hub.asked) == 2 and not (found.folder / "tf_model.h5").exists()
 
@@ -211,16 +236,22 @@ def test_pytorch_files_are_fetched_only_where_there_is_nothing_else(hub, torch):
 def test_what_the_hub_refuses_is_one_line(hub, monkeypatch):
     hub.files = OSError("401 Client Error.\n\nRepository Not Found for url: x")
     refused(
-        lambda: files.open_weights("hf-hub:owner/no"),
+        lambda: weight_files.open_weights("hf-hub:owner/no"),
         "hf-hub:owner/no: found nothing to fetch (401 Client Error",
         "; check the name",
     )
     hub.files = TimeoutError()
-    refused(lambda: files.open_weights("hf-hub:owner/no"), "(TimeoutError", "fetch the files and give their folder")
+    refused(
+        lambda: weight_files.open_weights("hf-hub:owner/no"), "(TimeoutError", "fetch the files and give their folder"
+    )
     hub.files = {"README.md": b""}
-    refused(lambda: files.open_weights("hf-hub:owner/empty"), "hf-hub:owner/empty: found a folder without weights")
+    refused(
+        lambda: weight_files.open_weights("hf-hub:owner/empty"), "hf-hub:owner/empty: found a folder without weights"
+    )
     without(monkeypatch, "huggingface_hub")
-    refused(lambda: files.open_weights("hf-hub:owner/name"), "no huggingface_hub", "; pip install 'lit_jax[hub]'")
+    refused(
+        lambda: weight_files.open_weights("hf-hub:owner/name"), "no huggingface_hub", "; pip install 'lit_jax[hub]'"
+    )
 
 
 HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
@@ -325,7 +356,9 @@ CLIP_LIKE = {"projection": {"kernel": shape(4, 3)}, **SCALE}
 
 
 def saved(path, **arrays):
-    files.write_npz(path / "x.npz", {name.replace("__", "/"): np.float32(value) for name, value in arrays.items()})
+    weight_files.write_npz(
+        path / "x.npz", {name.replace("__", "/"): np.float32(value) for name, value in arrays.items()}
+    )
     return str(path / "x.npz")
 
 

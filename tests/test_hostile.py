@@ -15,7 +15,7 @@ import pytest
 from data_prep.import_embeddings.given import read_embeddings
 from data_prep.sources.webdataset import read_tar
 from lit_jax.errors import UserError
-from lit_jax.models.files import open_weights
+from lit_jax.models.weight_files import open_weights
 
 
 class Payload:

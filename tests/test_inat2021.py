@@ -19,11 +19,12 @@ from typing import Any
 import pytest
 
 from data_prep.conversion import convert as command
-from data_prep.conversion.convert import Options, convert, dry_run, main
-from data_prep.conversion.plan import Item, Request, Skip
+from data_prep.conversion.convert import Options, convert, dry_run
+from data_prep.convert import main
 from data_prep.sources import archives
 from data_prep.sources.folder import read_folder
 from data_prep.sources.inat2021 import read_inat2021
+from data_prep.sources.items import Item, Request, Skip
 from data_prep.sources.json_rows import rows
 from lit_jax.data.records import open_records
 from lit_jax.errors import UserError

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_prep import captions
-from data_prep.conversion.convert import Options, convert, dry_run, main
+from data_prep import captions, embeddings
+from data_prep.conversion.convert import Options, convert, dry_run
 from data_prep.conversion.plan import Planned, find_duplicates, plan_photos
-from data_prep.import_embeddings import embeddings
+from data_prep.convert import main
 from data_prep.sources.folder import read_folder
 from lit_jax.data import photo as photos
 from lit_jax.data.records import open_records

@@ -10,7 +10,7 @@ import pytest
 from lit_jax import models
 from lit_jax.data.images import centre_crop
 from lit_jax.errors import UserError
-from lit_jax.models import building, files, presets, weights
+from lit_jax.models import building, presets, weight_files, weights
 from lit_jax.models.joint import load_joint
 from lit_jax.trained import open_clip_layout
 from tests.golden import common, export_cases
@@ -93,7 +93,7 @@ def test_what_was_written_is_read_again(case, words, written):
     family = models.family(tower)
     image, report = weights.load_tower(folder, presets.image_shapes(tower, config.image.size)[0], family)
     dialect = next(dialect for dialect in family.dialects if dialect.name == report.dialect)
-    arrays = files.open_weights(folder).arrays
+    arrays = weight_files.open_weights(folder).arrays
     again = weights.named(image, family, dialect, "visual.trunk." if is_timm else "visual.")
     for name, array in again.items():
         np.testing.assert_array_equal(array.reshape(arrays[name].shape), arrays[name], name)

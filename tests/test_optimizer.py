@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from lit_jax.errors import UserError
+from lit_jax.models import locking
 from lit_jax.training import optimizer
 
 RECIPE = {"weight_decay": 0.1, "b1": 0.9, "b2": 0.98, "eps": 1e-6}
@@ -106,13 +107,13 @@ def test_pretrained_towers_may_move_at_a_fraction_of_the_rate():
 def test_locked_towers_leave_the_moving_part():
     params = {"image": 1, "text": 2, "projection": 3, "logit_scale": 4}
     for lock in ("Lu", "LU"):
-        moving, locked = optimizer.split_locked(params, lock)
+        moving, locked = locking.split_locked(params, lock)
         assert set(locked) == {"image"} and set(moving) == {"text", "projection", "logit_scale"}
-    assert set(optimizer.split_locked(params, "LL")[1]) == {"image", "text"}
+    assert set(locking.split_locked(params, "LL")[1]) == {"image", "text"}
     for lock in ("UU", "Uu", "uu"):
-        assert optimizer.split_locked(params, lock) == (params, {})
+        assert locking.split_locked(params, lock) == (params, {})
     with pytest.raises(UserError, match="train.locks: found 'Ll', expected one of Lu, LL, LU, UU, Uu, uu"):
-        optimizer.split_locked(params, "Ll")
+        locking.split_locked(params, "Ll")
 
 
 def test_examples_in_the_documentation_run():

@@ -11,17 +11,17 @@ import ml_collections
 import numpy as np
 import pytest
 
-from lit_jax import config, models
+from lit_jax import config, models, plan
 from lit_jax.base.sharding import make_mesh, per_device
 from lit_jax.data import record_batches
 from lit_jax.data.unique_captions import rounded_up
 from lit_jax.embedding import to_store
 from lit_jax.errors import UserError
-from lit_jax.models import building
+from lit_jax.models import building, locking
 from lit_jax.models.layers import Block
-from lit_jax.planning import abstract_run, costs
+from lit_jax.planning import abstract_run, costs, device_table
 from lit_jax.planning.arithmetic import count, forward_and_backward
-from lit_jax.training import experiment, optimizer
+from lit_jax.training import experiment
 
 RECORDED = {
     "image.size": 384, "image.patch": 16, "image.width": 1024, "image.depth": 24, "image.heads": 16,
@@ -153,7 +153,7 @@ def test_a_tower_that_moves_costs_its_backward_pass(tiny_config, tower_file):
     run = tiny_run(tiny_config, train__locks="Uu")
     parts = abstract_run.step_flops(run, "records")
     assert parts["image tower"] == 3 * 16 * abstract_run.photo_flops(run) - 16 * 4 * 2 * 192 * 16  # none for the pixels
-    assert costs.store_facts(run, costs.Device("x", (1, ""), (1.0, ""))) is None
+    assert costs.store_facts(run, device_table.Device("x", (1, ""), (1.0, ""))) is None
     assert costs.flops_of_run(run, 2) == {
         "step": {"records": parts},
         "run": {"records": 2 * parts["step"]},
@@ -215,7 +215,7 @@ def test_a_text_tower_that_others_trained_is_planned_with_every_letter():
     assert parts["LU"]["projection and loss"] == 2 * projections[0] + 3 * projections[1] + loss
 
 
-@pytest.mark.parametrize("locks", optimizer.LOCKS)
+@pytest.mark.parametrize("locks", locking.LOCKS)
 def test_every_pair_of_letters_is_planned(tiny_config, locks):
     run = tiny_run(tiny_config, train__locks=locks)
     parts = abstract_run.step_flops(run, "records")
@@ -332,7 +332,7 @@ def test_the_search_knows_what_it_does_not_know():
 def test_the_largest_batch_fits_and_the_next_does_not(tiny_config):
     run = tiny_run(tiny_config, 1)
     limit = abstract_run.device_memory(run, 40, 0)["total"] + 1
-    found = costs.memory_facts(run, costs.Device("x", (limit, ""), (1.0, "")), None)
+    found = costs.memory_facts(run, device_table.Device("x", (limit, ""), (1.0, "")), None)
     batch = found["largest_batch"]["batch"]
     assert batch == 40 and found["largest_batch"]["is_certain"] and found["memory"]["fits"]
     asked = found["largest_batch"]["memory"]
@@ -344,7 +344,7 @@ def test_the_largest_batch_fits_and_the_next_does_not(tiny_config):
 
 def test_the_command_prints_what_it_writes(tiny_config, tmp_path, capsys):
     arguments = [f"--config={tiny_config}", "--device", "h100", "--devices", "8", "--json", str(tmp_path / "plan.json")]
-    costs.main([*arguments, "--config.input=store", "--utilisation", "0.5"])
+    plan.main([*arguments, "--config.input=store", "--utilisation", "0.5"])
     printed = capsys.readouterr().out
     found = json.loads((tmp_path / "plan.json").read_text())
     assert found["data"]["steps"] == math.ceil(3 * 56 / 16) and found["data"]["photos"]["heldout"] == 28
@@ -369,7 +369,7 @@ def test_nothing_needs_to_be_there(tmp_path, capsys):
         "    c.image.tower, c.input, c.image.width, c.train.batch_size = 'given', 'store', 32, 64\n    return c\n"
     )
     given = ["--examples", "64", "--vocab-size", "300", "--devices", "1", "--memory", "1", "--tflops", "2"]
-    costs.main([f"--config={path}", *given])
+    plan.main([f"--config={path}", *given])
     printed = capsys.readouterr().out
     assert "data: numbers on the command line" in printed and "unknown" in printed and "image tower" not in printed
     assert "of 8 tokens" in printed and "(as given)" in printed and "training from records" not in printed
@@ -380,7 +380,7 @@ def test_nothing_needs_to_be_there(tmp_path, capsys):
 
 def one_line(capsys, arguments):
     with pytest.raises(SystemExit) as stop:
-        costs.main(arguments)
+        plan.main(arguments)
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     return line
@@ -401,10 +401,10 @@ def test_embedding_on_this_machine_takes_what_its_tower_takes(tiny_config, monke
     monkeypatch.setattr(models, "image_features", lambda *given: shaped.append(given[2].shape) or look(*given))
     monkeypatch.setattr(costs.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(costs, "EMBEDDED", 8)
-    device = costs.Device("x", (10**9, ""), (1e9, ""))
+    device = device_table.Device("x", (10**9, ""), (1e9, ""))
     photos = costs.measured_photos(run, device)
     assert photos == 2 * shaped[-1][0] == 2 * costs.EMBEDDED and shaped[-1][1:] == (16, 16, 3)
-    assert costs.measured_photos(run, costs.Device("x", (1000, ""), (1e9, ""))) == 0
+    assert costs.measured_photos(run, device_table.Device("x", (1000, ""), (1e9, ""))) == 0
     arithmetic = costs.flops_of_run(run, 11)
     hours = costs.hours_of_run(run, arithmetic, 11, device._replace(photos=5.0), 0.4)
     assert hours["embedding"] * 3600 == pytest.approx(108 / 10) and hours["photos_per_s"] == 10
@@ -433,5 +433,5 @@ def test_mistakes_are_refused_in_one_line(tiny_config):
 )
 def test_arguments_out_of_range_are_refused(tiny_config, bad, capsys):
     with pytest.raises(SystemExit) as stop:
-        costs.main([f"--config={tiny_config}", bad])
+        plan.main([f"--config={tiny_config}", bad])
     assert stop.value.code == 2 and bad.split("=")[0] in capsys.readouterr().err

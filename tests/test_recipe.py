@@ -14,7 +14,7 @@ from lit_jax import models
 from lit_jax.embedding import to_store
 from lit_jax.errors import UserError
 from lit_jax.evaluation.ranks import ceiling
-from lit_jax.models import TwoTower, building
+from lit_jax.models import TwoTower, building, locking
 from lit_jax.text.captions import TEMPLATE, caption, class_captions
 from lit_jax.text.classes import read_class_table
 from lit_jax.text.prompts import duplicates, named_by, prompts, read_templates
@@ -59,7 +59,7 @@ def test_three_groups_of_parameters_and_their_decay_are_open_clips():
     text = models.TEXT_PRESETS["clip_text"].build(vocab_size=49_408, context=77, end_id=49_407, embed_dim=512)
     model = TwoTower(None, text, config.model.embed_dim, width=1024)
     shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0), image_size=384, context=77))
-    moving, _ = optimizer.split_locked({**shapes, "image": {}}, config.train.locks)
+    moving, _ = locking.split_locked({**shapes, "image": {}}, config.train.locks)
     found = []
     for leaf, decays in zip(jax.tree.leaves(moving), jax.tree.leaves(optimizer.decayed(moving)), strict=True):
         # Blocks are stacked along a first axis of 12, open_clip's each have their own.

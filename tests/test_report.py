@@ -5,26 +5,29 @@ import pytest
 from PIL import Image
 
 from lit_jax.base import console
+from lit_jax.base.files import write_json
+from lit_jax.evaluation import tables
+from lit_jax.training import metrics_log
 
 
 def test_a_resumed_log_forgets_what_came_after_the_checkpoint(tmp_path):
-    log = console.MetricsLog(tmp_path, tensorboard=False)
+    log = metrics_log.MetricsLog(tmp_path, tensorboard=False)
     for step in (1, 2, 3):
         log.add({"step": step, "loss": 1.0 / step})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')  # killed in the middle of a line
-    resumed = console.MetricsLog(tmp_path, step=2, tensorboard=False)
+    resumed = metrics_log.MetricsLog(tmp_path, step=2, tensorboard=False)
     resumed.add({"step": 3, "loss": 0.25})
-    assert console.read_metrics(tmp_path / "metrics.jsonl") == [
+    assert metrics_log.read_metrics(tmp_path / "metrics.jsonl") == [
         {"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}, {"step": 3, "loss": 0.25},
     ]  # fmt: skip
-    assert resumed.records == console.read_metrics(tmp_path / "metrics.jsonl")
+    assert resumed.records == metrics_log.read_metrics(tmp_path / "metrics.jsonl")
 
 
 def test_tensorboard_reads_the_events_of_a_resumed_run(tmp_path):
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     for start, steps in ((0, (1, 2, 3)), (2, (3, 4))):
-        log = console.MetricsLog(tmp_path, step=start)
+        log = metrics_log.MetricsLog(tmp_path, step=start)
         for step in steps:
             log.add({"step": step, "loss": float(10 * start + step)})
         log.close()
@@ -35,7 +38,7 @@ def test_tensorboard_reads_the_events_of_a_resumed_run(tmp_path):
 
 def test_the_table_shows_accuracy_beside_chance():
     row = {"top1": 0.5, "top5": 0.9, "classes": 4, "images": 10, "candidates": 8}
-    text = console.results_table({"heldout": row, "step": 3})
+    text = tables.results_table({"heldout": row, "step": 3})
     (line,) = [line for line in text.splitlines() if "heldout" in line]
     # Wilson's intervals of 5 and 9 in 10, as any table of them has them.
     assert line.split() == ["heldout", "8", "10", "50.00", "%", "23.7–76.3", "90.00", "%", "59.6–98.2", "12.50", "%"]
@@ -43,21 +46,21 @@ def test_the_table_shows_accuracy_beside_chance():
 
 def test_figures_of_few_species_are_warned_of_and_those_that_cannot_be_wrong_are_not_told():
     row = {"top1": 0.5, "top5": 1.0, "classes": 2, "images": 10, "candidates": 2}
-    text = console.results_table({"seen": row, "heldout": row, "heldout_among_all": row | {"candidates": 9}})
+    text = tables.results_table({"seen": row, "heldout": row, "heldout_among_all": row | {"candidates": 9}})
     (line,) = [line for line in text.splitlines() if line.split()[:1] == ["heldout"] and "all" not in line]
     assert line.split() == ["heldout", "2", "10", "50.00", "%", "23.7–76.3", "–", "50.00", "%"]
     assert text.count("warning: ") == 1 and "2 held-out species are few" in text and "100.00" in text
-    assert "warning" not in console.results_table({"heldout": row | {"classes": 10, "candidates": 10}, "seen": row})
-    assert "warning" in console.results_table({"birds": row | {"classes_in_training": 0}})
-    assert [console.tells(name, 5) for name in ("top1", "top5", "macro_top1", "recall@10")] == [
+    assert "warning" not in tables.results_table({"heldout": row | {"classes": 10, "candidates": 10}, "seen": row})
+    assert "warning" in tables.results_table({"birds": row | {"classes_in_training": 0}})
+    assert [tables.tells(name, 5) for name in ("top1", "top5", "macro_top1", "recall@10")] == [
         True,
         False,
         True,
         False,
     ]
-    assert console.tells("recall@5", 6) and console.rate(row, "top5", candidates=5) == console.NOTHING
-    assert console.rate(row, "top1", candidates=2) == "50.0 % (23.7–76.3)"
-    assert console.rate({"macro_top1": 0.5, "macro_top1_interval": None}, "macro_top1", candidates=2) == "50.0 %"
+    assert tables.tells("recall@5", 6) and tables.rate(row, "top5", candidates=5) == tables.NOTHING
+    assert tables.rate(row, "top1", candidates=2) == "50.0 % (23.7–76.3)"
+    assert tables.rate({"macro_top1": 0.5, "macro_top1_interval": None}, "macro_top1", candidates=2) == "50.0 %"
 
 
 def drawn(monkeypatch):
@@ -77,26 +80,26 @@ def drawn(monkeypatch):
 def test_curves_are_a_picture(tmp_path, monkeypatch):
     records = [{"step": i, "epoch": i / 2, "loss": 3.0 - i / 10, "learning_rate": 1e-3} for i in range(10)]
     records.append({"step": 9, "epoch": 4.5, "seen/top1": 0.5, "seen/top5": 0.7})
-    console.curves(tmp_path / "curves.png", records, title="a run")
+    metrics_log.curves(tmp_path / "curves.png", records, title="a run")
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.size[0] > 1000
     lines = drawn(monkeypatch)
     few = {"few/top1": 0.6, "few/top5": 1.0, "few/candidates": 4, "seen/candidates": 20}
     records = [{**record, "loss_floor": 1.5} for record in records[:-1]] + [records[-1] | few]
-    console.curves(tmp_path / "curves.png", records, title="a run that knows its chance and its floor")
+    metrics_log.curves(tmp_path / "curves.png", records, title="a run that knows its chance and its floor")
     accuracies = lines["zero-shot accuracy (%)"]
     assert set(accuracies) == {"seen, top-1", "seen, top-5", "few, top-1", "seen, chance", "few, chance"}
     assert set(accuracies["seen, chance"]) == {5.0} and set(accuracies["few, chance"]) == {25.0}
     assert set(lines["loss (nats)"]["at least"]) == {1.5}
     monkeypatch.undo()
-    console.curves(tmp_path / "none.png", records[:0], title="no step was logged")
+    metrics_log.curves(tmp_path / "none.png", records[:0], title="no step was logged")
     assert [path.name for path in tmp_path.iterdir() if "incomplete" in path.name] == []
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):
-    console.write_json(tmp_path / "x.json", {"a": 1})
+    write_json(tmp_path / "x.json", {"a": 1})
     with pytest.raises(TypeError):
-        console.write_json(tmp_path / "x.json", {"a": object()})
+        write_json(tmp_path / "x.json", {"a": object()})
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": 1}
 
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.conversion.convert import convert, main
-from data_prep.conversion.plan import Item, Request
+from data_prep.conversion.convert import convert
+from data_prep.convert import main
 from data_prep.sources.by_name import SOURCES
+from data_prep.sources.items import Item, Request
 from lit_jax.data.records import open_records
 from lit_jax.errors import UserError
 from lit_jax.text.classes import write_class_table

@@ -8,7 +8,7 @@ import pytest
 from lit_jax import config as options
 from lit_jax import models
 from lit_jax.errors import UserError
-from lit_jax.models import building, files, weights
+from lit_jax.models import building, weight_files, weights
 from lit_jax.models.bert import Bert
 from lit_jax.models.names import bert as bert_names
 from lit_jax.models.t5 import T5Encoder, buckets_of
@@ -169,7 +169,7 @@ def test_minilms_real_weights_and_words_give_what_transformers_gives(minilm_fold
     about, _ = common.read(path)
     tokens = load_tokenizer(minilm_folder).encode(about["captions"], about["size"])
     assert tokens.tolist() == about["tokens"]
-    assert test_parity.text_error(path, files.open_weights(minilm_folder).arrays) <= test_parity.BOUND
+    assert test_parity.text_error(path, weight_files.open_weights(minilm_folder).arrays) <= test_parity.BOUND
 
 
 def settled(**changes):

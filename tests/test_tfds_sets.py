@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.conversion.convert import main
-from data_prep.conversion.plan import Item, Request, Skip
+from data_prep.convert import main
 from data_prep.sources.by_name import SOURCES
+from data_prep.sources.items import Item, Request, Skip
 from data_prep.sources.labels import label_table
 from lit_jax.data.records import RecordSet, open_records
 from lit_jax.data.tfrecord import encode_example, frame

@@ -11,7 +11,7 @@ from lit_jax import config as options
 from lit_jax import models
 from lit_jax.data import embedding_store
 from lit_jax.errors import UserError
-from lit_jax.models import building, files, guess, presets, weights
+from lit_jax.models import building, guess, presets, weight_files, weights
 from lit_jax.text.tokenizers import Tokenizer
 from tests.golden import common
 
@@ -211,7 +211,7 @@ def few(monkeypatch):
 
 
 def loading(path, tower, flat, name="image"):
-    files.write_safetensors(path / "x.safetensors", flat)
+    weight_files.write_safetensors(path / "x.safetensors", flat)
     changes = {f"{name}__tower": tower, f"{name}__weights": str(path / "x.safetensors")}
     config = settled(**{"image__tower": "vit_ti16", **changes})
     tokenizer = Tokenizer(b"", 1000, 1, 0, None)

@@ -10,7 +10,7 @@ from lit_jax import models
 from lit_jax.base import precision
 from lit_jax.base.sharding import make_mesh, put_batch, put_replicated
 from lit_jax.data import unique_captions
-from lit_jax.models import weights
+from lit_jax.models import locking, weights
 from lit_jax.models.text import TextTransformer
 from lit_jax.models.two_tower import TwoTower
 from lit_jax.models.vit import ViT
@@ -34,7 +34,7 @@ def data(rng, batch=16):
 def start(model, lock="Lu", *, dtype="float32", devices=1, rate=0.05, **options):
     """A state on a mesh, and the step."""
     params = jax.jit(lambda key: models.init(model, key, image_size=8, context=6))(jax.random.key(0))
-    moving, locked = optimizer.split_locked(params, lock)
+    moving, locked = locking.split_locked(params, lock)
     adamw = optimizer.adamw(optax.constant_schedule(rate), **{**RECIPE, **options})
     step = train_step.make_step(model, adamw, max_scale=100.0, dynamic_scale=dtype == "float16")
     mesh = make_mesh(devices)
@@ -62,7 +62,7 @@ def moved(before, after):
     return jax.tree.map(lambda a, b: not np.array_equal(a, b), before, after)
 
 
-@pytest.mark.parametrize("lock", optimizer.LOCKS)
+@pytest.mark.parametrize("lock", locking.LOCKS)
 def test_each_lock_moves_exactly_the_right_leaves(rng, lock):
     model = tiny()
     state, locked, step, mesh = start(model, lock)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.conversion.convert import main
-from data_prep.conversion.plan import Item, Request, Skip
+from data_prep.convert import main
 from data_prep.sources.by_name import SOURCES
 from data_prep.sources.find_class import NONE, SEVERAL, ClassFinder
+from data_prep.sources.items import Item, Request, Skip
 from data_prep.sources.spans import read
 from data_prep.to_webdataset import main as to_webdataset
 from lit_jax.data.photo import clean_photo

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from lit_jax.errors import UserError
-from lit_jax.models import files, resize, weights
+from lit_jax.models import resize, weight_files, weights
 from lit_jax.models.names import text as text_names
 from lit_jax.models.names import vit as vit_names
 from lit_jax.models.text import TextTransformer
@@ -36,7 +36,7 @@ def equal(a, b):
 def test_what_is_written_is_read_back(tmp_path, pool):
     params = vit_params(pool=pool)
     path = tmp_path / "tower.npz"
-    files.write_npz(path, weights.named(params, IMAGE))
+    weight_files.write_npz(path, weights.named(params, IMAGE))
     got, report = weights.load_tower(path, params, IMAGE)
     assert equal(got, params) and report.left_out == report.resized == ()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tower.npz"]
@@ -106,16 +106,16 @@ def test_leftovers_gaps_and_wrong_shapes_are_named():
 
 def test_missing_and_foreign_and_truncated_files(tmp_path):
     with pytest.raises(UserError, match="found no such file"):
-        files.read_npz(tmp_path / "no.npz")
+        weight_files.read_npz(tmp_path / "no.npz")
     foreign = tmp_path / "foreign.npz"
     foreign.write_bytes(b"this is no archive")
     with pytest.raises(UserError, match="expected a whole .npz archive"):
-        files.read_npz(foreign)
+        weight_files.read_npz(foreign)
     whole = tmp_path / "whole.npz"
-    files.write_npz(whole, weights.named(vit_params(), IMAGE))
+    weight_files.write_npz(whole, weights.named(vit_params(), IMAGE))
     whole.write_bytes(whole.read_bytes()[:-200])
     with pytest.raises(UserError, match="expected a whole .npz archive"):
-        files.read_npz(whole)
+        weight_files.read_npz(whole)
 
 
 def test_positions_are_resized_as_a_picture_would_be(rng):

@@ -7,16 +7,12 @@ import tarfile
 import numpy as np
 import pytest
 
-from lit_jax import config
-from lit_jax.base import console
-from lit_jax.data.dataset_folder import digest
+from lit_jax import config, embed, evaluate, plan
+from lit_jax.base.files import digest
 from lit_jax.data.embedding_store import Rows, open_store, verify
 from lit_jax.data.records import decode, open_records
 from lit_jax.data.tfrecord import read_frames
-from lit_jax.embedding import to_store
-from lit_jax.evaluation import report
-from lit_jax.planning import costs
-from lit_jax.training import loop
+from lit_jax.training import loop, metrics_log
 
 ARCHIVE = pathlib.Path(__file__).with_name("written") / "written.tar.xz"
 
@@ -59,13 +55,13 @@ def test_a_store_opens_is_sound_and_is_what_embedding_would_make(written, capsys
     store = open_store("records_store")
     assert verify(store) == 3 * sum(len(shards) for shards in store.splits.values())
     assert np.isfinite(Rows(store, "train").whole()).all()
-    to_store.main(["--config=config.py", "--shard-rows=8"])
+    embed.main(["--config=config.py", "--shard-rows=8"])
     assert "is up to date" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("source", ["runs/records", "runs/store", "runs/stopped", "model"])
 def test_a_model_is_evaluated_as_ever(written, source):
-    report.main(
+    evaluate.main(
         [f"--checkpoint={source}", "--split=heldout", "--classes=classes.csv", "--out=new.json", "--no-page", "--devices=1"]
     )  # fmt: skip
     expected = json.loads(pathlib.Path(f"evaluation-{source.replace('/', '-')}.json").read_text())
@@ -76,7 +72,7 @@ def test_a_run_that_was_stopped_goes_on_as_the_code_that_began_it(written):
     settled, _ = config.load("config.py", {"train.epochs": "20", "evaluation.every_epochs": "0", "train.devices": "1"})
     results = loop.run(settled, "runs/stopped")
     same(results, json.loads(pathlib.Path("runs/finished/results.json").read_text()))
-    ended, expected = (console.read_metrics(f"runs/{name}/metrics.jsonl") for name in ("stopped", "finished"))
+    ended, expected = (metrics_log.read_metrics(f"runs/{name}/metrics.jsonl") for name in ("stopped", "finished"))
     same([r["loss"] for r in ended if "loss" in r], [r["loss"] for r in expected if "loss" in r])
 
 
@@ -88,7 +84,7 @@ def test_a_finished_run_is_known_by_its_name(written):
 
 
 def test_a_plan_has_the_same_figures(written):
-    costs.main(["--config=config.py", "--json=new.json", "--tflops=1", "--memory=1", "--config.train.devices=1"])
+    plan.main(["--config=config.py", "--json=new.json", "--tflops=1", "--memory=1", "--config.train.devices=1"])
     found, expected = (json.loads(pathlib.Path(name).read_text()) for name in ("new.json", "plan.json"))
     assert found["data"].pop("source") == "records" or expected["data"]["source"].endswith("records")
     for part in ("parameters", "store", "flops"):

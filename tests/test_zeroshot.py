@@ -4,6 +4,7 @@ import pytest
 from lit_jax import models
 from lit_jax.base.sharding import make_mesh, put_replicated
 from lit_jax.data.record_batches import evaluation_batches
+from lit_jax.embedding import class_embeddings, photo_embeddings
 from lit_jax.errors import UserError
 from lit_jax.evaluation import zeroshot
 from lit_jax.models.text import TextTransformer
@@ -22,11 +23,11 @@ def test_class_embeddings_are_normalised_means_of_distinct_prompts():
         asked.append(list(texts))
         return np.array([VECTORS[text] for text in texts])
 
-    got = zeroshot.class_embeddings(embed, [["a", "b"], ["a"], ["c", "c"]])
+    got = class_embeddings.class_embeddings(embed, [["a", "b"], ["a"], ["c", "c"]])
     np.testing.assert_allclose(got, [[2**-0.5, 2**-0.5], [1, 0], [-1, 0]], rtol=1e-6)
     assert asked == [["a", "b", "c"]] and got.dtype == np.float32
     with pytest.raises(UserError, match="classes: found none"):
-        zeroshot.class_embeddings(embed, [])
+        class_embeddings.class_embeddings(embed, [])
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +50,13 @@ def model_and_params(records):
 def test_accuracy_equals_one_big_matrix_on_any_number_of_devices(records, model_and_params, devices):
     model, params, tokenizer = model_and_params
     mesh = make_mesh(devices)
-    parts = zeroshot.embedder(model, mesh)
+    parts = photo_embeddings.embedder(model, mesh)
     placed = put_replicated(params, mesh)
     # 24 photos in batches of 16: the last one is half padding.
-    photos = list(zeroshot.from_records(parts, records, image_size=16, batch_size=16)("validation", placed))
-    embed = zeroshot.text_embedder(parts, placed, lambda texts: tokenizer.encode(texts, 24), batch_size=8)
+    photos = list(photo_embeddings.from_records(parts, records, image_size=16, batch_size=16)("validation", placed))
+    embed = class_embeddings.text_embedder(parts, placed, lambda texts: tokenizer.encode(texts, 24), batch_size=8)
     ids = sorted({int(i) for p in photos for i in p.class_id[p.mask]})
-    class_emb = zeroshot.class_embeddings(embed, [[f"number {i}", f"thing {i * i}"] for i in ids])
+    class_emb = class_embeddings.class_embeddings(embed, [[f"number {i}", f"thing {i * i}"] for i in ids])
     got = zeroshot.classify(parts, placed, photos, class_emb, ids)
 
     (whole,) = evaluation_batches(records, "validation", batch_size=24, image_size=16)
@@ -72,9 +73,9 @@ def test_accuracy_equals_one_big_matrix_on_any_number_of_devices(records, model_
 def test_texts_are_embedded_in_order_whatever_the_batch(records, model_and_params):
     model, params, tokenizer = model_and_params
     mesh = make_mesh(2)
-    parts, placed = zeroshot.embedder(model, mesh), put_replicated(params, make_mesh(2))
+    parts, placed = photo_embeddings.embedder(model, mesh), put_replicated(params, make_mesh(2))
     texts = [f"text number {i}" for i in range(7)]
-    embed = zeroshot.text_embedder(parts, placed, lambda t: tokenizer.encode(t, 24), batch_size=4)
+    embed = class_embeddings.text_embedder(parts, placed, lambda t: tokenizer.encode(t, 24), batch_size=4)
     want = models.embed_text(model, params, tokenizer.encode(texts, 24))
     np.testing.assert_allclose(embed(texts), want, atol=1e-5)
 
@@ -82,8 +83,8 @@ def test_texts_are_embedded_in_order_whatever_the_batch(records, model_and_param
 def test_a_photo_of_an_unknown_class_is_an_error_not_a_miss(records, model_and_params):
     model, params, _ = model_and_params
     mesh = make_mesh(1)
-    parts, placed = zeroshot.embedder(model, mesh), put_replicated(params, mesh)
-    photos = zeroshot.from_records(parts, records, image_size=16, batch_size=16)("heldout", placed)
+    parts, placed = photo_embeddings.embedder(model, mesh), put_replicated(params, mesh)
+    photos = photo_embeddings.from_records(parts, records, image_size=16, batch_size=16)("heldout", placed)
     with pytest.raises(UserError, match="found photos of class id"):
         zeroshot.classify(parts, placed, photos, np.eye(8, dtype=np.float32)[:1], [10**6])
 

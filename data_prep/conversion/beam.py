@@ -1,7 +1,7 @@
 """Shards written by the workers of a Beam pipeline, on one machine or on many.
 
-The work on a shard is that of a conversion without Beam, `data_prep.conversion.shards.write_shard`, and so is the result, byte
-for byte. A worker is told the file of a job, and reads the job from the output folder, in which it also writes the
+The work on a shard is that of a conversion without Beam, `shards.write_shard`, and so is the result, byte for byte. A
+worker is told the file of a job, and reads the job from the output folder, in which it also writes the
 shard: that folder must be on storage that all workers see under the same path, and so must the photos.
 """
 

@@ -10,39 +10,21 @@ The command ends with exit code 0, with `LOST` if all photos of a species had to
 can mend, and with that of the signal if it is stopped.
 """
 
-import argparse
-import contextlib
 import dataclasses
 import gc
 import hashlib
 import json
 import os
-import signal
 import sys
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.conversion.beam import BeamWriter
 from data_prep.conversion.columns import Tokenize, words
-from data_prep.conversion.plan import (
-    DROP,
-    DUPLICATES,
-    TRAIN,
-    Item,
-    Plan,
-    Planned,
-    Request,
-    Skip,
-    plan_photos,
-    shard_photos,
-    species_warnings,
-)
-from data_prep.conversion.processes import cores
-from data_prep.conversion.report import forecast, lost_species, report_lines, report_of
+from data_prep.conversion.plan import DROP, DUPLICATES, Plan, Planned, plan_photos, shard_photos, species_warnings
+from data_prep.conversion.report import forecast, report_lines, report_of
 from data_prep.conversion.shards import CLEANING, PROGRESS, Job, Outcome, Texts, finished, write_shards
 from data_prep.conversion.workspace import (
     REPORT,
@@ -54,9 +36,10 @@ from data_prep.conversion.workspace import (
     refuse_foreign,
 )
 from data_prep.sources.archives import check
-from data_prep.sources.by_name import SOURCES
-from data_prep.sources.folder import read_names
-from lit_jax.data.dataset_folder import INCOMPLETE, MANIFEST, alone_in, write_json
+from data_prep.sources.items import TRAIN, Item, Skip
+from lit_jax.base.files import INCOMPLETE, alone_in, write_json
+from lit_jax.base.processes import cores
+from lit_jax.data.dataset_folder import MANIFEST
 from lit_jax.data.photo import MAX_PIXELS
 from lit_jax.data.records import (
     CLASS_TABLE,
@@ -67,14 +50,10 @@ from lit_jax.data.records import (
     shard_name,
     write_metadata,
 )
-from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.errors import UserError
 from lit_jax.text.captions import TEMPLATE, class_captions, fields, fitted
-from lit_jax.text.classes import ClassTable, some, write_class_table
-from lit_jax.text.prompts import read_templates
+from lit_jax.text.classes import ClassTable, write_class_table
 from lit_jax.text.tokenizers import load_tokenizer, train_sentencepiece
-
-LOST = 3
-"""Exit code of a conversion that left out all photos of a species; the set is written all the same."""
 
 _CONTEXT = 64  # tokens that a text tower reads, where neither option nor preset says otherwise
 
@@ -234,62 +213,6 @@ def with_templates(options: Options, table: ClassTable) -> tuple[Options, list[s
     return dataclasses.replace(options, templates=(template,)), notes
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command; see ``--help``."""
-    parser = _parser()
-    arguments, flags = parser.parse_known_args(argv)
-    if flags and not arguments.beam:
-        parser.error(f"unrecognized arguments: {' '.join(flags)}")
-    with user_errors_in_one_line(), _stopped_in_one_line():
-        write = BeamWriter(flags) if arguments.beam else None
-        options = options_of(arguments)
-        source = SOURCES[arguments.source](_request(arguments, options))
-        if arguments.dry_run:
-            how = {"workers": arguments.workers, "restart": arguments.restart}
-            lines = dry_run(source.items, source.table, arguments.out, options, **how)
-            print("\n".join(lines))
-            return
-        convert(
-            source.items,
-            source.table,
-            arguments.out,
-            options,
-            workers=arguments.workers,
-            restart=arguments.restart,
-            archives={} if arguments.skip_md5 else source.archives,
-            write=write,
-        )
-        lost = lost_species(arguments.out)
-    if lost:
-        print(
-            f"warning: all photos of {len(lost)} species were left out ({some(lost)}), see "
-            f"{arguments.out / REPORT_TEXT}; the set is written without, exit code {LOST}",
-            file=sys.stderr,
-        )
-        sys.exit(LOST)
-
-
-@contextlib.contextmanager
-def _stopped_in_one_line() -> Iterator[None]:
-    """Ends the process on Ctrl-C or SIGTERM with one line and the exit code of the signal."""
-    received = [signal.SIGINT]
-
-    def stop(number: int, _: object) -> None:
-        received[0] = signal.Signals(number)
-        raise KeyboardInterrupt
-
-    main_thread = threading.current_thread() is threading.main_thread()  # only there can signals be caught
-    before = signal.signal(signal.SIGTERM, stop) if main_thread else None
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
-        sys.exit(128 + received[0])
-    finally:
-        if main_thread:
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
-
-
 def _begin(
     table: ClassTable, out: str | Path, options: Options, workers: int
 ) -> tuple[Path, Path, list[tuple[str, ...]]]:
@@ -322,20 +245,6 @@ def _plan(items: Iterable[Item | Skip], table: ClassTable, options: Options) -> 
     finally:
         if collects:
             gc.enable()
-
-
-def _request(arguments: argparse.Namespace, options: Options) -> Request:
-    return Request(
-        images=arguments.images,
-        splits=arguments.splits,
-        classes=arguments.classes,
-        subsets=tuple(filter(None, map(str.strip, arguments.subsets.split(",")))),
-        templates=options.templates,
-        drop_repeats=options.drop_repeats,
-        data_dir=arguments.tfds_dir,
-        split_names=tuple(options.rename_splits),
-        class_level=arguments.class_level,
-    )
 
 
 def _write_set(
@@ -499,93 +408,3 @@ def table_digest(table: ClassTable) -> str:
 def _identity(plan: Plan, table: ClassTable, options: Options) -> dict[str, Any]:
     """What makes two conversions the same; kept in the folder, so that another one is not mixed in."""
     return {"options": facts(options), "classes": table_digest(table), "photos or splits": plan.inputs}
-
-
-def options_of(arguments: argparse.Namespace) -> Options:
-    """Options of the command line; files that they name are read here."""
-    names = [field.name for field in dataclasses.fields(Options)]
-    values = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
-    values["templates"] = tuple(arguments.template or ())
-    if arguments.templates:
-        values["templates"] = read_templates(arguments.templates)
-    values["heldout_classes"] = read_names(arguments.heldout_classes) if arguments.heldout_classes else ()
-    values["rename_splits"] = dict(arguments.rename_split)
-    return Options(**values)
-
-
-def _renaming(text: str) -> tuple[str, str]:
-    theirs, equals, ours = text.partition("=")
-    if not (theirs and equals and ours):
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected FROM=TO")
-    return theirs, ours
-
-
-class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Tells defaults where there are any."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return super()._get_help_string(action) if action.default not in (None, False, []) else action.help
-
-
-def add_shared_options(parser: argparse.ArgumentParser) -> None:
-    """Options of captions, splits and tokenizer, the same in each command that makes data; for `options_of`."""
-    default, add = Options(), parser.add_argument
-    texts = parser.add_mutually_exclusive_group()
-    texts.add_argument("--template", action="append", metavar="TEXT", help=f"caption; repeat for more ({TEMPLATE})")
-    texts.add_argument("--templates", type=Path, metavar="FILE", help="captions, one template a line")
-    add("--drop-repeats", action="store_true", help="no value twice in a caption")
-    add("--seed", type=int, default=default.seed, help="decides order and all draws")
-    add("--validation-fraction", type=float, default=default.validation_fraction, help="of each class, if no splits")
-    heldout = parser.add_mutually_exclusive_group()
-    heldout.add_argument("--heldout", type=int, default=default.heldout, metavar="N", help="hold out N species")
-    heldout.add_argument("--heldout-classes", type=Path, metavar="FILE", help="hold these out: CSV or one a line")
-    add(
-        "--rename-split", type=_renaming, action="append", default=[], metavar="FROM=TO", help="a split or split folder"
-    )
-    add("--allow-empty-classes", action="store_true", help="accept classes without a photo")
-    add("--allow-no-training", action="store_true", help="accept photos of which none is to train on")
-    tokenizer = parser.add_mutually_exclusive_group()
-    tokenizer.add_argument("--vocab-size", type=int, default=default.vocab_size, help="of the tokenizer; 0: none")
-    tokenizer.add_argument("--tokenizer", type=Path, metavar="FILE", help="file or folder to take instead")
-
-
-def _parser() -> argparse.ArgumentParser:
-    default = Options()
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.convert",
-        description="Photos and a class table to TFRecords that lit_jax and TFDS read.",
-        epilog=f"Exit code: 0; {LOST} if all photos of a species had to be left out; 2 for what can be mended.",
-        formatter_class=Help,
-    )
-    add = parser.add_argument
-    add("--source", choices=sorted(SOURCES), default="folder", help="how the photos are laid out")
-    add("--images", default="", metavar="DIR", help="folder of the photos; a data set's name for --source tfds")
-    add("--splits", type=Path, metavar="CSV", help="list of photos: file, and if wanted class and split")
-    add("--classes", type=Path, metavar="CSV", help="class table, CSV or JSON; by default made of the folders' names")
-    add("--class-level", type=int, default=0, metavar="N", help="level of the folders that are classes; 0: 1, if clear")
-    add("--tfds-dir", default="", metavar="DIR", help="where TFDS built the data set, if not in its own folder")
-    add("--subsets", default="", metavar="A,B", help="parts of the source to take, by its own names")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder to make")
-    add_shared_options(parser)
-    add("--max-side", type=int, default=default.max_side, help="shrink longer sides to this; 0: never")
-    add("--quality", type=int, default=default.quality, help="JPEG quality of what is encoded anew")
-    add("--max-pixels", type=int, default=default.max_pixels, help="leave out photos of more pixels")
-    add("--shard-mb", type=int, default=default.shard_mb, help="size of a shard, MiB")
-    add("--shards", type=int, default=default.shards, help="shards of each split; 0: by size")
-    add("--duplicates", choices=DUPLICATES, default=default.duplicates, help="byte-identical photos: drop all but one")
-    add("--limit", type=int, default=default.limit, help="at most so many photos, drawn; 0: all")
-    add("--workers", type=int, default=0, help="processes; 0: all cores")
-    add(
-        "--beam",
-        action="store_true",
-        help="write the shards with Beam, whose own flags may follow; the folders of "
-        "--out and of the photos must be on storage that all its workers see",
-    )
-    add("--skip-md5", action="store_true", help="do not check released archives against their published MD5")
-    add("--dry-run", action="store_true", help="tell what would be written and what is amiss; write nothing")
-    add("--restart", action="store_true", help="replace an earlier conversion in the same folder")
-    return parser
-
-
-if __name__ == "__main__":
-    main()

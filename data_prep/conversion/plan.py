@@ -12,18 +12,13 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from data_prep.sources import spans
+from data_prep.sources.items import HELDOUT, TRAIN, VALIDATION, Item, Skip, known_split
 from lit_jax.data.photo import photo_format
 from lit_jax.errors import UserError
 from lit_jax.text.classes import ClassTable, find_species, match_folders, some
-
-TRAIN, VALIDATION, HELDOUT = "train", "validation", "heldout"
-SPLIT_NAMES = {"training": TRAIN, "val": VALIDATION, "valid": VALIDATION, "test": VALIDATION}
-"""How split names of others are read, unless the user says otherwise."""
 
 DROP, KEEP = DUPLICATES = ("drop", "keep")
 """What to do with byte-identical photos."""
@@ -31,23 +26,6 @@ DROP, KEEP = DUPLICATES = ("drop", "keep")
 _SHOWN = 5  # species of several rows that are named
 _HEAD = 1 << 14  # bytes that tell two photos of equal size apart, all but always
 _THREADS = 16  # file systems answer many questions at a time, networked ones above all
-
-
-class Item(NamedTuple):
-    """One photo as a reader found it; what every source yields.
-
-    Attributes:
-        path: Where the photo is: a file, or a span of one (`data_prep.sources.spans`).
-        class_name: The class as the source calls it, looked up by `match_folders`, or its id in the class table as
-            an integer; "" if outside any class.
-        split: The source's split, or None if it has no splits.
-        image_id: The path relative to the source's folder, with ``/``; unique.
-    """
-
-    path: str
-    class_name: str | int
-    split: str | None
-    image_id: str
 
 
 class Planned(NamedTuple):
@@ -66,62 +44,6 @@ class Planned(NamedTuple):
     class_id: int
     split: str
     size: int
-
-
-class Skip(NamedTuple):
-    """One photo left out: which, the reason (a fixed text, to be counted), and what belongs to this photo."""
-
-    image_id: str
-    reason: str
-    detail: str = ""
-
-
-class Request(NamedTuple):
-    """What a conversion asks of a source: the options of the command line that readers know.
-
-    Attributes:
-        images: Folder of the photos, or a data set's name; "" if not given.
-        splits: List of the photos, if any.
-        classes: Class table, if any.
-        subsets: Parts of the source to take, by its own names; () for its default.
-        templates: Captions, for sources that know a photo's class by its caption alone.
-        drop_repeats: How they are filled.
-        data_dir: Folder in which a data set is looked up by its name; "" for its own default.
-        split_names: Names of splits besides those that are known.
-        class_level: Which level of folders is named like the classes; 0 for the first, if that does not look wrong.
-    """
-
-    images: str
-    splits: Path | None = None
-    classes: Path | None = None
-    subsets: tuple[str, ...] = ()
-    templates: tuple[str, ...] = ()
-    drop_repeats: bool = False
-    data_dir: str = ""
-    split_names: tuple[str, ...] = ()
-    class_level: int = 0
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the photos; raises `UserError` if there is no such folder."""
-        folder = Path(self.images)
-        if not self.images or not folder.is_dir():
-            raise UserError(f"--images: found no folder {self.images!r}, expected that of the photos; check the path")
-        return folder
-
-
-class Source(NamedTuple):
-    """What a reader returns.
-
-    Attributes:
-        items: The photos one by one, or what it leaves out and why.
-        table: The classes.
-        archives: Released archives in the folder and their MD5, to be checked before anything is written.
-    """
-
-    items: Iterable[Item | Skip]
-    table: ClassTable
-    archives: Mapping[Path, str] = MappingProxyType({})
 
 
 class Placement(NamedTuple):
@@ -199,7 +121,7 @@ def plan_photos(
     Where the source has splits they are kept, under the names of `split_names`. Where it has none, a fraction
     of each class is drawn for `validation`, and the rest is `train`. In both cases all photos of a held-out
     species go to `heldout`, whatever split they came from and whatever row of the table they belong to: rows whose
-    names are the same by `lit_jax.text.classes.species_key` are one species. Of byte-identical files one is kept, the one in
+    names are the same by `classes.species_key` are one species. Of byte-identical files one is kept, the one in
     `heldout` before one in another split before one in `train`, so that no evaluation photo is trained on;
     if their classes differ none is kept, because one of the names is wrong.
 
@@ -467,12 +389,6 @@ def _renaming(found: set[str | None], wanted: Mapping[str, str]) -> dict[str | N
                 + f"to put them together, or another name to keep them apart, as with --rename-split {other}={other}"
             )
     return dict(names.items())
-
-
-def known_split(name: str) -> str:
-    """Our name of a split that others call so, whatever the case; "" for any other name."""
-    folded = name.casefold()
-    return SPLIT_NAMES.get(folded) or (folded if folded in (TRAIN, VALIDATION, HELDOUT) else "")
 
 
 def _placement_notes(

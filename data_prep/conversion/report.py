@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.conversion.plan import HELDOUT, TRAIN, Plan, Planned, Skip, species_warnings
+from data_prep.conversion.plan import Plan, Planned, species_warnings
 from data_prep.conversion.shards import Outcome
 from data_prep.conversion.workspace import REPORT
-from lit_jax.data.dataset_folder import INCOMPLETE
+from data_prep.sources.items import HELDOUT, TRAIN, Skip
+from lit_jax.base.files import INCOMPLETE
 from lit_jax.data.photo import HEIC, HEIF_ENDINGS, can_read
 from lit_jax.data.records import Record, encode
 from lit_jax.data.tfrecord import frame

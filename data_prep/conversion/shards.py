@@ -19,10 +19,11 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from data_prep.conversion.plan import Planned, Skip
-from data_prep.conversion.processes import end_with_parent
+from data_prep.conversion.plan import Planned
 from data_prep.sources import spans
-from lit_jax.data.dataset_folder import write_json
+from data_prep.sources.items import Skip
+from lit_jax.base.files import write_json
+from lit_jax.base.processes import end_with_parent
 from lit_jax.data.photo import BadPhoto, clean_photo
 from lit_jax.data.records import Record, Shard, encode
 from lit_jax.data.tfrecord import frame

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.conversion.shards import PROGRESS
-from lit_jax.data.dataset_folder import MANIFEST, write_json
+from lit_jax.base.files import write_json
+from lit_jax.data.dataset_folder import MANIFEST
 from lit_jax.data.records import CLASS_TABLE, NAME, TFDS_FILES, TOKENIZER, is_record_set
 from lit_jax.errors import NO_ROOM, UserError
 

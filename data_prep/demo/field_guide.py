@@ -20,7 +20,6 @@ Run ``python -m data_prep.field_guide --out DIR`` to draw it: ``DIR/photos/*.jpg
 ``DIR/classes.csv``, in the form that ``python -m data_prep.convert`` reads.
 """
 
-import argparse
 import concurrent.futures
 import csv
 import dataclasses
@@ -36,7 +35,7 @@ import numpy as np
 
 from data_prep.demo import drawing
 from data_prep.demo.drawing import ACCENT_PARTS, COLOURS, PATTERNS, Look
-from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.errors import UserError
 
 WILDNESS = 0.6
 """Of the poses in a guide. The tower that reads them was pre-trained on wilder ones, as real towers are."""
@@ -271,24 +270,3 @@ def _write_tables(book: Guide, jobs: Sequence[tuple[int, str]], folder: pathlib.
         rows.writerow(("file", "class", "split"))
         for i, (number, split) in enumerate(jobs):
             rows.writerow((f"photos/{i:06d}.jpg", book.species[number].row["name"], split))
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command: draws the guide of the demo, or one of another seed."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.field_guide",
-        description="Draws an invented field guide: photos, class table and splits.",
-    )
-    parser.add_argument("--out", required=True, help="folder to make")
-    parser.add_argument("--seed", type=int, default=0, help="another seed is another tree of life")
-    parser.add_argument("--heldout", type=int, default=40, help="species never used for training")
-    parser.add_argument("--workers", type=int, default=0, help="processes; 0 for one a core")
-    arguments = parser.parse_args(argv)
-    with user_errors_in_one_line():
-        book = guide(arguments.seed, heldout=arguments.heldout)
-        folder = draw(book, arguments.out, seed=arguments.seed, workers=arguments.workers)
-        print(f"{folder}: {len(book.species)} species, {sum(book.heldout)} of them held out")
-
-
-if __name__ == "__main__":
-    main()

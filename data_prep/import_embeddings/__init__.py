@@ -1,1 +1,1 @@
-"""TODO."""
+"""From embeddings that were computed elsewhere to an embedding store."""

@@ -8,7 +8,6 @@ names, by the same code; what lies in the files is read shard by shard and never
 Work is done in ``DIR.incomplete``, and the last step renames that folder; the same command goes on where it stopped.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -19,33 +18,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_prep.conversion.convert import (
-    Help,
-    Options,
-    add_shared_options,
-    check_options,
-    facts,
-    options_of,
-    table_digest,
-    with_templates,
-    write_tokenizer,
-)
-from data_prep.conversion.plan import HELDOUT, TRAIN, Item, Planned, shard_photos, species_warnings
+from data_prep.conversion.convert import Options, check_options, facts, table_digest, with_templates, write_tokenizer
+from data_prep.conversion.plan import Planned, shard_photos, species_warnings
 from data_prep.conversion.workspace import disk_errors_in_one_line
-from data_prep.import_embeddings.arrays import READERS
 from data_prep.import_embeddings.given import (
     Embeddings,
     match_rows,
     note_twins,
     place_embedded,
-    read_embeddings,
-    read_ids,
 )
+from data_prep.sources.items import HELDOUT, TRAIN, Item
+from lit_jax.base.files import INCOMPLETE, alone_in
 from lit_jax.data import embedding_store
-from lit_jax.data.dataset_folder import INCOMPLETE, alone_in
-from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.errors import UserError
 from lit_jax.text.captions import class_captions
-from lit_jax.text.classes import ClassTable, read_class_table, some, write_class_table
+from lit_jax.text.classes import ClassTable, some, write_class_table
 
 SHARD_ROWS = 1 << 16
 
@@ -257,62 +244,3 @@ def _summary(made: embedding_store.Store, table: ClassTable) -> list[str]:
         names = [table.names[table.index_of(class_id)] for class_id in made.classes_in(HELDOUT)]
         lines.append(f"held out: {some(names)}")
     return [*lines, f"wrote {made.directory}"]
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command; see ``--help``."""
-    arguments = _parser().parse_args(argv)
-    with user_errors_in_one_line("run the same command to go on"):
-        import_embeddings(
-            read_embeddings(
-                arguments.embeddings,
-                key=arguments.key,
-                files_key=arguments.files_key,
-                names=arguments.names,
-                by_order=arguments.by_order,
-            ),
-            read_ids(arguments.ids),
-            read_class_table(arguments.classes),
-            arguments.out,
-            options_of(arguments),
-            folder=arguments.ids.parent,
-            dtype=arguments.dtype,
-            shard_rows=arguments.shard_rows,
-            tower_name=arguments.tower_name,
-            restart=arguments.restart,
-        )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.embeddings",
-        description="Embeddings of any tower, computed elsewhere, to an embedding store that lit_jax trains on.",
-        formatter_class=Help,
-    )
-    add = parser.add_argument
-    kinds = ", ".join(READERS)
-    add("--embeddings", type=Path, nargs="+", required=True, metavar="FILE", help=f"[N, W] or [N, V, W]: {kinds}")
-    add("--ids", type=Path, required=True, metavar="CSV", help="row by row: file, and if wanted class and split")
-    add("--classes", type=Path, required=True, metavar="CSV", help="class table, CSV or JSON")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder to make")
-    add("--key", default="", metavar="NAME", help="array of the embeddings (the only one that can be, or emb)")
-    names = parser.add_mutually_exclusive_group()
-    names.add_argument("--files-key", default="", metavar="NAME", help="array of names in .npz (the only one)")
-    names.add_argument("--names", type=Path, metavar="TXT", help="names of the embeddings instead, one a line")
-    names.add_argument("--by-order", action="store_true", help="row i of the CSV is embedding i in any case")
-    add_shared_options(parser)
-    add("--dtype", choices=list(embedding_store.DTYPES), default="float16", help="to store in")
-    add("--shard-rows", type=int, default=SHARD_ROWS, help="rows of a shard at most")
-    add(
-        "--tower-name",
-        default="",
-        metavar="TEXT",
-        help="what made the embeddings: another store of that name "
-        "and width counts as of the same tower (name of the file)",
-    )
-    add("--restart", action="store_true", help="replace an earlier store in the same folder")
-    return parser
-
-
-if __name__ == "__main__":
-    main()

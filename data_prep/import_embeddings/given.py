@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.conversion.convert import Options
-from data_prep.conversion.plan import Item, Placement, Planned, check_heldout_apart, draw_validation, place_items
+from data_prep.conversion.plan import Placement, Planned, check_heldout_apart, draw_validation, place_items
 from data_prep.import_embeddings.arrays import Stored, arrays_in, sound
 from data_prep.sources.folder import read_folder
+from data_prep.sources.items import Item
 from lit_jax.errors import UserError
 from lit_jax.text.classes import ClassTable, some
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lit_jax.data.dataset_folder import write_json
+from lit_jax.base.files import write_json
 from lit_jax.errors import UserError
 
 INAT2021 = {

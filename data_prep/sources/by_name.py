@@ -5,9 +5,9 @@ A new kind is a reader in a file of its own, which takes a `Request` and returns
 
 from collections.abc import Callable, Iterable
 
-from data_prep.conversion.plan import Item, Request, Source
 from data_prep.sources.folder import check_level, read_csv, read_folder
 from data_prep.sources.inat2021 import read_inat2021
+from data_prep.sources.items import Item, Request, Source
 from data_prep.sources.labels import label_table
 from data_prep.sources.tfds_sets import read_tfds
 from data_prep.sources.webdataset import read_webdataset

@@ -6,8 +6,8 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from data_prep.conversion.plan import Item, known_split
 from data_prep.sources import spans
+from data_prep.sources.items import Item, known_split
 from lit_jax.data.photo import photo_format
 from lit_jax.errors import UserError
 from lit_jax.text.classes import ClassTable, match_folders, some

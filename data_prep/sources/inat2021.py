@@ -16,9 +16,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from data_prep.conversion.plan import TRAIN, Item, Request, Skip, Source
 from data_prep.sources import spans
 from data_prep.sources.archives import published
+from data_prep.sources.items import TRAIN, Item, Request, Skip, Source
 from data_prep.sources.json_rows import rows
 from lit_jax.errors import UserError
 from lit_jax.text.classes import ClassTable, match_folders, read_class_table, table_of_entries

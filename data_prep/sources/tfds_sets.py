@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.conversion.plan import TRAIN, Item, Request, Skip, Source
 from data_prep.sources import spans
+from data_prep.sources.items import TRAIN, Item, Request, Skip, Source
 from data_prep.sources.labels import label_table
 from lit_jax.data.photo import photo_format
 from lit_jax.data.records import TFDS_FILES, is_record_set

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from data_prep.conversion.plan import HELDOUT, SPLIT_NAMES, TRAIN, VALIDATION, Item, Request, Skip, Source
-from data_prep.conversion.processes import cores, each
 from data_prep.sources import spans
 from data_prep.sources.find_class import NONE, ClassFinder
-from lit_jax.data.dataset_folder import INCOMPLETE
+from data_prep.sources.items import HELDOUT, SPLIT_NAMES, TRAIN, VALIDATION, Item, Request, Skip, Source
+from lit_jax.base.files import INCOMPLETE
+from lit_jax.base.processes import cores, each
 from lit_jax.data.records import CLASS_TABLE
 from lit_jax.errors import UserError
 from lit_jax.text.classes import ClassTable, read_class_table

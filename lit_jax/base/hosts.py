@@ -3,8 +3,11 @@
 import argparse
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import jax
+import numpy as np
 
 from lit_jax.errors import UserError
 
@@ -65,3 +68,23 @@ def wait_for_all_hosts(what: str) -> None:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(what)
+
+
+def from_all_hosts(rows: np.ndarray) -> np.ndarray:
+    """Each host's small array, stacked: `[hosts, ...]`."""
+    if jax.process_count() == 1:
+        return rows[None]
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(rows))
+
+
+def ensure_same_on_hosts(values: Sequence[int], *, name: str) -> None:
+    """Stops if hosts disagree about something that must be equal, such as where to resume.
+
+    Raises:
+        UserError: with what each host found.
+    """
+    found = from_all_hosts(np.asarray(values, np.int64))
+    if (found != found[0]).any():
+        raise UserError(f"{name}: found {found.tolist()} on the hosts, expected the same on each; use a shared folder")

@@ -4,7 +4,7 @@ The axis is of the Auto type: the compiler places what is between the annotated 
 themselves what each device does, through `per_device`, and run on explicit axes as well (tests cover both).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -156,23 +156,3 @@ def put_replicated(tree: Any, mesh: Mesh) -> Any:
 def with_sharding(tree: Any, sharding: NamedSharding) -> Any:
     """Shapes of arrays that lie so: what a compiler or a reader of checkpoints is told in place of arrays."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
-
-
-def from_all_hosts(rows: np.ndarray) -> np.ndarray:
-    """Each host's small array, stacked: `[hosts, ...]`."""
-    if jax.process_count() == 1:
-        return rows[None]
-    from jax.experimental import multihost_utils
-
-    return np.asarray(multihost_utils.process_allgather(rows))
-
-
-def ensure_same_on_hosts(values: Sequence[int], *, name: str) -> None:
-    """Stops if hosts disagree about something that must be equal, such as where to resume.
-
-    Raises:
-        UserError: with what each host found.
-    """
-    found = from_all_hosts(np.asarray(values, np.int64))
-    if (found != found[0]).any():
-        raise UserError(f"{name}: found {found.tolist()} on the hosts, expected the same on each; use a shared folder")

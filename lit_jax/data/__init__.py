@@ -1,1 +1,1 @@
-"""TODO."""
+"""Photos and their embeddings on disk, and the batches that are made of them."""

@@ -3,19 +3,16 @@
 What record sets and embedding stores have in common. One process at a time works in a folder, see `alone_in`.
 """
 
-import contextlib
 import dataclasses
-import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lit_jax.base.files import INCOMPLETE, file_digest
 from lit_jax.errors import UserError
 
 MANIFEST = "manifest.json"
-INCOMPLETE = ".incomplete"  # ending of the folder's name while it is being written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,57 +40,6 @@ class Kind:
     finish: str
     make: str
     check: str
-
-
-@contextlib.contextmanager
-def alone_in(
-    folder: Path, what: str, *, file: str = "", name: str = "", remedy: str = "wait for it or stop it"
-) -> Iterator[None]:
-    """Makes a folder and keeps other processes out of it; one that is killed lets go of it by itself.
-
-    A folder that is still empty in the end is taken away again.
-
-    Args:
-        folder: to work in. It may be renamed meanwhile, but not be deleted.
-        what: works there, for the message.
-        file: to lock in the folder, which is left there; without one the folder itself is locked, which some network
-            file systems do not know.
-        name: of the folder in the message; its path if empty.
-        remedy: what to do, for the message.
-
-    Raises:
-        UserError: another process is at work in it.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
-        return
-    handle, locked = -1, False
-    while not locked:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / file
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666) if file else os.open(path, os.O_RDONLY)
-        try:
-            with contextlib.suppress(OSError):
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise UserError(
-                        f"{name or folder}: found another {what} at work in it, expected none; {remedy}"
-                    ) from None
-            # One that has just come to its end may have renamed it in between.
-            locked = path.exists() and os.path.samestat(os.fstat(handle), path.stat())
-        finally:
-            if not locked:
-                os.close(handle)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-        os.close(handle)
 
 
 def is_of(directory: Path, kind: Kind) -> bool:
@@ -167,21 +113,3 @@ def check_split(split: str, splits: Iterable[str], folder: Path, *, option: str 
         raise UserError(
             f"{option}: found {split!r}, expected {ones} in {folder}; change it, or make data with that split"
         )
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON beside `path` and renames it into place, so that a file is whole or absent."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    aside.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-    aside.replace(path)
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a JSON value, hexadecimal; the order of keys does not matter."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

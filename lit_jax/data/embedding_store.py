@@ -29,18 +29,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from lit_jax.data.dataset_folder import (
-    INCOMPLETE,
-    MANIFEST,
-    Kind,
-    check_split,
-    check_unchanged,
-    digest,
-    file_digest,
-    is_of,
-    read,
-    write_json,
-)
+from lit_jax.base.files import INCOMPLETE, digest, file_digest, write_json
+from lit_jax.data.dataset_folder import MANIFEST, Kind, check_split, check_unchanged, is_of, read
 from lit_jax.errors import UserError
 from lit_jax.text.tokenizers import load_tokenizer
 

@@ -1,7 +1,7 @@
 """What a step eats: an endless stream of batches on the mesh, from records or from an embedding store.
 
 Both streams start at any batch without reading what comes before, and both draw order and captions from
-`lit_jax.data.epoch_order`: where one shuffle window holds the whole split and photos are cropped centrally, the batches of a
+`epoch_order`: where one shuffle window holds the whole split and photos are cropped centrally, the batches of a
 store are those of the records, less the work.
 """
 

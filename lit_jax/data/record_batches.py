@@ -62,7 +62,7 @@ def training_batches(
         crop_scale: share of the photo's area that a random crop may have.
         flip: whether to mirror half of the random crops.
         view: how the photo becomes a square; random crops take its interpolation only.
-        aside: `[N]` bool, True for the records of the split that are left out, see `lit_jax.data.epoch_order.set_aside`.
+        aside: `[N]` bool, True for the records of the split that are left out, see `epoch_order.set_aside`.
 
     Yields:
         ``image`` `[batch_size, S, S, 3]` uint8, ``tokens`` `[batch_size, T]` int32 and ``class_id``

@@ -27,17 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from lit_jax.data.dataset_folder import (
-    MANIFEST,
-    Kind,
-    check_split,
-    check_unchanged,
-    digest,
-    file_digest,
-    is_of,
-    read,
-    write_json,
-)
+from lit_jax.base.files import digest, file_digest, write_json
+from lit_jax.data.dataset_folder import MANIFEST, Kind, check_split, check_unchanged, is_of, read
 from lit_jax.data.tfrecord import decode_example, encode_example
 from lit_jax.errors import UserError
 from lit_jax.text.classes import RANKS

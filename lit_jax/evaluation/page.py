@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from lit_jax.base import console
+from lit_jax.evaluation import tables
 
 HARD_SPECIES, HARD_GROUPS = 25, 15  # rows shown of what is hardest
 ALL_CLASSES = 500  # up to so many, every class has its row
@@ -108,16 +108,16 @@ def _head(result: Mapping[str, Any], title: str) -> str:
     boxes = "".join(
         f"<div><b>{_percent(row[name])}</b><span>{text}<br>{_between(row, name)}</span></div>"
         for text, (row, name) in numbers.items()
-        if console.tells(name, result["candidates"])
+        if tables.tells(name, result["candidates"])
     )
-    few = console.few_species(result) if result["classes_in_training"] == 0 else []
+    few = tables.few_species(result) if result["classes_in_training"] == 0 else []
     warning = "".join(f'<p class="warning">{line}.</p>' for line in few)
     numbers_of = f'<div class="numbers">{boxes}</div>'
     return f'<h1>{title}</h1>\n<p class="about">{about}</p>\n{numbers_of}{warning}{_ranges(result)}{_shared(result)}'
 
 
 def _between(row: Mapping[str, Any], name: str) -> str:
-    found = console.ends(row, name)
+    found = tables.ends(row, name)
     return f"between {found.replace('–', ' and ')}&nbsp;%" if found else ""
 
 
@@ -175,7 +175,7 @@ def _by_rank(result: Mapping[str, Any]) -> str:
     def draw(axis: Any) -> None:
         places = range(len(ranks))
         bars = (("top5", PALE, "among the first five"), ("top1", BLUE, "first"))
-        for key, colour, label in (bar for bar in bars if console.tells(bar[0], result["candidates"])):
+        for key, colour, label in (bar for bar in bars if tables.tells(bar[0], result["candidates"])):
             axis.bar(places, [100 * row[key] for row in ranks.values()], color=colour, width=0.62, label=label)
         axis.set(xticks=list(places), xticklabels=list(ranks), ylim=(0, 100), ylabel="photos (%)")
         axis.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
@@ -288,9 +288,9 @@ def _rates(row: Mapping[str, Any], result: Mapping[str, Any], *more: str) -> lis
 
 def _told(row: Mapping[str, Any], name: str, candidates: int) -> str:
     """An accuracy and its range, or a dash where it cannot be wrong."""
-    if not console.tells(name, candidates):
-        return console.NOTHING
-    found = console.ends(row, name)
+    if not tables.tells(name, candidates):
+        return tables.NOTHING
+    found = tables.ends(row, name)
     return _percent(row[name]) + (f"<small>{found}</small>" if found else "")
 
 

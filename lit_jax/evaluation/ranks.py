@@ -54,7 +54,7 @@ def accuracy(labels: np.ndarray, best: np.ndarray, groups: Groups) -> dict[str, 
 
     Returns:
         ``top1`` and ``top5`` (any of the first five species is of the right group) as fractions of the photos;
-        ``macro_top1``: the mean over groups of each one's own; of each its ``_interval``, see `lit_jax.evaluation.intervals`;
+        ``macro_top1``: the mean over groups of each one's own; of each its ``_interval``, see `intervals`;
         ``groups`` with photos and ``images``.
     """
     labels, best = _known(labels, best, groups)

@@ -5,9 +5,7 @@ species never trained on included. Says how well at every rank, how sure the mod
 captions find each other, and what is hardest; as a table, as JSON and as a page.
 """
 
-import argparse
 import dataclasses
-import os
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,27 +15,23 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lit_jax import config as options
-from lit_jax.base import console, hosts
+from lit_jax.base import console
 from lit_jax.base.sharding import check_divides, make_mesh, put_replicated
-from lit_jax.data.dataset_folder import check_split
-from lit_jax.data.embedding_store import Store, open_store
-from lit_jax.data.records import open_records
-from lit_jax.embedding import kept
-from lit_jax.errors import UserError, user_errors_in_one_line
-from lit_jax.evaluation import calibration, page, ranking, ranks, retrieval, zeroshot
+from lit_jax.data.embedding_store import Store
+from lit_jax.embedding import class_embeddings, kept_embeddings, photo_embeddings
+from lit_jax.errors import UserError
+from lit_jax.evaluation import calibration, ranking, ranks, retrieval
 from lit_jax.evaluation.intervals import of_mean
 from lit_jax.evaluation.ranking import Predictions
 from lit_jax.models import building
 from lit_jax.models.two_tower import Params
-from lit_jax.text.candidates import read_candidates
 from lit_jax.text.captions import fields
 from lit_jax.text.classes import ClassTable, read_class_table
-from lit_jax.text.prompts import PROTOCOLS, duplicates, read_templates, templates_for
-from lit_jax.trained.loading import Trained, load
+from lit_jax.text.prompts import duplicates, templates_for
+from lit_jax.trained.loading import Trained
 from lit_jax.training import experiment
 from lit_jax.training.checkpoint import About
 
-SHOWN = 10  # classes in the printed table, unless all are asked for
 HARD = ("genus", "family")  # ranks of which all groups are told, besides the species
 FITTED = 20_000  # photos that the temperature is fitted on, at the most
 
@@ -84,14 +78,14 @@ def evaluate(
     protocol = protocol or config.evaluation.protocol
     templates = templates_for(protocol, tuple(templates) or tuple(trained.about.prompt_templates))
     table = _table(trained.about, data, split, classes)
-    texts = zeroshot.prompts_of_species(_prompts(trained.about, table, templates, protocol), table.species_of)
+    texts = class_embeddings.prompts_of_species(_prompts(trained.about, table, templates, protocol), table.species_of)
     species_of, table = table.species_of, table.subset(dict.fromkeys(table.species_of.values()))
-    parts = zeroshot.embedder(trained.model, mesh)
+    parts = photo_embeddings.embedder(trained.model, mesh)
     params = _on_device(trained, mesh)
     vectors = _Vectors(trained, parts, params, batch_size, keep_in)
     class_emb = vectors.of([texts[class_id] for class_id in table.ids])
     photos_of = experiment.photos_of(parts, data, config, batch_size=batch_size)
-    photos, class_ids = zeroshot.image_embeddings(parts, params, photos_of(split, params))
+    photos, class_ids = photo_embeddings.image_embeddings(parts, params, photos_of(split, params))
     row_of = {class_id: row for row, class_id in enumerate(table.ids)}
     labels = np.array([row_of[species_of[class_id]] for class_id in class_ids.tolist()])
     found = ranking.predict(photos, labels, class_emb, mesh)
@@ -114,7 +108,7 @@ class _Vectors:
     """Embeddings of classes and captions, kept if there is a place for them."""
 
     trained: Trained
-    parts: zeroshot.Embedder
+    parts: photo_embeddings.Embedder
     params: Params
     batch_size: int
     keep_in: pathlib.Path | None
@@ -122,8 +116,10 @@ class _Vectors:
     def of(self, prompts: Sequence[Sequence[str]]) -> np.ndarray:
         """`[K, D]` unit vectors of K classes' prompts."""
         context, tokenizer = self.trained.config.text.context, self.trained.tokenizer
-        key = kept.key_of(self.trained.params, self.trained.model.text, context, tokenizer.model_bytes, prompts)
-        embed = zeroshot.text_embedder(
+        key = kept_embeddings.key_of(
+            self.trained.params, self.trained.model.text, context, tokenizer.model_bytes, prompts
+        )
+        embed = class_embeddings.text_embedder(
             self.parts, self.params, lambda batch: tokenizer.encode(batch, context), batch_size=self.batch_size,
             end_id=tokenizer.end_id if self.trained.config.text.bucket else None,
         )  # fmt: skip
@@ -137,9 +133,9 @@ class _Vectors:
                     text = f"{done:,} of {total:,} distinct prompts, {rate:.0f} a second"
                     progress.show(done, text, seconds_left=(total - done) / rate)
 
-                return zeroshot.class_embeddings(embed, prompts, tick=tick)
+                return class_embeddings.class_embeddings(embed, prompts, tick=tick)
 
-        return kept.kept(self.keep_in, key, make)
+        return kept_embeddings.kept(self.keep_in, key, make)
 
 
 def _on_device(trained: Trained, mesh: Mesh) -> Params:
@@ -300,196 +296,3 @@ def _facts(
         "locked": trained.about.locked,
         "templates": list(templates) or trained.about.prompt_templates or trained.about.templates,
     }
-
-
-def table_of(result: dict[str, Any], *, all_classes: bool = False) -> str:
-    """The result as text: overall, by rank, calibration, retrieval, then the hardest classes, or all of them."""
-    rows = result["per_class"] if all_classes else result["per_class"][:SHOWN]
-    of = result["candidates"]
-    parts = [console.results_table({result["split"]: result}), *_notes(result)]
-    if len(result["ranks"]) > 1:
-        by_rank = [
-            [rank, row["groups"], *_rates(row, "top1", "top5", "macro_top1", of=of)]
-            for rank, row in result["ranks"].items()
-        ]
-        parts.append(console.text_table(["rank", "groups", "top-1", "top-5", "macro top-1"], by_rank))
-    if len(result["by_supercategory"]) > 1:
-        kinds = [
-            [row["name"], row["images"], *_rates(row, "top1", "top5", of=of)] for row in result["by_supercategory"]
-        ]
-        parts.append(console.text_table(["supercategory", "images", "top-1", "top-5"], kinds))
-    found = result["retrieval"]
-    ways = [
-        [way.replace("_", " "), *_rates(found[way], "recall@1", "recall@5", "recall@10", of=number)]
-        for way, number in (("image_to_text", found["captions"]), ("text_to_image", result["images"]))
-    ]
-    parts.append(console.text_table(["retrieval by captions", "recall@1", "recall@5", "recall@10"], ways))
-    heading = "class" if all_classes else f"hardest {len(rows)} of {len(result['per_class'])} classes"
-    names = result["common_names"] | {row["class"]: row["common_name"] for row in rows}
-    hard = [
-        [
-            _with_common(row["class"], names),
-            row["images"],
-            *_rates(row, "top1", "top5", of=of),
-            _with_common(row["taken_for"][0][0], names) if row["taken_for"] else "",
-        ]
-        for row in rows
-    ]
-    return "\n\n".join(
-        [*parts, console.text_table([heading, "images", "top-1", "top-5", "mostly taken for"], hard, left=(0, 4))]
-    )
-
-
-def _with_common(name: str, names: Mapping[str, str]) -> str:
-    common = names.get(name, "")
-    return name if common in ("", name) else f"{name} ({common})"
-
-
-def _rates(row: Mapping[str, Any], *names: str, of: int) -> list[str]:
-    """Accuracies with their intervals, among so many candidates."""
-    return [console.rate(row, name, candidates=of) for name in names]
-
-
-def _notes(result: dict[str, Any]) -> list[str]:
-    """Shared prompts and calibration, a sentence each."""
-    notes = []
-    if result["same_prompts"]:
-        few = "; ".join(" = ".join(group) for group in result["same_prompts"][:3])
-        members = sum(map(len, result["same_prompts"]))
-        notes.append(
-            f"{members} classes in {len(result['same_prompts'])} groups have the same prompts: {few}; top-1 cannot "
-            f"pass {100 * result['ceiling']:.2f} %"
-        )
-    measured = result["calibration"]
-    if measured:
-        before, after = (f"{100 * measured[name]['ece']:.1f} %" for name in ("before", "after"))
-        fitted = f"temperature {measured['temperature']:.2f}, fitted on {measured['fitted_on']:,} other photos"
-        notes.append(
-            f"calibration error {before}, {after} at {fitted}"
-            if measured["helps"]
-            else f"calibration error {before}; a {fitted}, makes it worse ({after}) and is not to be used"
-        )
-    if result["data"]["is_other"]:
-        notes.append(f"photos of {result['data']['name']}, another collection than the model was trained on")
-    elif result["chosen_on"] == result["split"]:
-        notes.append(
-            f"this checkpoint is the best of its run on {result['split']}, these very photos: their figures are a "
-            "little too good for that"
-        )
-    return notes
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command: prints the table and writes the JSON."""
-    parsed = _parser().parse_args(argv)
-    with user_errors_in_one_line():
-        hosts.keep_compiled()
-        weight_files = {"image": parsed.image_weights, "text": parsed.text_weights}
-        with_tower = bool(parsed.records) if parsed.records or parsed.store else None
-        trained = load(parsed.checkpoint, step=parsed.step, weight_files=weight_files, with_image_tower=with_tower)
-        data = _data(trained, parsed.records, parsed.store)
-        split = parsed.split or trained.config.data.seen_split or next(iter(data.splits))
-        check_split(split, data.splits, data.directory, option="--split")
-        given = (parsed.protocol, parsed.classes, parsed.templates)
-        variant = "".join(f"-{pathlib.Path(path).stem}" for path in given if path)
-        # Of another collection the name says so, lest the run's own evaluation be overwritten.
-        is_other = _is_other(trained.about, data)
-        other = f"{data.directory.name}-{experiment.fingerprint(data)[:8]}-" if is_other else ""
-        out = _output(parsed.out, parsed.checkpoint, other + split + variant)
-        result = evaluate(
-            trained, data, split,
-            classes=_named_classes(parsed.classes, data) if parsed.classes else None,
-            templates=read_templates(parsed.templates) if parsed.templates else (),
-            protocol=parsed.protocol, batch_size=parsed.batch_size, devices=parsed.devices,
-            keep_in=_folder(parsed.checkpoint),
-        )  # fmt: skip
-        console.write_json(out, result)  # before anything is printed, which head and the like may cut short
-        if not parsed.no_page:
-            page.write(out.with_suffix(".html"), result, name=_folder(parsed.checkpoint).name)
-        print(f"step {trained.step} ({parsed.step}) of {parsed.checkpoint}")
-        print(table_of(result, all_classes=parsed.all))
-        print(f"written to {out}" + ("" if parsed.no_page else f"\nas a page: {out.with_suffix('.html')}"))
-
-
-def _data(trained: Trained, records: str, store: str) -> experiment.Data:
-    """What the command evaluates on: what it was told to, else what the run was trained on."""
-    if "image" in trained.params:
-        folder = records or trained.config.data.records
-        if not records and not pathlib.Path(folder).is_dir():
-            raise UserError(f"--records: found none, and no folder {folder!r} of the run; give --records, or --store")
-        found: experiment.Data = open_records(folder)
-    else:
-        found = open_store(store or experiment.store_folder(trained.config))
-        if found.tower["digest"] != trained.about.locked.get("image"):
-            raise UserError(
-                f"store {found.directory}: found embeddings of another tower ({found.tower.get('name', 'no name')}), "
-                "expected that of the run; if it is the same, import it with the same --tower-name"
-            )
-    if not (records or store) and experiment.fingerprint(found) != trained.about.fingerprint:
-        raise UserError(
-            f"records {found.directory}: found others than the run was trained on, expected those; give --records or "
-            "--store if that is meant"
-        )
-    return found
-
-
-def _named_classes(path: str, data: experiment.Data) -> ClassTable:
-    """The classes of a file under the ids of the data set, as `read_candidates` finds them; prints what is odd."""
-    table, notes = read_candidates(path, read_class_table(data.class_table))
-    for note in notes:
-        print(f"--classes {path}: {note}", flush=True)
-    return table
-
-
-def _output(out: str, directory: str, name: str) -> pathlib.Path:
-    """Where the JSON goes; refused before the evaluation if nothing can be written there."""
-    path = pathlib.Path(out) if out else _folder(directory) / f"evaluation-{name}.json"
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UserError(f"--out: found no folder to write {path} to, expected one; give another --out")
-    return path
-
-
-def _folder(directory: str) -> pathlib.Path:
-    """The folder of a run or model, also where that of its checkpoints was given."""
-    folder = pathlib.Path(os.path.abspath(directory))
-    return folder.parent if folder.name == "checkpoints" else folder
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m lit_jax.evaluate", description="Names photos among classes given only in words."
-    )
-    parser.add_argument("--checkpoint", required=True, help="folder of a run, or of an exported model")
-    parser.add_argument(
-        "--step", default="best", help="best (by top-1 on the seen split), latest or a step; best if not given"
-    )
-    parser.add_argument("--split", default="", help="split of the record set; the run's seen split if not given")
-    data = parser.add_mutually_exclusive_group()
-    data.add_argument("--records", default="", help="another record set than the run's; its photos pass the tower")
-    data.add_argument("--store", default="", help="an embedding store instead; no tower is needed")
-    parser.add_argument(
-        "--classes", default="", help="CSV of classes to choose from: names, common names, folders or ids"
-    )
-    parser.add_argument("--templates", default="", help="file of prompt templates, one a line")
-    parser.add_argument(
-        "--protocol",
-        default="",
-        choices=("", *PROTOCOLS),
-        help="how classes are named in prompts; as the run's config says",
-    )
-    parser.add_argument("--image-weights", default="", help="where the locked image tower's weights are now")
-    parser.add_argument("--text-weights", default="", help="likewise of a pre-trained text tower")
-    parser.add_argument("--batch-size", type=int, default=256, help="photos and prompts at a time")
-    parser.add_argument("--devices", type=int, default=0, help="devices to use; 0 for all")
-    parser.add_argument("--all", action="store_true", help="print every class, not only the hardest")
-    parser.add_argument("--no-page", action="store_true", help="no HTML beside the JSON")
-    parser.add_argument(
-        "--out",
-        default="",
-        help="JSON to write; evaluation-SPLIT.json in the run's folder if not given",
-    )
-    return parser
-
-
-if __name__ == "__main__":
-    main()

@@ -14,13 +14,12 @@ from lit_jax.base.precision import DTYPES
 from lit_jax.data.embedding_store import GIVEN, Store
 from lit_jax.data.images import INTERPOLATIONS, PLAIN, View
 from lit_jax.errors import UserError
-from lit_jax.models import files, guess, preprocessing, weights
+from lit_jax.models import guess, locking, preprocessing, weight_files, weights
 from lit_jax.models.joint import load_joint
 from lit_jax.models.presets import HALF, Preset, Tower, image_shapes
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.models.weights import LoadReport
 from lit_jax.text.tokenizers import Tokenizer
-from lit_jax.training import optimizer
 
 Config = Any  # ml_collections.FrozenConfigDict, checked by lit_jax.config
 
@@ -49,7 +48,7 @@ def settled(config: Config, store: Store | None = None) -> Config:
         UserError: an unknown tower, a size that is the preset's to say, preprocessing that is not understood.
     """
     # Names first: weights on the hub may be large.
-    optimizer.lock_letters(config.train.locks)
+    locking.lock_letters(config.train.locks)
     flat = options.flattened(config)
     flat |= _text(flat)
     if config.image.tower != GIVEN:
@@ -68,7 +67,7 @@ def _known(config: Config) -> dict[str, Any]:
     if not source or config.input == "store":
         return {}  # nothing is fetched that will not be used
     given = [name for name in config.image if not _is_open(f"image.{name}", config.image[name])]
-    found = preprocessing.read(files.documents(source), source=source, given=given)
+    found = preprocessing.read(weight_files.documents(source), source=source, given=given)
     return {f"image.{name}": value for name, value in found.items()}
 
 
@@ -262,11 +261,11 @@ def check_weights(config: Config) -> None:
     Raises:
         UserError: naming the tower.
     """
-    for name, letter in optimizer.lock_letters(config.train.locks).items():
+    for name, letter in locking.lock_letters(config.train.locks).items():
         path = config[name].weights
         if name == "image" and config.input == "store":
             continue
-        what = f"since the {name} tower is {optimizer.LETTERS[letter]} (train.locks {config.train.locks})"
+        what = f"since the {name} tower is {locking.LETTERS[letter]} (train.locks {config.train.locks})"
         if path and letter == "u":
             ways = _other_letters(config.train.locks, name)
             raise UserError(f"{name}.weights: found {path!r}, expected none, {what}; leave it out, or {ways}")
@@ -279,9 +278,9 @@ def _other_letters(lock: str, tower: str) -> str:
     """How to say that a tower which starts from scratch has weights."""
     ways = []
     for letter, what in (("U", "to train it further"), ("L", "to lock it")):
-        letters = optimizer.lock_letters(lock) | {tower: letter}
-        other = "".join(letters[name] for name in optimizer.TOWERS)
-        ways += [f"{other} {what}"] * (other in optimizer.LOCKS)
+        letters = locking.lock_letters(lock) | {tower: letter}
+        other = "".join(letters[name] for name in locking.TOWERS)
+        ways += [f"{other} {what}"] * (other in locking.LOCKS)
     return f"set train.locks to {' or '.join(ways)}"
 
 
@@ -298,7 +297,7 @@ def preset_notes(config: Config) -> list[str]:
     preset = models.IMAGE_PRESETS.get(image.tower)
     if preset is None or not image.weights:
         return []
-    other = guess.other_tower(image.tower, image.weights, files.documents(image.weights))
+    other = guess.other_tower(image.tower, image.weights, weight_files.documents(image.weights))
     notes = []
     if other:
         how = ", ".join(f"{name} {_said(a)}, not {_said(b)}" for name, (a, b) in other.differing.items())
@@ -346,7 +345,7 @@ def initial_params(
         UserError: a letter L or U without a weight file, or u with one.
     """
     check_weights(config)
-    letters = optimizer.lock_letters(config.train.locks)
+    letters = locking.lock_letters(config.train.locks)
     shapes = param_shapes(config, model)
     wanted = set(shapes) if parts is None else {*parts}
     pretrained = {name for name in letters if letters[name] in "LU" and name in wanted}
@@ -382,7 +381,7 @@ def load_tower(config: Config, model: TwoTower, name: str) -> tuple[Params, Load
 
 def _fitting(source: str, name: str) -> str:
     """Which presets weights fit that do not fit the config's tower, for a message."""
-    arrays = files.open_weights(source).arrays
+    arrays = weight_files.open_weights(source).arrays
     for kind in dict.fromkeys((name, "image", "text")):
         found = guess.presets_of(arrays, kind)
         if found:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from lit_jax.errors import UserError
-from lit_jax.models.files import open_weights
 from lit_jax.models.names.joint import NAMES, TRANSPOSED
+from lit_jax.models.weight_files import open_weights
 from lit_jax.models.weights import leaves, unflatten
 
 

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from lit_jax.errors import UserError
-from lit_jax.models.files import Flat, open_weights
 from lit_jax.models.names import Dialect, Family
+from lit_jax.models.weight_files import Flat, open_weights
 
 _PART = re.compile(r"\.?\[(\d+)/(\d+)\]$")
 _PLACE = re.compile(r"\{(?:(\d+)\*)?n(?:\+(\d+))?\}")

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What a run will cost, from shapes alone."""

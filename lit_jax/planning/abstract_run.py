@@ -23,13 +23,13 @@ from lit_jax.data.embedding_store import GIVEN, Store, is_store
 from lit_jax.data.records import is_record_set, open_records
 from lit_jax.data.unique_captions import rounded_up
 from lit_jax.errors import UserError
-from lit_jax.models import building
+from lit_jax.models import building, locking
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.planning import arithmetic
 from lit_jax.text.captions import class_captions
 from lit_jax.text.classes import read_class_table
 from lit_jax.text.tokenizers import END_ID, PAD_ID, Tokenizer, lengths
-from lit_jax.training import experiment, optimizer, train_step
+from lit_jax.training import experiment, train_step
 
 AHEAD = 2  # batches that wait on the device, the depth of `lit_jax.data.record_batches.ahead`
 STORED_BYTES = {name: np.dtype(kind).itemsize for name, kind in STORED.items()}
@@ -96,7 +96,7 @@ class Run:
     @property
     def is_locked(self) -> bool:
         """Whether the image tower never moves, so that a store can stand for it."""
-        return optimizer.lock_letters(self.config.train.locks)["image"] == "L"
+        return locking.lock_letters(self.config.train.locks)["image"] == "L"
 
 
 def known_data(config: Any, *, examples: int = 0, vocab_size: int = 0, captions: int = 0, longest: int = 0) -> Data:
@@ -182,7 +182,7 @@ def prepare(config: Any, data: Data, devices: int = 0) -> Run:
     mesh = make_mesh(max(n for n in range(1, min(devices, here) + 1) if devices % n == 0), local=True)
     run = Run(config, data, model, devices, mesh)
     if config.input == "store":
-        optimizer.check_image_locked(config.train.locks, 'with input "store"')
+        locking.check_image_locked(config.train.locks, 'with input "store"')
     return run
 
 
@@ -233,7 +233,7 @@ def step_and_shapes(run: Run, source: str) -> tuple[Any, train_step.State, Param
     config, params = run.config, building.param_shapes(run.config, run.model)
     if source == "store":
         params.pop("image", None)
-    moving, locked = optimizer.split_locked(params, config.train.locks)
+    moving, locked = locking.split_locked(params, config.train.locks)
     adamw = experiment.build_optimizer(config, experiment.build_schedule(config, run.data.examples))
     precision = config.train.precision
     state = jax.eval_shape(

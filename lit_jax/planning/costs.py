@@ -4,53 +4,29 @@ Parameters, steps, the store's size, memory by part, arithmetic, the largest bat
 compiler's own plan of the very step; only the hours rest on an assumption, which is printed beside them.
 """
 
-import argparse
 import bisect
 import math
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lit_jax import config as options
 from lit_jax import models
-from lit_jax.base import console, hosts
 from lit_jax.base.precision import DTYPES
 from lit_jax.data import input_stream
-from lit_jax.errors import UserError, user_errors_in_one_line
-from lit_jax.models import building
+from lit_jax.errors import UserError
+from lit_jax.models import building, locking
 from lit_jax.planning import abstract_run
 from lit_jax.planning.abstract_run import Run
-from lit_jax.training import experiment, optimizer
+from lit_jax.planning.device_table import DEVICES, GIB, JAX_SHARE, Device
+from lit_jax.training import experiment
 
-GIB = 1 << 30
-JAX_SHARE = 0.75  # of a GPU's memory, which JAX takes unless XLA_CLIENT_MEM_FRACTION says otherwise
 COMPILES = 6  # at the most
 EMBEDDED = 256  # photos at a time, of lit_jax.embed
 UTILISATION = 0.4  # of the peak that a training run of this kind commonly reaches
-
-# Memory in GiB, and dense peaks of matrix products in TFLOP/s, without the sparsity that some sheets count twofold.
-# float32 is TensorFloat-32 from Ampere on: that is what JAX computes there unless told otherwise. float16 and
-# bfloat16 add up in float32. Source: NVIDIA's data sheets of V100 (SXM2), T4, A100 (SXM4), H100 (SXM5), H200, L4 and
-# L40S, and its white paper on the Ada architecture for the RTX 4090.
-_AMPERE = {"float32": 156.0, "float16": 312.0, "bfloat16": 312.0}
-_HOPPER = {"float32": 494.7, "float16": 989.4, "bfloat16": 989.4}
-DEVICES: dict[str, tuple[int, dict[str, float]]] = {
-    "v100-16": (16, {"float32": 15.7, "float16": 125.0}),
-    "v100-32": (32, {"float32": 15.7, "float16": 125.0}),
-    "t4": (16, {"float32": 8.1, "float16": 65.0}),
-    "a100-40": (40, _AMPERE),
-    "a100-80": (80, _AMPERE),
-    "h100": (80, _HOPPER),
-    "h200": (141, _HOPPER),
-    "l4": (24, {"float32": 60.0, "float16": 121.0, "bfloat16": 121.0}),
-    "l40s": (48, {"float32": 183.0, "float16": 362.0, "bfloat16": 362.0}),
-    "rtx4090": (24, {"float32": 82.6, "float16": 165.2, "bfloat16": 165.2}),
-}
 
 
 PARAMETERS = {
@@ -61,22 +37,6 @@ PARAMETERS = {
     "logit_scale": "scale and bias",
     "logit_bias": "scale and bias",
 }
-
-
-class Device(NamedTuple):
-    """One accelerator.
-
-    Attributes:
-        name: what to call it.
-        memory: bytes that the program may use, and where that figure comes from.
-        peak: of matrix products in the run's precision, FLOP/s, and where that figure comes from.
-        photos: that pass the image tower in a second, forward, as measured; 0 where that was not.
-    """
-
-    name: str
-    memory: tuple[int, str]
-    peak: tuple[float, str]
-    photos: float = 0.0
 
 
 def chosen_device(run: Run, name: str = "", *, memory_gib: float = 0, tflops: float = 0) -> Device:
@@ -254,7 +214,7 @@ def hours_of_run(
 def parameter_counts(run: Run) -> dict[str, dict[str, int]]:
     """Parameters by part: how many are trainable and how many frozen."""
     params = building.param_shapes(run.config, run.model)
-    moving, _ = optimizer.split_locked(params, run.config.train.locks)
+    moving, _ = locking.split_locked(params, run.config.train.locks)
     counts: dict[str, dict[str, int]] = {}
     for key in sorted(params, key=list(PARAMETERS).index):
         part = counts.setdefault(PARAMETERS[key], {"trainable": 0, "frozen": 0})
@@ -327,221 +287,3 @@ def flops_of_run(run: Run, steps: int) -> dict[str, Any]:
     whole["embedding"] = sum(run.data.rows.values()) * abstract_run.photo_flops(run)
     saved = 1 - (whole["store"] + whole["embedding"]) / whole["records"]
     return {"step": step, "run": whole, "saved": saved}
-
-
-def shown(found: Mapping[str, Any]) -> str:
-    """A plan as tables, for a person."""
-    parts = (_about_parameters, _about_data, _about_store, _about_memory, _about_largest, _about_flops, _about_hours)
-    return "\n\n".join("\n".join(part(found)) for part in parts)
-
-
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return console.text_table([title, *columns], rows)
-
-
-def _about_parameters(found: Mapping[str, Any]) -> Iterator[str]:
-    kinds = ("trainable", "frozen")
-    counts = found["parameters"]
-    rows = [[name, *(f"{part[kind]:,}" for kind in kinds)] for name, part in counts.items()]
-    rows.append(["all", *(f"{sum(part[kind] for part in counts.values()):,}" for kind in kinds)])
-    yield _table("parameters", kinds, rows)
-    if found["input"] == "store" and "image tower" in counts:
-        yield "  the image tower is not loaded: the store stands for it"
-
-
-def _about_data(found: Mapping[str, Any]) -> Iterator[str]:
-    data = found["data"]
-    longest = f"longest {data['longest']} tokens" if data["longest"] else "of unknown length"
-    rows = [
-        ["photos to train on", f"{next(iter(data['photos'].values())):,}"],
-        ["classes", f"{data['classes']:,}" if data["classes"] else "unknown"],
-        [f"distinct captions, {longest}", f"{data['captions']:,}"],
-        ["photos a step, on all devices", f"{data['batch']:,}"],
-        [f"texts a step of {data['tokens']} tokens, on average, rounded up", f"{data['texts']:,}"],
-        ["steps an epoch", f"{data['steps_per_epoch']:,.1f}"],
-        [f"steps in {data['epochs']:g} epochs", f"{data['steps']:,}"],
-    ]
-    yield _table(f"data: {data['source']}", [""], rows)
-
-
-def _about_store(found: Mapping[str, Any]) -> Iterator[str]:
-    stored = found["store"]
-    if stored is None:
-        yield "no store: the image tower moves"
-        return
-    rows = [[f"{split}, {rows:,} rows of {stored['width']}"] for split, rows in stored["rows"].items()]
-    for row, number in zip(rows, stored["rows"].values(), strict=True):
-        row += [_size(number * stored["width"] * abstract_run.STORED_BYTES[kind]) for kind in stored["bytes"]]
-    if len(rows) > 1:
-        rows.append(["all", *map(_size, stored["bytes"].values())])
-    yield _table("embedding store", list(stored["bytes"]), rows)
-    fits = "fits" if stored["fits_on_device"] else "does not fit"
-    yield (
-        f"  its training split in {found['data']['dtype']}, {_size(stored['train_bytes'])}, {fits} into half of a "
-        f"device's memory; trained from, it lies {'on each device' if stored['on_device'] else 'on disk, mapped'}"
-    )
-
-
-MEMORY_PARTS = {
-    "parameters": "trainable parameters",
-    "optimizer": "optimizer's state",
-    "locked": "locked towers",
-    "batch": "batch",
-    "temporaries": "temporaries, gradients among them",
-    "waiting": f"{abstract_run.AHEAD} batches that wait",
-    "store": "store",
-    "gathered": "texts gathered from devices not here",
-    "total": "all",
-}
-
-
-def _about_memory(found: Mapping[str, Any]) -> Iterator[str]:
-    memory, compiler = found["memory"], found["compiler"]
-    rows = [[text, _size(memory[part])] for part, text in MEMORY_PARTS.items() if memory[part]]
-    title = f"memory of each of {found['devices']} devices" if found["devices"] > 1 else "memory of the device"
-    yield _table(f"{title}, input {found['input']}, {found['precision']}", [""], rows)
-    yield f"  gradients, which the compiler counts among the temporaries: {_size(memory['gradients'])}"
-    kind = f"{compiler['platform']} ({compiler['device']})"
-    yield f"  planned by XLA's compiler for {kind}" + (
-        "; one for a GPU plans temporaries differently: ask there for its own figure"
-        if compiler["platform"] == "cpu"
-        else ""
-    )
-    if compiler["platform"] == "cpu" and found["precision"] == "bfloat16":
-        yield "  a CPU computes bfloat16 in float32: expect about half of the temporaries on a GPU"
-
-
-def _about_largest(found: Mapping[str, Any]) -> Iterator[str]:
-    device, largest = found["device"], found["largest_batch"]
-    yield f"device {device['name']}: {_size(device['memory'])} ({device['memory_is']})"
-    yield f"  the config's batch {'fits' if found['memory']['fits'] else 'does not fit'}"
-    if not largest["batch"]:
-        sizes = f"of {largest['unit']}" if largest["is_certain"] else f"of {min(largest['memory'], default=0):,}"
-        yield f"  not even a batch {sizes} fits"
-        return
-    why = "at least" if not largest["is_certain"] else "all photos at once," if _is_most(largest) else "exactly"
-    bytes_there = _size(largest["memory"][largest["batch"]])
-    yield (
-        f"  largest batch over {found['devices']} of it: {why} {largest['batch']:,}, {bytes_there} on each "
-        f"({len(largest['memory'])} sizes compiled)"
-    )
-
-
-def _is_most(largest: Mapping[str, Any]) -> bool:
-    return bool(largest["batch"] == largest["most"])
-
-
-def _about_flops(found: Mapping[str, Any]) -> Iterator[str]:
-    arithmetic, steps = found["flops"], found["data"]["steps"]
-    inputs = list(arithmetic["step"])
-    names = list(next(iter(arithmetic["step"].values())))
-    rows = [
-        [f"a step: {name}" if name != "step" else "a step", *(_flops(arithmetic["step"][i][name]) for i in inputs)]
-        for name in names
-        if any(arithmetic["step"][i][name] for i in inputs)
-    ]
-    whole = arithmetic["run"]
-    rows.append([f"{steps:,} steps", *(_flops(whole[i]) for i in inputs)])
-    if "embedding" in whole:
-        rows.append(["embedding all photos once", "0", _flops(whole["embedding"])])
-        rows.append(["the whole run", _flops(whole["records"]), _flops(whole["store"] + whole["embedding"])])
-    yield _table("arithmetic of matrix products, FLOP", [f"input {i}" for i in inputs], rows)
-    if arithmetic["saved"] is not None:
-        yield f"  a store saves {100 * arithmetic['saved']:.1f} % of the arithmetic, its making counted in"
-
-
-def _about_hours(found: Mapping[str, Any]) -> Iterator[str]:
-    hours, device = found["hours"], found["device"]
-    names = {"records": "training from records", "embedding": "embedding once", "store": "training from the store"}
-    rows = [[text, console.duration(3600 * hours[name])] for name, text in names.items() if name in hours]
-    yield _table("expected time", [""], rows)
-    yield (
-        f"  at {hours['utilisation']:.0%} of the peak, {device['peak'] / 1e12:,.4g} TFLOP/s in {found['precision']} "
-        f"({device['peak_is']}), on {found['devices']} x {device['name']}; an estimate, without reading "
-        "photos, loading a tower and evaluating"
-    )
-    if hours["photos_per_s"]:
-        yield f"  the image tower by its own speed, measured here: {hours['photos_per_s']:,.3g} photos a second"
-
-
-def _size(nbytes: int) -> str:
-    for unit, size in (("GiB", GIB), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if nbytes >= size:
-            return f"{nbytes / size:,.2f} {unit}"
-    return f"{nbytes} B"
-
-
-def _flops(number: float) -> str:
-    for unit, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
-        if number >= size:
-            return f"{number / size:,.2f} {unit}"
-    return f"{number:,.0f}"
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command; see ``--help``."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    with user_errors_in_one_line():
-        rest, overrides = options.split_arguments(arguments)
-        parsed = _parser().parse_args(rest)
-        config, _ = options.load(parsed.config, overrides)
-        hosts.start_jax(parsed)
-        config = experiment.settled(config)
-        data = abstract_run.known_data(
-            config,
-            examples=parsed.examples,
-            vocab_size=parsed.vocab_size,
-            captions=parsed.captions,
-            longest=parsed.longest,
-        )
-        run = abstract_run.prepare(config, data, parsed.devices)
-        device = chosen_device(run, parsed.device, memory_gib=parsed.memory, tflops=parsed.tflops)
-        if not (parsed.device or parsed.tflops) and run.has_tower and run.is_locked:
-            device = device._replace(photos=measured_photos(run, device))
-        found = plan(run, device, utilisation=parsed.utilisation)
-        print(shown(found))
-        if parsed.json:
-            console.write_json(parsed.json, found)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m lit_jax.plan",
-        description="Tells what a run will cost before it runs: parameters, steps, memory, arithmetic, the largest "
-        "batch that fits, hours. Options of the config are given as for lit_jax.main.",
-    )
-    add = parser.add_argument
-    add("--config", required=True, help="a Python file such as configs/cub.py")
-    add("--examples", type=_above_zero(int), default=0, help="photos to train on, where there are no data yet")
-    add("--vocab-size", type=_above_zero(int), default=0, help="of the tokenizer, where there is none yet")
-    add("--captions", type=_above_zero(int), default=0, help="distinct captions; those of the data, or one a photo")
-    add("--longest", type=_above_zero(int), default=0, help="tokens of the longest caption; text.context if unknown")
-    add("--device", choices=list(DEVICES), help="to plan for; this machine's if not given")
-    add("--devices", type=_above_zero(int), default=0, help="how many; train.devices, or all of this machine")
-    add("--memory", type=_above_zero(float), default=0, help="GiB of each that the program may use, instead")
-    add("--tflops", type=_above_zero(float), default=0, help="peak of each in matrix products, instead")
-    add("--utilisation", type=_share, default=UTILISATION, help=f"share of the peak reached ({UTILISATION})")
-    add("--json", default="", metavar="FILE", help="write the plan there too")
-    parser.set_defaults(distributed=False, coordinator="", processes=None, process=None)
-    return parser
-
-
-def _above_zero(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    def number(text: str) -> Any:
-        value = kind(text)
-        if not 0 < value < math.inf:
-            raise argparse.ArgumentTypeError(f"found {text}, expected more than 0")
-        return value
-
-    return number
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"found {text}, expected more than 0 and at most 1")
-    return value
-
-
-if __name__ == "__main__":
-    main()

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Words: class tables, captions, prompts and tokenizers."""

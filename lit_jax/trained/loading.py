@@ -8,17 +8,17 @@ from typing import Any
 import ml_collections
 
 from lit_jax import config as options
-from lit_jax.data.dataset_folder import INCOMPLETE
+from lit_jax.base.files import INCOMPLETE
 from lit_jax.data.embedding_store import GIVEN
 from lit_jax.errors import UserError
-from lit_jax.models import building
+from lit_jax.models import building, locking
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.models.weights import leaves
 from lit_jax.text.captions import TEMPLATE
 from lit_jax.text.prompts import read_templates
 from lit_jax.text.tokenizers import Tokenizer, tokenizer_from_bytes
 from lit_jax.trained import model_folder, open_clip_layout
-from lit_jax.training import checkpoint, experiment, optimizer
+from lit_jax.training import checkpoint, experiment
 from lit_jax.training.checkpoint import About
 
 
@@ -112,7 +112,7 @@ def _from_run(directory: pathlib.Path, step: str, weight_files: Mapping[str, str
     about = checkpoint.read_about(manager, chosen)
     moved = {f"{tower}.weights": path for tower, path in weight_files.items() if path}
     config, tokenizer, model = _built(about, moved)
-    moving, locked = optimizer.split_locked(building.param_shapes(config, model), config.train.locks)
+    moving, locked = locking.split_locked(building.param_shapes(config, model), config.train.locks)
     params = checkpoint.restore_params(manager, chosen, moving)
     manager.close()
     found = Trained(about, config, chosen, model, tokenizer, params)

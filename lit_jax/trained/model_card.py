@@ -8,13 +8,13 @@ from typing import Any
 
 from lit_jax import config as options
 from lit_jax import models
-from lit_jax.base import console
 from lit_jax.data.embedding_store import GIVEN
-from lit_jax.models.files import HUB
+from lit_jax.evaluation import tables
+from lit_jax.models.locking import LETTERS, lock_letters
+from lit_jax.models.weight_files import HUB
 from lit_jax.text.captions import class_captions
 from lit_jax.text.classes import ClassTable
 from lit_jax.training.checkpoint import About
-from lit_jax.training.optimizer import LETTERS, lock_letters
 
 SOME = 3  # classes that are named
 
@@ -186,8 +186,8 @@ def _choice(about: About) -> str:
 
 def _rate(row: Mapping[str, Any], name: str) -> str:
     """An accuracy with its 95 % range, or a dash where it cannot be wrong."""
-    told = console.tells(name, row["candidates"])
-    return f"{100 * row[name]:.2f} % ({console.ends(row, name)})" if told else console.NOTHING
+    told = tables.tells(name, row["candidates"])
+    return f"{100 * row[name]:.2f} % ({tables.ends(row, name)})" if told else tables.NOTHING
 
 
 def _when(evaluated: int, step: int) -> str:

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from lit_jax.data.dataset_folder import INCOMPLETE, digest, file_digest
+from lit_jax.base.files import INCOMPLETE, digest, file_digest
 from lit_jax.errors import UserError
-from lit_jax.models.files import open_weights, write_safetensors
 from lit_jax.models.two_tower import Params
+from lit_jax.models.weight_files import open_weights, write_safetensors
 from lit_jax.models.weights import leaves, unflatten
 from lit_jax.text.classes import read_class_table
 from lit_jax.text.tokenizers import is_json

@@ -14,9 +14,9 @@ import numpy as np
 from lit_jax import models
 from lit_jax.errors import UserError
 from lit_jax.models import bit, efficientnet, resnet
-from lit_jax.models.files import Flat, write_safetensors
 from lit_jax.models.names import text, vit
 from lit_jax.models.two_tower import Params, TwoTower
+from lit_jax.models.weight_files import Flat, write_safetensors
 from lit_jax.models.weights import named
 from lit_jax.text import tokenizer_json, tokenizers
 

@@ -19,12 +19,12 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-import lit_jax.training.checkpoint as ocp
+from lit_jax.base.files import write_json
 from lit_jax.base.hosts import wait_for_all_hosts
-from lit_jax.data.dataset_folder import write_json
 from lit_jax.errors import UserError, chained, disk_trouble, first_line
-from lit_jax.training.checkpoint.checkpoint_managers import preservation_policy
 from lit_jax.training.train_step import State
 
 ITEMS = ("params", "rest", "about")

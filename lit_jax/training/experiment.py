@@ -1,6 +1,7 @@
 """Turns a config into mesh, data, model, optimizer and evaluation.
 
-The only module that sees the whole config. Everything below takes what it uses; `lit_jax.training.loop` drives the result.
+The only module that sees the whole config. Everything below takes what it uses; `lit_jax.training.loop`
+drives the result.
 """
 
 import dataclasses
@@ -23,11 +24,12 @@ from lit_jax.data.embedding_store import GIVEN, Store, is_store, open_store
 from lit_jax.data.epoch_order import number_aside, set_aside
 from lit_jax.data.records import RecordSet, is_record_set, open_records
 from lit_jax.data.unique_captions import caption_table
+from lit_jax.embedding import class_embeddings, photo_embeddings
 from lit_jax.errors import UserError
 from lit_jax.evaluation import zeroshot
-from lit_jax.models import building
-from lit_jax.models.files import HUB, exists, hub_folder
+from lit_jax.models import building, locking
 from lit_jax.models.two_tower import Params, TwoTower
+from lit_jax.models.weight_files import HUB, exists, hub_folder
 from lit_jax.models.weights import LoadReport
 from lit_jax.text.captions import class_captions
 from lit_jax.text.classes import ClassTable, read_class_table
@@ -92,7 +94,7 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
     model = building.build_model(config, tokenizer)
     if isinstance(data, Store):
         _check_weights(config, model, data)
-    moving, still = optimizer.split_locked(building.param_shapes(config, model), config.train.locks)
+    moving, still = locking.split_locked(building.param_shapes(config, model), config.train.locks)
     locked, reports = building.initial_params(config, model, parts=still)
     digests = {name: reports[name].digest for name in locked}
     if isinstance(data, Store):
@@ -116,7 +118,7 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
         workdir=workdir,
         mesh=mesh,
         data=data,
-        input_stream=build_feed(config, data, tokenizer, table, mesh, aside),
+        feed=build_feed(config, data, tokenizer, table, mesh, aside),
         schedule=schedule,
         step=build_step(config, model, adamw, mesh),
         start=lambda: _start(config, model, adamw, mesh, parts=moving),
@@ -137,11 +139,11 @@ def build(config: Config, workdir: pathlib.Path) -> Experiment:
             tokenizer=tokenizer.model_bytes,
         ),
         evaluator=zeroshot.Evaluator(
-            parts=(parts := zeroshot.embedder(model, mesh)),
+            parts=(parts := photo_embeddings.embedder(model, mesh)),
             photos=photos_of(parts, data, config, batch_size=config.evaluation.batch_size, aside=aside),
             tasks=training_tasks(config, data, table.species_of),
             species_of=table.species_of,
-            class_prompts=zeroshot.prompts_of_species(texts, table.species_of),
+            class_prompts=class_embeddings.prompts_of_species(texts, table.species_of),
             tokenise=lambda texts: tokenizer.encode(texts, config.text.context),
             batch_size=config.evaluation.batch_size,
             end_id=tokenizer.end_id if config.text.bucket else None,
@@ -233,7 +235,7 @@ def check_store(config: Config, store: Store) -> None:
     """
     config = building.settled(config, store)
     tower, where = store.tower, f"store {store.directory}"
-    optimizer.check_image_locked(config.train.locks, 'with input "store"')
+    locking.check_image_locked(config.train.locks, 'with input "store"')
     if tower["kind"] != config.image.tower:
         raise UserError(
             f"{where}: found embeddings of tower {tower['kind']}, expected image.tower, {config.image.tower}"
@@ -272,16 +274,16 @@ def fingerprint(data: Data) -> str:
 
 
 def photos_of(
-    parts: zeroshot.Embedder, data: Data, config: Config, *, batch_size: int, aside: np.ndarray | None = None
-) -> zeroshot.PhotosOf:
+    parts: photo_embeddings.Embedder, data: Data, config: Config, *, batch_size: int, aside: np.ndarray | None = None
+) -> photo_embeddings.PhotosOf:
     """How an evaluation comes by features of photos: through the tower, or from the store.
 
-    `aside` tells which photos of the training split are those of the split `zeroshot.ASIDE`.
+    `aside` tells which photos of the training split are those of the split `photo_embeddings.ASIDE`.
     """
     part = None if aside is None else (config.data.train_split, aside)
     if isinstance(data, Store):
-        return zeroshot.from_store(parts, data, batch_size=batch_size, aside=part)
-    return zeroshot.from_records(
+        return photo_embeddings.from_store(parts, data, batch_size=batch_size, aside=part)
+    return photo_embeddings.from_records(
         parts, data, image_size=config.image.size, batch_size=batch_size, view=building.view_of(config), aside=part
     )
 
@@ -455,7 +457,7 @@ def total_steps(config: Config, examples: int) -> int:
 def build_optimizer(config: Config, schedule: optax.Schedule) -> optax.GradientTransformation:
     """AdamW as the config describes it."""
     chosen = config.optimizer
-    letters = optimizer.lock_letters(config.train.locks)
+    letters = locking.lock_letters(config.train.locks)
     return optimizer.adamw(
         schedule, weight_decay=chosen.weight_decay, b1=chosen.b1, b2=chosen.b2, eps=chosen.eps,
         clip_norm=chosen.clip_norm, accumulate=chosen.accumulate,
@@ -479,7 +481,7 @@ def training_tasks(config: Config, records: Data, species_of: Mapping[int, int])
         seen |= set(records.classes_in(chosen.seen_split))
     known = tuple(sorted({species_of[class_id] for class_id in seen}))
     if chosen.select_fraction:
-        tasks.append(zeroshot.Task("set_aside", zeroshot.ASIDE, known))
+        tasks.append(zeroshot.Task("set_aside", photo_embeddings.ASIDE, known))
     if chosen.seen_split:
         tasks.append(zeroshot.Task("seen", chosen.seen_split, known))
     split = chosen.heldout_split
@@ -494,9 +496,9 @@ def training_tasks(config: Config, records: Data, species_of: Mapping[int, int])
 
 
 def chosen_on(config: Config) -> str:
-    """The split by whose top-1 the best checkpoint of a run is chosen; `zeroshot.ASIDE` for photos set aside."""
+    """The split by whose top-1 the best checkpoint of a run is chosen; `ASIDE` for photos set aside."""
     chosen = config.data
-    return str(zeroshot.ASIDE if chosen.select_fraction else chosen.seen_split or chosen.heldout_split)
+    return str(photo_embeddings.ASIDE if chosen.select_fraction else chosen.seen_split or chosen.heldout_split)
 
 
 def _about_species(config: Config, data: Data, table: ClassTable) -> list[str]:

@@ -16,13 +16,13 @@ import numpy as np
 
 from lit_jax import config as options
 from lit_jax.base import console
-from lit_jax.base.sharding import ensure_same_on_hosts, from_all_hosts
-from lit_jax.data.dataset_folder import alone_in
+from lit_jax.base.files import alone_in, write_json
+from lit_jax.base.hosts import ensure_same_on_hosts, from_all_hosts
+from lit_jax.embedding.photo_embeddings import ASIDE
 from lit_jax.errors import UserError
-from lit_jax.evaluation import zeroshot
-from lit_jax.evaluation.zeroshot import ASIDE
+from lit_jax.evaluation import tables, zeroshot
 from lit_jax.models.two_tower import Params
-from lit_jax.training import checkpoint, train_step
+from lit_jax.training import checkpoint, metrics_log, train_step
 from lit_jax.training.experiment import Config, Experiment, build, chosen_on
 
 PATIENCE = 100  # float16 steps in a row without a finite gradient before a run is given up
@@ -64,11 +64,11 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
         stack.callback(manager.close)
         state = _resumed(experiment, manager)
         if first:
-            console.write_json(workdir / "config.json", options.flattened(config))
+            write_json(workdir / "config.json", options.flattened(config))
         results = _drive(experiment, state, manager, told)
         if first:
-            console.write_json(workdir / "results.json", results)
-            print(console.results_table(results))
+            write_json(workdir / "results.json", results)
+            print(tables.results_table(results))
             print(_about_best(results))
             print(f"results: {workdir / 'results.json'}, curves: {workdir / 'curves.png'}")
     return results
@@ -136,7 +136,7 @@ def _drive(experiment: Experiment, state: train_step.State, manager: Any, told: 
                 raise Stopped(_stopped(step))
         if log is not None:
             title = f"{experiment.workdir.name}: {config.train.epochs:g} epochs, batch {config.train.batch_size}"
-            console.curves(experiment.workdir / "curves.png", log.records, title=title)
+            metrics_log.curves(experiment.workdir / "curves.png", log.records, title=title)
         manager.wait_until_finished()
         return _results(experiment, log, checkpoint.choose(manager, "best"))
 
@@ -157,7 +157,7 @@ class _Watch:
         self,
         experiment: Experiment,
         state: train_step.State,
-        log: console.MetricsLog | None,
+        log: metrics_log.MetricsLog | None,
         progress: console.Progress,
         manager: Any,
     ):
@@ -232,7 +232,7 @@ def _evaluate(
     moving: Params,
     step: int,
     told: Sequence[int],
-    log: console.MetricsLog | None,
+    log: metrics_log.MetricsLog | None,
     progress: console.Progress,
 ) -> bool:
     """Evaluates and notes the results; False if SIGTERM came in between and there are none.
@@ -273,12 +273,12 @@ def _score(results: Mapping[str, Any]) -> float | None:
 
 
 @contextlib.contextmanager
-def _log(experiment: Experiment, start: int) -> Iterator[console.MetricsLog | None]:
+def _log(experiment: Experiment, start: int) -> Iterator[metrics_log.MetricsLog | None]:
     """The log of the first host; the others keep none."""
     if jax.process_index() != 0:
         yield None
         return
-    log = console.MetricsLog(experiment.workdir, step=start, tensorboard=experiment.config.log.tensorboard)
+    log = metrics_log.MetricsLog(experiment.workdir, step=start, tensorboard=experiment.config.log.tensorboard)
     try:
         yield log
     finally:
@@ -346,7 +346,7 @@ def _about_best(results: Mapping[str, Any]) -> str:
     )
 
 
-def _results(experiment: Experiment, log: console.MetricsLog | None, best: int) -> dict[str, Any]:
+def _results(experiment: Experiment, log: metrics_log.MetricsLog | None, best: int) -> dict[str, Any]:
     losses = [record for record in (log.records if log else ()) if "loss" in record]
     return {
         **experiment.about.results,

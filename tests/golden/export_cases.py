@@ -7,7 +7,7 @@ import numpy as np
 
 from lit_jax import config as options
 from lit_jax import models
-from lit_jax.models import building, files, weights
+from lit_jax.models import building, weight_files, weights
 from lit_jax.models.names import text as text_names
 from lit_jax.models.names import vit as vit_names
 from lit_jax.text.tokenizers import train_sentencepiece
@@ -95,7 +95,7 @@ def _drawn(tower, shapes, dialect):
 
 def written(folder):
     """What is in the written files: the config, and shape and checksum of each array."""
-    arrays = files.open_weights(folder / open_clip_layout.WEIGHTS).arrays
+    arrays = weight_files.open_weights(folder / open_clip_layout.WEIGHTS).arrays
     sums = {name: [list(arrays[name].shape), zlib.crc32(arrays[name].tobytes())] for name in sorted(arrays)}
     # The solution of a linear system: its last bits are the machine's.
     return {"config": json.loads((folder / open_clip_layout.CONFIG).read_text()),

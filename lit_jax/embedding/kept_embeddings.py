@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from lit_jax import __version__
-from lit_jax.data import dataset_folder
+from lit_jax.base import files
 from lit_jax.models import weights
 from lit_jax.models.presets import Tower
 from lit_jax.models.two_tower import Params
@@ -44,9 +44,9 @@ def key_of(params: Params, tower: Tower, context: int, tokenizer: bytes, prompts
         "params": weights.digest({name: tree for name, tree in params.items() if name in ("text", "text_projection")}),
         "context": context,
         "tokenizer": hashlib.sha256(tokenizer).hexdigest(),
-        "prompts": dataset_folder.digest([list(texts) for texts in prompts]),
+        "prompts": files.digest([list(texts) for texts in prompts]),
     }
-    return dataset_folder.digest(parts)
+    return files.digest(parts)
 
 
 def kept(folder: Path | None, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:

@@ -1,0 +1,93 @@
+"""Files and folders that are whole or absent: written under another name, then renamed."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lit_jax.errors import UserError
+
+INCOMPLETE = ".incomplete"  # ending of the folder's name while it is being written
+
+
+@contextlib.contextmanager
+def alone_in(
+    folder: Path, what: str, *, file: str = "", name: str = "", remedy: str = "wait for it or stop it"
+) -> Iterator[None]:
+    """Makes a folder and keeps other processes out of it; one that is killed lets go of it by itself.
+
+    A folder that is still empty in the end is taken away again.
+
+    Args:
+        folder: to work in. It may be renamed meanwhile, but not be deleted.
+        what: works there, for the message.
+        file: to lock in the folder, which is left there; without one the folder itself is locked, which some network
+            file systems do not know.
+        name: of the folder in the message; its path if empty.
+        remedy: what to do, for the message.
+
+    Raises:
+        UserError: another process is at work in it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+        return
+    handle, locked = -1, False
+    while not locked:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / file
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666) if file else os.open(path, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise UserError(
+                        f"{name or folder}: found another {what} at work in it, expected none; {remedy}"
+                    ) from None
+            # One that has just come to its end may have renamed it in between.
+            locked = path.exists() and os.path.samestat(os.fstat(handle), path.stat())
+        finally:
+            if not locked:
+                os.close(handle)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        os.close(handle)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes JSON beside `path` and renames it into place, so that a file is whole or absent."""
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A path beside `path` to write a file to; it takes the place of `path` when the body ends without an error."""
+    path = Path(path)
+    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value, hexadecimal; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

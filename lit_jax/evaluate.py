@@ -1,0 +1,140 @@
+"""The checkpoint-to-evaluation command: ``python -m lit_jax.evaluate --checkpoint=runs/demo``.
+
+It prints a table and writes a JSON and a page; what is measured is in `lit_jax.evaluation`.
+"""
+
+import argparse
+import os
+import pathlib
+from collections.abc import Sequence
+
+from lit_jax.base import hosts
+from lit_jax.base.files import write_json
+from lit_jax.data.dataset_folder import check_split
+from lit_jax.data.embedding_store import open_store
+from lit_jax.data.records import open_records
+from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.evaluation import page
+from lit_jax.evaluation.report import _is_other, evaluate
+from lit_jax.evaluation.tables import table_of
+from lit_jax.text.candidates import read_candidates
+from lit_jax.text.classes import ClassTable, read_class_table
+from lit_jax.text.prompts import PROTOCOLS, read_templates
+from lit_jax.trained.loading import Trained, load
+from lit_jax.training import experiment
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command: prints the table and writes the JSON."""
+    parsed = _parser().parse_args(argv)
+    with user_errors_in_one_line():
+        hosts.keep_compiled()
+        weight_files = {"image": parsed.image_weights, "text": parsed.text_weights}
+        with_tower = bool(parsed.records) if parsed.records or parsed.store else None
+        trained = load(parsed.checkpoint, step=parsed.step, weight_files=weight_files, with_image_tower=with_tower)
+        data = _data(trained, parsed.records, parsed.store)
+        split = parsed.split or trained.config.data.seen_split or next(iter(data.splits))
+        check_split(split, data.splits, data.directory, option="--split")
+        given = (parsed.protocol, parsed.classes, parsed.templates)
+        variant = "".join(f"-{pathlib.Path(path).stem}" for path in given if path)
+        # Of another collection the name says so, lest the run's own evaluation be overwritten.
+        is_other = _is_other(trained.about, data)
+        other = f"{data.directory.name}-{experiment.fingerprint(data)[:8]}-" if is_other else ""
+        out = _output(parsed.out, parsed.checkpoint, other + split + variant)
+        result = evaluate(
+            trained, data, split,
+            classes=_named_classes(parsed.classes, data) if parsed.classes else None,
+            templates=read_templates(parsed.templates) if parsed.templates else (),
+            protocol=parsed.protocol, batch_size=parsed.batch_size, devices=parsed.devices,
+            keep_in=_folder(parsed.checkpoint),
+        )  # fmt: skip
+        write_json(out, result)  # before anything is printed, which head and the like may cut short
+        if not parsed.no_page:
+            page.write(out.with_suffix(".html"), result, name=_folder(parsed.checkpoint).name)
+        print(f"step {trained.step} ({parsed.step}) of {parsed.checkpoint}")
+        print(table_of(result, all_classes=parsed.all))
+        print(f"written to {out}" + ("" if parsed.no_page else f"\nas a page: {out.with_suffix('.html')}"))
+
+
+def _data(trained: Trained, records: str, store: str) -> experiment.Data:
+    """What the command evaluates on: what it was told to, else what the run was trained on."""
+    if "image" in trained.params:
+        folder = records or trained.config.data.records
+        if not records and not pathlib.Path(folder).is_dir():
+            raise UserError(f"--records: found none, and no folder {folder!r} of the run; give --records, or --store")
+        found: experiment.Data = open_records(folder)
+    else:
+        found = open_store(store or experiment.store_folder(trained.config))
+        if found.tower["digest"] != trained.about.locked.get("image"):
+            raise UserError(
+                f"store {found.directory}: found embeddings of another tower ({found.tower.get('name', 'no name')}), "
+                "expected that of the run; if it is the same, import it with the same --tower-name"
+            )
+    if not (records or store) and experiment.fingerprint(found) != trained.about.fingerprint:
+        raise UserError(
+            f"records {found.directory}: found others than the run was trained on, expected those; give --records or "
+            "--store if that is meant"
+        )
+    return found
+
+
+def _named_classes(path: str, data: experiment.Data) -> ClassTable:
+    """The classes of a file under the ids of the data set, as `read_candidates` finds them; prints what is odd."""
+    table, notes = read_candidates(path, read_class_table(data.class_table))
+    for note in notes:
+        print(f"--classes {path}: {note}", flush=True)
+    return table
+
+
+def _output(out: str, directory: str, name: str) -> pathlib.Path:
+    """Where the JSON goes; refused before the evaluation if nothing can be written there."""
+    path = pathlib.Path(out) if out else _folder(directory) / f"evaluation-{name}.json"
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UserError(f"--out: found no folder to write {path} to, expected one; give another --out")
+    return path
+
+
+def _folder(directory: str) -> pathlib.Path:
+    """The folder of a run or model, also where that of its checkpoints was given."""
+    folder = pathlib.Path(os.path.abspath(directory))
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lit_jax.evaluate", description="Names photos among classes given only in words."
+    )
+    parser.add_argument("--checkpoint", required=True, help="folder of a run, or of an exported model")
+    parser.add_argument(
+        "--step", default="best", help="best (by top-1 on the seen split), latest or a step; best if not given"
+    )
+    parser.add_argument("--split", default="", help="split of the record set; the run's seen split if not given")
+    data = parser.add_mutually_exclusive_group()
+    data.add_argument("--records", default="", help="another record set than the run's; its photos pass the tower")
+    data.add_argument("--store", default="", help="an embedding store instead; no tower is needed")
+    parser.add_argument(
+        "--classes", default="", help="CSV of classes to choose from: names, common names, folders or ids"
+    )
+    parser.add_argument("--templates", default="", help="file of prompt templates, one a line")
+    parser.add_argument(
+        "--protocol",
+        default="",
+        choices=("", *PROTOCOLS),
+        help="how classes are named in prompts; as the run's config says",
+    )
+    parser.add_argument("--image-weights", default="", help="where the locked image tower's weights are now")
+    parser.add_argument("--text-weights", default="", help="likewise of a pre-trained text tower")
+    parser.add_argument("--batch-size", type=int, default=256, help="photos and prompts at a time")
+    parser.add_argument("--devices", type=int, default=0, help="devices to use; 0 for all")
+    parser.add_argument("--all", action="store_true", help="print every class, not only the hardest")
+    parser.add_argument("--no-page", action="store_true", help="no HTML beside the JSON")
+    parser.add_argument(
+        "--out",
+        default="",
+        help="JSON to write; evaluation-SPLIT.json in the run's folder if not given",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Accuracies as text: tables, intervals, and what a figure cannot say."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lit_jax.base import console
+from lit_jax.base.console import text_table
+from lit_jax.evaluation import tables
+from lit_jax.evaluation.intervals import wilson
+
+NOTHING = "–"  # in the place of a figure that says nothing
+
+
+FEW = 10  # held-out species, below which their accuracy is hardly one
+
+
+def results_table(results: Mapping[str, Any]) -> str:
+    """The evaluations in `results` as a table: one row a task, with intervals and the accuracy of guessing beside it.
+
+    A warning follows where few species were held out.
+    """
+    rows, notes = [], []
+    for name, row in results.items():
+        if isinstance(row, Mapping) and "top1" in row:
+            candidates = row.get("candidates", row["classes"])
+            rates = [cell for k in ("top1", "top5") for cell in _with_range(row, k, candidates)]
+            rows.append(
+                [name.replace("_", " "), candidates, row["images"], *rates, f"{100 / max(candidates, 1):.2f} %"]
+            )
+            notes += (
+                [f"warning: {line}" for line in few_species(row)]
+                if name == "heldout" or row.get("classes_in_training") == 0
+                else []
+            )
+    columns = ["zero-shot on", "classes", "images", "top-1", "95 % range", "top-5", "95 % range", "chance"]
+    return "\n".join([text_table(columns, rows), *notes])
+
+
+def _with_range(row: Mapping[str, Any], name: str, candidates: int) -> list[str]:
+    if not tells(name, candidates):
+        return [NOTHING, ""]
+    return [f"{100 * row[name]:.2f} %", ends(row, name)]
+
+
+def tells(name: str, candidates: float) -> bool:
+    """Whether an accuracy by this name can be wrong: the first five of five species or fewer are all of them."""
+    k = int(name[len(name.rstrip("0123456789")) :])
+    return k == 1 or candidates > k
+
+
+def ends(row: Mapping[str, Any], name: str) -> str:
+    """The ends of the 95 % interval of an accuracy in per cent, such as ``37.9–45.6``; empty if there is none.
+
+    Args:
+        row: with the accuracy and either its ``_interval`` or the number of ``images`` that it is a share of.
+        name: of the accuracy.
+    """
+    key = f"{name}_interval"
+    interval = row[key] if key in row else wilson(row[name], row["images"])
+    return "–".join(f"{100 * end:.1f}" for end in interval) if interval else ""
+
+
+def rate(row: Mapping[str, Any], name: str, *, candidates: int) -> str:
+    """An accuracy and its 95 % interval for a table of text, or a dash where it cannot be wrong."""
+    if not tells(name, candidates):
+        return NOTHING
+    found = ends(row, name)
+    return f"{100 * row[name]:.1f} %" + (f" ({found})" if found else "")
+
+
+def few_species(row: Mapping[str, Any]) -> list[str]:
+    """A warning that a figure of few held-out species says little of others, or nothing."""
+    if row["classes"] >= FEW:
+        return []
+    return [
+        f"{row['classes']} held-out species are few; one that is easy or hard moves the figure much, so hold "
+        f"out {FEW} or more before you believe it"
+    ]
+
+
+SHOWN = 10  # classes in the printed table, unless all are asked for
+
+
+def table_of(result: dict[str, Any], *, all_classes: bool = False) -> str:
+    """The result as text: overall, by rank, calibration, retrieval, then the hardest classes, or all of them."""
+    rows = result["per_class"] if all_classes else result["per_class"][:SHOWN]
+    of = result["candidates"]
+    parts = [tables.results_table({result["split"]: result}), *_notes(result)]
+    if len(result["ranks"]) > 1:
+        by_rank = [
+            [rank, row["groups"], *_rates(row, "top1", "top5", "macro_top1", of=of)]
+            for rank, row in result["ranks"].items()
+        ]
+        parts.append(console.text_table(["rank", "groups", "top-1", "top-5", "macro top-1"], by_rank))
+    if len(result["by_supercategory"]) > 1:
+        kinds = [
+            [row["name"], row["images"], *_rates(row, "top1", "top5", of=of)] for row in result["by_supercategory"]
+        ]
+        parts.append(console.text_table(["supercategory", "images", "top-1", "top-5"], kinds))
+    found = result["retrieval"]
+    ways = [
+        [way.replace("_", " "), *_rates(found[way], "recall@1", "recall@5", "recall@10", of=number)]
+        for way, number in (("image_to_text", found["captions"]), ("text_to_image", result["images"]))
+    ]
+    parts.append(console.text_table(["retrieval by captions", "recall@1", "recall@5", "recall@10"], ways))
+    heading = "class" if all_classes else f"hardest {len(rows)} of {len(result['per_class'])} classes"
+    names = result["common_names"] | {row["class"]: row["common_name"] for row in rows}
+    hard = [
+        [
+            _with_common(row["class"], names),
+            row["images"],
+            *_rates(row, "top1", "top5", of=of),
+            _with_common(row["taken_for"][0][0], names) if row["taken_for"] else "",
+        ]
+        for row in rows
+    ]
+    return "\n\n".join(
+        [*parts, console.text_table([heading, "images", "top-1", "top-5", "mostly taken for"], hard, left=(0, 4))]
+    )
+
+
+def _with_common(name: str, names: Mapping[str, str]) -> str:
+    common = names.get(name, "")
+    return name if common in ("", name) else f"{name} ({common})"
+
+
+def _rates(row: Mapping[str, Any], *names: str, of: int) -> list[str]:
+    """Accuracies with their intervals, among so many candidates."""
+    return [tables.rate(row, name, candidates=of) for name in names]
+
+
+def _notes(result: dict[str, Any]) -> list[str]:
+    """Shared prompts and calibration, a sentence each."""
+    notes = []
+    if result["same_prompts"]:
+        few = "; ".join(" = ".join(group) for group in result["same_prompts"][:3])
+        members = sum(map(len, result["same_prompts"]))
+        notes.append(
+            f"{members} classes in {len(result['same_prompts'])} groups have the same prompts: {few}; top-1 cannot "
+            f"pass {100 * result['ceiling']:.2f} %"
+        )
+    measured = result["calibration"]
+    if measured:
+        before, after = (f"{100 * measured[name]['ece']:.1f} %" for name in ("before", "after"))
+        fitted = f"temperature {measured['temperature']:.2f}, fitted on {measured['fitted_on']:,} other photos"
+        notes.append(
+            f"calibration error {before}, {after} at {fitted}"
+            if measured["helps"]
+            else f"calibration error {before}; a {fitted}, makes it worse ({after}) and is not to be used"
+        )
+    if result["data"]["is_other"]:
+        notes.append(f"photos of {result['data']['name']}, another collection than the model was trained on")
+    elif result["chosen_on"] == result["split"]:
+        notes.append(
+            f"this checkpoint is the best of its run on {result['split']}, these very photos: their figures are a "
+            "little too good for that"
+        )
+    return notes

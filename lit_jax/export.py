@@ -1,0 +1,73 @@
+"""One folder of a trained model: ``python -m lit_jax.export --checkpoint=runs/demo --out=exported/demo``."""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from lit_jax import config as options
+from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.models import building
+from lit_jax.models.weights import count
+from lit_jax.trained import loading as trained_models
+from lit_jax.trained.exporting import FORMATS, export
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command; see ``--help``."""
+    with user_errors_in_one_line():
+        rest, overrides = options.split_arguments(list(sys.argv[1:] if argv is None else argv))
+        parsed = _parser().parse_args(rest)
+        _check(parsed, overrides)
+        if parsed.config:
+            trained = trained_models.untrained(options.load(parsed.config, overrides)[0])
+        else:
+            weight_files = {"image": parsed.image_weights, "text": parsed.text_weights}
+            trained = trained_models.load_whole(parsed.checkpoint, step=parsed.step, weight_files=weight_files)
+        notes = building.preset_notes(trained.config) if parsed.config else []
+        notes += export(trained, parsed.out, layout=parsed.format, hub_name=parsed.hub_name)
+        for note in notes:
+            print(f"note: {note}")
+        what = f"step {trained.step} of {parsed.checkpoint}" if parsed.checkpoint else f"towers of {parsed.config}"
+        tower = "" if "image" in trained.params else ", no image tower: it reads given embeddings"
+        print(f"{parsed.out}: {what}, {count(trained.params):,} parameters{tower}, format {parsed.format}")
+
+
+def _check(parsed: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    """What can be refused before anything is read."""
+    if pathlib.Path(parsed.out).exists():
+        raise UserError(f"--out {parsed.out}: found something there already, expected a new folder; give another name")
+    if parsed.checkpoint and overrides:
+        raise UserError(f"--config.{next(iter(overrides))}: found it with --checkpoint, expected it with --config only")
+    given = [name for name in ("image_weights", "text_weights") if parsed.config and getattr(parsed, name)]
+    if given:
+        option = given[0].replace("_", ".")
+        raise UserError(
+            f"--{given[0].replace('_', '-')}: found it with --config, expected it with --checkpoint only; set {option} "
+            f"in the config, or --config.{option}"
+        )
+    if parsed.hub_name and parsed.format != "open_clip":
+        raise UserError(f"--hub-name: found it with format {parsed.format}, expected it with --format open_clip only")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lit_jax.export",
+        description="Writes a trained model as one folder, in lit_jax's format or in open_clip's.",
+    )
+    add = parser.add_argument
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--checkpoint", default="", help="folder of a run, or of an exported model")
+    source.add_argument("--config", default="", help="a Python file: published towers, before any training")
+    add("--out", required=True, help="folder to make")
+    add("--format", default=FORMATS[0], choices=FORMATS, help=f"{FORMATS[0]} if not given")
+    add("--step", default="best", help="best (by top-1 on the seen split), latest or a step; best if not given")
+    add("--image-weights", default="", help="where the locked image tower's weights are now")
+    add("--text-weights", default="", help="likewise of a pre-trained text tower")
+    add("--hub-name", default="", help="OWNER/NAME on the hub, where open_clip will look for the tokenizer")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

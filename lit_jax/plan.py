@@ -1,0 +1,86 @@
+"""What a run will cost, before it runs: ``python -m lit_jax.plan --config=configs/cub.py``."""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lit_jax import config as options
+from lit_jax.base import hosts
+from lit_jax.base.files import write_json
+from lit_jax.errors import user_errors_in_one_line
+from lit_jax.planning import abstract_run
+from lit_jax.planning.costs import UTILISATION, chosen_device, measured_photos, plan
+from lit_jax.planning.device_table import DEVICES
+from lit_jax.planning.tables import shown
+from lit_jax.training import experiment
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command; see ``--help``."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    with user_errors_in_one_line():
+        rest, overrides = options.split_arguments(arguments)
+        parsed = _parser().parse_args(rest)
+        config, _ = options.load(parsed.config, overrides)
+        hosts.start_jax(parsed)
+        config = experiment.settled(config)
+        data = abstract_run.known_data(
+            config,
+            examples=parsed.examples,
+            vocab_size=parsed.vocab_size,
+            captions=parsed.captions,
+            longest=parsed.longest,
+        )
+        run = abstract_run.prepare(config, data, parsed.devices)
+        device = chosen_device(run, parsed.device, memory_gib=parsed.memory, tflops=parsed.tflops)
+        if not (parsed.device or parsed.tflops) and run.has_tower and run.is_locked:
+            device = device._replace(photos=measured_photos(run, device))
+        found = plan(run, device, utilisation=parsed.utilisation)
+        print(shown(found))
+        if parsed.json:
+            write_json(parsed.json, found)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lit_jax.plan",
+        description="Tells what a run will cost before it runs: parameters, steps, memory, arithmetic, the largest "
+        "batch that fits, hours. Options of the config are given as for lit_jax.main.",
+    )
+    add = parser.add_argument
+    add("--config", required=True, help="a Python file such as configs/cub.py")
+    add("--examples", type=_above_zero(int), default=0, help="photos to train on, where there are no data yet")
+    add("--vocab-size", type=_above_zero(int), default=0, help="of the tokenizer, where there is none yet")
+    add("--captions", type=_above_zero(int), default=0, help="distinct captions; those of the data, or one a photo")
+    add("--longest", type=_above_zero(int), default=0, help="tokens of the longest caption; text.context if unknown")
+    add("--device", choices=list(DEVICES), help="to plan for; this machine's if not given")
+    add("--devices", type=_above_zero(int), default=0, help="how many; train.devices, or all of this machine")
+    add("--memory", type=_above_zero(float), default=0, help="GiB of each that the program may use, instead")
+    add("--tflops", type=_above_zero(float), default=0, help="peak of each in matrix products, instead")
+    add("--utilisation", type=_share, default=UTILISATION, help=f"share of the peak reached ({UTILISATION})")
+    add("--json", default="", metavar="FILE", help="write the plan there too")
+    parser.set_defaults(distributed=False, coordinator="", processes=None, process=None)
+    return parser
+
+
+def _above_zero(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    def number(text: str) -> Any:
+        value = kind(text)
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"found {text}, expected more than 0")
+        return value
+
+    return number
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"found {text}, expected more than 0 and at most 1")
+    return value
+
+
+if __name__ == "__main__":
+    main()

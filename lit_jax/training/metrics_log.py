@@ -1,0 +1,165 @@
+"""Metrics of a run: JSON lines, TensorBoard events, and the curves drawn from them."""
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+import sys
+import time
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from lit_jax.base.console import Record
+from lit_jax.evaluation.tables import tells
+
+
+class MetricsLog:
+    """Metrics of a run as ``metrics.jsonl`` and, where tensorboard is installed, as TensorBoard events.
+
+    A run that resumes at a step forgets what was logged after it, in both forms.
+
+    Attributes:
+        records: all lines, those of earlier parts of the run included.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], *, step: int = 0, tensorboard: bool = True):
+        self._path = pathlib.Path(directory) / "metrics.jsonl"
+        self.records = [record for record in read_metrics(self._path) if record["step"] <= step]
+        aside = self._path.with_name(self._path.name + ".incomplete")
+        aside.write_text("".join(json.dumps(record) + "\n" for record in self.records))
+        aside.rename(self._path)
+        self._events = _event_writer(str(directory), step) if tensorboard else None
+
+    def add(self, record: Record) -> None:
+        """Appends one line; `record` needs a ``step``, other numbers are plotted under their names."""
+        # JSON knows no infinity, which a skipped step's gradient norm may be.
+        record = {name: value for name, value in record.items() if not isinstance(value, float) or math.isfinite(value)}
+        self.records.append(record)
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        if self._events is not None:
+            _add_events(self._events, record)
+
+    def close(self) -> None:
+        """Flushes TensorBoard's file."""
+        if self._events is not None:
+            self._events.close()
+
+
+def read_metrics(path: str | os.PathLike[str]) -> list[Record]:
+    """Lines of a ``metrics.jsonl``; none if it is missing. A last line cut short by a kill is left out."""
+    path = pathlib.Path(path)
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            records.append(json.loads(line))
+    return records
+
+
+def _event_writer(directory: str, step: int) -> Any:
+    # TensorBoard would import all of TensorFlow to open a file, unless it finds a module of this name.
+    sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))
+    try:
+        from tensorboard.compat.proto import event_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    except ImportError:
+        return None
+    is_resumed = any(pathlib.Path(directory).glob("events.out.tfevents.*"))
+    writer = EventFileWriter(directory)
+    if is_resumed:
+        # Tells TensorBoard to drop what an interrupted run wrote after this step.
+        session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        writer.add_event(event_pb2.Event(wall_time=time.time(), step=step + 1, session_log=session))
+    return writer
+
+
+def _add_events(writer: Any, record: Record) -> None:
+    from tensorboard.compat.proto import event_pb2, summary_pb2
+
+    values = [
+        summary_pb2.Summary.Value(tag=name, simple_value=float(value))
+        for name, value in record.items()
+        if isinstance(value, int | float) and name != "step"
+    ]
+    summary = summary_pb2.Summary(value=values)
+    writer.add_event(event_pb2.Event(wall_time=time.time(), step=record["step"], summary=summary))
+
+
+def curves(path: str | os.PathLike[str], records: Sequence[Record], *, title: str) -> None:
+    """Draws loss, zero-shot accuracy and learning rate against epochs, as in the paper's figures 2 to 5.
+
+    Dotted lines are the least that the loss can be where captions repeat, and the accuracies of guessing.
+
+    Args:
+        path: the PNG to write.
+        records: lines of a `MetricsLog`.
+        title: above the plots.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(15, 3.8), constrained_layout=True)
+    _plot(axes[0], records, {"loss": "", **({"loss_floor": "at least"} if _has_floor(records) else {})})
+    if _has_floor(records):
+        axes[0].legend(fontsize=8, frameon=False)
+    _plot(axes[1], records, dict(_accuracy_names(records)), scale=100, marker="o")
+    _draw_chance(axes[1], records)
+    _plot(axes[2], records, {"learning_rate": ""})
+    for axis, name in zip(axes, ("loss (nats)", "zero-shot accuracy (%)", "learning rate"), strict=True):
+        axis.set(xlabel="epoch", title=name)
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_ylim(bottom=0)
+        axis.set_xlim(left=0)
+    if axes[1].lines:
+        axes[1].set_ylim(0, 100)
+        axes[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    figure.suptitle(title, fontsize=10)
+    path = pathlib.Path(path)
+    aside = path.with_name(path.name + ".incomplete")
+    figure.savefig(aside, dpi=120, format="png")
+    aside.rename(path)
+    plt.close(figure)
+
+
+def _has_floor(records: Sequence[Record]) -> bool:
+    return any(record.get("loss_floor", 0.0) >= 0.01 for record in records)
+
+
+def _accuracy_names(records: Sequence[Record]) -> Iterator[tuple[str, str]]:
+    for record in records:
+        for name in record:
+            task, _, metric = name.partition("/")
+            if metric in ("top1", "top5") and tells(metric, record.get(f"{task}/candidates", math.inf)):
+                yield name, f"{task.replace('_', ' ')}, {metric.replace('top', 'top-')}"
+
+
+def _draw_chance(axis: Any, records: Sequence[Record]) -> None:
+    """A line a task at the accuracy of guessing, in the task's colour; none in logs that do not know it."""
+    colours = _colours(dict(_accuracy_names(records)))
+    found = {name: value for record in records for name, value in record.items() if name.endswith("/candidates")}
+    for name, candidates in found.items():
+        task = name.partition("/")[0]
+        label = f"{task.replace('_', ' ')}, chance"
+        axis.axhline(100 / candidates, ls=":", c=colours.get(task, "grey"), lw=1.2, label=label)
+
+
+def _plot(
+    axis: Any, records: Sequence[Record], names: Mapping[str, str], *, scale: float = 1, marker: str | None = None
+) -> None:
+    colours = _colours(names)
+    for name, label in names.items():
+        points = [(record["epoch"], scale * record[name]) for record in records if name in record]
+        if points:
+            style = "--" if name.endswith("top5") else ":" if name.endswith("floor") else "-"
+            colour = colours[name.partition("/")[0]]
+            axis.plot(*zip(*points, strict=True), style, c=colour, label=label, marker=marker, ms=3, lw=1.4)
+
+
+def _colours(names: Iterable[str]) -> dict[str, str]:
+    """A colour for what stands before the stroke in each name."""
+    return {task: f"C{i}" for i, task in enumerate(dict.fromkeys(name.partition("/")[0] for name in names))}
