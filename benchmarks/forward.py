@@ -16,8 +16,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import lit_jax.planning.arithmetic
-import lit_jax.planning.costs
 from benchmarks import machine
 from lit_jax.errors import user_errors_in_one_line
 
@@ -58,6 +56,7 @@ def ours(preset: str, batch: int, dtype: str, seconds: float) -> dict[str, Any]:
     from lit_jax.base.precision import DTYPES
     from lit_jax.models import storage
     from lit_jax.models.presets import image_shapes
+    from lit_jax.planning import arithmetic, costs
 
     chosen = models.IMAGE_PRESETS[preset]
     tower = chosen.build(dtype=DTYPES[dtype])
@@ -67,9 +66,9 @@ def ours(preset: str, batch: int, dtype: str, seconds: float) -> dict[str, Any]:
     params = jax.device_put(storage.as_used(tower, drawn, jax.ShapeDtypeStruct(pixels.shape, pixels.dtype)))
     compiled = jax.jit(tower.apply).lower({"params": params}, pixels).compile()
     found = timed(lambda: compiled({"params": params}, pixels).block_until_ready(), batch, seconds)
-    work = lit_jax.planning.arithmetic.count(tower.apply, {"params": params}, pixels) / batch
+    work = arithmetic.count(tower.apply, {"params": params}, pixels) / batch
     found |= {"flops_per_photo": work, "device": jax.devices()[0].device_kind}
-    peak = lit_jax.planning.costs.measured_peak(DTYPES[dtype])
+    peak = costs.measured_peak(DTYPES[dtype])
     return {**found, "measured_peak_flops": peak, "share_of_peak": found["photos_per_s"] * work / peak}
 
 

@@ -4,8 +4,8 @@ r"""Photos a second from JPEG bytes to training batches on one core: ours, open_
 
 Sides, each in a process of its own that may run on ``--cores`` cores only, from its first instruction on:
 
-* ours: `lit_jax.data.record_batches.training_batches` from the record set; bytes `[B, 224, 224, 3]`, as the model takes
-  them. Once more with the conversion to float32 that open_clip does on the host and our model on its device;
+* ours: `record_batches.training_batches` from the record set; bytes `[B, 224, 224, 3]`, as the model takes them. Once
+  more with the conversion to float32 that open_clip does on the host and our model on its device;
 * open_clip: its own training loader (`open_clip_train.data`) with as many worker processes as cores, and its transform
   for training, from webdataset tars of the same photos and captions;
 * decoding of the same bytes to full-size RGB and nothing else, by libjpeg-turbo (simplejpeg) and by Pillow: a floor for
@@ -30,7 +30,6 @@ from typing import Any
 
 import numpy as np
 
-import lit_jax.data.record_batches
 from benchmarks import machine
 from lit_jax.errors import UserError, user_errors_in_one_line
 
@@ -50,13 +49,14 @@ SIDES = {
 
 def ours(records: str, batch: int, *, as_float: bool) -> Iterator[int]:
     """Photos in each batch of ours, endlessly."""
+    from lit_jax.data import record_batches
     from lit_jax.data.records import open_records
     from lit_jax.text.tokenizers import load_tokenizer
 
     record_set = open_records(records)
     if record_set.tokenizer is None:
         raise UserError(f"{records}: found no tokenizer, expected a record set with one")
-    stream = lit_jax.data.record_batches.training_batches(
+    stream = record_batches.training_batches(
         record_set, "train", tokenizer=load_tokenizer(record_set.tokenizer), context=CONTEXT, batch_size=batch,
         image_size=SIZE, seed=0,
     )  # fmt: skip

@@ -30,7 +30,6 @@ from typing import Any
 
 import numpy as np
 
-import lit_jax.training.losses
 from benchmarks import machine
 from lit_jax.errors import UserError, user_errors_in_one_line
 
@@ -82,6 +81,8 @@ def jax_loss(side: str) -> Callable[..., Any]:
     import jax
     import jax.numpy as jnp
 
+    from lit_jax.training import losses
+
     def naive_softmax(image: Any, text: Any, scale: Any, *_: Any) -> Any:
         logits = scale * image @ text.T
         own = jnp.diagonal(logits)
@@ -92,14 +93,14 @@ def jax_loss(side: str) -> Callable[..., Any]:
         return -jnp.sum(jax.nn.log_sigmoid((2 * jnp.eye(len(image)) - 1) * logits)) / len(image)
 
     def softmax(image: Any, text: Any, scale: Any, _: Any, caption: Any = None) -> Any:
-        return lit_jax.training.losses.softmax_contrastive(image, text, scale, caption=caption)
+        return losses.softmax_contrastive(image, text, scale, caption=caption)
 
     by_side: dict[str, Callable[..., Any]] = {
         "naive_softmax": naive_softmax,
         "naive_sigmoid": naive_sigmoid,
         "ours_softmax": softmax,
         "ours_softmax_captions": softmax,
-        "ours_sigmoid": lit_jax.training.losses.sigmoid_contrastive,
+        "ours_sigmoid": losses.sigmoid_contrastive,
     }
     return by_side[side]
 

@@ -12,9 +12,6 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-import data_prep.conversion.convert
-import data_prep.demo.field_guide
-import data_prep.sources.folder
 from lit_jax.config import defaults
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -48,12 +45,15 @@ def get_config() -> ConfigDict:
 
 def prepare(config: ConfigDict) -> None:
     """Draws the field guide and converts it, where the records are missing."""
+    from data_prep.conversion import convert
+    from data_prep.demo import field_guide
+    from data_prep.sources import folder
     from lit_jax.text.classes import read_class_table
 
     records = pathlib.Path(config.data.records)
     photos = records.with_name("demo_photos")
     print("drawing the field guide (once)", flush=True)
-    data_prep.demo.field_guide.draw(data_prep.demo.field_guide.guide(), photos)
-    options = data_prep.conversion.convert.Options(shards=4, vocab_size=512)
-    items = data_prep.sources.folder.read_folder(photos, photos / "splits.csv")
-    data_prep.conversion.convert.convert(items, read_class_table(photos / "classes.csv"), records, options)
+    field_guide.draw(field_guide.guide(), photos)
+    options = convert.Options(shards=4, vocab_size=512)
+    items = folder.read_folder(photos, photos / "splits.csv")
+    convert.convert(items, read_class_table(photos / "classes.csv"), records, options)

@@ -5,7 +5,6 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-import lit_jax.training.loop
 from lit_jax import config as options
 from lit_jax.base import hosts
 from lit_jax.errors import user_errors_in_one_line
@@ -23,10 +22,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         if config.input == "records":
             hosts.prepare_on_first_host(prepare, config)
         # Late: reading a config and refusing a bad one takes no more than a moment.
+        from lit_jax.training import loop
 
         try:
-            lit_jax.training.loop.run(config, workdir)
-        except lit_jax.training.loop.Stopped as stopped:
+            loop.run(config, workdir)
+        except loop.Stopped as stopped:
             print(stopped, file=sys.stderr)
             sys.exit(143)
 

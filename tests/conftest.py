@@ -3,15 +3,6 @@ import os
 import pathlib
 import sys
 
-import jax
-import numpy as np
-import pytest
-
-import data_prep.conversion.convert
-import data_prep.demo.field_guide
-import data_prep.sources.folder
-from lit_jax.models import storage
-
 # Before JAX starts: eight devices on one CPU.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 # Most of the suite's time is compiling; towers of a few channels need no optimised code.
@@ -26,6 +17,12 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from lit_jax.models import storage  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -68,25 +65,26 @@ def minilm_folder():
 @pytest.fixture(scope="session")
 def field_guide_folder(tmp_path_factory):
     """Photos of 12 invented species, 4 of them held out: a train, a validation and a heldout split."""
+    from data_prep.demo import field_guide
 
-    species = tuple(data_prep.demo.field_guide.taxonomy(3)[::13][:12])
+    species = tuple(field_guide.taxonomy(3)[::13][:12])
     heldout = tuple(i % 3 == 2 for i in range(12))
-    book = data_prep.demo.field_guide.Guide(species, heldout, photos=(7,) * 12, validation=3)
-    return data_prep.demo.field_guide.draw(book, tmp_path_factory.mktemp("guide") / "photos", workers=1)
+    book = field_guide.Guide(species, heldout, photos=(7,) * 12, validation=3)
+    return field_guide.draw(book, tmp_path_factory.mktemp("guide") / "photos", workers=1)
 
 
 @pytest.fixture(scope="session")
 def records(field_guide_folder, tmp_path_factory):
     """The same as a record set of several shards: 56 train, 24 validation, 28 heldout."""
+    from data_prep.conversion import convert
+    from data_prep.sources import folder
     from lit_jax.text.classes import read_class_table
 
     templates = ("A photo of the {common_name} {supercategory} {name}", "the {name}, a kind of {order}")
-    options = data_prep.conversion.convert.Options(templates=templates, shards=3, vocab_size=400)
-    items = data_prep.sources.folder.read_folder(field_guide_folder, field_guide_folder / "splits.csv")
+    options = convert.Options(templates=templates, shards=3, vocab_size=400)
+    items = folder.read_folder(field_guide_folder, field_guide_folder / "splits.csv")
     table = read_class_table(field_guide_folder / "classes.csv")
-    return data_prep.conversion.convert.convert(
-        items, table, tmp_path_factory.mktemp("records") / "set", options, workers=1
-    )
+    return convert.convert(items, table, tmp_path_factory.mktemp("records") / "set", options, workers=1)
 
 
 @pytest.fixture(scope="session")

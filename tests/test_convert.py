@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.conversion import convert as command
+from data_prep import convert as command
 from data_prep.conversion.convert import Options, convert
 from data_prep.conversion.plan import plan_photos
 from data_prep.conversion.shards import Job, write_shards

@@ -18,6 +18,7 @@ from lit_jax.data.epoch_order import set_aside
 from lit_jax.embedding import photo_embeddings, to_store
 from lit_jax.errors import UserError
 from lit_jax.evaluation import report
+from lit_jax.trained import loading
 from lit_jax.training import checkpoint, experiment, loop, metrics_log
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -348,9 +349,9 @@ print("imported:", [name for name in sys.modules if name.split(".")[0] in ("tens
 
 
 def test_photos_can_be_evaluated_after_training_from_a_store(trained, records, tiny_config):
-    by_store = report.load(trained[0], step="latest")
+    by_store = loading.load(trained[0], step="latest")
     assert "image" not in by_store.params
-    by_tower = report.load(trained[0], step="latest", with_image_tower=True)
+    by_tower = loading.load(trained[0], step="latest", with_image_tower=True)
     found = report.evaluate(by_tower, records, "validation", batch_size=24, devices=1)
     assert found["top1"] == trained[1]["seen"]["top1"]
 
@@ -363,10 +364,12 @@ def test_two_hosts_embed_and_train_as_one(stored, trained, tiny_config, tmp_path
 import sys
 import jax
 jax.distributed.initialize("localhost:{port}", 2, int(sys.argv[1]))
-from lit_jax import config, embed, loop
+from lit_jax import config
+from lit_jax.embedding.to_store import embed
+from lit_jax.training import loop
 overrides = {{"data.store": "{tmp_path / "store"}"}}
 loaded, _ = config.load("{tiny_config}", overrides)
-embed.embed(loaded, "{tmp_path / "store"}", dtype="float32", batch_size=16, shard_rows=20)
+embed(loaded, "{tmp_path / "store"}", dtype="float32", batch_size=16, shard_rows=20)
 loaded, _ = config.load("{tiny_config}", {{**overrides, "input": "store"}})
 loop.run(loaded, "{tmp_path / "run"}")
 """

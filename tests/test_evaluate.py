@@ -16,8 +16,9 @@ from data_prep.sources import folder
 from lit_jax import config, evaluate
 from lit_jax.embedding import class_embeddings
 from lit_jax.errors import UserError
-from lit_jax.evaluation import intervals, page, report, tables, zeroshot
+from lit_jax.evaluation import intervals, page, report, tables
 from lit_jax.text.classes import read_class_table, write_class_table
+from lit_jax.trained import loading
 from lit_jax.training import loop
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -215,13 +216,13 @@ def test_a_run_with_prompt_templates_is_evaluated_with_them(tiny_config, tmp_pat
 
 def test_no_run_and_other_weights_are_refused(run, tmp_path):
     with pytest.raises(UserError, match="--checkpoint: found no folder"):
-        report.load(tmp_path / "none")
+        loading.load(tmp_path / "none")
     from lit_jax.models.weight_files import read_npz, write_npz
 
     weights = json.loads((run[0] / "config.json").read_text())["image.weights"]
     write_npz(tmp_path / "other.npz", {name: value * 2 for name, value in read_npz(weights).items()})
     with pytest.raises(UserError, match="found weights .* give the right file with --image-weights"):
-        report.load(run[0], weight_files={"image": str(tmp_path / "other.npz")})
+        loading.load(run[0], weight_files={"image": str(tmp_path / "other.npz")})
 
 
 class Text(html.parser.HTMLParser):
@@ -352,7 +353,7 @@ def test_rows_of_one_species_are_one_class(run, records, tmp_path):
     names = list(table.names)
     names[table.index_of(second)] = names[table.index_of(first)].upper()
     merged = dataclasses.replace(table, columns={**table.columns, "name": tuple(names)})
-    trained = report.load(run[0])
+    trained = loading.load(run[0])
     data = dataclasses.replace(records, class_table=tmp_path / "breeds.csv")
     write_class_table(merged, data.class_table)
     got = report.evaluate(trained, data, "heldout", devices=1)
@@ -382,7 +383,7 @@ def test_prompts_are_embedded_once_a_model(run, records, monkeypatch):
         inner = embed(*args, **kwargs)
         return lambda texts: asked.extend(texts) or inner(texts)
 
-    monkeypatch.setattr(zeroshot, "text_embedder", counting)
+    monkeypatch.setattr(class_embeddings, "text_embedder", counting)
     (run[0] / "templates.txt").write_text("a print of a {}\na stamp with a {}\n")
     arguments = ("--checkpoint", run[0], "--split", "validation", "--templates", run[0] / "templates.txt")
     command(*arguments)
@@ -401,7 +402,7 @@ def test_prompts_are_embedded_once_a_model(run, records, monkeypatch):
 
 def test_the_recorded_protocol_names_by_genus(run, records, monkeypatch):
     seen = []
-    monkeypatch.setattr(zeroshot, "class_embeddings", lambda embed, prompts, **_: seen.extend(prompts) or np.ones((len(prompts), 8), np.float32))  # fmt: skip
+    monkeypatch.setattr(class_embeddings, "class_embeddings", lambda embed, prompts, **_: seen.extend(prompts) or np.ones((len(prompts), 8), np.float32))  # fmt: skip
     (run[0] / "t.txt").write_text("a photo of a {}.\n")
     command("--checkpoint", run[0], "--split", "heldout", "--protocol", "recorded", "--templates", run[0] / "t.txt")
     got, table = result(run, "heldout-recorded-t"), read_class_table(records.class_table)

@@ -21,7 +21,7 @@ from lit_jax import config
 from lit_jax.base.sharding import put_batch
 from lit_jax.data import record_batches
 from lit_jax.errors import UserError
-from lit_jax.evaluation import report
+from lit_jax.trained import loading
 from lit_jax.training import checkpoint, experiment, loop, metrics_log
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -188,7 +188,7 @@ def test_published_towers_are_locked_with_the_preprocessing_beside_them(tiny_con
     assert "32 px, shorter side, bilinear, crop 0.5, mean 0.4/0.5/0.6, std 0.2/0.2/0.2" in out
     assert "note: preprocessing is not that of efficientnet_lite0 as published (mean 0.4/0.5/0.6, not 0.485" in out
     assert "image tower: 245 arrays by the names of timm" in out and got["seen"]["images"] == 24
-    after = report.load(tmp_path / "run")
+    after = loading.load(tmp_path / "run")
     assert after.config.image.width == 1280 and set(after.about.locked) == {"image", "text"}
     assert np.array_equal(after.params["text"]["projection"]["kernel"], text_params["projection"]["kernel"])
 
@@ -197,7 +197,7 @@ def test_a_published_text_tower_is_tuned(tiny_config, published, tmp_path):
     folder, text_params = published
     overrides = {"text__weights": folder / "text.npz", "train__locks": "LU", "optimizer__pretrained_scale": 0.5}
     run(tiny_config, tmp_path / "run", train__devices=1, train__epochs=1, **overrides)
-    after = report.load(tmp_path / "run")
+    after = loading.load(tmp_path / "run")
     difference = np.abs(after.params["text"]["projection"]["kernel"] - text_params["projection"]["kernel"])
     # Three or four steps of 0.01 and less, of which half reaches the tower; nothing is drawn anew.
     assert set(after.about.locked) == {"image"} and 0 < difference.max() < 0.025

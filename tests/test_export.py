@@ -1,5 +1,6 @@
 """Export of a run: the folder gives the run's numbers with nothing else there, says what it is, and is whole or absent."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -12,14 +13,14 @@ import pytest
 from PIL import Image
 
 import data_prep.embeddings
-from lit_jax import config, models
+from lit_jax import config, evaluate, export, models
 from lit_jax.embedding import to_store
 from lit_jax.evaluation import report, tables
 from lit_jax.models import weight_files, weights
 from lit_jax.models.joint import load_joint
 from lit_jax.models.names import text as text_names
 from lit_jax.models.names import vit
-from lit_jax.trained import exporting, loading, model_card, open_clip_layout
+from lit_jax.trained import loading, model_card, open_clip_layout
 from lit_jax.training import loop
 from tests.golden import export_cases
 
@@ -35,7 +36,7 @@ def run(tiny_config, tmp_path_factory):
 def model(run, tmp_path_factory):
     """The run as a folder of its own."""
     out = tmp_path_factory.mktemp("models") / "birds"
-    command(exporting, "--checkpoint", run[0], "--out", out)
+    command(export, "--checkpoint", run[0], "--out", out)
     return out
 
 
@@ -78,7 +79,7 @@ def test_what_comes_back_is_bit_equal(run, model):
 
 
 def test_a_model_exported_again_is_the_same(model, tmp_path):
-    command(exporting, "--checkpoint", model, "--out", tmp_path / "birds")
+    command(export, "--checkpoint", model, "--out", tmp_path / "birds")
     assert {path.name for path in model.iterdir()} == {path.name for path in (tmp_path / "birds").iterdir()}
     for path in model.iterdir():
         assert path.read_bytes() == (tmp_path / "birds" / path.name).read_bytes()
@@ -89,15 +90,15 @@ def test_it_gives_the_runs_numbers_after_run_and_weights_are_gone(run, tower_fil
         source = run[0] if name == "run" else tower_file
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
     given = ("--image-weights", tmp_path / "tower.npz")
-    command(report, "--checkpoint", tmp_path / "run", *given, "--split", "heldout", "--out", tmp_path / "before.json")
-    command(exporting, "--checkpoint", tmp_path / "run", *given, "--out", tmp_path / "model")
+    command(evaluate, "--checkpoint", tmp_path / "run", *given, "--split", "heldout", "--out", tmp_path / "before.json")
+    command(export, "--checkpoint", tmp_path / "run", *given, "--out", tmp_path / "model")
     assert json.loads((tmp_path / "model" / "model.json").read_text())["about"]["config"]["image.weights"]
     shutil.rmtree(tmp_path / "run")
     (tmp_path / "tower.npz").unlink()
     hidden = tower_file.with_name("hidden.npz")
     tower_file.rename(hidden)
     try:
-        command(report, "--checkpoint", tmp_path / "model", "--records", records.directory, "--split", "heldout",
+        command(evaluate, "--checkpoint", tmp_path / "model", "--records", records.directory, "--split", "heldout",
                 "--out", tmp_path / "after.json")  # fmt: skip
     finally:
         hidden.rename(tower_file)
@@ -143,7 +144,7 @@ def change(path, old, new):
 def test_a_folder_that_is_not_whole_is_refused_in_one_line(copied, capsys, damage, message):
     damage(copied)
     assert message in refused(capsys, report, "--checkpoint", copied, "--split", "heldout")
-    assert message in refused(capsys, exporting, "--checkpoint", copied, "--out", copied.with_name("again"))
+    assert message in refused(capsys, export, "--checkpoint", copied, "--out", copied.with_name("again"))
     assert not copied.with_name("again").exists()
 
 
@@ -155,16 +156,16 @@ def test_a_card_may_be_edited(copied):
 def test_nothing_half_written_gets_the_name(run, tmp_path, capsys, monkeypatch):
     (tmp_path / "there").mkdir()
     assert "found something there already" in refused(
-        capsys, exporting, "--checkpoint", run[0], "--out", tmp_path / "there"
+        capsys, export, "--checkpoint", run[0], "--out", tmp_path / "there"
     )
     (tmp_path / "new.incomplete").mkdir()
     (tmp_path / "new.incomplete" / "left over").write_text("from a kill")
     monkeypatch.setattr(model_card, "text", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        command(exporting, "--checkpoint", run[0], "--out", tmp_path / "new")
+        command(export, "--checkpoint", run[0], "--out", tmp_path / "new")
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
-    error = refused(capsys, exporting, "--checkpoint", run[0], "--out", tmp_path / "new", "--format", "open_clip")
+    error = refused(capsys, export, "--checkpoint", run[0], "--out", tmp_path / "new", "--format", "open_clip")
     assert "text.pool: found end, not causal" in error and [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
@@ -188,7 +189,7 @@ def test_nothing_half_written_gets_the_name(run, tmp_path, capsys, monkeypatch):
 )
 def test_arguments_that_do_not_go_together(run, model, tiny_config, tmp_path, capsys, arguments, message):
     places = {"RUN": run[0], "MODEL": model, "CONFIG": tiny_config}
-    error = refused(capsys, exporting, *(places.get(word, word) for word in arguments), "--out", tmp_path / "new")
+    error = refused(capsys, export, *(places.get(word, word) for word in arguments), "--out", tmp_path / "new")
     assert message in error and not list(tmp_path.iterdir())
 
 
@@ -204,17 +205,17 @@ def by_store(tiny_config, tmp_path_factory):
 
 
 def test_a_run_from_a_store_is_exported_with_its_tower(by_store, records, tmp_path, capsys):
-    command(exporting, "--checkpoint", by_store / "run", "--out", tmp_path / "model")
+    command(export, "--checkpoint", by_store / "run", "--out", tmp_path / "model")
     found = loading.load(tmp_path / "model")
     assert "image" not in found.params and "image" in loading.load_whole(tmp_path / "model").params
     shared = ("--checkpoint", tmp_path / "model", "--split", "heldout", "--out")
-    command(report, *shared, tmp_path / "a.json", "--records", records.directory)
-    command(report, *shared, tmp_path / "b.json", "--store", by_store / "store")
+    command(evaluate, *shared, tmp_path / "a.json", "--records", records.directory)
+    command(evaluate, *shared, tmp_path / "b.json", "--store", by_store / "store")
     a, b = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
     assert a["top1"] == b["top1"] and (a["store"], b["store"] != "") == ("", True)
     capsys.readouterr()
     error = refused(
-        capsys, exporting, "--checkpoint", by_store / "run", "--image-weights", "no.npz", "--out", tmp_path / "n"
+        capsys, export, "--checkpoint", by_store / "run", "--image-weights", "no.npz", "--out", tmp_path / "n"
     )
     assert "no.npz: found no such file" in error
 
@@ -223,8 +224,8 @@ def test_a_run_that_knows_no_weights_asks_for_them(by_store, tower_file, tiny_co
     overrides = {"input": "store", "data.store": str(by_store / "store"), "train.devices": "1", "train.epochs": "1"}
     loop.run(config.load(tiny_config, {**overrides, "image.weights": ""})[0], tmp_path / "run")
     arguments = ("--checkpoint", tmp_path / "run", "--out", tmp_path / "model")
-    assert "give the file with --image-weights" in refused(capsys, exporting, *arguments)
-    command(exporting, *arguments, "--image-weights", tower_file)
+    assert "give the file with --image-weights" in refused(capsys, export, *arguments)
+    command(export, *arguments, "--image-weights", tower_file)
     assert "image" in loading.load_whole(tmp_path / "model").params
 
 
@@ -249,10 +250,10 @@ def on_given(field_guide_folder, tmp_path_factory):
 
 
 def test_a_run_on_given_embeddings_has_no_tower(on_given, records, tmp_path, capsys, monkeypatch):
-    command(report, "--checkpoint", on_given / "run", "--split", "heldout", "--out", tmp_path / "a.json")
-    command(exporting, "--checkpoint", on_given / "run", "--out", tmp_path / "model")
+    command(evaluate, "--checkpoint", on_given / "run", "--split", "heldout", "--out", tmp_path / "a.json")
+    command(export, "--checkpoint", on_given / "run", "--out", tmp_path / "model")
     assert "no image tower" in capsys.readouterr().out
-    command(report, "--checkpoint", tmp_path / "model", "--split", "heldout", "--store", on_given / "store",
+    command(evaluate, "--checkpoint", tmp_path / "model", "--split", "heldout", "--store", on_given / "store",
             "--out", tmp_path / "b.json")  # fmt: skip
     assert (tmp_path / "a.json").read_text() == (tmp_path / "b.json").read_text()
     assert "image" not in loading.load_whole(tmp_path / "model").params
@@ -262,9 +263,7 @@ def test_a_run_on_given_embeddings_has_no_tower(on_given, records, tmp_path, cap
     assert run_card(said, tmp_path, capsys, monkeypatch)
     found = refused(capsys, report, "--checkpoint", tmp_path / "model", "--records", records.directory)
     assert "found a model without an image tower" in found
-    found = refused(
-        capsys, exporting, "--checkpoint", on_given / "run", "--out", tmp_path / "n", "--format", "open_clip"
-    )
+    found = refused(capsys, export, "--checkpoint", on_given / "run", "--out", tmp_path / "n", "--format", "open_clip")
     assert "given embeddings" in found
 
 
@@ -322,7 +321,7 @@ def test_the_card_says_what_a_stranger_needs(run, model, records, copied, capsys
     captions = re.search(r"captions = (\[.*\])", text)[1]
     assert run_card(text, copied.parent, capsys, monkeypatch) in captions
     (line,) = re.findall(r"```bash\npython -m lit_jax.evaluate (.*)\n```", text)
-    command(report, *line.replace("RECORDS", str(records.directory)).split())
+    command(evaluate, *line.replace("RECORDS", str(records.directory)).split())
     assert (copied / "evaluation-validation.json").is_file()
     head = front_matter(text)
     assert head["library_name"] == "lit_jax" and head["pipeline_tag"] == "zero-shot-image-classification"
@@ -331,7 +330,7 @@ def test_the_card_says_what_a_stranger_needs(run, model, records, copied, capsys
 
 def test_the_card_of_a_checkpoint_does_not_take_it_for_the_whole_run(run):
     """The best checkpoint of a run of two epochs may be that of the first."""
-    about = loading.dataclasses.replace(loading.load(run[0], step="latest").about, evaluated=4)
+    about = dataclasses.replace(loading.load(run[0], step="latest").about, evaluated=4)
     facts = model_card.Facts("birds", {})
     first, last = (" ".join(model_card.text(about, step, facts, None).split()) for step in (4, 7))
     assert f" ({tables.ends(about.results['seen'], 'top1')}) |" in first and "Ranges are 95 % intervals." in first
@@ -343,7 +342,7 @@ def test_the_card_of_a_checkpoint_does_not_take_it_for_the_whole_run(run):
 
 def test_names_on_the_hub_are_told_and_quoted(model):
     found = loading.load(model)
-    about = loading.dataclasses.replace(
+    about = dataclasses.replace(
         found.about, config={**found.about.config, "image.tower": "vit_b16", "image.weights": "hf-hub:timm/b:x@main"}
     )
     text = model_card.text(about, 0, model_card.Facts("birds", {}), None)
@@ -376,11 +375,11 @@ def published(tmp_path_factory):
 @pytest.mark.parametrize("more", [(), ("--config.input=store",)], ids=["records", "store"])
 def test_a_published_model_is_exported_as_it_is(published, records, tmp_path, more, capsys):
     path, params = published
-    command(exporting, "--config", path, "--out", tmp_path / "clip", *more)
+    command(export, "--config", path, "--out", tmp_path / "clip", *more)
     found = loading.load_whole(tmp_path / "clip")
     joined = {**params, "projection": {**params["projection"], "bias": np.zeros(24, np.float32)}}
     assert same(found.params, joined) and found.step == 0 and not (tmp_path / "clip" / "classes.csv").exists()
-    command(report, "--checkpoint", tmp_path / "clip", "--records", records.directory, "--split", "heldout")
+    command(evaluate, "--checkpoint", tmp_path / "clip", "--records", records.directory, "--split", "heldout")
     got = json.loads((tmp_path / "clip" / "evaluation-heldout.json").read_text())
     assert (got["images"], got["candidates"]) == (28, 4)
     assert "before any training" in (tmp_path / "clip" / "README.md").read_text()
@@ -390,7 +389,7 @@ def test_a_published_model_is_exported_as_it_is(published, records, tmp_path, mo
 
 def test_a_published_model_goes_to_open_clip_too(published, tmp_path):
     command(
-        exporting,
+        export,
         "--config",
         published[0],
         "--out",
@@ -408,7 +407,7 @@ def test_a_published_model_goes_to_open_clip_too(published, tmp_path):
 
 def test_open_clip_reads_it_as_the_card_says(published, field_guide_folder, tmp_path, capsys, monkeypatch):
     pytest.importorskip("open_clip")
-    command(exporting, "--config", published[0], "--out", tmp_path / "clip", "--format", "open_clip")
+    command(export, "--config", published[0], "--out", tmp_path / "clip", "--format", "open_clip")
     shutil.copy(next(field_guide_folder.rglob("*.jpg")), tmp_path / "photo.jpg")
     assert run_card((tmp_path / "clip" / "README.md").read_text(), tmp_path, capsys, monkeypatch).startswith(
         "A photo of"

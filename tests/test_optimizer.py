@@ -117,5 +117,5 @@ def test_locked_towers_leave_the_moving_part():
 
 
 def test_examples_in_the_documentation_run():
-    result = doctest.testmod(optimizer)
+    result = doctest.testmod(locking)
     assert result.failed == 0 and result.attempted > 0

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from lit_jax import probe as command
 from lit_jax.data import embedding_store
 from lit_jax.errors import UserError
 from lit_jax.evaluation import probe
@@ -111,10 +112,10 @@ def test_the_command_on_a_store(data, tmp_path, capsys):
         "--out",
         str(tmp_path / "o.json"),
     ]
-    probe.main(arguments)
+    command.main(arguments)
     rows = json.loads((tmp_path / "o.json").read_text())["rows"]
     assert [row["method"] for row in rows] == ["linear probe", "5 nearest neighbours"]
     assert f"{100 * rows[0]['top1']:.2f} %" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        probe.main([*arguments[:2], "--split", "nowhere"])
+        command.main([*arguments[:2], "--split", "nowhere"])
     assert "--split: found 'nowhere', expected" in capsys.readouterr().err

@@ -6,7 +6,6 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from lit_jax.errors import UserError
@@ -72,6 +71,8 @@ def wait_for_all_hosts(what: str) -> None:
 
 def from_all_hosts(rows: np.ndarray) -> np.ndarray:
     """Each host's small array, stacked: `[hosts, ...]`."""
+    import jax
+
     if jax.process_count() == 1:
         return rows[None]
     from jax.experimental import multihost_utils

@@ -117,7 +117,7 @@ def presets_of(arrays: Mapping[str, np.ndarray], kind: str) -> list[str]:
     """Names of the presets whose tower a file fills; only those of its very input size if there are some.
 
     Args:
-        arrays: by name, as `lit_jax.models.files.open_weights` gives them.
+        arrays: by name, as `lit_jax.models.weight_files.open_weights` gives them.
         kind: ``image`` or ``text``.
 
     Returns:

@@ -1,6 +1,6 @@
 """Published weights to our parameter trees and back, refusing leftovers and gaps by name.
 
-Which names a file may use stands in `lit_jax.models.names`; how bytes become arrays, in `lit_jax.models.files`.
+Which names a file may use stands in `lit_jax.models.names`; how bytes become arrays, in `lit_jax.models.weight_files`.
 """
 
 import dataclasses
