@@ -26,7 +26,7 @@ from data_prep import embeddings
 from lit_jax import config as options
 from lit_jax.data import embedding_store
 from lit_jax.errors import user_errors_in_one_line
-from lit_jax.training import loop
+from lit_jax.main import train
 
 HELDOUT, DRAWS = 20, 5
 PENALTIES = 10.0 ** np.arange(-2, 5)
@@ -55,7 +55,7 @@ def trained(name: str, folder: pathlib.Path, workdir: pathlib.Path, seed: int) -
     overrides = {"data.store": str(folder), "seed": str(seed)}
     config, _ = options.load(machine.ROOT / "configs" / "cub_embeddings.py", overrides)
     with machine.Clock() as clock:
-        results = loop.run(config, workdir / name)
+        results = train(config, workdir / name)
     return {**results, "wall_s": clock.wall, "cpu_s": clock.cpu}
 
 

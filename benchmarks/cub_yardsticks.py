@@ -19,9 +19,9 @@ from lit_jax.base import console
 from lit_jax.data import embedding_store
 from lit_jax.errors import user_errors_in_one_line
 from lit_jax.evaluation import probe, report
+from lit_jax.main import train
 from lit_jax.text.prompts import read_templates
 from lit_jax.trained import loading
-from lit_jax.training import loop
 
 TEMPLATES = machine.ROOT / "configs" / "species_templates.txt"
 SHOTS = (1, 2, 4, 8, 16, 0)
@@ -33,11 +33,11 @@ def zero_shot(folder: pathlib.Path, workdir: pathlib.Path) -> tuple[dict[str, An
     config, _ = options.load(
         machine.ROOT / "configs" / "cub_embeddings.py", {"data.store": str(folder), "evaluation.every_epochs": "0"}
     )
-    loop.run(config, workdir)
+    train(config, workdir)
     model, data = loading.load(workdir, step="latest"), embedding_store.open_store(folder)
     found = {}
     for name, templates in (("captions", ()), ("templates", read_templates(TEMPLATES))):
-        result = report.evaluate(model, data, "validation", templates=templates)
+        result = report.evaluate(model, data, "validation", report.Words(templates=templates))
         ranks = {
             rank: {key: value for key, value in row.items() if key != "hardest"}
             for rank, row in result["ranks"].items()

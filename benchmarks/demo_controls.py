@@ -27,8 +27,8 @@ from data_prep.sources import folder
 from lit_jax import config as options
 from lit_jax.base.files import write_json
 from lit_jax.errors import user_errors_in_one_line
+from lit_jax.main import train
 from lit_jax.text.classes import ClassTable, read_class_table
-from lit_jax.training import loop
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 VARIANTS: dict[str, dict[str, str]] = {
@@ -73,7 +73,7 @@ def measure(name: str, seed: int, workdir: pathlib.Path) -> dict[str, Any]:
     if name == "shuffled captions":
         records = shuffled_records(workdir / "demo_photos", workdir / f"shuffled_{seed}", seed)
         config, _ = options.load(ROOT / "configs" / "demo.py", {**overrides, "data.records": str(records)})
-    return {"variant": name, "seed": seed, **loop.run(config, workdir / f"{name.replace(' ', '_')}_{seed}")}
+    return {"variant": name, "seed": seed, **train(config, workdir / f"{name.replace(' ', '_')}_{seed}")}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -27,10 +27,10 @@ from lit_jax.embedding import kept_embeddings
 from lit_jax.errors import user_errors_in_one_line
 from lit_jax.evaluation import retrieval
 from lit_jax.evaluation.ranks import grouped
+from lit_jax.main import train
 from lit_jax.text.captions import TEMPLATE, class_captions
 from lit_jax.text.classes import ClassTable, read_class_table, write_class_table
 from lit_jax.text.tokenizers import train_sentencepiece
-from lit_jax.training import loop
 
 WIDTH, PHOTOS, SHARD_ROWS = 1024, {"train": 10, "validation": 10}, 1 << 14
 PIECES = 4096
@@ -83,7 +83,7 @@ def _write_split(
     return shards
 
 
-def train(folder: pathlib.Path, workdir: pathlib.Path) -> None:
+def trained_for(folder: pathlib.Path, workdir: pathlib.Path) -> None:
     """A few minutes of training, so that there is something to be evaluated."""
     flat = {
         "input": "store", "data.store": str(folder), "image.tower": "given", "image.width": WIDTH,
@@ -92,8 +92,7 @@ def train(folder: pathlib.Path, workdir: pathlib.Path) -> None:
         "optimizer.warmup_epochs": 0.5, "train.epochs": 4.0, "train.batch_size": 4096, "evaluation.every_epochs": 0.0,
         "checkpoint.every_epochs": 0.0, "evaluation.batch_size": 1024,
     }  # fmt: skip
-    values = options.check({**options.flattened(options.defaults()), **flat}, source="benchmark")
-    loop.run(options.nested(values), workdir)
+    train(options.from_flat(flat, source="benchmark"), workdir)
 
 
 def evaluated(workdir: pathlib.Path, templates: pathlib.Path, protocol: str) -> dict[str, Any]:
@@ -147,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     with user_errors_in_one_line():
         made = make_store(parsed.classes, workdir / "store")
-        train(made.directory, workdir / "run")
+        trained_for(made.directory, workdir / "run")
     shutil.rmtree(workdir / "run" / kept_embeddings.FOLDER, ignore_errors=True)  # of an earlier time
     given = [f"--classes={parsed.classes.absolute()}", f"--templates={parsed.templates.absolute()}"]
     given += [f"--workdir={workdir}", f"--pairs={parsed.pairs}"]

@@ -21,7 +21,7 @@ from benchmarks import machine
 from benchmarks.cub_holdouts import DRAWS, HELDOUT, imported
 from lit_jax import config as options
 from lit_jax.errors import user_errors_in_one_line
-from lit_jax.training import loop
+from lit_jax.main import train
 
 EPOCHS = 8
 # Of those tried: LL 1e-3, 1e-2, 3e-2; LU 1e-3 with 0.1, 0.3 and 1 of it for MiniLM; Lu 1e-3, 3e-4, 1e-4.
@@ -39,7 +39,7 @@ def trained(way: str, folder: pathlib.Path, workdir: pathlib.Path, seed: int) ->
     overrides = {"data.store": str(folder), "seed": str(seed), "train.locks": way, "train.epochs": str(EPOCHS)}
     config, _ = options.load(machine.ROOT / "configs" / "cub_minilm.py", {**overrides, **WAYS[way]})
     with machine.Clock() as clock:
-        results = loop.run(config, workdir / f"{way}_{seed}")
+        results = train(config, workdir / f"{way}_{seed}")
     return {"seed": seed, **results, "wall_s": clock.wall, "cpu_s": clock.cpu}
 
 

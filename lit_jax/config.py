@@ -14,6 +14,7 @@ It may also define ``prepare(config)``, which makes the records where they are m
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import importlib.util
 import json
@@ -40,152 +41,231 @@ class Option:
     high: float = float("inf")
     free: bool = False  # may change when a run is resumed
     lean: bool = False  # likewise: changes memory and time, and results by rounding only
-    is_late: bool = (
-        False  # came when people had runs already, whose names it does not change while it is at its default
-    )
+    is_late: bool = False  # came when people had runs already: at its default it does not change their names
 
 
-OPTIONS: dict[str, Option] = {
-    "seed": Option(0, "decides initial parameters, order and augmentation", low=0),
-    "workdir": Option("", "folder for checkpoints, metrics and results", free=True),
-    "input": Option("records", "train on photos, or on what the locked tower said of them", ("records", "store")),
-    # Data.
-    "data.records": Option("", "folder of the record set", free=True),
-    "data.store": Option("", "folder of the embedding store; empty for that of the records and _store", free=True),
-    "data.store_on": Option(
+def option(default: Value, meaning: str, choices: tuple[str, ...] = (), **limits: Any) -> Any:
+    """A field of a dataclass that is an option; see `Option`."""
+    return dataclasses.field(default=default, metadata={"option": Option(default, meaning, choices, **limits)})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """Which photos, by which splits, and how training sees them."""
+
+    records: str = option("", "folder of the record set", free=True)
+    store: str = option("", "folder of the embedding store; empty for that of the records and _store", free=True)
+    store_on: str = option(
         "auto",
         "where a store lies while it trains: on each device, or on disk and mapped",
         ("auto", "device", "host"),
         free=True,
-    ),
-    "data.train_split": Option("train", "split to learn from"),
-    "data.seen_split": Option("validation", "split of other photos of the training species; empty for none"),
-    "data.heldout_split": Option("heldout", "split of species never trained on; empty for none"),
-    "data.select_fraction": Option(
+    )
+    train_split: str = option("train", "split to learn from")
+    seen_split: str = option("validation", "split of other photos of the training species; empty for none")
+    heldout_split: str = option("heldout", "split of species never trained on; empty for none")
+    select_fraction: float = option(
         0.0,
         "part of the training photos that is not trained on and by which the best checkpoint is chosen; 0 to choose by "
         "data.seen_split, whose figures are then a little too good",
         low=0,
         high=0.5,
         is_late=True,
-    ),
-    "data.tokenizer": Option(
+    )
+    tokenizer: str = option(
         "",
         "a SentencePiece .model, a tokenizer.json, a WordPiece vocab.txt, or a folder; empty for the record set's own",
         free=True,
-    ),
-    "data.shuffle_window": Option(16384, "records shuffled together, in whole shards", low=1),
-    "data.crop": Option("random", "of training photos: a random part, or the centre", ("random", "centre")),
-    "data.crop_scale": Option(
+    )
+    shuffle_window: int = option(16384, "records shuffled together, in whole shards", low=1)
+    crop: str = option("random", "of training photos: a random part, or the centre", ("random", "centre"))
+    crop_scale: tuple[float, float] = option(
         (0.9, 1.0), "area of the random crop as a share of the photo, from and to", low=0, high=1
-    ),
-    "data.flip": Option(False, "mirror half of the training photos"),
-    # The image tower.
-    "image.tower": Option(
+    )
+    flip: bool = option(False, "mirror half of the training photos")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Image:
+    """The image tower and its preprocessing."""
+
+    tower: str = option(
         "vit",
         "a preset of docs/towers.md; vit: of the sizes below; given: none, a store of others' embeddings",
-    ),
-    "image.weights": Option("", "file or folder of pre-trained weights, or hf-hub:OWNER/NAME", free=True),
-    "image.size": Option(0, "side of the input, pixels; 0 for that of the weights or the preset", low=0),
-    "image.patch": Option(16, "side of a patch, pixels", low=1),
-    "image.width": Option(768, "channels", low=1),
-    "image.depth": Option(12, "blocks", low=1),
-    "image.heads": Option(12, "attention heads", low=1),
-    "image.mlp_dim": Option(0, "hidden width of the MLPs; 0 for 4 times the width", low=0),
-    "image.pool": Option("", "what a ViT is read at; empty for the preset's, or token", ("", "token", "gap", "map")),
-    "image.mean": Option((-1.0, -1.0, -1.0), "of pixels, 0 to 1; -1,-1,-1 for what comes with the weights"),
-    "image.std": Option((0.0, 0.0, 0.0), "of pixels; 0,0,0 for what comes with the weights", low=0),
-    "image.interpolation": Option(
+    )
+    weights: str = option("", "file or folder of pre-trained weights, or hf-hub:OWNER/NAME", free=True)
+    size: int = option(0, "side of the input, pixels; 0 for that of the weights or the preset", low=0)
+    patch: int = option(16, "side of a patch, pixels", low=1)
+    width: int = option(768, "channels", low=1)
+    depth: int = option(12, "blocks", low=1)
+    heads: int = option(12, "attention heads", low=1)
+    mlp_dim: int = option(0, "hidden width of the MLPs; 0 for 4 times the width", low=0)
+    pool: str = option("", "what a ViT is read at; empty for the preset's, or token", ("", "token", "gap", "map"))
+    mean: tuple[float, float, float] = option(
+        (-1.0, -1.0, -1.0), "of pixels, 0 to 1; -1,-1,-1 for what comes with the weights"
+    )
+    std: tuple[float, float, float] = option((0.0, 0.0, 0.0), "of pixels; 0,0,0 for what comes with the weights", low=0)
+    interpolation: str = option(
         "", "filter of resizing; empty for what comes with the weights", ("", "bicubic", "bilinear")
-    ),
-    "image.resize": Option(
+    )
+    resize: str = option(
         "",
         "fit the shorter side, or squeeze to a square; empty for that of the weights",
         ("", "short", "square"),
-    ),
-    "image.crop_fraction": Option(
+    )
+    crop_fraction: float = option(
         0.0, "share of the resized side that is cut out; 0 for what comes with the weights", low=0, high=1
-    ),
-    # The text tower.
-    "text.tower": Option("transformer", "a preset of docs/towers.md; transformer: of the sizes below"),
-    "text.weights": Option(
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Text:
+    """The text tower, and how captions reach it."""
+
+    tower: str = option("transformer", "a preset of docs/towers.md; transformer: of the sizes below")
+    weights: str = option(
         "", "file or folder of pre-trained weights, or hf-hub:OWNER/NAME, for the locks LL, LU and UU", free=True
-    ),
-    "text.context": Option(0, "tokens read at the most; 0 for the preset's, or 64", low=0),
-    "text.width": Option(384, "channels", low=1),
-    "text.depth": Option(12, "blocks", low=1),
-    "text.heads": Option(6, "attention heads", low=1),
-    "text.mlp_dim": Option(0, "hidden width of the MLPs; 0 for 4 times the width", low=0),
-    "text.causal": Option(False, "each position sees only what stands before it"),
-    "text.pool": Option(
+    )
+    context: int = option(0, "tokens read at the most; 0 for the preset's, or 64", low=0)
+    width: int = option(384, "channels", low=1)
+    depth: int = option(12, "blocks", low=1)
+    heads: int = option(6, "attention heads", low=1)
+    mlp_dim: int = option(0, "hidden width of the MLPs; 0 for 4 times the width", low=0)
+    causal: bool = option(False, "each position sees only what stands before it")
+    pool: str = option(
         "",
         "what is read: the end token, the first, the mean, attention, or the last position with padding read as "
         "words; empty for the preset's, or end",
         ("", "end", "first", "mean", "map", "last"),
-    ),
-    "text.projection_bias": Option(False, "whether the last projection has a bias"),
-    "text.activation": Option("gelu_tanh", "of the MLPs", ("gelu_tanh", "gelu", "gelu_quick", "relu")),
-    "text.norm_epsilon": Option(1e-6, "of the layer norms", low=0),
-    "text.distinct": Option(True, "embed each distinct caption of a batch once", lean=True),
-    "text.bucket": Option(
+    )
+    projection_bias: bool = option(False, "whether the last projection has a bias")
+    activation: str = option("gelu_tanh", "of the MLPs", ("gelu_tanh", "gelu", "gelu_quick", "relu"))
+    norm_epsilon: float = option(1e-6, "of the layer norms", low=0)
+    distinct: bool = option(True, "embed each distinct caption of a batch once", lean=True)
+    bucket: int = option(
         8,
         "cut sentences to the longest of the batch, in steps of so many tokens; 0, and with pool last, for no cut",
         low=0,
         lean=True,
-    ),
-    "text.remat": Option(False, "compute activations again, not keep them: less memory, a third more work", lean=True),
-    # What joins them.
-    "model.weights": Option(
+    )
+    remat: bool = option(False, "compute activations again, not keep them: less memory, a third more work", lean=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+    """What joins the towers, and the loss."""
+
+    weights: str = option(
         "", "a whole model (CLIP, SigLIP, LiT) whose projections and logit scale to begin with", free=True
-    ),
-    "model.embed_dim": Option(512, "width of the common embedding", low=1),
-    "model.projection": Option(True, "a trainable linear layer after the image tower"),
-    "model.loss": Option("softmax", "InfoNCE (softmax) or SigLIP's (sigmoid)", ("softmax", "sigmoid")),
-    "model.same_caption": Option(
+    )
+    embed_dim: int = option(512, "width of the common embedding", low=1)
+    projection: bool = option(True, "a trainable linear layer after the image tower")
+    loss: str = option("softmax", "InfoNCE (softmax) or SigLIP's (sigmoid)", ("softmax", "sigmoid"))
+    same_caption: str = option(
         "plain",
         "other pairs with the same caption: negatives, left out (masked), or positives (multi)",
         ("plain", "masked", "multi"),
-    ),
-    "model.loss_block": Option(
-        0, "photos at a time in the loss, on each device; 0 to choose by memory", low=0, lean=True
-    ),
-    "model.scale_init": Option(1 / 0.07, "initial logit scale, the factor itself", low=1),
-    "model.scale_max": Option(100.0, "the logit scale is clamped to this", low=1),
-    "model.bias_init": Option(-10.0, "initial logit bias of the sigmoid loss"),
-    # The optimizer.
-    "optimizer.lr": Option(5e-4, "peak learning rate of AdamW", low=0),
-    "optimizer.weight_decay": Option(0.1, "times the learning rate; none on biases, norms, logit scale", low=0),
-    "optimizer.b1": Option(0.9, "decay of the first moment", low=0, high=1),
-    "optimizer.b2": Option(0.98, "decay of the second moment", low=0, high=1),
-    "optimizer.eps": Option(1e-6, "of AdamW", low=0),
-    "optimizer.warmup_steps": Option(0, "linear warm-up in steps, or", low=0),
-    "optimizer.warmup_epochs": Option(0.0, "in epochs; one of the two", low=0),
-    "optimizer.horizon_epochs": Option(0.0, "epochs after which the cosine is 0; 0 for train.epochs", low=0),
-    "optimizer.clip_norm": Option(0.0, "largest global norm of the gradient; 0 for none", low=0),
-    "optimizer.pretrained_scale": Option(
+    )
+    loss_block: int = option(0, "photos at a time in the loss, on each device; 0 to choose by memory", low=0, lean=True)
+    scale_init: float = option(1 / 0.07, "initial logit scale, the factor itself", low=1)
+    scale_max: float = option(100.0, "the logit scale is clamped to this", low=1)
+    bias_init: float = option(-10.0, "initial logit bias of the sigmoid loss")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """AdamW and its schedule."""
+
+    lr: float = option(5e-4, "peak learning rate of AdamW", low=0)
+    weight_decay: float = option(0.1, "times the learning rate; none on biases, norms, logit scale", low=0)
+    b1: float = option(0.9, "decay of the first moment", low=0, high=1)
+    b2: float = option(0.98, "decay of the second moment", low=0, high=1)
+    eps: float = option(1e-6, "of AdamW", low=0)
+    warmup_steps: int = option(0, "linear warm-up in steps, or", low=0)
+    warmup_epochs: float = option(0.0, "in epochs; one of the two", low=0)
+    horizon_epochs: float = option(0.0, "epochs after which the cosine is 0; 0 for train.epochs", low=0)
+    clip_norm: float = option(0.0, "largest global norm of the gradient; 0 for none", low=0)
+    pretrained_scale: float = option(
         1.0, "factor of the learning rate of unlocked pre-trained towers (letter U)", low=0
-    ),
-    "optimizer.accumulate": Option(1, "batches a step; each is contrasted with itself only", low=1),
-    # The run.
-    "train.locks": Option("Lu", "LiT's letters, image tower first: L locked, U pre-trained, u from scratch"),
-    "train.epochs": Option(10.0, "passes over the training split", low=1e-6),
-    "train.epoch_steps": Option(0, "batches that count as an epoch; 0 for a pass over the training split", low=0),
-    "train.batch_size": Option(256, "pairs of the global batch", low=1),
-    "train.precision": Option("float32", "dtype of the arithmetic", ("float32", "bfloat16", "float16")),
-    "train.devices": Option(0, "devices to use; 0 for all", low=0, free=True),
-    "evaluation.every_epochs": Option(1.0, "epochs between zero-shot evaluations; 0 for the end only", low=0),
-    "evaluation.batch_size": Option(256, "photos or prompts at a time", low=1, free=True),
-    "evaluation.templates": Option("", "file of prompt templates; empty for the caption templates"),
-    "evaluation.protocol": Option(
+    )
+    accumulate: int = option(1, "batches a step; each is contrasted with itself only", low=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train:
+    """How long, on what, in which precision; and what is locked."""
+
+    locks: str = option("Lu", "LiT's letters, image tower first: L locked, U pre-trained, u from scratch")
+    epochs: float = option(10.0, "passes over the training split", low=1e-6)
+    epoch_steps: int = option(0, "batches that count as an epoch; 0 for a pass over the training split", low=0)
+    batch_size: int = option(256, "pairs of the global batch", low=1)
+    precision: str = option("float32", "dtype of the arithmetic", ("float32", "bfloat16", "float16"))
+    devices: int = option(0, "devices to use; 0 for all", low=0, free=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Zero-shot evaluations while training."""
+
+    every_epochs: float = option(1.0, "epochs between zero-shot evaluations; 0 for the end only", low=0)
+    batch_size: int = option(256, "photos or prompts at a time", low=1, free=True)
+    templates: str = option("", "file of prompt templates; empty for the caption templates")
+    protocol: str = option(
         "caption",
         "class names in prompts: as captions say them, or by common name, supercategory and genus",
         ("caption", "recorded"),
-    ),
-    "checkpoint.every_epochs": Option(1.0, "epochs between checkpoints; 0 for the end only", low=0, free=True),
-    "checkpoint.keep": Option(2, "latest checkpoints to keep, besides the best", low=1, free=True),
-    "log.every_steps": Option(10, "steps between lines of metrics", low=1, free=True),
-    "log.tensorboard": Option(True, "write TensorBoard events where tensorboard is installed", free=True),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """When to save and what to keep."""
+
+    every_epochs: float = option(1.0, "epochs between checkpoints; 0 for the end only", low=0, free=True)
+    keep: int = option(2, "latest checkpoints to keep, besides the best", low=1, free=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Log:
+    """What is written of the metrics."""
+
+    every_steps: int = option(10, "steps between lines of metrics", low=1, free=True)
+    tensorboard: bool = option(True, "write TensorBoard events where tensorboard is installed", free=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """All options of a run, checked one by one; what presets, weights or a store say may be open still."""
+
+    seed: int = option(0, "decides initial parameters, order and augmentation", low=0)
+    workdir: str = option("", "folder for checkpoints, metrics and results", free=True)
+    input: str = option("records", "train on photos, or on what the locked tower said of them", ("records", "store"))
+    data: Data = Data()
+    image: Image = Image()
+    text: Text = Text()
+    model: Model = Model()
+    optimizer: Optimizer = Optimizer()
+    train: Train = Train()
+    evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpoint = Checkpoint()
+    log: Log = Log()
+
+
+SECTIONS: dict[str, type] = {
+    field.name: type(field.default) for field in dataclasses.fields(Config) if "option" not in field.metadata
 }
+"""Options of one concern, by the name that stands before the dot."""
+
+
+def _options(kind: type, prefix: str = "") -> dict[str, Option]:
+    fields = [field for field in dataclasses.fields(kind) if "option" in field.metadata]
+    return {prefix + field.name: field.metadata["option"] for field in fields}
+
+
+OPTIONS = _options(Config)
+"""Every option by its dotted name."""
+for _name, _kind_of in SECTIONS.items():
+    OPTIONS |= _options(_kind_of, f"{_name}.")
 
 
 def defaults() -> ml_collections.ConfigDict:
@@ -207,21 +287,43 @@ def nested(flat: Mapping[str, Value]) -> ml_collections.ConfigDict:
     return config.lock()
 
 
-def flattened(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, Any]:
+def _flat(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, Any]:
     """Values by dotted name; the inverse of `nested`."""
     flat: dict[str, Any] = {}
     for key in config:
         value = config[key]
         if isinstance(value, ml_collections.ConfigDict):
-            flat |= flattened(value, f"{prefix}{key}.")
+            flat |= _flat(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat
 
 
+def flattened(config: Config) -> dict[str, Any]:
+    """Values by dotted name; the inverse of `from_flat`."""
+    return {name: functools.reduce(getattr, name.split("."), config) for name in OPTIONS}
+
+
+def from_flat(flat: Mapping[str, Any], *, source: str) -> Config:
+    """A config from values by dotted name; options that are not among them have their defaults.
+
+    Args:
+        flat: as `flattened` gives them, or as a checkpoint remembers them.
+        source: where they are from, for messages.
+
+    Raises:
+        UserError: as `check`.
+    """
+    made: dict[str, Any] = {name: {} for name in SECTIONS}
+    for name, value in check(flat, source=source).items():
+        section, _, last = name.rpartition(".")
+        (made[section] if section else made)[last] = value
+    return Config(**made | {name: kind(**made[name]) for name, kind in SECTIONS.items()})
+
+
 def load(
     path: str | pathlib.Path, overrides: Mapping[str, str] | None = None
-) -> tuple[ml_collections.FrozenConfigDict, Callable[[Any], None] | None]:
+) -> tuple[Config, Callable[[Config], None] | None]:
     """Reads a config file, applies overrides, and checks every value.
 
     Args:
@@ -229,7 +331,8 @@ def load(
         overrides: text by dotted name, as on the command line.
 
     Returns:
-        The checked, frozen config, and the file's `prepare` function if it has one.
+        The checked config, in which presets, weights or a store may still fill in what it leaves open, and the
+        `prepare` function of the file if it has one.
 
     Raises:
         UserError: a missing or broken file, an unknown name (the nearest valid one is given), a value of the
@@ -244,13 +347,11 @@ def load(
         raise UserError(f"config {path}: {_in_file(error)}") from None
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError(f"config {path}: found that get_config returns {config!r}, expected the config; add a return")
-    flat = flattened(config)
+    flat = _flat(config)
     for name, text in (overrides or {}).items():
         known(name)
         flat[name] = parse(name, text)
-    return ml_collections.FrozenConfigDict(nested(check(flat, source=f"config {path}"))), getattr(
-        module, "prepare", None
-    )
+    return from_flat(flat, source=f"config {path}"), getattr(module, "prepare", None)
 
 
 def _module(path: pathlib.Path) -> Any:

@@ -9,11 +9,31 @@ import jax
 
 from lit_jax import config as options
 from lit_jax.base import hosts
+from lit_jax.config import Config
 from lit_jax.data import embedding_store
+from lit_jax.data.collection import store_folder
 from lit_jax.data.embedding_store import Store
-from lit_jax.embedding.to_store import embed
+from lit_jax.embedding import to_store
+from lit_jax.embedding.to_store import Frozen, Making
 from lit_jax.errors import user_errors_in_one_line
-from lit_jax.training import experiment
+from lit_jax.settling import settle_embedding
+
+
+def embed(config: Config, out: str | pathlib.Path, making: Making | None = None, *, restart: bool = False) -> Store:
+    """Writes the store of a config's records and image tower, or goes on writing it.
+
+    Args:
+        config: from `lit_jax.config.load`; its image tower must be locked and have weights.
+        out: the folder to make.
+        making: dtype, views and so on; None for the defaults.
+        restart: make anew what is there already.
+
+    Raises:
+        UserError: as `lit_jax.settling.settle_embedding` and `lit_jax.embedding.to_store.embed`.
+    """
+    settled, records = settle_embedding(config)
+    frozen = Frozen(settled.towers, settled.data)
+    return to_store.embed(frozen, records, out, making or Making(), restart=restart, notes=settled.notes)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,20 +43,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         rest, overrides = options.split_arguments(arguments)
         parsed = _parser().parse_args(rest)
         config, prepare = options.load(parsed.config, overrides)
-        out = pathlib.Path(parsed.out) if parsed.out else experiment.store_folder(config)
+        out = pathlib.Path(parsed.out) if parsed.out else store_folder(config.data)
         if parsed.verify:
             print(f"{out}: {embedding_store.verify(embedding_store.open_store(out))} files are as they were written")
             return
         hosts.start_jax(parsed)
         hosts.prepare_on_first_host(prepare, config)
-        made = embed(
-            config, out, dtype=parsed.dtype, views=parsed.views, batch_size=parsed.batch_size,
-            shard_rows=parsed.shard_rows, devices=config.train.devices, restart=parsed.restart,
-        )  # fmt: skip
+        making = Making(parsed.dtype, parsed.views, parsed.batch_size, parsed.shard_rows, config.train.devices)
+        made = embed(config, out, making, restart=parsed.restart)
         if jax.process_index() == 0:
-            print(
-                described_store(made, "" if out == experiment.store_folder(config) else f" --config.data.store={out}")
-            )
+            is_usual = out == store_folder(config.data)
+            print(described_store(made, "" if is_usual else f" --config.data.store={out}"))
 
 
 def described_store(made: Store, where: str) -> str:

@@ -22,6 +22,10 @@ class UserError(ValueError):
     """
 
 
+class Stopped(Exception):
+    """SIGTERM arrived and the state was saved; the message says where."""
+
+
 def disk_trouble(error: BaseException) -> str:
     """What the system says of a disk that is full or cannot be written to, if that is what an error comes from.
 

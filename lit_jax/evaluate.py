@@ -10,18 +10,19 @@ from collections.abc import Sequence
 
 from lit_jax.base import hosts
 from lit_jax.base.files import write_json
+from lit_jax.data.collection import Collection, fingerprint, store_folder
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.embedding_store import open_store
 from lit_jax.data.records import open_records
+from lit_jax.embedding.trained import Trained
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.evaluation import page
-from lit_jax.evaluation.report import _is_other, evaluate
+from lit_jax.evaluation.report import Words, evaluate, is_other
 from lit_jax.evaluation.tables import table_of
 from lit_jax.text.candidates import read_candidates
 from lit_jax.text.classes import ClassTable, read_class_table
 from lit_jax.text.prompts import PROTOCOLS, read_templates
-from lit_jax.trained.loading import Trained, load
-from lit_jax.training import experiment
+from lit_jax.trained.loading import load
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,15 +39,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         given = (parsed.protocol, parsed.classes, parsed.templates)
         variant = "".join(f"-{pathlib.Path(path).stem}" for path in given if path)
         # Of another collection the name says so, lest the run's own evaluation be overwritten.
-        is_other = _is_other(trained.about, data)
-        other = f"{data.directory.name}-{experiment.fingerprint(data)[:8]}-" if is_other else ""
+        other = f"{data.directory.name}-{fingerprint(data)[:8]}-" if is_other(trained.about, data) else ""
         out = _output(parsed.out, parsed.checkpoint, other + split + variant)
+        words = Words(
+            _named_classes(parsed.classes, data) if parsed.classes else None,
+            read_templates(parsed.templates) if parsed.templates else (),
+            parsed.protocol,
+        )
         result = evaluate(
-            trained, data, split,
-            classes=_named_classes(parsed.classes, data) if parsed.classes else None,
-            templates=read_templates(parsed.templates) if parsed.templates else (),
-            protocol=parsed.protocol, batch_size=parsed.batch_size, devices=parsed.devices,
-            keep_in=_folder(parsed.checkpoint),
+            trained, data, split, words,
+            batch_size=parsed.batch_size, devices=parsed.devices, keep_in=_folder(parsed.checkpoint),
         )  # fmt: skip
         write_json(out, result)  # before anything is printed, which head and the like may cut short
         if not parsed.no_page:
@@ -56,21 +58,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"written to {out}" + ("" if parsed.no_page else f"\nas a page: {out.with_suffix('.html')}"))
 
 
-def _data(trained: Trained, records: str, store: str) -> experiment.Data:
+def _data(trained: Trained, records: str, store: str) -> Collection:
     """What the command evaluates on: what it was told to, else what the run was trained on."""
     if "image" in trained.params:
         folder = records or trained.config.data.records
         if not records and not pathlib.Path(folder).is_dir():
             raise UserError(f"--records: found none, and no folder {folder!r} of the run; give --records, or --store")
-        found: experiment.Data = open_records(folder)
+        found: Collection = open_records(folder)
     else:
-        found = open_store(store or experiment.store_folder(trained.config))
+        found = open_store(store or store_folder(trained.config.data))
         if found.tower["digest"] != trained.about.locked.get("image"):
             raise UserError(
                 f"store {found.directory}: found embeddings of another tower ({found.tower.get('name', 'no name')}), "
                 "expected that of the run; if it is the same, import it with the same --tower-name"
             )
-    if not (records or store) and experiment.fingerprint(found) != trained.about.fingerprint:
+    if not (records or store) and fingerprint(found) != trained.about.fingerprint:
         raise UserError(
             f"records {found.directory}: found others than the run was trained on, expected those; give --records or "
             "--store if that is meant"
@@ -78,7 +80,7 @@ def _data(trained: Trained, records: str, store: str) -> experiment.Data:
     return found
 
 
-def _named_classes(path: str, data: experiment.Data) -> ClassTable:
+def _named_classes(path: str, data: Collection) -> ClassTable:
     """The classes of a file under the ids of the data set, as `read_candidates` finds them; prints what is odd."""
     table, notes = read_candidates(path, read_class_table(data.class_table))
     for note in notes:

@@ -8,10 +8,10 @@ from typing import Any
 
 from lit_jax import config as options
 from lit_jax.errors import UserError, user_errors_in_one_line
-from lit_jax.models import building
 from lit_jax.models.weights import count
 from lit_jax.trained import loading as trained_models
 from lit_jax.trained.exporting import FORMATS, export
+from lit_jax.trained.published import published
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -21,11 +21,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         parsed = _parser().parse_args(rest)
         _check(parsed, overrides)
         if parsed.config:
-            trained = trained_models.untrained(options.load(parsed.config, overrides)[0])
+            trained = published(options.load(parsed.config, overrides)[0])
         else:
             weight_files = {"image": parsed.image_weights, "text": parsed.text_weights}
             trained = trained_models.load_whole(parsed.checkpoint, step=parsed.step, weight_files=weight_files)
-        notes = building.preset_notes(trained.config) if parsed.config else []
+        notes = list(trained.config.notes) if parsed.config else []
         notes += export(trained, parsed.out, layout=parsed.format, hub_name=parsed.hub_name)
         for note in notes:
             print(f"note: {note}")

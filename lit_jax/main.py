@@ -4,10 +4,35 @@ import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from lit_jax import config as options
 from lit_jax.base import hosts
-from lit_jax.errors import user_errors_in_one_line
+from lit_jax.config import Config
+from lit_jax.errors import Stopped, user_errors_in_one_line
+
+
+def train(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
+    """Trains as a config says, from the latest checkpoint in `workdir` if there is one.
+
+    Args:
+        config: from `lit_jax.config.load`.
+        workdir: folder of checkpoints, metrics and results; made if missing.
+
+    Returns:
+        What is written to ``results.json``, see `lit_jax.training.loop.run`.
+
+    Raises:
+        UserError: anything that a person can mend.
+        Stopped: after SIGTERM, when the state has been saved.
+    """
+    # Late: reading a config and refusing a bad one takes no more than a moment.
+    from lit_jax.settling import settle_run
+    from lit_jax.training import loop
+    from lit_jax.training.experiment import build
+
+    settled, data = settle_run(config)
+    return loop.run(build(settled, data, pathlib.Path(workdir)))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -21,12 +46,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         hosts.start_jax(parsed)
         if config.input == "records":
             hosts.prepare_on_first_host(prepare, config)
-        # Late: reading a config and refusing a bad one takes no more than a moment.
-        from lit_jax.training import loop
-
         try:
-            loop.run(config, workdir)
-        except loop.Stopped as stopped:
+            train(config, workdir)
+        except Stopped as stopped:
             print(stopped, file=sys.stderr)
             sys.exit(143)
 

@@ -14,7 +14,7 @@ from lit_jax.planning import abstract_run
 from lit_jax.planning.costs import UTILISATION, chosen_device, measured_photos, plan
 from lit_jax.planning.device_table import DEVICES
 from lit_jax.planning.tables import shown
-from lit_jax.training import experiment
+from lit_jax.settling import settle_plan
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -25,22 +25,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         parsed = _parser().parse_args(rest)
         config, _ = options.load(parsed.config, overrides)
         hosts.start_jax(parsed)
-        config = experiment.settled(config)
+        settled, found = settle_plan(config)
         data = abstract_run.known_data(
-            config,
+            settled,
+            found,
             examples=parsed.examples,
             vocab_size=parsed.vocab_size,
             captions=parsed.captions,
             longest=parsed.longest,
         )
-        run = abstract_run.prepare(config, data, parsed.devices)
+        run = abstract_run.prepare(settled, data, parsed.devices)
         device = chosen_device(run, parsed.device, memory_gib=parsed.memory, tflops=parsed.tflops)
         if not (parsed.device or parsed.tflops) and run.has_tower and run.is_locked:
             device = device._replace(photos=measured_photos(run, device))
-        found = plan(run, device, utilisation=parsed.utilisation)
-        print(shown(found))
+        planned = plan(run, device, utilisation=parsed.utilisation)
+        print(shown(planned))
         if parsed.json:
-            write_json(parsed.json, found)
+            write_json(parsed.json, planned)
 
 
 def _parser() -> argparse.ArgumentParser:

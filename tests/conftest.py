@@ -39,6 +39,14 @@ def as_stored(tower, params, example):
     return storage.as_used(tower, params, jax.ShapeDtypeStruct(example.shape, example.dtype))
 
 
+def built_of(config, workdir):
+    """The run of a config, as `lit_jax.main.train` builds it."""
+    from lit_jax.settling import settle_run
+    from lit_jax.training.experiment import build
+
+    return build(*settle_run(config), pathlib.Path(workdir))
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

@@ -14,9 +14,9 @@ import pytest
 from orbax.checkpoint._src.serialization import serialization
 
 from lit_jax.base import precision
+from lit_jax.embedding.trained import About
 from lit_jax.errors import UserError
 from lit_jax.training import checkpoint, optimizer, train_step
-from lit_jax.training.checkpoint import About
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ABOUT = About(

@@ -1,5 +1,6 @@
 """Embed once, train from the store: the same numbers as from photos, and nothing wrong is taken for right."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -11,18 +12,22 @@ import sys
 import numpy as np
 import pytest
 
-from lit_jax import config, models
+from lit_jax import config, models, settling
 from lit_jax.base.sharding import make_mesh
 from lit_jax.data import embedding_store, input_stream, record_batches
 from lit_jax.data.epoch_order import set_aside
+from lit_jax.embed import embed
 from lit_jax.embedding import photo_embeddings, to_store
+from lit_jax.embedding.to_store import Making
 from lit_jax.errors import UserError
 from lit_jax.evaluation import report
+from lit_jax.main import train
 from lit_jax.trained import loading
-from lit_jax.training import checkpoint, experiment, loop, metrics_log
+from lit_jax.training import checkpoint, loop, metrics_log
+from tests.conftest import built_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-OPTIONS = {"dtype": "float32", "batch_size": 16, "shard_rows": 20, "devices": 1}
+MAKING = Making("float32", batch_size=16, shard_rows=20, devices=1)
 
 
 def load(path, **overrides):
@@ -40,14 +45,14 @@ def files(folder):
 @pytest.fixture(scope="module")
 def stored(tiny_config, tmp_path_factory):
     """The tiny records through the tiny tower, in shards of at most 20 rows."""
-    return to_store.embed(load(tiny_config), tmp_path_factory.mktemp("embed") / "store", **OPTIONS)
+    return embed(load(tiny_config), tmp_path_factory.mktemp("embed") / "store", MAKING)
 
 
 @pytest.fixture(scope="module")
 def trained(stored, tiny_config, tmp_path_factory):
     """A run from the store on one device."""
     workdir = tmp_path_factory.mktemp("runs") / "stored"
-    return workdir, loop.run(load(tiny_config, input="store", data__store=stored.directory, train__devices=1), workdir)
+    return workdir, train(load(tiny_config, input="store", data__store=stored.directory, train__devices=1), workdir)
 
 
 def test_the_store_holds_what_the_tower_says_of_each_photo(stored, tiny_config, records):
@@ -73,10 +78,10 @@ def test_the_store_holds_what_the_tower_says_of_each_photo(stored, tiny_config, 
 def test_photos_and_their_store_give_the_same_run(stored, trained, tiny_config, tmp_path, devices, place, request):
     """One view, no augmentation: every loss and accuracy, to float32's rounding."""
     if devices == 1 and place == "device":
-        got = loop.run(load(tiny_config, data__crop="centre", train__devices=1), tmp_path / "run")
+        got = train(load(tiny_config, data__crop="centre", train__devices=1), tmp_path / "run")
     else:
         overrides = {"input": "store", "data__store": stored.directory, "data__store_on": place}
-        got = loop.run(load(tiny_config, train__devices=devices, **overrides), tmp_path / "run")
+        got = train(load(tiny_config, train__devices=devices, **overrides), tmp_path / "run")
     workdir, want = trained
     rel = 1e-5 if devices == 1 else 1e-3
     assert losses(tmp_path / "run") == pytest.approx(losses(workdir), rel=rel) and len(losses(workdir)) == 11
@@ -85,7 +90,7 @@ def test_photos_and_their_store_give_the_same_run(stored, trained, tiny_config, 
 
 
 def test_a_feed_starts_anywhere_and_reads_each_photo_once_an_epoch(stored, tiny_config):
-    built = experiment.build(load(tiny_config, input="store", data__store=stored.directory, train__devices=1), ROOT)
+    built = built_of(load(tiny_config, input="store", data__store=stored.directory, train__devices=1), ROOT)
     stream = built.feed(0)
     whole = [next(stream) for _ in range(10)]
     later = built.feed(4)
@@ -102,7 +107,7 @@ def test_a_feed_starts_anywhere_and_reads_each_photo_once_an_epoch(stored, tiny_
 def test_the_best_may_be_chosen_on_training_photos_set_aside(stored, tiny_config, tmp_path):
     options = {"input": "store", "data__store": stored.directory, "data__select_fraction": 0.25, "train__devices": 1}
     loaded = load(tiny_config, train__epochs=1.2, optimizer__warmup_epochs=0, **options)
-    built = experiment.build(loaded, tmp_path)
+    built = built_of(loaded, tmp_path)
     assert built.steps_per_epoch == 42 / 16 and built.total_steps == 4
     aside = set_aside(56, 0.25, seed=0)
     rows = embedding_store.Rows(stored, "train")
@@ -112,7 +117,7 @@ def test_the_best_may_be_chosen_on_training_photos_set_aside(stored, tiny_config
     picks = input_stream._picks((18, 19, 19), aside, batch_size=14, seed=0, first=0)
     epoch = np.concatenate([next(picks)[0] for _ in range(3)])
     assert sorted(epoch) == np.flatnonzero(~aside).tolist()
-    results = loop.run(loaded, tmp_path / "run")
+    results = train(loaded, tmp_path / "run")
     assert results["set_aside"]["images"] == 14 and results["set_aside"]["candidates"] == 8
     assert results["best"]["chosen_on"] == "set aside"
     manager = checkpoint.open_manager(tmp_path / "run" / "checkpoints", read_only=True)
@@ -134,20 +139,20 @@ def test_a_broken_run_goes_on_as_if_it_had_not_stopped(stored, trained, tiny_con
 
     monkeypatch.setattr(loop, "_steps", broken)
     with pytest.raises(KeyboardInterrupt):
-        loop.run(loaded, tmp_path / "run")
+        train(loaded, tmp_path / "run")
     monkeypatch.setattr(loop, "_steps", steps)
     shutil.copytree(tmp_path / "run", tmp_path / "less")
-    assert loop.run(loaded, tmp_path / "run") == trained[1]
+    assert train(loaded, tmp_path / "run") == trained[1]
     assert losses(tmp_path / "run") == losses(trained[0])  # to the last bit
     # After it ran out of memory: what changes memory and no result may be changed.
     leaner = {"text__remat": "true", "text__distinct": "false", "text__bucket": 0, "model__loss_block": 4}
-    got = loop.run(
+    got = train(
         load(tiny_config, input="store", data__store=stored.directory, train__devices=1, **leaner), tmp_path / "less"
     )
     assert losses(tmp_path / "less") == pytest.approx(losses(trained[0]), rel=1e-4)
     assert {task: got[task] for task in ("seen", "heldout")} == {task: trained[1][task] for task in ("seen", "heldout")}
     with pytest.raises(UserError, match=r"text.distinct: found false with model.same_caption masked"):
-        experiment.build(load(tiny_config, input="store", data__store=stored.directory, train__devices=1,
+        built_of(load(tiny_config, input="store", data__store=stored.directory, train__devices=1,
                               model__same_caption="masked", **leaner), ROOT)  # fmt: skip
 
 
@@ -162,7 +167,7 @@ def test_a_stopped_embedding_is_finished_with_equal_bytes(stored, tiny_config, t
 
     monkeypatch.setattr(embedding_store, "write_shard", dies)
     with pytest.raises(KeyboardInterrupt):
-        to_store.embed(load(tiny_config), tmp_path / "store", **OPTIONS)
+        embed(load(tiny_config), tmp_path / "store", MAKING)
     with pytest.raises(
         UserError, match="found only store.incomplete, expected a complete store; run the lit_jax.embed"
     ):
@@ -170,10 +175,10 @@ def test_a_stopped_embedding_is_finished_with_equal_bytes(stored, tiny_config, t
     with pytest.raises(
         UserError, match=r"found an unfinished store with another tower, views \(1\), expected the same"
     ):
-        to_store.embed(load(tiny_config), tmp_path / "store", views=2, **OPTIONS)
+        embed(load(tiny_config), tmp_path / "store", dataclasses.replace(MAKING, views=2))
     again = []
     monkeypatch.setattr(embedding_store, "write_shard", lambda *a, **o: (again.append(a[1]), write(*a, **o))[1])
-    to_store.embed(load(tiny_config), tmp_path / "store", **OPTIONS)
+    embed(load(tiny_config), tmp_path / "store", MAKING)
     assert len(again) == 4 and not set(again) & set(written)
     assert files(tmp_path / "store") == files(stored.directory)
 
@@ -188,18 +193,21 @@ def test_two_embeddings_do_not_share_a_folder(tiny_config, tmp_path, monkeypatch
         patched.setattr(to_store, "locked_tower", lambda *_: pytest.fail("weights were read"))
         for restart in (False, True):
             with pytest.raises(UserError, match=r"store.incomplete: found another embedding at work in it, expected"):
-                to_store.embed(load(tiny_config), tmp_path / "store", **OPTIONS, restart=restart)
+                embed(load(tiny_config), tmp_path / "store", MAKING, restart=restart)
     os.close(handle)
 
     def locked_out(*_, **__):
         with pytest.raises(UserError, match="found another embedding at work in it"):
-            to_store.embed(load(tiny_config), tmp_path / "store", **OPTIONS, restart=True)
+            embed(load(tiny_config), tmp_path / "store", MAKING, restart=True)
         raise UserError("seen")
 
-    for part in ("locked_tower", "_write"):  # from the beginning on, and not only until an earlier one is cleared away
+    for part in (
+        "locked_tower",
+        "_Through",
+    ):  # from the beginning on, and not only until an earlier one is cleared away
         with monkeypatch.context() as patched, pytest.raises(UserError, match="seen"):
             patched.setattr(to_store, part, locked_out)
-            to_store.embed(load(tiny_config), tmp_path / "store", **OPTIONS, restart=True)
+            embed(load(tiny_config), tmp_path / "store", MAKING, restart=True)
     assert (tmp_path / "store.incomplete" / embedding_store.PLAN).exists()
 
 
@@ -207,23 +215,23 @@ def test_what_stands_beside_the_weights_counts_also_where_training_reads_the_sto
     (tmp_path / "model.npz").write_bytes(b"")
     (tmp_path / "config.json").write_text('{"pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "crop_pct": 0.8}}')
     seen = []
-    monkeypatch.setattr(to_store, "_embed", lambda config, *_, **__: seen.append(config))
+    monkeypatch.setattr(to_store, "_embed", lambda frozen, *_, **__: seen.append(frozen.towers.image))
     for source in ("records", "store"):
-        to_store.embed(load(tiny_config, image__weights=tmp_path, input=source), tmp_path / "store")
-    assert [(config.image.mean, config.image.crop_fraction) for config in seen] == [((0.1, 0.2, 0.3), 0.8)] * 2
+        embed(load(tiny_config, image__weights=tmp_path, input=source), tmp_path / "store")
+    assert [(image.mean, image.crop_fraction) for image in seen] == [((0.1, 0.2, 0.3), 0.8)] * 2
 
 
 def test_embedding_again_does_nothing_and_other_options_are_refused(stored, tiny_config):
     before = files(stored.directory)
-    assert to_store.embed(load(tiny_config), stored.directory, **OPTIONS) == stored
+    assert embed(load(tiny_config), stored.directory, MAKING) == stored
     with pytest.raises(
         UserError, match=r"found a store of other dtype \(float32 there, float16 asked for\), expected the same"
     ):
-        to_store.embed(load(tiny_config), stored.directory, **{**OPTIONS, "dtype": "float16"})
+        embed(load(tiny_config), stored.directory, dataclasses.replace(MAKING, dtype="float16"))
     with pytest.raises(UserError, match=r"found a store of other views \(1 there, 2 asked for\), expected the same"):
-        to_store.embed(load(tiny_config), stored.directory, views=2, **OPTIONS)
+        embed(load(tiny_config), stored.directory, dataclasses.replace(MAKING, views=2))
     with pytest.raises(UserError, match="found a store of other tower or crops, expected the same"):
-        to_store.embed(load(tiny_config, image__mean="0.4,0.4,0.4"), stored.directory, **OPTIONS)
+        embed(load(tiny_config, image__mean="0.4,0.4,0.4"), stored.directory, MAKING)
     assert files(stored.directory) == before
 
 
@@ -241,27 +249,27 @@ def test_embedding_again_does_nothing_and_other_options_are_refused(stored, tiny
 )
 def test_a_tower_that_cannot_be_run_once_is_refused(tiny_config, tmp_path, overrides, message):
     with pytest.raises(UserError, match=message):
-        to_store.embed(load(tiny_config, **overrides), tmp_path / "store")
+        embed(load(tiny_config, **overrides), tmp_path / "store")
     assert not list(tmp_path.iterdir())
 
 
 def test_views_are_the_plain_photo_and_crops(stored, tiny_config, tmp_path):
     options = {"data__crop_scale": "0.2,0.5", "data__flip": "true"}
-    made = to_store.embed(load(tiny_config, **options), tmp_path / "store", views=3, **{**OPTIONS, "devices": 8})
+    made = embed(load(tiny_config, **options), tmp_path / "store", dataclasses.replace(MAKING, devices=8, views=3))
     assert made.views == {"train": 3, "validation": 1, "heldout": 1}
     found, plain = embedding_store.Rows(made, "train").whole(), embedding_store.Rows(stored, "train").whole()
     np.testing.assert_allclose(found[:, 0], plain[:, 0], rtol=1e-4, atol=1e-5)
     for one, other in ((0, 1), (0, 2), (1, 2)):
         assert (np.abs(found[:, one] - found[:, other]).max(-1) > 1e-3).all()
     run = {"input": "store", "data__store": made.directory, "train__devices": 1}
-    built = experiment.build(load(tiny_config, **run, **options), tmp_path)
+    built = built_of(load(tiny_config, **run, **options), tmp_path)
     feature = np.concatenate(
         [np.asarray(batch["features"]) for batch, _ in zip(built.feed(0), range(20), strict=False)]
     )
     drawn = {int(np.argwhere((found == row).all(-1))[0, 1]) for row in feature}
     assert drawn == {0, 1, 2}
     with pytest.raises(UserError, match="found data.crop_scale .0.2, 0.5., expected .0.9, 1.0. as in the config"):
-        experiment.build(load(tiny_config, **run), tmp_path)
+        built_of(load(tiny_config, **run), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +289,7 @@ def test_views_are_the_plain_photo_and_crops(stored, tiny_config, tmp_path):
 def test_a_store_that_does_not_fit_is_refused_in_one_line(stored, tiny_config, tmp_path, overrides, message):
     options = {"input": "store", "data__store": stored.directory, "train__devices": 1, **overrides}
     with pytest.raises(UserError, match=message) as caught:
-        loop.run(load(tiny_config, **options), tmp_path / "run")
+        train(load(tiny_config, **options), tmp_path / "run")
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -292,14 +300,14 @@ def test_a_store_of_another_tower_or_of_other_records_is_refused(stored, tiny_co
     flat = read_npz(load(tiny_config).image.weights)
     write_npz(tmp_path / "other.npz", {name: np.asarray(value) * 1.01 for name, value in flat.items()})
     with pytest.raises(UserError, match="found embeddings by weights .*, expected .* of image.weights"):
-        experiment.build(load(tiny_config, image__weights=tmp_path / "other.npz", **options), tmp_path)
+        built_of(load(tiny_config, image__weights=tmp_path / "other.npz", **options), tmp_path)
     # Where the weights are not at hand, the store speaks for them.
-    built = experiment.build(load(tiny_config, image__weights="not/here.npz", **options), tmp_path)
+    built = built_of(load(tiny_config, image__weights="not/here.npz", **options), tmp_path)
     assert built.about.locked == {"image": stored.tower["digest"]} and "image" not in built.locked
     other = records.__class__(**{**vars(records), "fingerprint": "x"})
-    monkeypatch.setattr(experiment, "open_records", lambda path: other)
+    monkeypatch.setattr(settling, "open_records", lambda path: other)
     with pytest.raises(UserError, match="found embeddings of other records"):
-        experiment.build(load(tiny_config, **options), tmp_path)
+        built_of(load(tiny_config, **options), tmp_path)
 
 
 def test_training_finds_a_flipped_byte_at_its_first_read(stored, tiny_config, tmp_path):
@@ -313,20 +321,20 @@ def test_training_finds_a_flipped_byte_at_its_first_read(stored, tiny_config, tm
     for place in ("device", "host"):
         options = {"input": "store", "data__store": folder, "data__store_on": place, "train__devices": 1}
         with pytest.raises(UserError, match="00001-of-00003.features.npy: found checksum"):
-            loop.run(load(tiny_config, **options), tmp_path / "run")
+            train(load(tiny_config, **options), tmp_path / "run")
 
 
 @pytest.mark.parametrize("same_caption", ["masked", "multi"])
 def test_what_becomes_of_equal_captions_is_a_choice(stored, trained, tiny_config, tmp_path, same_caption):
     options = {"input": "store", "data__store": stored.directory, "train__devices": 1, "train__epochs": 1}
-    loop.run(load(tiny_config, model__same_caption=same_caption, **options), tmp_path / "run")
+    train(load(tiny_config, model__same_caption=same_caption, **options), tmp_path / "run")
     # The same first batch, whose eight classes have two captions each: some of 16 pairs share one.
     assert losses(tmp_path / "run")[0] < losses(trained[0])[0] - 1e-3
 
 
 def test_equal_captions_cannot_be_told_without_distinct_texts(stored, tiny_config, tmp_path):
     with pytest.raises(UserError, match="text.distinct: found false with model.same_caption masked, expected true"):
-        loop.run(load(tiny_config, model__same_caption="masked", text__distinct="false"), tmp_path / "run")
+        train(load(tiny_config, model__same_caption="masked", text__distinct="false"), tmp_path / "run")
 
 
 def test_the_commands_without_tensorflow(stored, trained, tiny_config, tmp_path, capsys, monkeypatch):
@@ -365,13 +373,13 @@ import sys
 import jax
 jax.distributed.initialize("localhost:{port}", 2, int(sys.argv[1]))
 from lit_jax import config
-from lit_jax.embedding.to_store import embed
-from lit_jax.training import loop
+from lit_jax.embed import Making, embed
+from lit_jax.main import train
 overrides = {{"data.store": "{tmp_path / "store"}"}}
 loaded, _ = config.load("{tiny_config}", overrides)
-embed(loaded, "{tmp_path / "store"}", dtype="float32", batch_size=16, shard_rows=20)
+embed(loaded, "{tmp_path / "store"}", Making("float32", batch_size=16, shard_rows=20))
 loaded, _ = config.load("{tiny_config}", {{**overrides, "input": "store"}})
-loop.run(loaded, "{tmp_path / "run"}")
+train(loaded, "{tmp_path / "run"}")
 """
     flags = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
     hosts = [

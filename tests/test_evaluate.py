@@ -17,9 +17,9 @@ from lit_jax import config, evaluate
 from lit_jax.embedding import class_embeddings
 from lit_jax.errors import UserError
 from lit_jax.evaluation import intervals, page, report, tables
+from lit_jax.main import train
 from lit_jax.text.classes import read_class_table, write_class_table
 from lit_jax.trained import loading
-from lit_jax.training import loop
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -28,7 +28,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 def run(tiny_config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("evaluate") / "run"
     loaded, _ = config.load(tiny_config, {"train.devices": "1"})
-    return workdir, loop.run(loaded, workdir)
+    return workdir, train(loaded, workdir)
 
 
 def command(*arguments):
@@ -194,7 +194,7 @@ evaluate.main(sys.argv[1:])
 @pytest.mark.slow
 def test_a_run_on_many_devices_is_evaluated_on_one(tiny_config, tmp_path):
     loaded, _ = config.load(tiny_config, {"train.devices": "4", "train.epochs": "1"})
-    results = loop.run(loaded, tmp_path / "run")
+    results = train(loaded, tmp_path / "run")
     code = "import sys; from lit_jax import evaluate; evaluate.main(sys.argv[1:])"
     environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
     arguments = ["--checkpoint", tmp_path / "run", "--split", "heldout", "--step", "latest"]
@@ -207,7 +207,7 @@ def test_a_run_on_many_devices_is_evaluated_on_one(tiny_config, tmp_path):
 def test_a_run_with_prompt_templates_is_evaluated_with_them(tiny_config, tmp_path):
     (tmp_path / "templates.txt").write_text("an engraving of a {}\n{order}\n")
     loaded, _ = config.load(tiny_config, {"evaluation.templates": str(tmp_path / "templates.txt"), "train.epochs": "1"})
-    results = loop.run(loaded, tmp_path / "run")
+    results = train(loaded, tmp_path / "run")
     (tmp_path / "templates.txt").unlink()
     command("--checkpoint", tmp_path / "run", "--split", "heldout", "--step", "latest")
     got = json.loads((tmp_path / "run" / "evaluation-heldout.json").read_text())

@@ -21,15 +21,19 @@ from lit_jax import config
 from lit_jax.base.sharding import put_batch
 from lit_jax.data import record_batches
 from lit_jax.errors import UserError
+from lit_jax.main import train
+from lit_jax.settling import open_tokenizer
 from lit_jax.trained import loading
-from lit_jax.training import checkpoint, experiment, loop, metrics_log
+from lit_jax.training import checkpoint, experiment, loop, metrics_log, optimizer
+from lit_jax.training.length import run_length
+from tests.conftest import built_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def run(path, workdir, **overrides):
     loaded, _ = config.load(path, {name.replace("__", "."): str(value) for name, value in overrides.items()})
-    return loop.run(loaded, workdir)
+    return train(loaded, workdir)
 
 
 def losses(workdir):
@@ -225,8 +229,9 @@ def test_two_runs_in_one_folder_are_refused(tiny_config, tmp_path):
 
 def test_accumulated_batches_make_whole_steps(tiny_config):
     loaded, _ = config.load(tiny_config, {"optimizer.accumulate": "4"})
-    assert experiment.total_steps(loaded, 56) == 12  # three epochs are 10.5 batches
-    schedule = experiment.build_schedule(loaded, 56)
+    length = run_length(loaded.train, photos=56, accumulate=4)
+    assert length.steps == 12  # three epochs are 10.5 batches
+    schedule = optimizer.schedule_of(loaded.optimizer, length)
     assert float(schedule(3)) == pytest.approx(0, abs=1e-9) and float(schedule(2)) > 1e-4
 
 
@@ -272,7 +277,7 @@ def test_a_run_that_resumes_holds_one_state_on_its_devices(tiny_config, tmp_path
     run(tiny_config, tmp_path / "run", **options)
     loaded, _ = config.load(tiny_config, {name.replace("__", "."): str(value) for name, value in options.items()})
     before = live_bytes()
-    built = experiment.build(loaded, tmp_path / "run")
+    built = built_of(loaded, tmp_path / "run")
     manager = checkpoint.open_manager(tmp_path / "run" / "checkpoints")
     state = loop._resumed(built, manager)
     own = sum(x.nbytes for x in jax.tree.leaves((state, built.locked)))
@@ -296,7 +301,7 @@ def test_species_of_several_rows_are_candidates_once(records, tiny_config):
     loaded, _ = config.load(tiny_config)
     seen, held = records.classes_in("train"), records.classes_in("heldout")
     species_of = {i: i for i in (*seen, *held)} | {seen[1]: seen[0], held[3]: held[2]}
-    tasks = {task.name: task.class_ids for task in experiment.training_tasks(loaded, records, species_of)}
+    tasks = {task.name: task.class_ids for task in experiment.training_tasks(loaded.data, records, species_of)}
     assert tasks["seen"] == tuple(i for i in seen if i != seen[1])
     assert set(tasks["heldout"]) == set(held) - {held[3]}
     assert set(tasks["heldout_among_all"]) == {*tasks["seen"], *tasks["heldout"]}
@@ -314,7 +319,7 @@ def test_float16_without_any_finite_gradient_is_given_up(tiny_config, tmp_path, 
 def test_prompt_templates_from_a_file_change_the_prompts(tiny_config, tmp_path):
     (tmp_path / "templates.txt").write_text("# mine\nan old engraving of a {}\na {name}\n")
     loaded, _ = config.load(tiny_config, {"evaluation.templates": str(tmp_path / "templates.txt")})
-    built = experiment.build(loaded, tmp_path / "run")
+    built = built_of(loaded, tmp_path / "run")
     texts = next(iter(built.evaluator.class_prompts.values()))
     assert len(texts) == 2 and texts[0].startswith("an old engraving of a ")
 
@@ -404,8 +409,8 @@ def test_two_hosts_train_one_model(tiny_config, tmp_path):
     assert len(losses(workdir)) == 11 and "on 4 devices" in outputs[0] and "devices" not in outputs[1]
     # The first global batch is the first batches of both hosts, one after the other.
     loaded, _ = config.load(tiny_config, {"train.devices": "4"})
-    alone = experiment.build(loaded, tmp_path / "alone")
-    tokenizer = experiment.open_tokenizer(loaded, alone.data)
+    alone = built_of(loaded, tmp_path / "alone")
+    tokenizer = open_tokenizer("", alone.data)
     options = {"tokenizer": tokenizer, "context": 24, "batch_size": 8, "image_size": 16, "seed": 0, "hosts": 2}
     parts = [next(record_batches.training_batches(alone.data, "train", host=host, **options)) for host in range(2)]
     both = {name: np.concatenate([part[name] for part in parts]) for name in ("image", "tokens")}

@@ -14,14 +14,15 @@ from PIL import Image
 
 import data_prep.embeddings
 from lit_jax import config, evaluate, export, models
-from lit_jax.embedding import to_store
+from lit_jax.embed import embed
+from lit_jax.embedding.to_store import Making
 from lit_jax.evaluation import report, tables
+from lit_jax.main import train
 from lit_jax.models import weight_files, weights
 from lit_jax.models.joint import load_joint
 from lit_jax.models.names import text as text_names
 from lit_jax.models.names import vit
 from lit_jax.trained import loading, model_card, open_clip_layout
-from lit_jax.training import loop
 from tests.golden import export_cases
 
 
@@ -29,7 +30,7 @@ from tests.golden import export_cases
 def run(tiny_config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("exported") / "run"
     loaded, _ = config.load(tiny_config, {"train.devices": "1", "train.epochs": "2"})
-    return workdir, loop.run(loaded, workdir)
+    return workdir, train(loaded, workdir)
 
 
 @pytest.fixture(scope="module")
@@ -198,9 +199,9 @@ def by_store(tiny_config, tmp_path_factory):
     """A run from a store, which has never seen the tower's weights but knows where they are."""
     folder = tmp_path_factory.mktemp("by_store")
     loaded, _ = config.load(tiny_config, {"train.devices": "1"})
-    stored = to_store.embed(loaded, folder / "store", dtype="float32", batch_size=16, devices=1)
+    stored = embed(loaded, folder / "store", Making(dtype="float32", batch_size=16, devices=1))
     overrides = {"input": "store", "data.store": str(stored.directory), "train.devices": "1", "train.epochs": "1"}
-    loop.run(config.load(tiny_config, overrides)[0], folder / "run")
+    train(config.load(tiny_config, overrides)[0], folder / "run")
     return folder
 
 
@@ -222,7 +223,7 @@ def test_a_run_from_a_store_is_exported_with_its_tower(by_store, records, tmp_pa
 
 def test_a_run_that_knows_no_weights_asks_for_them(by_store, tower_file, tiny_config, tmp_path, capsys):
     overrides = {"input": "store", "data.store": str(by_store / "store"), "train.devices": "1", "train.epochs": "1"}
-    loop.run(config.load(tiny_config, {**overrides, "image.weights": ""})[0], tmp_path / "run")
+    train(config.load(tiny_config, {**overrides, "image.weights": ""})[0], tmp_path / "run")
     arguments = ("--checkpoint", tmp_path / "run", "--out", tmp_path / "model")
     assert "give the file with --image-weights" in refused(capsys, export, *arguments)
     command(export, *arguments, "--image-weights", tower_file)
@@ -245,7 +246,7 @@ def on_given(field_guide_folder, tmp_path_factory):
         **small, "input": "store", "data.store": str(folder / "store"), "image.tower": "given", "image.width": "12",
         "train.batch_size": "16", "train.epochs": "1", "train.devices": "1", "evaluation.batch_size": "16",
     })  # fmt: skip
-    loop.run(loaded, folder / "run")
+    train(loaded, folder / "run")
     return folder
 
 

@@ -35,7 +35,7 @@ def drawn(case, words):
 def written(tmp_path, words):
     def write(case):
         config, model, params = drawn(case, words)
-        open_clip_layout.write(tmp_path, config, model, params, words)
+        open_clip_layout.write(tmp_path, config.towers, model, params, words)
         return tmp_path
 
     return write
@@ -135,12 +135,12 @@ OWN = {name: value for name, value in export_cases.CASES["own"].items() if not n
 def test_what_open_clip_has_no_counterpart_for_is_refused(words, tmp_path, changes, message):
     own_text = {} if "text.tower" in changes else {**export_cases.SMALL, "text.causal": True}
     config = export_cases.settled({**own_text, **changes})
-    model = building.build_model(config, words)
+    model = building.build_model(config.towers, words)
     # Refused before any array is looked at, the text tower's apart.
-    shapes = {} if "text.tower" in changes else building.param_shapes(config, model)["text"]
+    shapes = {} if "text.tower" in changes else building.param_shapes(config.towers, model)["text"]
     zeros = {"text": jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)}
     with pytest.raises(UserError, match=message) as error:
-        open_clip_layout.write(tmp_path, config, model, zeros, words)
+        open_clip_layout.write(tmp_path, config.towers, model, zeros, words)
     assert "\n" not in str(error.value) and "for open_clip's layout; --format lit_jax holds any" in str(error.value)
     assert not list(tmp_path.iterdir())
 
@@ -155,7 +155,7 @@ def test_a_projection_without_full_rank_holds_no_bias(words, tmp_path):
     config, model, params = drawn("own", words)
     flat = {**params, "projection": {**params["projection"], "kernel": np.zeros((64, 24), np.float32)}}
     with pytest.raises(UserError, match="a projection of full rank"):
-        open_clip_layout.write(tmp_path, config, model, flat, words)
+        open_clip_layout.write(tmp_path, config.towers, model, flat, words)
     assert not list(tmp_path.iterdir())
 
 

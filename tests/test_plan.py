@@ -7,7 +7,6 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import pytest
 
@@ -15,13 +14,15 @@ from lit_jax import config, models, plan
 from lit_jax.base.sharding import make_mesh, per_device
 from lit_jax.data import record_batches
 from lit_jax.data.unique_captions import rounded_up
-from lit_jax.embedding import to_store
+from lit_jax.embed import embed
+from lit_jax.embedding.to_store import Making
 from lit_jax.errors import UserError
 from lit_jax.models import building, locking
 from lit_jax.models.layers import Block
 from lit_jax.planning import abstract_run, costs, device_table
 from lit_jax.planning.arithmetic import count, forward_and_backward
-from lit_jax.training import experiment
+from lit_jax.settling import settle_plan
+from tests.conftest import built_of
 
 RECORDED = {
     "image.size": 384, "image.patch": 16, "image.width": 1024, "image.depth": 24, "image.heads": 16,
@@ -40,19 +41,23 @@ def load(path, **overrides):
 
 def from_values(**more):
     values = {**RECORDED, **{name.replace("__", "."): value for name, value in more.items()}}
-    return ml_collections.FrozenConfigDict(config.nested(config.check(values, source="test")))
+    return config.from_flat(values, source="test")
+
+
+def known(chosen, **numbers):
+    """A settled config and the sizes of its data."""
+    settled, found = settle_plan(chosen)
+    return settled, abstract_run.known_data(settled, found, **numbers)
 
 
 def recorded_run(devices=1, **more):
-    chosen = from_values(**more)
-    return abstract_run.prepare(
-        chosen, abstract_run.known_data(chosen, examples=2686843, vocab_size=49408, captions=10000), devices
-    )
+    numbers = {"examples": 2686843, "vocab_size": 49408, "captions": 10000}
+    return abstract_run.prepare(*known(from_values(**more), **numbers), devices)
 
 
 def tiny_run(path, devices=0, **overrides):
     loaded = load(path, **overrides)
-    return abstract_run.prepare(loaded, abstract_run.known_data(loaded), devices)
+    return abstract_run.prepare(*known(loaded), devices)
 
 
 def refusal(function, *arguments, **options):
@@ -182,15 +187,13 @@ CONFIGS = sorted((pathlib.Path(__file__).resolve().parents[1] / "configs").glob(
 def shipped_run(path, **overrides):
     """A shipped config without its data and weights, which need not be there."""
     loaded = load(path, image__weights="", **overrides)
-    return abstract_run.prepare(
-        loaded, abstract_run.known_data(loaded, examples=20_000, vocab_size=30_522, longest=24), 1
-    )
+    return abstract_run.prepare(*known(loaded, examples=20_000, vocab_size=30_522, longest=24), 1)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_parameter_of_a_shipped_config_is_counted(path):
     run = shipped_run(path, train__locks="LL")
-    whole = building.param_shapes(run.config, run.model)
+    whole = building.param_shapes(run.config.towers, run.model)
     frozen = {kind: sum(math.prod(x.shape) for x in jax.tree.leaves(whole.get(kind, {}))) for kind in ("image", "text")}
     counts = costs.parameter_counts(run)
     assert {kind: counts.get(f"{kind} tower", {"frozen": 0})["frozen"] for kind in frozen} == frozen
@@ -243,18 +246,18 @@ def test_texts_of_a_batch_on_average():
     run = recorded_run()
     assert abstract_run.text_shape(run, 4096) == (rounded_up(3362, 1), 77)
     assert abstract_run.text_shape(recorded_run(text__distinct=False), 4096) == (4096, 77)
-    data = abstract_run.known_data(run.config, examples=9999, vocab_size=300, longest=27)
+    _, data = known(run.config, examples=9999, vocab_size=300, longest=27)
     assert abstract_run.text_shape(abstract_run.prepare(run.config, data, 1), 4096)[1] == 32
     unbucketed = from_values(text__bucket=0)
     assert abstract_run.text_shape(abstract_run.prepare(unbucketed, data, 1), 4096)[1] == 77
 
 
 def test_data_at_hand_tell_their_sizes(tiny_config, records):
-    data = abstract_run.known_data(load(tiny_config))
+    _, data = known(load(tiny_config))
     assert data.source == str(records.directory) and data.photos == {"train": 56, "validation": 24, "heldout": 28}
     assert (data.classes, data.captions, data.vocab_size, data.views["train"]) == (8, 16, 400, 1)
     assert 8 < data.longest <= 24
-    given = abstract_run.known_data(load(tiny_config), examples=1000, captions=5, vocab_size=999)
+    _, given = known(load(tiny_config), examples=1000, captions=5, vocab_size=999)
     assert (given.examples, given.captions, given.vocab_size, given.longest) == (1000, 5, 999, 0)
 
 
@@ -262,10 +265,10 @@ def test_data_at_hand_tell_their_sizes(tiny_config, records):
 def test_memory_is_that_of_the_step_that_runs(tiny_config, tmp_path, source):
     loaded = load(tiny_config, input=source, data__store=tmp_path / "store")
     if source == "store":
-        to_store.embed(loaded, tmp_path / "store", batch_size=16)
-    run = abstract_run.prepare(loaded, abstract_run.known_data(loaded))
+        embed(loaded, tmp_path / "store", Making(batch_size=16))
+    run = abstract_run.prepare(*known(loaded))
     found = abstract_run.step_memory(run, 16)
-    built = experiment.build(loaded, tmp_path)
+    built = built_of(loaded, tmp_path)
     batch = next(built.feed(0))
     wanted = abstract_run.batch_shapes(run, 16, source)
     assert {name: (x.shape, x.dtype) for name, x in batch.items()} == {n: (x.shape, x.dtype) for n, x in wanted.items()}
@@ -424,7 +427,7 @@ def test_mistakes_are_refused_in_one_line(tiny_config):
         tiny_run, tiny_config, input="store", train__locks="Uu"
     )
     assert "found given with input" in refusal(recorded_run, image__tower="given")
-    few = abstract_run.known_data(bare.config, examples=100, vocab_size=300)
+    _, few = known(bare.config, examples=100, vocab_size=300)
     assert "found 4096, expected at most 100" in refusal(abstract_run.prepare, bare.config, few, 1)
 
 

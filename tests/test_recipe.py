@@ -11,14 +11,17 @@ import pytest
 
 from lit_jax import config as options
 from lit_jax import models
-from lit_jax.embedding import to_store
+from lit_jax.embed import embed
 from lit_jax.errors import UserError
 from lit_jax.evaluation.ranks import ceiling
-from lit_jax.models import TwoTower, building, locking
+from lit_jax.models import TwoTower, locking
+from lit_jax.settling import settle
 from lit_jax.text.captions import TEMPLATE, caption, class_captions
 from lit_jax.text.classes import read_class_table
 from lit_jax.text.prompts import duplicates, named_by, prompts, read_templates
-from lit_jax.training import experiment, optimizer
+from lit_jax.training import optimizer
+from lit_jax.training.length import run_length
+from tests.conftest import built_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "arrays" / "recipe.torch.npz")
@@ -30,6 +33,10 @@ def loaded(name, **overrides):
     return options.load(ROOT / "configs" / f"{name}.py", {k.replace("__", "."): v for k, v in overrides.items()})[0]
 
 
+def length(config):
+    return run_length(config.train, photos=PHOTOS, accumulate=config.optimizer.accumulate)
+
+
 @pytest.fixture(scope="module")
 def table(shared_data):
     return read_class_table(shared_data / "inat2021-categories.csv")
@@ -38,10 +45,9 @@ def table(shared_data):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_steps_are_those_of_the_recorded_run(name):
     config = loaded(name)
-    assert experiment.total_steps(config, PHOTOS) == 18 * 636 == 11_448
-    assert experiment.steps_per_epoch(config, PHOTOS) == 636
+    assert length(config) == (636, 18 * 636) == (636, 11_448)
     free = loaded(name, train__epoch_steps="0")
-    assert experiment.steps_per_epoch(free, PHOTOS) == pytest.approx(655.97, abs=0.005)
+    assert length(free).steps_per_epoch == pytest.approx(655.97, abs=0.005)
     assert loaded(name, input="store").input == "store"  # embed once is this one key
 
 
@@ -49,13 +55,13 @@ def test_steps_are_those_of_the_recorded_run(name):
 @pytest.mark.parametrize("row", range(3))
 def test_rates_are_those_of_the_recorded_schedule(name, row):
     config = loaded(name, optimizer__warmup_steps=str(GOLDEN["warmups"][row]))
-    schedule = experiment.build_schedule(config, PHOTOS)
+    schedule = optimizer.schedule_of(config.optimizer, length(config))
     got = [float(schedule(step)) for step in GOLDEN["steps"].tolist()]
     np.testing.assert_allclose(got, GOLDEN["rates"][row], rtol=2e-5, atol=1e-10 * 5e-4)
 
 
 def test_three_groups_of_parameters_and_their_decay_are_open_clips():
-    config = building.settled(loaded("inat_vitl_recorded", input="store"))  # so that no hub is asked
+    config = settle(loaded("inat_vitl_recorded"))  # so that no hub is asked
     text = models.TEXT_PRESETS["clip_text"].build(vocab_size=49_408, context=77, end_id=49_407, embed_dim=512)
     model = TwoTower(None, text, config.model.embed_dim, width=1024)
     shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0), image_size=384, context=77))
@@ -77,7 +83,7 @@ def test_three_groups_of_parameters_and_their_decay_are_open_clips():
 def test_adamw_moves_as_torchs_at_the_rates_of_the_recipe():
     config = loaded("inat_vitl_recorded")
     rates = jnp.asarray(GOLDEN["rates"][1], jnp.float32)
-    adamw = experiment.build_optimizer(config, lambda count: rates[count])
+    adamw = optimizer.adamw_of(config.optimizer, lambda count: rates[count], config.train.locks)
     params = {name: jnp.float32(GOLDEN[f"start/{name}"]) for name in ("kernel", "bias")}
     state = adamw.init(params)
     for i in range(len(rates)):
@@ -140,6 +146,6 @@ def test_data_are_asked_for_before_weights_are_fetched(name, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     for path, text in (("records", "expected a record set; make it with python -m data_prep.convert"), ("store", "expected an embedding store")):  # fmt: skip
         with pytest.raises(UserError, match=text):
-            experiment.build(loaded(name, input=path), tmp_path / "run")
+            built_of(loaded(name, input=path), tmp_path / "run")
     with pytest.raises(UserError, match="expected a record set"):
-        to_store.embed(loaded(name), tmp_path / "store")
+        embed(loaded(name), tmp_path / "store")

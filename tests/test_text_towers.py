@@ -12,6 +12,7 @@ from lit_jax.models import building, weight_files, weights
 from lit_jax.models.bert import Bert
 from lit_jax.models.names import bert as bert_names
 from lit_jax.models.t5 import T5Encoder, buckets_of
+from lit_jax.settling import settle
 from lit_jax.text.tokenizers import load_tokenizer, train_sentencepiece
 from tests import test_parity
 from tests.conftest import as_stored, random_like
@@ -173,7 +174,7 @@ def test_minilms_real_weights_and_words_give_what_transformers_gives(minilm_fold
 
 
 def settled(**changes):
-    return building.settled(options.nested({**options.flattened(options.defaults()), **changes}))
+    return settle(options.from_flat(changes, source="test"))
 
 
 @pytest.fixture(scope="module")
@@ -188,11 +189,11 @@ def tokenizer(tmp_path_factory):
 def test_a_preset_fills_the_config_and_gets_a_projection_of_its_own(tokenizer, preset, pool, context):
     config = settled(**{"text.tower": preset, "image.width": 8, "image.depth": 1, "image.heads": 2})
     assert (config.text.pool, config.text.context) == (pool, context)
-    model = building.build_model(config, tokenizer)
+    model = building.build_model(config.towers, tokenizer)
     shape = models.TEXT_PRESETS[preset].options
     assert (model.text.vocab_size, model.text.pool, model.text.end_id) == (shape["vocab_size"], pool, tokenizer.end_id)
     assert getattr(model.text, "context", 512) == 512
-    params = building.param_shapes(config, model)
+    params = building.param_shapes(config.towers, model)
     assert params["text_projection"]["kernel"].shape == (shape["width"], config.model.embed_dim)
     assert config.text.norm_epsilon == model.text.norm_epsilon
 

@@ -12,6 +12,8 @@ from lit_jax import models
 from lit_jax.data import embedding_store
 from lit_jax.errors import UserError
 from lit_jax.models import building, guess, presets, weight_files, weights
+from lit_jax.models.settled import preset_notes
+from lit_jax.settling import documents_of, settle
 from lit_jax.text.tokenizers import Tokenizer
 from tests.golden import common
 
@@ -23,11 +25,12 @@ TIMM = {"architecture": "x", "pretrained_cfg": {
 def given(**changes):
     """A config with some options changed: `image__tower="vit_b16"`."""
     flat = {name.replace("__", "."): value for name, value in changes.items()}
-    return options.nested(options.check(flat, source="test"))
+    return options.from_flat(flat, source="test")
 
 
 def settled(**changes):
-    return building.settled(given(**changes))
+    config = given(**changes)
+    return settle(config, documents=documents_of(config))
 
 
 def refused(match, **changes):
@@ -47,7 +50,7 @@ def folder(tmp_path):
 def test_config_before_documents_before_preset(folder):
     by_preset = settled(image__tower="vit_b16").image
     assert (by_preset.size, by_preset.width, by_preset.pool) == (224, 768, "token")
-    assert building.view_of(settled(image__tower="vit_b16")).crop_fraction == 0.9
+    assert building.view_of(settled(image__tower="vit_b16").image).crop_fraction == 0.9
     by_documents = settled(image__tower="vit_b16", image__weights=folder).image
     assert (by_documents.size, by_documents.interpolation, by_documents.crop_fraction) == (256, "bilinear", 0.8)
     assert by_documents.mean == (0.1, 0.2, 0.3) and by_documents.std == (0.4, 0.5, 0.6)
@@ -62,7 +65,8 @@ def test_config_before_documents_before_preset(folder):
 
 
 def notes_of(**changes):
-    return building.preset_notes(settled(**changes))
+    config = settled(**changes)
+    return preset_notes(config.image, documents_of(config))
 
 
 def test_weights_that_say_they_are_of_another_preset_are_refused(folder, tmp_path):
@@ -131,7 +135,7 @@ def test_a_filter_that_is_not_ours_can_be_overridden(tmp_path):
 )
 def test_settling_twice_changes_nothing(changes):
     once = settled(**changes)
-    assert options.flattened(building.settled(once)) == options.flattened(once)
+    assert options.flattened(settle(once)) == options.flattened(once)
 
 
 def test_what_is_the_presets_to_say_is_refused():
@@ -182,11 +186,11 @@ def of_tower(kind, **remembered):
 
 def test_a_store_says_what_the_config_leaves_open():
     made = of_tower("vit_b16", size=160, mean=[0.1, 0.2, 0.3], interpolation="bilinear")
-    got = building.settled(given(image__tower="vit_b16", input="store"), made).image
+    got = settle(given(image__tower="vit_b16", input="store"), made).image
     assert (got.size, got.mean, got.interpolation, got.crop_fraction) == (160, (0.1, 0.2, 0.3), "bilinear", 0.9)
-    assert building.settled(given(image__tower="vit_b16", image__size=224), made).image.size == 224
-    assert building.settled(given(image__tower="vit_s16"), made).image.size == 224  # of another tower
-    assert building.settled(given(image__tower="given"), made).image.mean == options.OPTIONS["image.mean"].default
+    assert settle(given(image__tower="vit_b16", image__size=224), made).image.size == 224
+    assert settle(given(image__tower="vit_s16"), made).image.size == 224  # of another tower
+    assert settle(given(image__tower="given"), made).image.mean == options.OPTIONS["image.mean"].default
 
 
 def golden(case):
@@ -216,7 +220,7 @@ def loading(path, tower, flat, name="image"):
     config = settled(**{"image__tower": "vit_ti16", **changes})
     tokenizer = Tokenizer(b"", 1000, 1, 0, None)
     with pytest.raises(UserError) as error:
-        building.load_tower(config, building.build_model(config, tokenizer), name)
+        building.load_tower(config.towers, building.build_model(config.towers, tokenizer), name)
     assert "\n" not in str(error.value) and not isinstance(error.value, weights.Misfit)
     return str(error.value)
 
@@ -256,7 +260,7 @@ def test_pretrained_text_towers_ask_for_their_own_tokenizer(tokens, weight_file,
     config = settled(image__tower="given", image__width=8, text__tower="minilm_l6", text__weights=weight_file)
     tokenizer = Tokenizer(b"", tokens, 1, 0, None)
     if fits:
-        assert building.build_model(config, tokenizer).text.vocab_size == 30522
+        assert building.build_model(config.towers, tokenizer).text.vocab_size == 30522
     else:
         with pytest.raises(UserError, match=f"found a tokenizer of {tokens} tokens, expected one of the 30522"):
-            building.build_model(config, tokenizer)
+            building.build_model(config.towers, tokenizer)

@@ -12,7 +12,8 @@ from lit_jax.base.files import digest
 from lit_jax.data.embedding_store import Rows, open_store, verify
 from lit_jax.data.records import decode, open_records
 from lit_jax.data.tfrecord import read_frames
-from lit_jax.training import loop, metrics_log
+from lit_jax.main import train
+from lit_jax.training import metrics_log
 
 ARCHIVE = pathlib.Path(__file__).with_name("written") / "written.tar.xz"
 
@@ -70,7 +71,7 @@ def test_a_model_is_evaluated_as_ever(written, source):
 
 def test_a_run_that_was_stopped_goes_on_as_the_code_that_began_it(written):
     settled, _ = config.load("config.py", {"train.epochs": "20", "evaluation.every_epochs": "0", "train.devices": "1"})
-    results = loop.run(settled, "runs/stopped")
+    results = train(settled, "runs/stopped")
     same(results, json.loads(pathlib.Path("runs/finished/results.json").read_text()))
     ended, expected = (metrics_log.read_metrics(f"runs/{name}/metrics.jsonl") for name in ("stopped", "finished"))
     same([r["loss"] for r in ended if "loss" in r], [r["loss"] for r in expected if "loss" in r])
@@ -79,7 +80,7 @@ def test_a_run_that_was_stopped_goes_on_as_the_code_that_began_it(written):
 def test_a_finished_run_is_known_by_its_name(written):
     """The digest of a config's options is in tables that people have."""
     settled, _ = config.load("config.py", {"train.devices": "1"})
-    results = loop.run(settled, "runs/records")
+    results = train(settled, "runs/records")
     same(results, json.loads(pathlib.Path("runs/records/results.json").read_text()))
 
 

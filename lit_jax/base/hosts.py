@@ -4,12 +4,13 @@ import argparse
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from lit_jax.errors import UserError
 
+Result = TypeVar("Result")
 Prepare = Callable[[Any], None]
 
 
@@ -50,13 +51,41 @@ def keep_compiled() -> None:
 
 def prepare_on_first_host(prepare: Prepare | None, config: Any) -> None:
     """Makes missing records, if the config knows how. All hosts wait here, whatever each can see of the folder."""
-    import jax
-
     if prepare is None:
         return
-    if jax.process_index() == 0 and not pathlib.Path(config.data.records).exists():
-        prepare(config)
-    wait_for_all_hosts("records are ready")
+    is_missing = not pathlib.Path(config.data.records).exists()
+    on_first_host(lambda: prepare(config) if is_missing else None, "records")
+
+
+def on_first_host(work: Callable[[], Result], what: str) -> Result | None:
+    """Does work on the first host while the others wait for it.
+
+    Where it fails, the first host raises its error and the others one line, so that none waits for ever.
+
+    Args:
+        work: to be done.
+        what: comes of it, for the message.
+
+    Returns:
+        What the work gives, on the first host; None on the others.
+
+    Raises:
+        UserError: on other hosts, if the work failed on the first.
+    """
+    import jax
+
+    failure, result = None, None
+    if jax.process_index() == 0:
+        try:
+            result = work()
+        except BaseException as error:
+            failure = error
+    failed = bool(from_all_hosts(np.array(failure is not None)).any())
+    if failure is not None:
+        raise failure
+    if failed:
+        raise UserError(f"{what}: found an error on the first host, expected none; see what it says")
+    return result
 
 
 def wait_for_all_hosts(what: str) -> None:

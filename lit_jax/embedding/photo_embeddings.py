@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from lit_jax import models
 from lit_jax.base.sharding import local_rows, over_batch, put_batch, replicated
 from lit_jax.data import record_batches
+from lit_jax.data.collection import Collection
 from lit_jax.data.embedding_store import Rows, Store
 from lit_jax.data.images import PLAIN, View
 from lit_jax.data.records import RecordSet
@@ -124,6 +125,21 @@ def from_store(parts: Embedder, store: Store, *, batch_size: int, aside: Part | 
             yield Photos(features, rows.class_ids[wanted], mask)
 
     return photos
+
+
+def photos_of(
+    parts: Embedder,
+    collection: Collection,
+    *,
+    image_size: int,
+    view: View,
+    batch_size: int,
+    aside: Part | None = None,
+) -> PhotosOf:
+    """How features of photos are come by: through the tower, or from the store; arguments as of both."""
+    if isinstance(collection, Store):
+        return from_store(parts, collection, batch_size=batch_size, aside=aside)
+    return from_records(parts, collection, image_size=image_size, batch_size=batch_size, view=view, aside=aside)
 
 
 def image_embeddings(parts: Embedder, params: Params, photos: Iterable[Photos]) -> tuple[np.ndarray, np.ndarray]:

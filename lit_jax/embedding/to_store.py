@@ -7,13 +7,14 @@ bytes.
 """
 
 import contextlib
+import dataclasses
+import functools
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
@@ -21,15 +22,18 @@ from lit_jax import config as options
 from lit_jax import models
 from lit_jax.base import console, hosts
 from lit_jax.base.files import INCOMPLETE, alone_in
+from lit_jax.base.hosts import on_first_host
 from lit_jax.base.sharding import check_divides, local_rows, make_mesh, over_batch, put_batch, put_replicated
 from lit_jax.data import embedding_store, record_batches
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.embedding_store import Store
-from lit_jax.data.records import RecordSet, open_records
+from lit_jax.data.records import RecordSet
 from lit_jax.errors import UserError
-from lit_jax.models import building, locking
+from lit_jax.models import building
+from lit_jax.models.building import Towers
+from lit_jax.models.settled import TOWER_OPTIONS
 from lit_jax.models.two_tower import Params, TwoTower
-from lit_jax.training import experiment
+from lit_jax.settling import open_tokenizer, tokenizer_path
 
 
 class Piece(NamedTuple):
@@ -42,50 +46,68 @@ class Piece(NamedTuple):
     views: int
 
 
-def embed(
-    config: Any,
-    out: str | pathlib.Path,
-    *,
-    dtype: str = "float16",
-    views: int = 1,
-    batch_size: int = 256,
-    shard_rows: int = 16384,
-    devices: int = 0,
-    restart: bool = False,
-) -> Store:
-    """Writes the store of a config's records and image tower, or goes on writing it.
+@dataclasses.dataclass(frozen=True)
+class Making:
+    """How a store is made.
 
-    Several hosts write shards of their own into the same folder.
-
-    Args:
-        config: checked by `lit_jax.config.load`; its image tower must be locked and have weights.
-        out: the folder to make.
+    Attributes:
         dtype: of the stored features: float16, bfloat16 or float32.
         views: V of the training split. View 0 is the photo as evaluation sees it, the others are random crops by
             ``data.crop_scale`` and ``data.flip``. Other splits have one view.
         batch_size: photos at a time, over all devices of a host.
         shard_rows: rows of a shard at the most.
         devices: of each host to use; 0 for all.
+    """
+
+    dtype: str = "float16"
+    views: int = 1
+    batch_size: int = 256
+    shard_rows: int = 16384
+    devices: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """The image tower that is run, and how it sees photos.
+
+    Attributes:
+        towers: settled options; the image tower is locked and has weights.
+        data: options of the records: the training split, its crops, and the tokenizer.
+    """
+
+    towers: Towers
+    data: options.Data
+
+
+def embed(
+    frozen: Frozen, records: RecordSet, out: str | pathlib.Path, making: Making, *, restart: bool = False,
+    notes: Sequence[str] = (),
+) -> Store:  # fmt: skip
+    """Writes the store of records and an image tower, or goes on writing it.
+
+    Several hosts write shards of their own into the same folder.
+
+    Args:
+        frozen: the tower.
+        records: the photos.
+        out: the folder to make.
+        making: how.
         restart: make anew what is there already.
+        notes: printed before the work begins.
 
     Raises:
-        UserError: no records or weights, a complete store, an unfinished one with other options, another process at
-            work on it, a feature that `dtype` cannot hold.
+        UserError: no weights, a complete store, an unfinished one with other options, another process at work on it,
+            a feature that the dtype cannot hold.
     """
     out = pathlib.Path(out).absolute()
-    check_tower(config)
-    # Also of a config that trains from the store, what stands beside the weights counts here, where they are read.
-    config = ml_collections.FrozenConfigDict(options.nested({**options.flattened(config), "input": "records"}))
-    records = open_records(config.data.records)  # before weights are asked for, which may have to be fetched
-    mesh = make_mesh(devices, local=True)
-    check_divides(batch_size, mesh.size, name="--batch-size")
+    mesh = make_mesh(making.devices, local=True)
+    check_divides(making.batch_size, mesh.size, name="--batch-size")
     with contextlib.ExitStack() as stack:
-        if jax.process_index() == 0 and (restart or not embedding_store.is_store(out)):
-            stack.enter_context(alone_in(_aside(out), "embedding"))
-        return _embed(
-            building.settled(config), records, out, mesh,
-            dtype=dtype, views=views, batch_size=batch_size, shard_rows=shard_rows, restart=restart,
-        )  # fmt: skip
+        if restart or not embedding_store.is_store(out):
+            on_first_host(lambda: stack.enter_context(alone_in(_aside(out), "embedding")), "the store's folder")
+        for note in notes if jax.process_index() == 0 else ():
+            print(f"note: {note}")
+        return _embed(frozen, records, out, making, mesh, restart=restart)
 
 
 def _aside(out: pathlib.Path) -> pathlib.Path:
@@ -93,32 +115,28 @@ def _aside(out: pathlib.Path) -> pathlib.Path:
 
 
 def _embed(
-    config: Any, records: RecordSet, out: pathlib.Path, mesh: Mesh, *, dtype: str, views: int, batch_size: int,
-    shard_rows: int, restart: bool,
-) -> Store:  # fmt: skip
-    """`embed` with a settled config, in a folder in which no other process is at work."""
-    for note in building.preset_notes(config) if jax.process_index() == 0 else ():
-        print(f"note: {note}")
-    model, tower, digest = locked_tower(config, records)
-    made_by = described(config, digest, views)
-    pieces = list(all_pieces(records, config.data.train_split, views, shard_rows))
+    frozen: Frozen, records: RecordSet, out: pathlib.Path, making: Making, mesh: Mesh, *, restart: bool
+) -> Store:
+    """`embed` in a folder in which no other process is at work."""
+    model, tower, digest = locked_tower(frozen, records)
+    made_by = described(frozen, digest, making.views)
+    pieces = list(all_pieces(records, frozen.data.train_split, making))
     if embedding_store.is_store(out) and not restart:
         of_split = {piece.split: piece.views for piece in pieces}
-        return _unchanged(embedding_store.open_store(out), made_by, records, dtype, of_split)
-    plan = {"records": records.fingerprint, "tower": made_by, "dtype": dtype, "views": views, "shard rows": shard_rows}
-    if jax.process_index() == 0:
-        embedding_store.begin(out, plan, restart=restart)
-    hosts.wait_for_all_hosts("the store's folder is there")
+        return _unchanged(embedding_store.open_store(out), made_by, records, making.dtype, of_split)
+    plan = {
+        "records": records.fingerprint, "tower": made_by, "dtype": making.dtype, "views": making.views,
+        "shard rows": making.shard_rows,
+    }  # fmt: skip
+    on_first_host(lambda: embedding_store.begin(out, plan, restart=restart), "the store's folder")
     aside = _aside(out)
-    tower = building.stored(config, model, {"image": tower})["image"]
+    tower = building.stored(frozen.towers, model, {"image": tower})["image"]
     own = pieces[jax.process_index() :: jax.process_count()]
     todo = [piece for piece in own if embedding_store.finished_shard(aside, piece.name) is None]
-    _write(aside, todo, records, config, model, put_replicated(tower, mesh), mesh,
-           batch_size=batch_size, dtype=dtype, done=len(own) - len(todo))  # fmt: skip
+    through = _Through(frozen, records, model, put_replicated(tower, mesh), mesh, making)
+    through.write(aside, todo, done=len(own) - len(todo))
     hosts.wait_for_all_hosts("all shards are written")
-    if jax.process_index() == 0:
-        _finish(aside, out, pieces, records, config, dtype=dtype, tower=made_by)
-    hosts.wait_for_all_hosts("the store is complete")
+    on_first_host(lambda: _finish(aside, out, pieces, records, frozen, making.dtype, made_by), "the store")
     return embedding_store.open_store(out)
 
 
@@ -139,116 +157,105 @@ def _unchanged(found: Store, tower: dict[str, Any], records: RecordSet, dtype: s
     return found
 
 
-def check_tower(config: Any) -> None:
-    """Refuses a config whose image tower cannot be run once for all.
-
-    Raises:
-        UserError: a tower that is not locked, has no weights, or is not there.
-    """
-    if config.image.tower == embedding_store.GIVEN:
-        raise UserError("image.tower: found given, expected a tower to run; given embeddings are in a store already")
-    locking.check_image_locked(config.train.locks, "to embed with, whose embeddings hold for the whole run")
-    if not config.image.weights:
-        raise UserError("image.weights: found nothing, expected a file of pre-trained weights")
-
-
-def locked_tower(config: Any, records: RecordSet) -> tuple[TwoTower, Params, str]:
+def locked_tower(frozen: Frozen, records: RecordSet) -> tuple[TwoTower, Params, str]:
     """The model, the image tower's parameters in float32, and their digest.
 
     Raises:
         UserError: weights that are missing or of another tower.
     """
-    config = building.settled(config)
-    model = building.build_model(config, experiment.open_tokenizer(config, records))
-    params, found = building.load_tower(config, model, "image")
+    model = building.build_model(frozen.towers, open_tokenizer(frozen.data.tokenizer, records))
+    params, found = building.load_tower(frozen.towers, model, "image")
     return model, params, found.digest
 
 
-def described(config: Any, digest: str, views: int) -> dict[str, Any]:
+def described(frozen: Frozen, digest: str, views: int) -> dict[str, Any]:
     """What the store remembers of its tower: enough to refuse it for another one."""
-    shape = {f"image.{name}": config.image[name] for name in building.TOWER_OPTIONS}
-    crops = {"data.crop_scale": config.data.crop_scale, "data.flip": config.data.flip, "seed": config.seed}
+    image, data = frozen.towers.image, frozen.data
+    shape = {f"image.{name}": getattr(image, name) for name in TOWER_OPTIONS}
+    crops = {"data.crop_scale": data.crop_scale, "data.flip": data.flip, "seed": frozen.towers.seed}
     described = {**shape, **(crops if views > 1 else {})}
     return {
-        "kind": config.image.tower,
+        "kind": image.tower,
         "digest": digest,
-        "precision": config.train.precision,
+        "precision": frozen.towers.precision,
         "options": {name: list(v) if isinstance(v, tuple) else v for name, v in described.items()},
     }
 
 
-def all_pieces(records: RecordSet, train_split: str, views: int, shard_rows: int) -> Iterator[Piece]:
+def all_pieces(records: RecordSet, train_split: str, making: Making) -> Iterator[Piece]:
     """Every shard of the store to be."""
     check_split(train_split, records.splits, records.directory, option="data.train_split")
     for split in records.splits:
-        bounds = embedding_store.shard_bounds(records.examples(split), shard_rows)
+        bounds = embedding_store.shard_bounds(records.examples(split), making.shard_rows)
         for number, (first, stop) in enumerate(bounds):
             name = embedding_store.shard_name(split, number, len(bounds))
-            yield Piece(split, name, first, stop, views if split == train_split else 1)
+            yield Piece(split, name, first, stop, making.views if split == train_split else 1)
 
 
-def _write(
-    aside: pathlib.Path,
-    pieces: Sequence[Piece],
-    records: RecordSet,
-    config: Any,
-    model: TwoTower,
-    tower: Params,
-    mesh: Mesh,
-    *,
-    batch_size: int,
-    dtype: str,
-    done: int,
-) -> None:
-    """Writes shards one after the other, with progress."""
-    total = sum(piece.stop - piece.first for piece in pieces)
-    features = jax.jit(
-        lambda tower, images: models.image_features(model, tower, images), out_shardings=over_batch(mesh)
-    )
-    with console.Progress(total, quiet=jax.process_index() != 0) as progress:
-        if done:
-            progress.line(f"{done} of {done + len(pieces)} shards were finished before")
-        written, start = 0, time.monotonic()
-        for piece in pieces:
-            parts = []
-            for part in _embedded(piece, records, config, lambda x: features(tower, x), mesh, batch_size):
-                parts.append(part)
-                written += len(part[1])
-                rate = written / max(time.monotonic() - start, 1e-9)
-                text = f"{written:,} of {total:,} photos, {rate:.0f} a second"
-                progress.show(written, text, seconds_left=(total - written) / rate)
-            values, class_ids, image_ids = (np.concatenate(column) for column in zip(*parts, strict=True))
-            names = [image_id.decode() for image_id in image_ids]
-            embedding_store.write_shard(aside, piece.name, values, class_ids, names, dtype=dtype)
-        seconds = time.monotonic() - start
-        progress.line(f"{total:,} photos through the tower in {console.duration(seconds)}")
+@dataclasses.dataclass(frozen=True)
+class _Through:
+    """Photos on their way through the tower, whose parameters lie on the mesh."""
 
+    frozen: Frozen
+    records: RecordSet
+    model: TwoTower
+    tower: Params
+    mesh: Mesh
+    making: Making
 
-def _embedded(
-    piece: Piece, records: RecordSet, config: Any, features: Any, mesh: Mesh, batch_size: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Features `[b, V, W]`, class ids `[b]` and image ids `[b]` of a shard, a batch at a time."""
-    photos = record_batches.view_batches(
-        records, piece.split, first=piece.first, stop=piece.stop, batch_size=max(1, batch_size // piece.views),
-        image_size=config.image.size, views=piece.views, seed=config.seed, crop_scale=tuple(config.data.crop_scale),
-        flip=config.data.flip, view=building.view_of(config),
-    )  # fmt: skip
-    # One shape is compiled whatever the number of views; all is enqueued before the first result is fetched.
-    rows = -(-max(1, batch_size // piece.views) * piece.views // mesh.size) * mesh.size
+    @functools.cached_property
+    def features(self) -> Callable[[Params, jax.Array], jax.Array]:
+        """The jitted tower."""
+        return jax.jit(
+            lambda tower, images: models.image_features(self.model, tower, images),
+            out_shardings=over_batch(self.mesh),
+        )
 
-    def put(batch: record_batches.HostBatch) -> tuple[jax.Array, record_batches.HostBatch]:
-        flat = batch["image"].reshape(-1, *batch["image"].shape[2:])
-        padded = np.concatenate([flat, np.repeat(flat[:1], rows - len(flat), 0)])
-        return features(put_batch({"image": padded}, mesh)["image"]), batch
+    def write(self, aside: pathlib.Path, pieces: Sequence[Piece], *, done: int) -> None:
+        """Writes shards one after the other, with progress; `done` of them were finished before."""
+        total = sum(piece.stop - piece.first for piece in pieces)
+        with console.Progress(total, quiet=jax.process_index() != 0) as progress:
+            if done:
+                progress.line(f"{done} of {done + len(pieces)} shards were finished before")
+            written, start = 0, time.monotonic()
+            for piece in pieces:
+                parts = []
+                for part in self.embedded(piece):
+                    parts.append(part)
+                    written += len(part[1])
+                    rate = written / max(time.monotonic() - start, 1e-9)
+                    text = f"{written:,} of {total:,} photos, {rate:.0f} a second"
+                    progress.show(written, text, seconds_left=(total - written) / rate)
+                values, class_ids, image_ids = (np.concatenate(column) for column in zip(*parts, strict=True))
+                names = [image_id.decode() for image_id in image_ids]
+                embedding_store.write_shard(aside, piece.name, values, class_ids, names, dtype=self.making.dtype)
+            seconds = time.monotonic() - start
+            progress.line(f"{total:,} photos through the tower in {console.duration(seconds)}")
 
-    for on_device, batch in record_batches.ahead(photos, put):
-        count = len(batch["class_id"])
-        found = local_rows(on_device)[: count * piece.views].reshape(count, piece.views, -1)
-        yield found, batch["class_id"], batch["image_id"]
+    def embedded(self, piece: Piece) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Features `[b, V, W]`, class ids `[b]` and image ids `[b]` of a shard, a batch at a time."""
+        image, data, size = self.frozen.towers.image, self.frozen.data, self.making.batch_size
+        photos = record_batches.view_batches(
+            self.records, piece.split, first=piece.first, stop=piece.stop, batch_size=max(1, size // piece.views),
+            image_size=image.size, views=piece.views, seed=self.frozen.towers.seed, crop_scale=data.crop_scale,
+            flip=data.flip, view=building.view_of(image),
+        )  # fmt: skip
+        # One shape is compiled whatever the number of views; all is enqueued before the first result is fetched.
+        rows = -(-max(1, size // piece.views) * piece.views // self.mesh.size) * self.mesh.size
+
+        def put(batch: record_batches.HostBatch) -> tuple[jax.Array, record_batches.HostBatch]:
+            flat = batch["image"].reshape(-1, *batch["image"].shape[2:])
+            padded = np.concatenate([flat, np.repeat(flat[:1], rows - len(flat), 0)])
+            return self.features(self.tower, put_batch({"image": padded}, self.mesh)["image"]), batch
+
+        for on_device, batch in record_batches.ahead(photos, put):
+            count = len(batch["class_id"])
+            found = local_rows(on_device)[: count * piece.views].reshape(count, piece.views, -1)
+            yield found, batch["class_id"], batch["image_id"]
 
 
 def _finish(
-    aside: pathlib.Path, out: pathlib.Path, pieces: Sequence[Piece], records: RecordSet, config: Any, *, dtype: str,
+    aside: pathlib.Path, out: pathlib.Path, pieces: Sequence[Piece], records: RecordSet, frozen: Frozen, dtype: str,
     tower: dict[str, Any],
 ) -> Store:  # fmt: skip
     shards: dict[str, list[embedding_store.StoreShard]] = {split: [] for split in records.splits}
@@ -268,7 +275,7 @@ def _finish(
         record_lengths={split: [shard.examples for shard in found] for split, found in records.splits.items()},
         tower=tower,
         class_table=records.class_table,
-        tokenizer=experiment.tokenizer_path(config) or records.tokenizer,
+        tokenizer=tokenizer_path(frozen.data.tokenizer) or records.tokenizer,
         templates=records.templates,
         drop_repeats=records.drop_repeats,
         class_ids={split: records.classes_in(split) for split in records.splits},

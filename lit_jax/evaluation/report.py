@@ -1,8 +1,8 @@
-"""The checkpoint-to-evaluation command: ``python -m lit_jax.evaluate --checkpoint=runs/demo``.
+"""The whole evaluation of a trained model on a split of photos.
 
-Names the photos of a split among classes given only in words: those of the record set, or those of any CSV,
-species never trained on included. Says how well at every rank, how sure the model may be believed, how well photos and
-captions find each other, and what is hardest; as a table, as JSON and as a page.
+It names the photos of a split among classes given only in words: those of the record set, or those of any CSV,
+species never trained on included. It measures accuracy at every rank, how far the model's confidence can be believed,
+how well photos and captions find each other, and which classes are hardest.
 """
 
 import dataclasses
@@ -17,8 +17,10 @@ from jax.sharding import Mesh
 from lit_jax import config as options
 from lit_jax.base import console
 from lit_jax.base.sharding import check_divides, make_mesh, put_replicated
+from lit_jax.data.collection import Collection, fingerprint
 from lit_jax.data.embedding_store import Store
 from lit_jax.embedding import class_embeddings, kept_embeddings, photo_embeddings
+from lit_jax.embedding.trained import About, Trained
 from lit_jax.errors import UserError
 from lit_jax.evaluation import calibration, ranking, ranks, retrieval
 from lit_jax.evaluation.intervals import of_mean
@@ -27,23 +29,34 @@ from lit_jax.models import building
 from lit_jax.models.two_tower import Params
 from lit_jax.text.captions import fields
 from lit_jax.text.classes import ClassTable, read_class_table
-from lit_jax.text.prompts import duplicates, templates_for
-from lit_jax.trained.loading import Trained
-from lit_jax.training import experiment
-from lit_jax.training.checkpoint import About
+from lit_jax.text.prompts import class_prompts, duplicates, templates_for
 
 HARD = ("genus", "family")  # ranks of which all groups are told, besides the species
 FITTED = 20_000  # photos that the temperature is fitted on, at the most
 
 
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """What a model may answer, and how that is said to it.
+
+    Attributes:
+        classes: the classes to choose from; None for those of the data: for a split of species that were trained on,
+            all of those; otherwise the species of the split.
+        templates: prompt templates; empty for those of the run, which may be its caption templates.
+        protocol: how classes are named, one of `lit_jax.text.prompts.PROTOCOLS`; empty for that of the run.
+    """
+
+    classes: ClassTable | None = None
+    templates: Sequence[str] = ()
+    protocol: str = ""
+
+
 def evaluate(
     trained: Trained,
-    data: experiment.Data,
+    data: Collection,
     split: str,
+    words: Words | None = None,
     *,
-    classes: ClassTable | None = None,
-    templates: Sequence[str] = (),
-    protocol: str = "",
     batch_size: int = 256,
     devices: int = 0,
     keep_in: pathlib.Path | None = None,
@@ -54,10 +67,7 @@ def evaluate(
         trained: the model.
         data: where the photos are, or their features.
         split: which of them.
-        classes: the classes to choose from; None for those of the data: for a split of species that were
-            trained on, all of those; otherwise the species of the split.
-        templates: prompt templates; empty for those of the run, which may be its caption templates.
-        protocol: how classes are named, one of `lit_jax.text.prompts.PROTOCOLS`; empty for that of the run.
+        words: the classes and their names; None for those of the data, named as in the run.
         batch_size: photos and prompts at a time.
         devices: devices to use; 0 for all.
         keep_in: folder in which class embeddings are kept for the next evaluation; None to keep none.
@@ -72,19 +82,21 @@ def evaluate(
     Raises:
         UserError: a split that is not there, classes that do not cover its photos, an odd batch size.
     """
-    config = trained.config
+    config, words = trained.config, words or Words()
     mesh = make_mesh(devices)
     check_divides(batch_size, mesh.size, name="--batch-size")
-    protocol = protocol or config.evaluation.protocol
-    templates = templates_for(protocol, tuple(templates) or tuple(trained.about.prompt_templates))
-    table = _table(trained.about, data, split, classes)
+    protocol = words.protocol or config.evaluation.protocol
+    templates = templates_for(protocol, tuple(words.templates) or tuple(trained.about.prompt_templates))
+    table = _table(trained.about, data, split, words.classes)
     texts = class_embeddings.prompts_of_species(_prompts(trained.about, table, templates, protocol), table.species_of)
     species_of, table = table.species_of, table.subset(dict.fromkeys(table.species_of.values()))
     parts = photo_embeddings.embedder(trained.model, mesh)
     params = _on_device(trained, mesh)
     vectors = _Vectors(trained, parts, params, batch_size, keep_in)
     class_emb = vectors.of([texts[class_id] for class_id in table.ids])
-    photos_of = experiment.photos_of(parts, data, config, batch_size=batch_size)
+    photos_of = photo_embeddings.photos_of(
+        parts, data, image_size=config.image.size, view=building.view_of(config.image), batch_size=batch_size
+    )
     photos, class_ids = photo_embeddings.image_embeddings(parts, params, photos_of(split, params))
     row_of = {class_id: row for row, class_id in enumerate(table.ids)}
     labels = np.array([row_of[species_of[class_id]] for class_id in class_ids.tolist()])
@@ -140,10 +152,10 @@ class _Vectors:
 
 def _on_device(trained: Trained, mesh: Mesh) -> Params:
     tower = {name: tree for name, tree in trained.params.items() if name == "image"}
-    return put_replicated({**trained.params, **building.stored(trained.config, trained.model, tower)}, mesh)
+    return put_replicated({**trained.params, **building.stored(trained.config.towers, trained.model, tower)}, mesh)
 
 
-def _table(about: About, data: experiment.Data, split: str, classes: ClassTable | None) -> ClassTable:
+def _table(about: About, data: Collection, split: str, classes: ClassTable | None) -> ClassTable:
     """The classes to choose from; each class with photos must be among them."""
     own = read_class_table(data.class_table)
     present = data.classes_in(split)
@@ -160,9 +172,7 @@ def _table(about: About, data: experiment.Data, split: str, classes: ClassTable 
 def _prompts(about: About, table: ClassTable, templates: Sequence[str], protocol: str) -> dict[int, Sequence[str]]:
     # The run's own templates only: a column misspelt in a file of templates must still be refused.
     filled = _with_columns(table, [*about.templates, *about.prompt_templates])
-    return experiment.class_prompts(
-        filled, about.templates, templates, drop_repeats=about.drop_repeats, protocol=protocol
-    )
+    return class_prompts(filled, about.templates, templates, drop_repeats=about.drop_repeats, protocol=protocol)
 
 
 def _by_rank(found: Predictions, table: ClassTable) -> dict[str, Any]:
@@ -228,17 +238,17 @@ def _with_columns(table: ClassTable, templates: Sequence[str]) -> ClassTable:
     return dataclasses.replace(table, columns={**table.columns, **empty})
 
 
-def _is_other(about: About, data: experiment.Data) -> bool:
+def is_other(about: About, data: Collection) -> bool:
     """Whether the photos are of another collection than the model was trained on; a published model has none."""
-    return bool(about.fingerprint) and experiment.fingerprint(data) != about.fingerprint
+    return bool(about.fingerprint) and fingerprint(data) != about.fingerprint
 
 
-def _trained_on(about: About, data: experiment.Data) -> set[int] | None:
+def _trained_on(about: About, data: Collection) -> set[int] | None:
     """Ids of the classes of training; None for data of another collection, whose ids are others."""
-    return set(about.train_classes) if experiment.fingerprint(data) == about.fingerprint else None
+    return set(about.train_classes) if fingerprint(data) == about.fingerprint else None
 
 
-def _candidates(about: About, data: experiment.Data, present: Sequence[int]) -> list[int]:
+def _candidates(about: About, data: Collection, present: Sequence[int]) -> list[int]:
     """Seen species compete with all species of training, others among themselves."""
     trained_on = _trained_on(about, data) or set()
     return sorted(trained_on | set(present) if trained_on & set(present) else set(present))
@@ -277,7 +287,7 @@ def _summary(found: Predictions, table: ClassTable) -> dict[str, Any]:
 
 def _facts(
     trained: Trained,
-    data: experiment.Data,
+    data: Collection,
     split: str,
     species_of: Mapping[int, int],
     templates: Sequence[str],
@@ -286,10 +296,10 @@ def _facts(
     seen = {species_of.get(i, i) for i in trained_on or ()} & {species_of[i] for i in data.classes_in(split)}
     return {
         "split": split,
-        "data": {"name": data.directory.name, "is_other": _is_other(trained.about, data)},
+        "data": {"name": data.directory.name, "is_other": is_other(trained.about, data)},
         "chosen_on": trained.about.chosen_on if trained_on is not None else "",
         "classes_in_training": None if trained_on is None else len(seen),
-        "records": experiment.fingerprint(data),
+        "records": fingerprint(data),
         "store": data.fingerprint if isinstance(data, Store) else "",
         "step": trained.step,
         "config": options.digest(trained.about.config),

@@ -6,7 +6,6 @@ arithmetic is counted in that step's program.
 
 import dataclasses
 import math
-import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -17,19 +16,23 @@ from jax.sharding import Mesh
 from lit_jax import models
 from lit_jax.base.precision import DTYPES, initial_loss_scale
 from lit_jax.base.sharding import check_divides, make_mesh, over_batch, replicated, with_sharding
+from lit_jax.data.collection import Collection
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.embedding_store import DTYPES as STORED
-from lit_jax.data.embedding_store import GIVEN, Store, is_store
-from lit_jax.data.records import is_record_set, open_records
+from lit_jax.data.embedding_store import GIVEN, Store
+from lit_jax.data.epoch_order import number_aside
 from lit_jax.data.unique_captions import rounded_up
 from lit_jax.errors import UserError
 from lit_jax.models import building, locking
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.planning import arithmetic
+from lit_jax.settling import Settled, open_tokenizer
 from lit_jax.text.captions import class_captions
 from lit_jax.text.classes import read_class_table
 from lit_jax.text.tokenizers import END_ID, PAD_ID, Tokenizer, lengths
-from lit_jax.training import experiment, train_step
+from lit_jax.training import optimizer, train_step
+from lit_jax.training.experiment import build_step
+from lit_jax.training.length import Length, run_length
 
 AHEAD = 2  # batches that wait on the device, the depth of `lit_jax.data.record_batches.ahead`
 STORED_BYTES = {name: np.dtype(kind).itemsize for name, kind in STORED.items()}
@@ -75,18 +78,25 @@ class Run:
     """A run as shapes.
 
     Attributes:
-        config: checked.
+        config: settled.
         data: its sizes.
         model: the towers.
         devices: N, all that the run will have.
         mesh: those of them that are here; each holds what one of the N will hold.
     """
 
-    config: Any
+    config: Settled
     data: Data
     model: TwoTower
     devices: int
     mesh: Mesh
+
+    @property
+    def length(self) -> Length:
+        """How long it is."""
+        config, examples = self.config, self.data.examples
+        photos = examples - number_aside(examples, config.data.select_fraction)
+        return run_length(config.train, photos=photos, accumulate=config.optimizer.accumulate)
 
     @property
     def has_tower(self) -> bool:
@@ -99,13 +109,28 @@ class Run:
         return locking.lock_letters(self.config.train.locks)["image"] == "L"
 
 
-def known_data(config: Any, *, examples: int = 0, vocab_size: int = 0, captions: int = 0, longest: int = 0) -> Data:
+def known_data(
+    config: Settled,
+    found: Collection | None,
+    *,
+    examples: int = 0,
+    vocab_size: int = 0,
+    captions: int = 0,
+    longest: int = 0,
+) -> Data:
     """Sizes from the store or the record set of a config; numbers that are given come before what is found.
+
+    Args:
+        config: settled.
+        found: its store or its records, as far as they are at hand.
+        examples: photos to train on.
+        vocab_size: of the tokenizer.
+        captions: distinct ones.
+        longest: tokens of the longest caption.
 
     Raises:
         UserError: neither is there, and no numbers are given instead.
     """
-    found = _at_hand(config)
     split = config.data.train_split
     if found is None and not examples:
         raise UserError(
@@ -134,23 +159,13 @@ def known_data(config: Any, *, examples: int = 0, vocab_size: int = 0, captions:
     )
 
 
-def _at_hand(config: Any) -> experiment.Data | None:
-    """The store if the config reads one and it is complete, else the record set, else nothing."""
-    has_place = config.data.store or config.data.records
-    if config.input == "store" and has_place and is_store(experiment.store_folder(config)):
-        return experiment.open_data(config)
-    if config.data.records and is_record_set(pathlib.Path(config.data.records)):
-        return open_records(config.data.records)
-    return None
-
-
-def _tokenizer(config: Any, found: experiment.Data | None) -> Tokenizer:
+def _tokenizer(config: Settled, found: Collection | None) -> Tokenizer:
     if found is None and not config.data.tokenizer:
         raise UserError("--vocab-size: found none, and no data.tokenizer, expected one of them; give --vocab-size")
-    return experiment.open_tokenizer(config, found)
+    return open_tokenizer(config.data.tokenizer, found)
 
 
-def _captions(config: Any, found: experiment.Data, tokenizer: Tokenizer | None) -> tuple[int, int]:
+def _captions(config: Settled, found: Collection, tokenizer: Tokenizer | None) -> tuple[int, int]:
     """Distinct captions of the training classes, and tokens of the longest; 0 where no tokenizer tells."""
     table, wanted = read_class_table(found.class_table), set(found.classes_in(config.data.train_split))
     groups = class_captions(table, found.templates, drop_repeats=found.drop_repeats)
@@ -161,7 +176,7 @@ def _captions(config: Any, found: experiment.Data, tokenizer: Tokenizer | None) 
     return len(tokens), int(lengths(tokens, tokenizer.end_id).max())
 
 
-def prepare(config: Any, data: Data, devices: int = 0) -> Run:
+def prepare(config: Settled, data: Data, devices: int = 0) -> Run:
     """The run of a config on N devices; 0 for those of the config, or all that are here.
 
     Raises:
@@ -176,9 +191,8 @@ def prepare(config: Any, data: Data, devices: int = 0) -> Run:
         )
     if config.image.tower == GIVEN and config.input == "records":
         raise UserError('image.tower: found given with input "records", expected a tower; set input = "store"')
-    config = experiment.settled(config)
     # Only sizes are read of it.
-    model = building.build_model(config, Tokenizer(b"", data.vocab_size, END_ID, PAD_ID, None))
+    model = building.build_model(config.towers, Tokenizer(b"", data.vocab_size, END_ID, PAD_ID, None))
     mesh = make_mesh(max(n for n in range(1, min(devices, here) + 1) if devices % n == 0), local=True)
     run = Run(config, data, model, devices, mesh)
     if config.input == "store":
@@ -230,17 +244,18 @@ def batch_shapes(run: Run, batch: int, source: str, *, devices: int = 0) -> dict
 
 def step_and_shapes(run: Run, source: str) -> tuple[Any, train_step.State, Params]:
     """The jitted step of the config, and its state and locked parameters as shapes."""
-    config, params = run.config, building.param_shapes(run.config, run.model)
+    config, towers = run.config, run.config.towers
+    params = building.param_shapes(towers, run.model)
     if source == "store":
         params.pop("image", None)
     moving, locked = locking.split_locked(params, config.train.locks)
-    adamw = experiment.build_optimizer(config, experiment.build_schedule(config, run.data.examples))
+    adamw = optimizer.adamw_of(config.optimizer, optimizer.schedule_of(config.optimizer, run.length), towers.locks)
     precision = config.train.precision
     state = jax.eval_shape(
         lambda moving: train_step.initial_state(moving, adamw, initial_loss_scale(precision)), moving
     )
-    locked = jax.eval_shape(lambda locked: building.stored(config, run.model, locked), locked)
-    return experiment.build_step(config, run.model, adamw, run.mesh), state, locked
+    locked = jax.eval_shape(lambda locked: building.stored(towers, run.model, locked), locked)
+    return build_step(run.model, adamw, run.mesh, config.model, precision), state, locked
 
 
 def step_memory(run: Run, batch: int) -> dict[str, int]:
@@ -335,6 +350,6 @@ def photo_flops(run: Run) -> int:
     photo = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
     return arithmetic.count(
         lambda tower, images: models.image_features(run.model, tower, images),
-        building.param_shapes(run.config, run.model)["image"],
+        building.param_shapes(run.config.towers, run.model)["image"],
         photo,
     )

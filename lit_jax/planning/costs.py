@@ -22,7 +22,6 @@ from lit_jax.models import building, locking
 from lit_jax.planning import abstract_run
 from lit_jax.planning.abstract_run import Run
 from lit_jax.planning.device_table import DEVICES, GIB, JAX_SHARE, Device
-from lit_jax.training import experiment
 
 COMPILES = 6  # at the most
 EMBEDDED = 256  # photos at a time, of lit_jax.embed
@@ -164,7 +163,7 @@ def _fitted(memory: Mapping[int, int], sizes_of: Callable[[int], Sequence[int]])
 def plan(run: Run, device: Device, *, utilisation: float = UTILISATION) -> dict[str, Any]:
     """All that the command tells, JSON-ready: counts, bytes, operations and hours."""
     config, data = run.config, run.data
-    steps = experiment.total_steps(config, data.examples)
+    steps = run.length.steps
     rows, tokens = abstract_run.text_shape(run, config.train.batch_size)
     stored = store_facts(run, device)
     arithmetic = flops_of_run(run, steps)
@@ -186,7 +185,7 @@ def plan(run: Run, device: Device, *, utilisation: float = UTILISATION) -> dict[
             "texts": rows,
             "tokens": tokens,
             "epochs": config.train.epochs,
-            "steps_per_epoch": experiment.steps_per_epoch(config, data.examples),
+            "steps_per_epoch": run.length.steps_per_epoch,
             "steps": steps,
         },
         "store": stored,
@@ -213,7 +212,7 @@ def hours_of_run(
 
 def parameter_counts(run: Run) -> dict[str, dict[str, int]]:
     """Parameters by part: how many are trainable and how many frozen."""
-    params = building.param_shapes(run.config, run.model)
+    params = building.param_shapes(run.config.towers, run.model)
     moving, _ = locking.split_locked(params, run.config.train.locks)
     counts: dict[str, dict[str, int]] = {}
     for key in sorted(params, key=list(PARAMETERS).index):

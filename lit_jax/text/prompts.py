@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lit_jax.errors import UserError
-from lit_jax.text.captions import OMIT, caption, fields, fitted
+from lit_jax.text.captions import OMIT, caption, class_captions, fields, fitted
+from lit_jax.text.classes import ClassTable
 
 NAME_TEMPLATE = "{common_name} {supercategory} {name}"
 """The class name as the captions of the paper spell it."""
@@ -157,3 +158,29 @@ def _filled(
             "fill in the class table or use other columns"
         )
     return text
+
+
+def class_prompts(
+    table: ClassTable, captions: Sequence[str], templates: Sequence[str], *, drop_repeats: bool, protocol: str
+) -> dict[int, Sequence[str]]:
+    """Prompts of every class, by class id.
+
+    Args:
+        table: the classes.
+        captions: templates of the captions.
+        templates: prompt templates. Without any, classes are called by their captions or, in the recorded protocol,
+            by their bare names.
+        drop_repeats: how captions are filled.
+        protocol: one of `PROTOCOLS`.
+
+    Raises:
+        UserError: a template, or the protocol, asks for a column that the table has not.
+    """
+    templates = templates_for(protocol, templates)
+    if templates:
+        filled: Sequence[Sequence[str]] = prompts(
+            table.rows(), templates, drop_repeats=drop_repeats, **named_by(protocol)
+        )
+    else:
+        filled = class_captions(table, captions, drop_repeats=drop_repeats)
+    return dict(zip(table.ids, filled, strict=True))

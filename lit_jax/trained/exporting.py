@@ -1,16 +1,15 @@
-"""Export: ``python -m lit_jax.export --checkpoint=runs/demo --out=exported/demo`` makes one folder of a trained model.
+"""One folder of a trained model, in lit_jax's own format or in open_clip's layout.
 
 In lit_jax's own format it holds all that naming a photo takes and works as ``--checkpoint`` of other commands; in
-open_clip's it is read by open_clip and everything built on it. With ``--config`` in place of ``--checkpoint`` it is the
-published towers of a config, as they are before any training.
+open_clip's it is read by open_clip and everything built on it.
 """
 
 import pathlib
 
+from lit_jax.embedding.trained import Trained
 from lit_jax.models.locking import TOWERS
 from lit_jax.models.weights import count
 from lit_jax.trained import model_card, model_folder, open_clip_layout
-from lit_jax.trained.loading import Trained
 
 FORMATS = ("lit_jax", "open_clip")
 
@@ -38,7 +37,7 @@ def export(trained: Trained, out: str | pathlib.Path, *, layout: str = "lit_jax"
         return []
     with model_folder.made(out) as aside:
         notes = open_clip_layout.write(
-            aside, trained.config, trained.model, trained.params, trained.tokenizer, hub_name or out.name
+            aside, trained.config.towers, trained.model, trained.params, trained.tokenizer, hub_name or out.name
         )
         facts = model_card.Facts(out.name, parameters, library="open_clip", notes=tuple(notes))
         model_folder.describe(aside, trained.about, trained.step, facts)

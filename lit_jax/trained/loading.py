@@ -3,44 +3,20 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any
-
-import ml_collections
 
 from lit_jax import config as options
 from lit_jax.base.files import INCOMPLETE
 from lit_jax.data.embedding_store import GIVEN
+from lit_jax.embedding.trained import About, Trained
 from lit_jax.errors import UserError
 from lit_jax.models import building, locking
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.models.weights import leaves
-from lit_jax.text.captions import TEMPLATE
-from lit_jax.text.prompts import read_templates
+from lit_jax.settling import Settled, settle
 from lit_jax.text.tokenizers import Tokenizer, tokenizer_from_bytes
 from lit_jax.trained import model_folder, open_clip_layout
-from lit_jax.training import checkpoint, experiment
-from lit_jax.training.checkpoint import About
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """A model read from a checkpoint or a model's folder.
-
-    Attributes:
-        about: what it says of itself.
-        config: of the run.
-        step: batches trained.
-        model: the towers.
-        tokenizer: of the run.
-        params: all parameters, locked ones included, on the host; without the image tower if it was not asked for.
-    """
-
-    about: About
-    config: Any
-    step: int
-    model: TwoTower
-    tokenizer: Tokenizer
-    params: Params
+from lit_jax.training import checkpoint
+from lit_jax.training.experiment import chosen_on
 
 
 def load(
@@ -75,7 +51,7 @@ def load_whole(
 
 
 def _load(
-    folder: pathlib.Path, step: str, weight_files: Mapping[str, str], wants_tower: Callable[[Any], bool]
+    folder: pathlib.Path, step: str, weight_files: Mapping[str, str], wants_tower: Callable[[Settled], bool]
 ) -> Trained:
     found = _from_bundle(folder, weight_files) if _is_model(folder) else _from_run(folder, step, weight_files)
     if not wants_tower(found.config):
@@ -112,66 +88,13 @@ def _from_run(directory: pathlib.Path, step: str, weight_files: Mapping[str, str
     about = checkpoint.read_about(manager, chosen)
     moved = {f"{tower}.weights": path for tower, path in weight_files.items() if path}
     config, tokenizer, model = _built(about, moved)
-    moving, locked = locking.split_locked(building.param_shapes(config, model), config.train.locks)
+    moving, locked = locking.split_locked(building.param_shapes(config.towers, model), config.train.locks)
     params = checkpoint.restore_params(manager, chosen, moving)
     manager.close()
     found = Trained(about, config, chosen, model, tokenizer, params)
     others = {tower: _locked_tower(tower, found) for tower in locked if tower != "image"}
-    about = dataclasses.replace(about, chosen_on=experiment.chosen_on(config) if step == "best" else "")
+    about = dataclasses.replace(about, chosen_on=chosen_on(config.data) if step == "best" else "")
     return dataclasses.replace(found, about=about, params={**params, **others})
-
-
-def untrained(config: Any) -> Trained:
-    """The published towers of a config, before any training: to look at photos with CLIP, SigLIP or LiT as they are.
-
-    Args:
-        config: checked by `lit_jax.config.load`, with weights of both towers, and `model.weights` for what joins them.
-
-    Raises:
-        UserError: as `towers.initial_params`; a part that would be drawn at random; no tokenizer anywhere.
-    """
-    config = experiment.settled(config)
-    _check_published(config)
-    building.preset_notes(config)
-    data = experiment.open_data(config) if config.data.records or config.data.store else None
-    tokenizer = experiment.open_tokenizer(config, data)
-    model = building.build_model(config, tokenizer)
-    params, reports = building.initial_params(config, model)
-    if "image" not in reports:  # a config that trains from a store leaves it out
-        params["image"], reports["image"] = building.load_tower(config, model, "image")
-    about = About(
-        config=options.flattened(config),
-        position=0,
-        locked={name: found.digest for name, found in reports.items()},
-        fingerprint=experiment.fingerprint(data) if data else "",
-        templates=list(data.templates) if data else [TEMPLATE],
-        drop_repeats=data.drop_repeats if data else False,
-        class_table=data.class_table.read_text(encoding="utf-8") if data else "",
-        train_classes=[],
-        prompt_templates=list(read_templates(config.evaluation.templates)) if config.evaluation.templates else [],
-        hosts=1,
-        tokenizer=tokenizer.model_bytes,
-    )
-    return Trained(about, config, 0, model, tokenizer, params)
-
-
-def _check_published(config: Any) -> None:
-    """Refuses a model of which a part has no weights yet."""
-    if config.image.tower == GIVEN:
-        raise UserError("image.tower: found given, expected a tower with published weights")
-    if "u" in config.train.locks:
-        raise UserError(
-            f"train.locks: found a tower that starts from scratch ({config.train.locks}), expected published weights "
-            "of both: nothing is trained here; set train.locks to LL"
-        )
-    for section in ("image", "text", "model"):
-        if not config[section].weights:
-            what = (
-                f"the {section} tower's"
-                if section != "model"
-                else "those of the whole model, for what joins its towers"
-            )
-            raise UserError(f"{section}.weights: found none, expected {what}; without training nothing else has them")
 
 
 def _from_bundle(folder: pathlib.Path, weight_files: Mapping[str, str]) -> Trained:
@@ -181,7 +104,7 @@ def _from_bundle(folder: pathlib.Path, weight_files: Mapping[str, str]) -> Train
     about, step, params = model_folder.read(folder)
     # Its arrays are here: what stands beside the files of training is neither needed nor fetched.
     config, tokenizer, model = _built(about, dict.fromkeys(("image.weights", "text.weights", "model.weights"), ""))
-    wanted = {name: leaf.shape for name, leaf in leaves(building.param_shapes(config, model)).items()}
+    wanted = {name: leaf.shape for name, leaf in leaves(building.param_shapes(config.towers, model)).items()}
     found = {name: leaf.shape for name, leaf in leaves(params).items()}
     other = sorted(set(wanted.items()) ^ set(found.items()))
     if other:
@@ -192,21 +115,21 @@ def _from_bundle(folder: pathlib.Path, weight_files: Mapping[str, str]) -> Train
     return Trained(about, config, step, model, tokenizer, params)
 
 
-def _built(about: About, changes: Mapping[str, str]) -> tuple[Any, Tokenizer, TwoTower]:
-    flat = options.check({**about.config, **changes}, source="checkpoint")
-    config = experiment.settled(ml_collections.FrozenConfigDict(options.nested(flat)))
+def _built(about: About, changes: Mapping[str, str]) -> tuple[Settled, Tokenizer, TwoTower]:
+    config = settle(options.from_flat({**about.config, **changes}, source="checkpoint"))
     tokenizer = tokenizer_from_bytes(about.tokenizer)
-    return config, tokenizer, building.build_model(config, tokenizer)
+    return config, tokenizer, building.build_model(config.towers, tokenizer)
 
 
-def _locked_tower(tower: str, found: Trained) -> Any:
-    source, expected = found.config[tower].weights, found.about.locked[tower]
+def _locked_tower(tower: str, found: Trained) -> Params:
+    towers, expected = found.config.towers, found.about.locked[tower]
+    source = (towers.image if tower == "image" else towers.text).weights
     if not source:
         raise UserError(
             f"{tower}.weights: found none in the run, expected those of its {tower} tower, which it keeps no copy of; "
             f"give the file with --{tower}-weights"
         )
-    params, report = building.load_tower(found.config, found.model, tower)
+    params, report = building.load_tower(towers, found.model, tower)
     if report.digest != expected:
         raise UserError(
             f"{tower}.weights {source}: found weights {report.digest[:12]}, expected the {expected[:12]} "

@@ -9,12 +9,12 @@ from typing import Any
 from lit_jax import config as options
 from lit_jax import models
 from lit_jax.data.embedding_store import GIVEN
+from lit_jax.embedding.trained import About
 from lit_jax.evaluation import tables
 from lit_jax.models.locking import LETTERS, lock_letters
 from lit_jax.models.weight_files import HUB
 from lit_jax.text.captions import class_captions
 from lit_jax.text.classes import ClassTable
-from lit_jax.training.checkpoint import About
 
 SOME = 3  # classes that are named
 
@@ -40,29 +40,28 @@ class Facts:
 
 def text(about: About, step: int, facts: Facts, table: ClassTable | None) -> str:
     """The card as Markdown, with the front matter that model hubs read; `table` holds the classes of training."""
-    config = options.nested(about.config)
     filled = class_captions(table, about.templates, drop_repeats=about.drop_repeats) if table else []
     use = _open_clip_use if facts.library == "open_clip" else _own_use
     parts = [
-        _front_matter(config, facts), f"# {facts.name}", _summary(about, config, step),
-        "## Use", use(facts.name, config, _examples(about, table, filled)),
+        _front_matter(about.options, facts), f"# {facts.name}", _summary(about, step),
+        "## Use", use(facts.name, about.options.image, _examples(about, table, filled)),
     ]  # fmt: skip
     if about.results:
-        parts += ["## Zero-shot accuracy", _results(about, config, step)]
-    parts += ["## Model", _model(about, config, facts)]
+        parts += ["## Zero-shot accuracy", _results(about, step)]
+    parts += ["## Model", _model(about, facts)]
     if table is not None:
         parts += ["## Classes and captions", _data(about, table, filled)]
     if step:
-        parts += ["## Training", _training(about, config, step)]
-    parts += ["## Limits", _limits(about, config, facts)]
+        parts += ["## Training", _training(about, step)]
+    parts += ["## Limits", _limits(about, facts)]
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(config: Any, facts: Facts) -> str:
+def _front_matter(config: options.Config, facts: Facts) -> str:
     lines = ["---", f"library_name: {facts.library}", "pipeline_tag: zero-shot-image-classification"]
     lines += ["tags:", "- zero-shot-image-classification", "- locked-image-tuning", "- lit_jax"]
     lines += ["- open_clip"] if facts.library == "open_clip" else []
-    sources = (config[tower].weights for tower in ("image", "text"))
+    sources = (config.image.weights, config.text.weights)
     bases = dict.fromkeys(_hub_name(source) for source in sources if source.startswith(HUB))
     # JSON's way of quoting is YAML's too.
     lines += ["base_model:", *(f"- {json.dumps(base)}" for base in bases)] if bases else []
@@ -73,7 +72,8 @@ def _hub_name(source: str) -> str:
     return source.removeprefix(HUB).partition("@")[0]
 
 
-def _summary(about: About, config: Any, step: int) -> str:
+def _summary(about: About, step: int) -> str:
+    config = about.options
     what = "Names photos among classes that are given only in words."
     if not step:
         return f"{what} These are published towers as they are, before any training of our own."
@@ -98,24 +98,27 @@ def _examples(about: About, table: ClassTable | None, filled: Iterable[tuple[str
     return list(dict.fromkeys(of_each))[:2]
 
 
-def _own_use(name: str, config: Any, captions: list[str]) -> str:
-    given = config.image.tower == GIVEN
+def _own_use(name: str, image: options.Image, captions: list[str]) -> str:
+    given = image.tower == GIVEN
     features = (
         'features = numpy.load("features.npy")  # [photos, channels], of the same tower as in training'
         if given
         else """jpeg = photo.open_photo("photo.jpg").jpeg  # upright, whatever its format
-pixels = images.centre_crop(jpeg, size=found.config.image.size, view=towers.view_of(found.config)).numpy()
+pixels = images.centre_crop(jpeg, size=found.config.image.size, view=building.view_of(found.config.image)).numpy()
 features = models.image_features(found.model, found.params["image"], pixels[None])"""
     )
     imports = (
-        "import numpy\n\nfrom lit_jax import models, trained"
+        "import numpy\n\nfrom lit_jax import models\nfrom lit_jax.trained.loading import load_whole"
         if given
-        else "from lit_jax import images, models, photo, towers, trained"
+        else """from lit_jax import models
+from lit_jax.data import images, photo
+from lit_jax.models import building
+from lit_jax.trained.loading import load_whole"""
     )
     return f"""```python
 {imports}
 
-found = trained.load_whole({name!r})
+found = load_whole({name!r})
 captions = {captions!r}
 {features}
 words = found.tokenizer.encode(captions, found.config.text.context)
@@ -131,7 +134,7 @@ python -m lit_jax.evaluate --checkpoint={name} --{"store=STORE" if given else "r
 ```"""
 
 
-def _open_clip_use(name: str, config: Any, captions: list[str]) -> str:
+def _open_clip_use(name: str, _: options.Image, captions: list[str]) -> str:
     return f"""```python
 import open_clip
 import torch
@@ -150,7 +153,8 @@ print(captions[int((of_photo @ of_words.T)[0].argmax())])
 ```"""
 
 
-def _results(about: About, config: Any, step: int) -> str:
+def _results(about: About, step: int) -> str:
+    config = about.options
     data = config.data
     what = {
         "set_aside": "photos of the training split that were set aside to choose the checkpoint by",
@@ -212,22 +216,25 @@ def _data(about: About, table: ClassTable, filled: Iterable[tuple[str, ...]]) ->
     )
 
 
-def _model(about: About, config: Any, facts: Facts) -> str:
+def _model(about: About, facts: Facts) -> str:
+    config = about.options
     lines = ["| part | parameters |", "| --- | --- |"]
     lines += [f"| {name.replace('_', ' ')} | {count:,} |" for name, count in facts.parameters.items()]
     loss = "logit scale" + (" and bias of the sigmoid loss" if config.model.loss == "sigmoid" else "")
     about_towers = [
-        f"- {_origin(about, config, 'image')} {_pixels(config)}",
-        f"- {_origin(about, config, 'text')} It reads up to {config.text.context} tokens.",
+        f"- {_origin(about, 'image')} {_pixels(config.image)}",
+        f"- {_origin(about, 'text')} It reads up to {config.text.context} tokens.",
         f"- Both end in {config.model.embed_dim} numbers of unit norm, compared by cosine; {loss} as trained.",
         *(f"- {note}" for note in facts.notes),
     ]
     return "\n".join([*lines, "", *about_towers])
 
 
-def _origin(about: About, config: Any, tower: str) -> str:
+def _origin(about: About, tower: str) -> str:
     """Where a tower's weights come from, as far as the run knows."""
-    name, source = config[tower].tower, config[tower].weights
+    config = about.options
+    chosen = config.image if tower == "image" else config.text
+    name, source = chosen.tower, chosen.weights
     what = f"{tower.capitalize()} tower `{name}`"
     digest = f", SHA-256 of their arrays `{about.locked[tower]}`" if about.locked.get(tower) else ""
     if tower == "image" and name == GIVEN:
@@ -242,8 +249,7 @@ def _origin(about: About, config: Any, tower: str) -> str:
     return f"{what}{', of the embedding store' + digest if digest else ', from scratch'}."
 
 
-def _pixels(config: Any) -> str:
-    image = config.image
+def _pixels(image: options.Image) -> str:
     if image.tower == GIVEN:
         return ""
     side = int(image.size / image.crop_fraction + 1e-6)
@@ -253,7 +259,8 @@ def _pixels(config: Any) -> str:
     return f"It reads photos: {how} ({image.interpolation}){cut}, mean {mean}, standard deviation {std}."
 
 
-def _training(about: About, config: Any, step: int) -> str:
+def _training(about: About, step: int) -> str:
+    config = about.options
     chosen = config.optimizer
     store = " from an embedding store" if config.input == "store" else ""
     return (
@@ -263,15 +270,19 @@ def _training(about: About, config: Any, step: int) -> str:
     )
 
 
-def _limits(about: About, config: Any, facts: Facts) -> str:
+def _limits(about: About, facts: Facts) -> str:
+    config = about.options
     lines = ["- It chooses among the classes that it is given: a photo of anything else gets one of their names too."]
     lines += (
         ["- The accuracies are of photos of the collection that it was trained on; on others none was measured."]
         if about.results
         else ["- No accuracy was measured."]
     )
-    licences = [_licence(config[tower].tower, presets) for tower, presets in
-                (("image", models.IMAGE_PRESETS), ("text", models.TEXT_PRESETS)) if config[tower].weights]  # fmt: skip
+    licences = [
+        _licence(chosen.tower, presets)
+        for chosen, presets in ((config.image, models.IMAGE_PRESETS), (config.text, models.TEXT_PRESETS))
+        if chosen.weights
+    ]
     lines += [f"- {line}" for line in licences if line]
     photos = " and of the training photos" if about.train_classes else ""
     lines.append(f"- The terms of the towers' weights{photos} apply to this model; it states no licence of its own.")

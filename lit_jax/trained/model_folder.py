@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from lit_jax.base.files import INCOMPLETE, digest, file_digest
+from lit_jax.embedding.trained import About
 from lit_jax.errors import UserError
 from lit_jax.models.two_tower import Params
 from lit_jax.models.weight_files import open_weights, write_safetensors
@@ -30,7 +31,7 @@ from lit_jax.models.weights import leaves, unflatten
 from lit_jax.text.classes import read_class_table
 from lit_jax.text.tokenizers import is_json
 from lit_jax.trained import model_card
-from lit_jax.training.checkpoint import About, config_from_json
+from lit_jax.training.checkpoint import config_from_json
 
 FORMAT, VERSION = "lit_jax model", 1
 MODEL, WEIGHTS, CLASSES, TEMPLATES, CARD = (

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from lit_jax import config as options
 from lit_jax import models
 from lit_jax.errors import UserError
 from lit_jax.models import bit, efficientnet, resnet
+from lit_jax.models.building import Towers
 from lit_jax.models.names import text, vit
 from lit_jax.models.two_tower import Params, TwoTower
 from lit_jax.models.weight_files import Flat, write_safetensors
@@ -51,7 +53,7 @@ _ACTIVATIONS: dict[str, dict[str, Any]] = {
 
 def write(
     folder: pathlib.Path,
-    config: Any,
+    chosen: Towers,
     model: TwoTower,
     params: Params,
     tokenizer: tokenizers.Tokenizer,
@@ -61,7 +63,7 @@ def write(
 
     Args:
         folder: an empty one.
-        config: of the run, settled.
+        chosen: options of the towers, settled.
         model: the towers.
         params: every parameter.
         tokenizer: of the text tower.
@@ -76,8 +78,8 @@ def write(
     """
     if model.image is None:
         raise _refused("image.tower", "given embeddings", "a tower")
-    text_cfg, text_flat = _text(config, model.text, params, tokenizer)
-    vision_cfg, vision_flat = _vision(config, model, params)
+    text_cfg, text_flat = _text(chosen.text.tower, model.text, params, tokenizer)
+    vision_cfg, vision_flat = _vision(chosen.image, model, params)
     flat: Flat = {f"text.{name}": value for name, value in text_flat.items()}
     flat |= {f"visual.{name}": value for name, value in vision_flat.items()}
     flat["logit_scale"] = np.asarray(params["logit_scale"], np.float32)
@@ -88,15 +90,15 @@ def write(
     if "logit_bias" in params:
         flat["logit_bias"] = np.asarray(params["logit_bias"], np.float32)
         model_cfg["init_logit_bias"] = 0.0  # so that there is one to fill
-    document = {"model_cfg": model_cfg, "preprocess_cfg": _preprocess(config.image)}
+    document = {"model_cfg": model_cfg, "preprocess_cfg": _preprocess(chosen.image)}
     _write_tokenizer(folder, tokenizer)
     (folder / CONFIG).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     write_safetensors(folder / WEIGHTS, flat, {"format": "pt"})
-    if config.image.crop_fraction == 1:
+    if chosen.image.crop_fraction == 1:
         return []
     return [
-        f"open_clip knows no crop_fraction: its preprocess resizes photos to {config.image.size} pixels and cuts no "
-        f"margin, where this model was trained with {config.image.crop_fraction:g}; accuracies may differ a little"
+        f"open_clip knows no crop_fraction: its preprocess resizes photos to {chosen.image.size} pixels and cuts no "
+        f"margin, where this model was trained with {chosen.image.crop_fraction:g}; accuracies may differ a little"
     ]
 
 
@@ -129,12 +131,12 @@ def _projection(model: TwoTower, params: Params, width: int) -> tuple[np.ndarray
     return np.asarray(params["projection"]["kernel"], np.float64), np.asarray(params["projection"]["bias"], np.float64)
 
 
-def _vision(config: Any, model: TwoTower, params: Params) -> tuple[dict[str, Any], Flat]:
+def _vision(image: options.Image, model: TwoTower, params: Params) -> tuple[dict[str, Any], Flat]:
     reason = _not_own(model)
     if reason:
-        return _timm_vision(config, model, params, reason)
-    found = _own_vision(config, model, params)
-    return found or _timm_vision(config, model, params, "a projection of full rank")
+        return _timm_vision(image, model, params, reason)
+    found = _own_vision(image, model, params)
+    return found or _timm_vision(image, model, params, "a projection of full rank")
 
 
 def _not_own(model: TwoTower) -> str:
@@ -151,7 +153,7 @@ def _not_own(model: TwoTower) -> str:
     return ""
 
 
-def _own_vision(config: Any, model: TwoTower, params: Params) -> tuple[dict[str, Any], Flat] | None:
+def _own_vision(image: options.Image, model: TwoTower, params: Params) -> tuple[dict[str, Any], Flat] | None:
     """open_clip's own ViT; None if the projection's bias does not go into the last norm."""
     tower: Any = model.image
     width = tower.width
@@ -171,7 +173,7 @@ def _own_vision(config: Any, model: TwoTower, params: Params) -> tuple[dict[str,
         return None
     flat |= {"ln_post.bias": moved, "proj": kernel.astype(np.float32)}
     vision: dict[str, Any] = {
-        "image_size": config.image.size, "layers": tower.depth, "width": width, "head_width": width // tower.heads,
+        "image_size": image.size, "layers": tower.depth, "width": width, "head_width": width // tower.heads,
         "patch_size": tower.patch, "mlp_ratio": _mlp_ratio(width, tower.mlp_dim or 4 * width),
         "no_ln_pre": not tower.pre_norm, "norm_kwargs": {"eps": tower.norm_epsilon}, **_ACTIVATIONS[tower.activation],
     }  # fmt: skip
@@ -180,9 +182,9 @@ def _own_vision(config: Any, model: TwoTower, params: Params) -> tuple[dict[str,
     return vision, flat
 
 
-def _timm_vision(config: Any, model: TwoTower, params: Params, reason: str) -> tuple[dict[str, Any], Flat]:
+def _timm_vision(image: options.Image, model: TwoTower, params: Params, reason: str) -> tuple[dict[str, Any], Flat]:
     tower: Any = model.image
-    name, size = _timm_model(config, tower, reason), config.image.size
+    name, size = _timm_model(image, tower, reason), image.size
     family = models.family(tower)
     dialect = next(dialect for dialect in family.dialects if "timm" in dialect.name)
     trunk = named(params["image"], family, dialect)
@@ -191,20 +193,20 @@ def _timm_vision(config: Any, model: TwoTower, params: Params, reason: str) -> t
         trunk["cls_token"] = trunk["cls_token"] + trunk["pos_embed"][:, :1]
         trunk["pos_embed"] = trunk["pos_embed"][:, 1:]
     flat = {f"trunk.{key}": value for key, value in trunk.items()}
-    kernel, bias = _projection(model, params, config.image.width)
+    kernel, bias = _projection(model, params, image.width)
     flat |= {"head.proj.weight": kernel.T.astype(np.float32), "head.proj.bias": bias.astype(np.float32)}
     vision = {"image_size": size, "timm_model_name": name, "timm_model_pretrained": False, "timm_pool": "",
               "timm_proj": "linear", "timm_proj_bias": True}  # fmt: skip
     return vision, flat
 
 
-def _timm_model(config: Any, tower: Any, reason: str) -> str:
+def _timm_model(image: options.Image, tower: Any, reason: str) -> str:
     """The name of timm's model that computes what a tower does.
 
     Raises:
         UserError: there is none.
     """
-    name = config.image.tower
+    name = image.tower
     preset = models.IMAGE_PRESETS.get(name)
     theirs = _TIMM_NAMES.get(name, "")
     if preset is not None and preset.weights.startswith("timm/"):
@@ -218,14 +220,14 @@ def _timm_model(config: Any, tower: Any, reason: str) -> str:
     if isinstance(tower, models.ViT) and tower.pool != preset.options.get("pool", "token"):
         raise _refused("image.pool", tower.pool, f"{reason}, or the pool of the preset")
     size = _TIMM_SIZES.get(name, preset.size)
-    if config.image.size != size and not isinstance(tower, _ANY_SIZE):
-        raise _refused("image.size", config.image.size, f"{size}, the size of timm's {theirs},")
+    if image.size != size and not isinstance(tower, _ANY_SIZE):
+        raise _refused("image.size", image.size, f"{size}, the size of timm's {theirs},")
     return theirs
 
 
-def _text(config: Any, tower: Any, params: Params, tokenizer: tokenizers.Tokenizer) -> tuple[dict[str, Any], Flat]:
+def _text(name: str, tower: Any, params: Params, tokenizer: tokenizers.Tokenizer) -> tuple[dict[str, Any], Flat]:
     if not isinstance(tower, models.TextTransformer):
-        raise _refused("text.tower", config.text.tower, "a text transformer, such as clip_text")
+        raise _refused("text.tower", name, "a text transformer, such as clip_text")
     if tower.pool != "last" and not (tower.causal and tower.pool == "end"):
         raise _refused(
             "text.pool", f"{tower.pool}{'' if tower.causal else ', not causal'}",

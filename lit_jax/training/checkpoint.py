@@ -24,50 +24,12 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from lit_jax.base.files import write_json
 from lit_jax.base.hosts import wait_for_all_hosts
+from lit_jax.embedding.trained import About
 from lit_jax.errors import UserError, chained, disk_trouble, first_line
 from lit_jax.training.train_step import State
 
 ITEMS = ("params", "rest", "about")
 BEST = "best"  # name of the metric by which the best checkpoint is kept; higher is better
-
-
-@dataclasses.dataclass(frozen=True)
-class About:
-    """What a checkpoint says of itself.
-
-    Attributes:
-        config: every option, by dotted name.
-        position: batches of the training stream consumed.
-        locked: SHA-256 of each locked tower's float32 weights, by tower.
-        fingerprint: of the record set, also where a store of it was trained on.
-        templates: caption templates of the record set.
-        drop_repeats: whether its captions leave out what an earlier column said.
-        class_table: the class table as CSV.
-        train_classes: ids of the classes with training photos.
-        prompt_templates: of the evaluation; empty for the captions.
-        hosts: that shared the training stream.
-        tokenizer: the SentencePiece model.
-        results: of the last evaluation; empty before the first.
-        evaluated: batches consumed before the last evaluation.
-        store: fingerprint of the embedding store that was trained on; empty for none.
-        chosen_on: of a model that was taken out of its run as the best: the split by which; empty if it was asked for.
-    """
-
-    config: dict[str, Any]
-    position: int
-    locked: dict[str, str]
-    fingerprint: str
-    templates: list[str]
-    drop_repeats: bool
-    class_table: str
-    train_classes: list[int]
-    prompt_templates: list[str]
-    hosts: int
-    tokenizer: bytes = dataclasses.field(repr=False)
-    results: dict[str, Any] = dataclasses.field(default_factory=dict)
-    evaluated: int = 0
-    store: str = ""
-    chosen_on: str = ""
 
 
 def open_manager(directory: str | os.PathLike[str], *, keep: int = 1, read_only: bool = False) -> ocp.CheckpointManager:

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import itertools
 import math
-import pathlib
 import signal
 import time
 from collections import deque
@@ -17,27 +16,22 @@ import numpy as np
 from lit_jax import config as options
 from lit_jax.base import console
 from lit_jax.base.files import alone_in, write_json
-from lit_jax.base.hosts import ensure_same_on_hosts, from_all_hosts
+from lit_jax.base.hosts import ensure_same_on_hosts, from_all_hosts, on_first_host
 from lit_jax.embedding.photo_embeddings import ASIDE
-from lit_jax.errors import UserError
+from lit_jax.errors import Stopped, UserError
 from lit_jax.evaluation import tables, zeroshot
 from lit_jax.models.two_tower import Params
 from lit_jax.training import checkpoint, metrics_log, train_step
-from lit_jax.training.experiment import Config, Experiment, build, chosen_on
+from lit_jax.training.experiment import Experiment, chosen_on
 
 PATIENCE = 100  # float16 steps in a row without a finite gradient before a run is given up
 
 
-class Stopped(Exception):
-    """SIGTERM arrived and the state was saved; the message says where."""
-
-
-def run(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
-    """Trains to the end, from the latest checkpoint in `workdir` if there is one.
+def run(experiment: Experiment) -> dict[str, Any]:
+    """Trains to the end, from the latest checkpoint in the run's folder if there is one.
 
     Args:
-        config: checked by `lit_jax.config.load`.
-        workdir: folder of checkpoints, metrics and results; made if missing.
+        experiment: from `lit_jax.training.experiment.build`.
 
     Returns:
         What is written to ``results.json``: a summary for each evaluation, and facts about the run.
@@ -46,17 +40,18 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
         UserError: anything that a person can mend.
         Stopped: after SIGTERM, when the state has been saved.
     """
-    workdir, first = pathlib.Path(workdir), jax.process_index() == 0
-    experiment = build(config, workdir)
+    config, workdir, first = experiment.config, experiment.workdir, jax.process_index() == 0
     with contextlib.ExitStack() as stack:
-        if first:
-            # Each would delete what the other is writing.
-            stack.enter_context(
+        # Two runs would delete what the other is writing.
+        on_first_host(
+            lambda: stack.enter_context(
                 alone_in(
                     workdir, "run", file=".lock", name=f"--workdir {workdir}",
                     remedy="wait for it, use another folder, or give --distributed if both are hosts of one run",
                 )
-            )  # fmt: skip
+            ),
+            f"--workdir {workdir}",
+        )  # fmt: skip
         # Before the manager, so that what fails while that is closed is in one line too.
         stack.enter_context(checkpoint.failures_in_one_line(workdir))
         told = stack.enter_context(_sigterm())
@@ -64,7 +59,7 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
         stack.callback(manager.close)
         state = _resumed(experiment, manager)
         if first:
-            write_json(workdir / "config.json", options.flattened(config))
+            write_json(workdir / "config.json", options.flattened(config.given))
         results = _drive(experiment, state, manager, told)
         if first:
             write_json(workdir / "results.json", results)
@@ -109,11 +104,11 @@ def _resumed(experiment: Experiment, manager: Any) -> train_step.State:
 def _drive(experiment: Experiment, state: train_step.State, manager: Any, told: Sequence[int]) -> dict[str, Any]:
     """Trains from `state` to the end. `told` fills when SIGTERM arrives."""
     config, start = experiment.config, int(state.step)
-    evaluate_at = marks(config.evaluation.every_epochs, experiment.steps_per_epoch, experiment.total_steps)
-    save_at = marks(config.checkpoint.every_epochs, experiment.steps_per_epoch, experiment.total_steps)
+    evaluate_at = marks(config.evaluation.every_epochs, experiment.length.steps_per_epoch, experiment.length.steps)
+    save_at = marks(config.checkpoint.every_epochs, experiment.length.steps_per_epoch, experiment.length.steps)
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(_log(experiment, start))
-        bar = console.Progress(experiment.total_steps, start=start, quiet=jax.process_index() != 0)
+        bar = console.Progress(experiment.length.steps, start=start, quiet=jax.process_index() != 0)
         progress = stack.enter_context(bar)
         progress.line(_opening(experiment, state, start))
         watch = _Watch(experiment, state, log, progress, manager)
@@ -145,8 +140,8 @@ def _steps(
     experiment: Experiment, state: train_step.State, start: int
 ) -> Iterator[tuple[train_step.State, train_step.Metrics]]:
     """The rest of the run, from batch `start` on. `state` is donated to the first step."""
-    if start < experiment.total_steps:
-        stream = itertools.islice(experiment.feed(start), experiment.total_steps - start)
+    if start < experiment.length.steps:
+        stream = itertools.islice(experiment.feed(start), experiment.length.steps - start)
         yield from train_step.run(state, experiment.locked, stream, experiment.step)
 
 
@@ -194,14 +189,14 @@ class _Watch:
         self._updates += not skipped
         self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
         self._check(step, rate, values, skipped)
-        if step % config.log.every_steps and step != self._experiment.total_steps:
+        if step % config.log.every_steps and step != self._experiment.length.steps:
             return
         now = time.monotonic()
         steps_per_s = self._steps_since / max(now - self._since, 1e-9)
         self._since, self._steps_since = now, 0
         record = {
             "step": step,
-            "epoch": step / self._experiment.steps_per_epoch,
+            "epoch": step / self._experiment.length.steps_per_epoch,
             **values,
             "learning_rate": rate,
             "skipped_steps": step - self._updates,
@@ -247,7 +242,7 @@ def _evaluate(
     candidates = {task.name: len(task.class_ids) for task in experiment.evaluator.tasks}
     results = {task: {**found.summary(), "candidates": candidates[task]} for task, found in hits.items()}
     experiment.about = dataclasses.replace(experiment.about, results=results, evaluated=step)
-    epoch = step / experiment.steps_per_epoch
+    epoch = step / experiment.length.steps_per_epoch
     logged = ("top1", "top5", "candidates")
     flat = {f"{task}/{name}": row[name] for task, row in results.items() for name in logged}
     if log is not None:
@@ -319,7 +314,7 @@ def _opening(experiment: Experiment, state: train_step.State, start: int) -> str
 
     records = ", ".join(f"{name} {experiment.data.examples(name):,}" for name in experiment.data.splits)
     begin = f"resuming after step {start}" if start else "starting"
-    steps = f"{experiment.total_steps} step{'s' if experiment.total_steps > 1 else ''}"
+    steps = f"{experiment.length.steps} step{'s' if experiment.length.steps > 1 else ''}"
     devices = f"{experiment.mesh.size} device{'s' if experiment.mesh.size > 1 else ''}"
     locked = f"{count(experiment.locked)} locked"
     if experiment.config.input == "store":
@@ -350,9 +345,9 @@ def _results(experiment: Experiment, log: metrics_log.MetricsLog | None, best: i
     losses = [record for record in (log.records if log else ()) if "loss" in record]
     return {
         **experiment.about.results,
-        "best": {"step": best, "chosen_on": chosen_on(experiment.config)},
-        "step": experiment.total_steps,
-        "epochs": experiment.total_steps / experiment.steps_per_epoch,
+        "best": {"step": best, "chosen_on": chosen_on(experiment.config.data)},
+        "step": experiment.length.steps,
+        "epochs": experiment.length.steps / experiment.length.steps_per_epoch,
         "loss": losses[-1]["loss"] if losses else None,
         "seed": experiment.config.seed,
         "locks": experiment.config.train.locks,

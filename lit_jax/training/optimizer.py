@@ -1,12 +1,16 @@
 """What is locked, the warm-up-cosine schedule, and the optax chain."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import optax
 
+from lit_jax import config as options
 from lit_jax.errors import UserError
+from lit_jax.models.locking import lock_letters
+from lit_jax.training.length import Length
 
 Params = dict[str, Any]
 
@@ -51,6 +55,32 @@ def decayed(params: Params) -> Any:
         return path[-1].key in ("kernel", "embedding", "position_embedding", "probe")
 
     return jax.tree_util.tree_map_with_path(is_decayed, params)
+
+
+def schedule_of(chosen: options.Optimizer, length: Length) -> optax.Schedule:
+    """The learning rate by optimizer step, as the options describe it.
+
+    Raises:
+        UserError: a warm-up given both in steps and in epochs, or longer than the schedule.
+    """
+    per_epoch = length.steps_per_epoch / chosen.accumulate
+    if chosen.warmup_steps and chosen.warmup_epochs:
+        raise UserError("optimizer.warmup_steps: found warmup_epochs as well, expected one of the two; set one to 0")
+    warmup = chosen.warmup_steps or round(chosen.warmup_epochs * per_epoch)
+    horizon = length.steps // chosen.accumulate
+    if chosen.horizon_epochs:
+        horizon = math.ceil(chosen.horizon_epochs * per_epoch)
+    return warmup_cosine(peak=chosen.lr, warmup_steps=warmup, horizon_steps=horizon)
+
+
+def adamw_of(chosen: options.Optimizer, schedule: optax.Schedule, locks: str) -> optax.GradientTransformation:
+    """AdamW as the options describe it, for a model with these letters."""
+    letters = lock_letters(locks)
+    return adamw(
+        schedule, weight_decay=chosen.weight_decay, b1=chosen.b1, b2=chosen.b2, eps=chosen.eps,
+        clip_norm=chosen.clip_norm, accumulate=chosen.accumulate,
+        scales={tower: chosen.pretrained_scale for tower, letter in letters.items() if letter == "U"},
+    )  # fmt: skip
 
 
 def adamw(

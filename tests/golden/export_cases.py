@@ -10,6 +10,7 @@ from lit_jax import models
 from lit_jax.models import building, weight_files, weights
 from lit_jax.models.names import text as text_names
 from lit_jax.models.names import vit as vit_names
+from lit_jax.settling import settle
 from lit_jax.text.tokenizers import train_sentencepiece
 from lit_jax.trained import open_clip_layout
 from tests.golden import common
@@ -60,15 +61,14 @@ def tokenizer(folder):
 
 
 def settled(changes):
-    flat = options.check(changes, source="test")
-    return building.settled(options.nested(flat))
+    return settle(options.from_flat(changes, source="test"))
 
 
 def build(changes, tokenizer):
     """Config, towers, and parameters that are drawn by the names of published files."""
     config = settled(changes)
-    model = building.build_model(config, tokenizer)
-    shapes = building.param_shapes(config, model)
+    model = building.build_model(config.towers, tokenizer)
+    shapes = building.param_shapes(config.towers, model)
     params = {name: common.array(name, shapes[name].shape) for name in ("logit_scale", "logit_bias") if name in shapes}
     if "projection" in shapes:
         params["projection"] = {

@@ -1,0 +1,199 @@
+"""What options of a tower leave open is filled in: by its preset, by what stands beside its weights, by a store."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from lit_jax import config as options
+from lit_jax import models
+from lit_jax.data.embedding_store import GIVEN
+from lit_jax.errors import UserError
+from lit_jax.models import guess, preprocessing
+from lit_jax.models.presets import HALF, Preset, Tower, image_shapes
+
+OWN_IMAGE, OWN_TEXT = "vit", "transformer"
+"""Towers whose sizes stand in the config itself."""
+
+TOWER_OPTIONS = (
+    "size", "patch", "width", "depth", "heads", "mlp_dim", "pool", "mean", "std", "interpolation", "resize",
+    "crop_fraction",
+)  # fmt: skip
+"""Options of the image tower that decide its features of a photo, as a store remembers them."""
+
+_SHAPE = ("patch", "width", "depth", "heads", "mlp_dim")
+_TEXT_SHAPE = (
+    "width", "depth", "heads", "mlp_dim", "causal", "projection_bias", "activation", "norm_epsilon",
+)  # fmt: skip
+
+
+def settled_image(image: options.Image, known: Mapping[str, Any]) -> options.Image:
+    """The options of an image tower with nothing left open. Settling twice changes nothing.
+
+    What is set comes first; what is open is as `known` has it, else as the preset says.
+
+    Args:
+        image: as the config gives them.
+        known: values of some options, as they stand beside the weights or in a store.
+
+    Raises:
+        UserError: an unknown tower, a size that is the preset's to say, preprocessing that is not understood.
+    """
+    if image.tower == GIVEN:
+        return image
+    preset = None if image.tower == OWN_IMAGE else _preset("image", image.tower, models.IMAGE_PRESETS)
+    image = _with_preprocessing(image, preset, known)
+    if preset is None:
+        return dataclasses.replace(image, pool=image.pool or "token")
+    tower = preset.build()
+    has_pool = "pool" in tower.__dataclass_fields__
+    if image.pool and not has_pool:
+        raise UserError(f"image.pool: found {image.pool} with image.tower {image.tower}, expected none; leave it out")
+    if has_pool:
+        tower = preset.build(pool=image.pool or preset.options.get("pool", "token"))
+        image = dataclasses.replace(image, pool=tower.pool)
+    check_patch(tower, image.size)
+    width = image_shapes(tower, image.size)[1]
+    _leave_to_preset("image", image, dict.fromkeys(_SHAPE) | {"width": width})
+    return dataclasses.replace(image, width=width)
+
+
+def _with_preprocessing(image: options.Image, preset: Preset | None, known: Mapping[str, Any]) -> options.Image:
+    like = preset.preprocessing if preset and preset.preprocessing else HALF
+    by_preset = {
+        "size": preset.size if preset else 224,
+        "mean": like.mean,
+        "std": like.std,
+        "interpolation": like.view.interpolation,
+        "resize": like.view.resize,
+        "crop_fraction": like.view.crop_fraction,
+    }
+    found = {name: known.get(name, value) for name, value in by_preset.items() if _is_open("image", image, name)}
+    found = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+    image = dataclasses.replace(image, **found)
+    if min(image.std) <= 0:
+        raise UserError(
+            f"image.std: found {image.std}, expected three numbers above 0, or 0,0,0 for what the weights expect"
+        )
+    return image
+
+
+def beside_weights(image: options.Image, documents: Mapping[str, Any]) -> dict[str, Any]:
+    """Preprocessing by option as it stands beside the weights of an image tower.
+
+    Args:
+        image: as the config gives the options; what they set is not looked up.
+        documents: JSON files by name, from `weight_files.documents`.
+
+    Raises:
+        UserError: as `preprocessing.read`.
+    """
+    given = [name for name in dataclasses.asdict(image) if not _is_open("image", image, name)]
+    return preprocessing.read(documents, source=image.weights, given=given)
+
+
+def settled_text(text: options.Text) -> options.Text:
+    """The options of a text tower with nothing left open, from its preset.
+
+    Raises:
+        UserError: an unknown tower, a size that is the preset's to say, a pool that it does not have.
+    """
+    preset = None if text.tower == OWN_TEXT else _preset("text", text.tower, models.TEXT_PRESETS)
+    pool = text.pool or _default_pool(preset)
+    pools = getattr(preset.tower, "POOLS", ()) if preset else ()
+    if pools and pool not in pools:
+        raise UserError(
+            f"text.pool: found {pool} with text.tower {text.tower}, expected {' or '.join(pools)}; leave it out"
+        )
+    said = {name: preset.options[name] for name in _TEXT_SHAPE if name in preset.options} if preset else {}
+    _leave_to_preset("text", text, said)
+    # Where padding is read too, every sentence has the whole context.
+    bucket = 0 if pool == "last" else text.bucket
+    context = text.context or (preset.size if preset else 64)
+    return dataclasses.replace(text, pool=pool, context=context, bucket=bucket, **said)
+
+
+def _default_pool(preset: Preset | None) -> str:
+    if preset is None:
+        return "end"
+    fields = preset.tower.__dataclass_fields__
+    return str(preset.options.get("pool", fields["pool"].default))
+
+
+def _is_open(section: str, values: options.Image | options.Text, name: str) -> bool:
+    return bool(getattr(values, name) == options.OPTIONS[f"{section}.{name}"].default)
+
+
+def _preset(section: str, name: str, presets: Mapping[str, Preset]) -> Preset:
+    if name in presets:
+        return presets[name]
+    others = (OWN_IMAGE, GIVEN) if section == "image" else (OWN_TEXT,)
+    near = difflib.get_close_matches(name, [*presets, *others], n=1, cutoff=0)
+    raise UserError(
+        f"{section}.tower: found {name}, expected one of the towers in docs/towers.md, or {' or '.join(others)}; did "
+        f"you mean {near[0]}?"
+    )
+
+
+def _leave_to_preset(section: str, values: options.Image | options.Text, shape: Mapping[str, Any]) -> None:
+    for name, value in shape.items():
+        if not _is_open(section, values, name) and getattr(values, name) != value:
+            own = OWN_IMAGE if section == "image" else OWN_TEXT
+            found = getattr(values, name)
+            raise UserError(
+                f"{section}.{name}: found {found} with {section}.tower {values.tower}, expected it left to the preset; "
+                f"leave it out, or set {section}.tower to {own} for sizes of your own"
+            )
+
+
+def check_patch(tower: Tower, size: int) -> None:
+    """Raises `UserError` for a size that no whole number of a tower's patches covers."""
+    patch = getattr(tower, "patch", 1)
+    if size % patch:
+        raise UserError(f"image.size: found {size}, expected a multiple of image.patch, {patch}")
+
+
+def preset_notes(image: options.Image, documents: Mapping[str, Any]) -> list[str]:
+    """What a person should know of image weights that are not the preset's own.
+
+    Args:
+        image: settled.
+        documents: JSON files beside the weights by name, from `weight_files.documents`.
+
+    Returns:
+        A line for preprocessing that is not the preset's, and one for weights that are called after another preset.
+
+    Raises:
+        UserError: what stands beside the weights says that they are of another preset, which computes otherwise.
+    """
+    preset = models.IMAGE_PRESETS.get(image.tower)
+    if preset is None or not image.weights:
+        return []
+    other = guess.other_tower(image.tower, image.weights, documents)
+    notes = []
+    if other:
+        how = ", ".join(f"{name} {_said(a)}, not {_said(b)}" for name, (a, b) in other.differing.items())
+        if other.is_certain:
+            raise UserError(
+                f"image.tower: found {image.tower} with weights of {other.name} ({image.weights}), which computes "
+                f"otherwise ({how}), expected {other.name}; set image.tower to it"
+            )
+        notes.append(
+            f"image.weights {image.weights} are called after {other.name}, which is another tower than {image.tower} "
+            f"({how}): if they are its weights, set image.tower to {other.name}, or features will be wrong"
+        )
+    assert preset.preprocessing is not None, "of every image tower"
+    usual = dataclasses.asdict(preset.preprocessing) | dataclasses.asdict(preset.preprocessing.view)
+    pixels = ("mean", "std", "interpolation", "resize", "crop_fraction")
+    names = [name for name in pixels if getattr(image, name) != usual[name]]
+    if names:
+        changed = ", ".join(f"{name} {_said(getattr(image, name))}, not {_said(usual[name])}" for name in names)
+        notes.append(
+            f"preprocessing is not that of {image.tower} as published ({changed}): so says the config, or what stands "
+            "beside the weights"
+        )
+    return notes
+
+
+def _said(value: Any) -> str:
+    return "/".join(f"{x:.4g}" for x in value) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,269 @@
+"""A config is settled once, at the door of a command: afterwards nothing in it is open, and nothing settles it again.
+
+A config leaves open what others know: presets the sizes of their towers, files beside the weights their preprocessing,
+an embedding store the tower that made it. `settle` asks each of them once and checks what options say together. What
+comes out is frozen; below the door, a function takes the part of it that it uses.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import jax
+
+from lit_jax import config as options
+from lit_jax.data.collection import Collection, at_hand, check_splits, open_collection
+from lit_jax.data.dataset_folder import check_split
+from lit_jax.data.embedding_store import GIVEN, Store
+from lit_jax.data.records import RecordSet, is_record_set, open_records
+from lit_jax.errors import UserError
+from lit_jax.models import locking, weight_files
+from lit_jax.models.building import Towers, check_weights
+from lit_jax.models.settled import TOWER_OPTIONS, beside_weights, preset_notes, settled_image, settled_text
+from lit_jax.text.prompts import read_templates
+from lit_jax.text.tokenizers import Tokenizer, load_tokenizer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settled(options.Config):
+    """A config in which nothing is open.
+
+    Attributes:
+        given: the config as it was given.
+        templates: prompt templates of the evaluation; empty for the captions.
+        notes: what a person should know of weights that are not those of the image tower's preset, a line each.
+    """
+
+    given: options.Config
+    templates: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def towers(self) -> Towers:
+        """What the model is made of."""
+        return Towers(
+            self.image, self.text, self.model, self.train.locks, self.train.precision,
+            from_store=self.input == "store", seed=self.seed,
+        )  # fmt: skip
+
+
+def settle(
+    config: options.Config, store: Store | None = None, documents: Mapping[str, Any] = MappingProxyType({})
+) -> Settled:
+    """Fills in what a config leaves open.
+
+    What the config sets comes first. What it leaves open is as the store's tower had it; without a store, as it
+    stands beside the weights (timm's ``config.json``, ``preprocessor_config.json``, ``open_clip_config.json``); else
+    as the preset says.
+
+    Args:
+        config: as `lit_jax.config.load` gives it, or as a checkpoint remembers it, where nothing is open.
+        store: that the run reads, if it is there.
+        documents: JSON files beside the weights of the image tower by name, see `documents_of`.
+
+    Raises:
+        UserError: letters of locks that there are not, an unknown tower, a size that is the preset's to say,
+            preprocessing that is not understood.
+    """
+    # Names first: weights on the hub may be large.
+    locking.lock_letters(config.train.locks)
+    text = settled_text(config.text)
+    known: dict[str, Any] = {}
+    if store is None and config.image.tower != GIVEN:
+        known = beside_weights(config.image, documents)
+    elif store is not None and store.tower["kind"] == config.image.tower:
+        known = {name.removeprefix("image."): value for name, value in store.tower.get("options", {}).items()}
+    sections = {field.name: getattr(config, field.name) for field in dataclasses.fields(options.Config)}
+    return Settled(**{**sections, "text": text, "image": settled_image(config.image, known)}, given=config)
+
+
+def documents_of(config: options.Config) -> dict[str, Any]:
+    """The JSON files beside the weights of a config's image tower; none where a store stands in for the tower.
+
+    Raises:
+        UserError: one of them is not whole, or a name on the hub that cannot be fetched.
+    """
+    if config.input == "store" or config.image.tower == GIVEN or not config.image.weights:
+        return {}
+    return weight_files.documents(config.image.weights)
+
+
+def settle_run(config: options.Config) -> tuple[Settled, Collection]:
+    """The settled config of a training run, and its data: a record set, or a store if `input` says so.
+
+    Raises:
+        UserError: as `settle`; letters without weights; no data; a store of another tower or of other records; splits
+            that the data does not hold; options that do not go together.
+    """
+    check_weights(config.train.locks, _sources(config))
+    if config.image.tower == GIVEN and config.input == "records":
+        raise UserError('image.tower: found given with input "records", expected a tower; set input = "store"')
+    # What is at hand or not comes first: weights may have to be fetched.
+    data = open_collection(config.data, as_store=config.input == "store")
+    store = data if isinstance(data, Store) else None
+    settled = None
+    if store is not None:
+        settled = settle(config, store)
+        check_store(settled, store)
+    check_splits(config.data, data)
+    _check_together(config)
+    templates = _templates(config)
+    documents = documents_of(config)
+    settled = settled or settle(config, documents=documents)
+    notes = preset_notes(settled.image, documents) if config.input == "records" else []
+    return dataclasses.replace(settled, templates=templates, notes=tuple(notes)), data
+
+
+def settle_embedding(config: options.Config) -> tuple[Settled, RecordSet]:
+    """The settled config of an embedding, and the records to embed: as of a run that reads records.
+
+    Raises:
+        UserError: a tower that is not locked, has no weights, or is not there; no records; as `settle`.
+    """
+    if config.image.tower == GIVEN:
+        raise UserError("image.tower: found given, expected a tower to run; given embeddings are in a store already")
+    locking.check_image_locked(config.train.locks, "to embed with, whose embeddings hold for the whole run")
+    if not config.image.weights:
+        raise UserError("image.weights: found nothing, expected a file of pre-trained weights")
+    # Also of a config that trains from the store, what stands beside the weights counts here, where they are read.
+    config = dataclasses.replace(config, input="records")
+    records = open_records(config.data.records)  # before weights are asked for, which may have to be fetched
+    documents = documents_of(config)
+    settled = settle(config, documents=documents)
+    return dataclasses.replace(settled, notes=tuple(preset_notes(settled.image, documents))), records
+
+
+def settle_plan(config: options.Config) -> tuple[Settled, Collection | None]:
+    """The settled config of a run that is only planned, and its store or records as far as they are at hand.
+
+    Raises:
+        UserError: as `settle`; a store of another tower.
+    """
+    found = at_hand(config.data, as_store=config.input == "store")
+    store = found if isinstance(found, Store) else None
+    settled = settle(config, store, documents_of(config))
+    if store is not None:
+        check_store(settled, store)
+    return settled, found
+
+
+def settle_published(config: options.Config) -> tuple[Settled, Collection | None]:
+    """The settled config of published towers that are to be used as they are, and its data, if it names any.
+
+    Raises:
+        UserError: a part of the model without weights; a store of another tower; as `settle`.
+    """
+    _check_published(config)
+    check_weights(config.train.locks, {"image": config.image.weights, "text": config.text.weights})
+    has_data = config.data.records or config.data.store
+    data = open_collection(config.data, as_store=config.input == "store") if has_data else None
+    store = data if isinstance(data, Store) else None
+    documents = documents_of(dataclasses.replace(config, input="records"))
+    settled = settle(config, store, documents)
+    if store is not None:
+        check_store(settled, store)
+    notes, templates = preset_notes(settled.image, documents), _templates(config)
+    return dataclasses.replace(settled, notes=tuple(notes), templates=templates), data
+
+
+def check_store(config: Settled, store: Store) -> None:
+    """Refuses a store that another tower, another preprocessing or other records made.
+
+    Where the config's records are at hand they are compared with those that the store remembers.
+
+    Args:
+        config: settled with this store.
+        store: to be read.
+
+    Raises:
+        UserError: naming the first thing that differs.
+    """
+    tower, where = store.tower, f"store {store.directory}"
+    locking.check_image_locked(config.train.locks, 'with input "store"')
+    if tower["kind"] != config.image.tower:
+        raise UserError(
+            f"{where}: found embeddings of tower {tower['kind']}, expected image.tower, {config.image.tower}"
+        )
+    names = ("width",) if tower["kind"] == GIVEN else TOWER_OPTIONS
+    wanted = {f"image.{name}": getattr(config.image, name) for name in names}
+    check_split(config.data.train_split, store.splits, store.directory, option="data.train_split")
+    if store.views[config.data.train_split] > 1 and tower["kind"] != GIVEN:
+        wanted |= {"data.crop_scale": config.data.crop_scale, "data.flip": config.data.flip}
+    made = {"image.width": store.width, **tower.get("options", {})}
+    for name, value in wanted.items():
+        value = list(value) if isinstance(value, tuple) else value
+        if made.get(name) != value:
+            raise UserError(f"{where}: found {name} {made.get(name)}, expected {value} as in the config; embed again")
+    records = pathlib.Path(config.data.records or "nowhere")
+    if tower["kind"] != GIVEN and is_record_set(records) and open_records(records).fingerprint != store.records:
+        raise UserError(f"{where}: found embeddings of other records than {records}, expected the same; embed again")
+
+
+def tokenizer_path(name: str) -> pathlib.Path | None:
+    """The tokenizer that ``data.tokenizer`` names, fetched if it is on the hub; None if it names none."""
+    if name.startswith(weight_files.HUB):
+        return weight_files.hub_folder(name)
+    return pathlib.Path(name) if name else None
+
+
+def open_tokenizer(name: str, data: Collection | None) -> Tokenizer:
+    """The tokenizer that ``data.tokenizer`` names, else that of the data.
+
+    Raises:
+        UserError: if neither is there.
+    """
+    path = tokenizer_path(name) or (data.tokenizer if data else None)
+    if not path:
+        where = f"in {data.directory}" if data else "any data"
+        raise UserError(f"data.tokenizer: found none in the config or {where}, expected a tokenizer's file or folder")
+    return load_tokenizer(path)
+
+
+def _sources(config: options.Config) -> dict[str, str]:
+    """Where the weights of each tower are that will be loaded."""
+    text = {"text": config.text.weights}
+    return text if config.input == "store" else {"image": config.image.weights, **text}
+
+
+def _check_together(config: options.Config) -> None:
+    """Refuses options that say, together, what cannot be done."""
+    scale = config.data.crop_scale
+    if not 0 < scale[0] <= scale[1]:
+        raise UserError(f"data.crop_scale: found {scale}, expected two shares of the area, the smaller first")
+    if config.model.same_caption == "plain":
+        return
+    if not config.text.distinct:
+        raise UserError(
+            f"text.distinct: found false with model.same_caption {config.model.same_caption}, expected true: it tells "
+            "which captions are the same"
+        )
+    if config.input == "records" and jax.process_count() > 1:
+        raise UserError(
+            f"model.same_caption: found {config.model.same_caption} on {jax.process_count()} hosts, expected plain: "
+            'they do not know each other\'s captions; set input = "store"'
+        )
+
+
+def _check_published(config: options.Config) -> None:
+    """Refuses a model of which a part has no weights yet."""
+    if config.image.tower == GIVEN:
+        raise UserError("image.tower: found given, expected a tower with published weights")
+    if "u" in config.train.locks:
+        raise UserError(
+            f"train.locks: found a tower that starts from scratch ({config.train.locks}), expected published weights "
+            "of both: nothing is trained here; set train.locks to LL"
+        )
+    for section in ("image", "text", "model"):
+        if not getattr(config, section).weights:
+            what = (
+                f"the {section} tower's"
+                if section != "model"
+                else "those of the whole model, for what joins its towers"
+            )
+            raise UserError(f"{section}.weights: found none, expected {what}; without training nothing else has them")
+
+
+def _templates(config: options.Config) -> tuple[str, ...]:
+    return tuple(read_templates(config.evaluation.templates)) if config.evaluation.templates else ()
