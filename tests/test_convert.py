@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from data_prep import convert as command
+from data_prep.conversion import convert as conversion
 from data_prep.conversion.convert import Options, convert
 from data_prep.conversion.plan import plan_photos
 from data_prep.conversion.shards import Job, write_shards
@@ -576,7 +577,7 @@ def test_a_shard_that_lost_bytes_is_written_again(
 ) -> None:
     whole = convert(read_folder(photos), TABLE, tmp_path / "whole", QUICK, workers=1)
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(command, "write_metadata", interrupted)
+        patch.setattr(conversion, "write_metadata", interrupted)
         convert(read_folder(photos), TABLE, tmp_path / "out", QUICK, workers=1)
     shard = next((tmp_path / "out.incomplete").glob("photos-train*"))
     shard.write_bytes(shard.read_bytes()[:-1])
@@ -596,9 +597,9 @@ def interrupted(*_: object, **__: object) -> None:
 def test_stopped_before_the_last_renaming(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = convert(read_folder(photos), TABLE, tmp_path / "whole", QUICK, workers=1)
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(command, "move_into_place", interrupted)
+        patch.setattr(conversion, "move_into_place", interrupted)
         convert(read_folder(photos), TABLE, tmp_path / "out", QUICK, workers=1)
-    monkeypatch.setattr(command, "write_shards", interrupted)  # must not be needed any more
+    monkeypatch.setattr(conversion, "write_shards", interrupted)  # must not be needed any more
     convert(read_folder(photos), TABLE, tmp_path / "out", QUICK, workers=1)
     assert contents(tmp_path / "out") == contents(whole.directory)
 
@@ -622,7 +623,7 @@ def test_the_same_again_is_up_to_date_and_anything_else_refused(
     with pytest.raises(UserError, match="found a conversion of other classes, expected these"):
         again(ClassTable(TABLE.ids, {**TABLE.columns, "genus": ("a", "b", "c", "d")}))
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(command, "move_into_place", interrupted)
+        patch.setattr(conversion, "move_into_place", interrupted)
         convert(read_folder(photos), TABLE, tmp_path / "other", QUICK, workers=1)
     with pytest.raises(
         UserError, match=r"other\.incomplete: found a conversion with seed 0, expected 5; give the same"
@@ -698,7 +699,7 @@ def test_a_full_disk_is_told_in_one_line(photos: Path, tmp_path: Path, monkeypat
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "some file")
 
-    monkeypatch.setattr(command, "write_shards", full)
+    monkeypatch.setattr(conversion, "write_shards", full)
     with pytest.raises(UserError, match="some file: found No space left on device, expected to write there; make room"):
         convert(read_folder(photos), TABLE, tmp_path / "out", QUICK, workers=1)
 

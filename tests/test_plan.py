@@ -21,7 +21,7 @@ from lit_jax.models import building, locking
 from lit_jax.models.layers import Block
 from lit_jax.planning import abstract_run, costs, device_table
 from lit_jax.planning.arithmetic import count, forward_and_backward
-from lit_jax.settling import settle_plan
+from lit_jax.settling import settle, settle_plan
 from tests.conftest import built_of
 
 RECORDED = {
@@ -249,7 +249,7 @@ def test_texts_of_a_batch_on_average():
     _, data = known(run.config, examples=9999, vocab_size=300, longest=27)
     assert abstract_run.text_shape(abstract_run.prepare(run.config, data, 1), 4096)[1] == 32
     unbucketed = from_values(text__bucket=0)
-    assert abstract_run.text_shape(abstract_run.prepare(unbucketed, data, 1), 4096)[1] == 77
+    assert abstract_run.text_shape(abstract_run.prepare(settle(unbucketed), data, 1), 4096)[1] == 77
 
 
 def test_data_at_hand_tell_their_sizes(tiny_config, records):
