@@ -21,7 +21,7 @@ from lit_jax.data.records import RecordSet, is_record_set, open_records
 from lit_jax.errors import UserError
 from lit_jax.models import locking, weight_files
 from lit_jax.models.building import Towers, check_weights
-from lit_jax.models.settled import TOWER_OPTIONS, beside_weights, preset_notes, settled_image, settled_text
+from lit_jax.models.settled import TOWER_OPTIONS, beside_weights, check_names, preset_notes, settled_image, settled_text
 from lit_jax.text.prompts import read_templates
 from lit_jax.text.tokenizers import Tokenizer, load_tokenizer
 
@@ -67,7 +67,6 @@ def settle(
         UserError: letters of locks that there are not, an unknown tower, a size that is the preset's to say,
             preprocessing that is not understood.
     """
-    # Names first: weights on the hub may be large.
     locking.lock_letters(config.train.locks)
     text = settled_text(config.text)
     known: dict[str, Any] = {}
@@ -83,8 +82,9 @@ def documents_of(config: options.Config) -> dict[str, Any]:
     """The JSON files beside the weights of a config's image tower; none where a store stands in for the tower.
 
     Raises:
-        UserError: one of them is not whole, or a name on the hub that cannot be fetched.
+        UserError: a tower that there is not; a file that is not whole; a name on the hub that cannot be fetched.
     """
+    check_names(config.image, config.text)
     if config.input == "store" or config.image.tower == GIVEN or not config.image.weights:
         return {}
     return weight_files.documents(config.image.weights)

@@ -56,8 +56,8 @@ def trained(stored, tiny_config, tmp_path_factory):
 
 
 def test_the_store_holds_what_the_tower_says_of_each_photo(stored, tiny_config, records):
-    loaded = load(tiny_config)
-    model, tower, _ = to_store.locked_tower(loaded, records)
+    settled, _ = settling.settle_embedding(load(tiny_config))
+    model, tower, _ = to_store.locked_tower(to_store.Frozen(settled.towers, settled.data), records)
     for split in ("train", "validation", "heldout"):
         whole = next(
             record_batches.evaluation_batches(records, split, batch_size=records.examples(split), image_size=16)
@@ -108,7 +108,7 @@ def test_the_best_may_be_chosen_on_training_photos_set_aside(stored, tiny_config
     options = {"input": "store", "data__store": stored.directory, "data__select_fraction": 0.25, "train__devices": 1}
     loaded = load(tiny_config, train__epochs=1.2, optimizer__warmup_epochs=0, **options)
     built = built_of(loaded, tmp_path)
-    assert built.steps_per_epoch == 42 / 16 and built.total_steps == 4
+    assert built.length == (42 / 16, 4)
     aside = set_aside(56, 0.25, seed=0)
     rows = embedding_store.Rows(stored, "train")
     photos = list(built.evaluator.photos(photo_embeddings.ASIDE, {}))

@@ -171,7 +171,8 @@ def test_ids_of_another_list_do_not_rename_photos(run, records, tmp_path):
 def test_ctrl_c_in_the_middle_of_the_photos_is_one_line(run):
     code = """
 import os, signal, sys
-from lit_jax import evaluate, zeroshot
+from lit_jax import evaluate
+from lit_jax.embedding import photo_embeddings
 
 def one(photos):
     yield next(iter(photos))  # TensorFlow reads ahead and JAX computes at that moment

@@ -14,9 +14,10 @@ from PIL import Image
 
 import data_prep.embeddings
 from lit_jax import config, evaluate, export, models
+from lit_jax.base.files import digest
 from lit_jax.embed import embed
 from lit_jax.embedding.to_store import Making
-from lit_jax.evaluation import report, tables
+from lit_jax.evaluation import tables
 from lit_jax.main import train
 from lit_jax.models import weight_files, weights
 from lit_jax.models.joint import load_joint
@@ -110,7 +111,7 @@ def test_weights_on_the_hub_are_not_asked_for(copied, monkeypatch):
     document = json.loads((copied / "model.json").read_text())
     document["about"]["config"]["image.weights"] = "hf-hub:someone/tower"
     del document["digest"]
-    (copied / "model.json").write_text(json.dumps({**document, "digest": weight_files.digest(document)}))
+    (copied / "model.json").write_text(json.dumps({**document, "digest": digest(document)}))
 
     def asked(source):
         raise AssertionError(source)
@@ -144,7 +145,7 @@ def change(path, old, new):
 )  # fmt: skip
 def test_a_folder_that_is_not_whole_is_refused_in_one_line(copied, capsys, damage, message):
     damage(copied)
-    assert message in refused(capsys, report, "--checkpoint", copied, "--split", "heldout")
+    assert message in refused(capsys, evaluate, "--checkpoint", copied, "--split", "heldout")
     assert message in refused(capsys, export, "--checkpoint", copied, "--out", copied.with_name("again"))
     assert not copied.with_name("again").exists()
 
@@ -262,7 +263,7 @@ def test_a_run_on_given_embeddings_has_no_tower(on_given, records, tmp_path, cap
     assert "No image tower: the model reads embeddings of 12 numbers" in said and "photo.jpg" not in said
     np.save(tmp_path / "features.npy", np.ones((1, 12), np.float32))
     assert run_card(said, tmp_path, capsys, monkeypatch)
-    found = refused(capsys, report, "--checkpoint", tmp_path / "model", "--records", records.directory)
+    found = refused(capsys, evaluate, "--checkpoint", tmp_path / "model", "--records", records.directory)
     assert "found a model without an image tower" in found
     found = refused(capsys, export, "--checkpoint", on_given / "run", "--out", tmp_path / "n", "--format", "open_clip")
     assert "given embeddings" in found
@@ -384,7 +385,7 @@ def test_a_published_model_is_exported_as_it_is(published, records, tmp_path, mo
     got = json.loads((tmp_path / "clip" / "evaluation-heldout.json").read_text())
     assert (got["images"], got["candidates"]) == (28, 4)
     assert "before any training" in (tmp_path / "clip" / "README.md").read_text()
-    error = refused(capsys, report, "--checkpoint", tmp_path / "clip", "--split", "heldout")
+    error = refused(capsys, evaluate, "--checkpoint", tmp_path / "clip", "--split", "heldout")
     assert "data.records" in error or "data.store" in error or "records" in error
 
 

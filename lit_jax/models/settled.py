@@ -78,6 +78,14 @@ def _with_preprocessing(image: options.Image, preset: Preset | None, known: Mapp
     return image
 
 
+def check_names(image: options.Image, text: options.Text) -> None:
+    """Raises `UserError`, with the nearest name, for a tower that there is not: weights to fetch may be large."""
+    if image.tower not in (OWN_IMAGE, GIVEN):
+        _preset("image", image.tower, models.IMAGE_PRESETS)
+    if text.tower != OWN_TEXT:
+        _preset("text", text.tower, models.TEXT_PRESETS)
+
+
 def beside_weights(image: options.Image, documents: Mapping[str, Any]) -> dict[str, Any]:
     """Preprocessing by option as it stands beside the weights of an image tower.
 
