@@ -2,7 +2,7 @@
 
     python -m lit_jax.main --config=configs/demo.py
 
-160 species of beasts, plants and mushrooms whose names tell their looks; 40 of them are held out of training. A small
+160 species of animals, plants and mushrooms whose names tell their looks; 40 of them are held out of training. A small
 ViT that has never seen those 40 is locked (`data_prep/pretrain_tower.py` made it), and a text tower learns from
 scratch to read it. Every part of a real run takes part: photos, class table, captions, TFRecords, tokenizer,
 locked training, checkpoints, zero-shot evaluation of seen and of held-out species.
