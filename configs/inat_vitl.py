@@ -9,7 +9,7 @@ for the others add one of ::
     --config.optimizer.warmup_steps=2000      # 61.96 % and 86.71 % in the paper
     --config.optimizer.warmup_steps=500       # did not converge in the paper
 
-Embed once, and train from what the tower said: the same run with one key changed, hours on one GPU ::
+Embed once, and train from the embedding store: the same run with one key changed, hours on one GPU ::
 
     python -m lit_jax.embed --config=configs/inat_vitl.py
     python -m lit_jax.main --config=configs/inat_vitl.py --config.input=store

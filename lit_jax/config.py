@@ -51,7 +51,7 @@ def option(default: Value, meaning: str, choices: tuple[str, ...] = (), **limits
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
-    """Which photos, by which splits, and how training sees them."""
+    """Options of the photos: where they are, their splits, and how training crops them."""
 
     records: str = option("", "folder of the record set", free=True)
     store: str = option("", "folder of the embedding store; empty for that of the records and _store", free=True)
@@ -82,16 +82,17 @@ class Data:
     crop_scale: tuple[float, float] = option(
         (0.9, 1.0), "area of the random crop as a share of the photo, from and to", low=0, high=1
     )
-    flip: bool = option(False, "mirror half of the training photos")
+    flip: bool = option(False, "mirror half of the training photos, drawn at random")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Image:
-    """The image tower and its preprocessing."""
+    """Options of the image tower and its preprocessing."""
 
     tower: str = option(
         "vit",
-        "a preset of docs/towers.md; vit: of the sizes below; given: none, a store of others' embeddings",
+        "a preset of docs/towers.md; vit for the sizes below; given for none: the store holds embeddings that were "
+        "computed elsewhere",
     )
     weights: str = option("", "file or folder of pre-trained weights, or hf-hub:OWNER/NAME", free=True)
     size: int = option(0, "side of the input, pixels; 0 for that of the weights or the preset", low=0)
@@ -100,11 +101,17 @@ class Image:
     depth: int = option(12, "blocks", low=1)
     heads: int = option(12, "attention heads", low=1)
     mlp_dim: int = option(0, "hidden width of the MLPs; 0 for 4 times the width", low=0)
-    pool: str = option("", "what a ViT is read at; empty for the preset's, or token", ("", "token", "gap", "map"))
-    mean: tuple[float, float, float] = option(
-        (-1.0, -1.0, -1.0), "of pixels, 0 to 1; -1,-1,-1 for what comes with the weights"
+    pool: str = option(
+        "",
+        "where a ViT's features are read: token, mean (gap) or attention (map); empty for the preset's, or token",
+        ("", "token", "gap", "map"),
     )
-    std: tuple[float, float, float] = option((0.0, 0.0, 0.0), "of pixels; 0,0,0 for what comes with the weights", low=0)
+    mean: tuple[float, float, float] = option(
+        (-1.0, -1.0, -1.0), "mean of the pixels, from 0 to 1, by channel; -1,-1,-1 for what comes with the weights"
+    )
+    std: tuple[float, float, float] = option(
+        (0.0, 0.0, 0.0), "standard deviation of the pixels, by channel; 0,0,0 for what comes with the weights", low=0
+    )
     interpolation: str = option(
         "", "filter of resizing; empty for what comes with the weights", ("", "bicubic", "bilinear")
     )
@@ -120,9 +127,9 @@ class Image:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Text:
-    """The text tower, and how captions reach it."""
+    """Options of the text tower, and of the captions as it reads them."""
 
-    tower: str = option("transformer", "a preset of docs/towers.md; transformer: of the sizes below")
+    tower: str = option("transformer", "a preset of docs/towers.md; transformer for the sizes below")
     weights: str = option(
         "", "file or folder of pre-trained weights, or hf-hub:OWNER/NAME, for the locks LL, LU and UU", free=True
     )
@@ -131,16 +138,18 @@ class Text:
     depth: int = option(12, "blocks", low=1)
     heads: int = option(6, "attention heads", low=1)
     mlp_dim: int = option(0, "hidden width of the MLPs; 0 for 4 times the width", low=0)
-    causal: bool = option(False, "each position sees only what stands before it")
+    causal: bool = option(False, "each token attends only to itself and to those before it")
     pool: str = option(
         "",
-        "what is read: the end token, the first, the mean, attention, or the last position with padding read as "
-        "words; empty for the preset's, or end",
+        "where the features are read: at the end token, at the first, as the mean, by attention (map), or at the last "
+        "position with padding read as words; empty for the preset's, or end",
         ("", "end", "first", "mean", "map", "last"),
     )
     projection_bias: bool = option(False, "whether the last projection has a bias")
-    activation: str = option("gelu_tanh", "of the MLPs", ("gelu_tanh", "gelu", "gelu_quick", "relu"))
-    norm_epsilon: float = option(1e-6, "of the layer norms", low=0)
+    activation: str = option(
+        "gelu_tanh", "activation function of the MLPs", ("gelu_tanh", "gelu", "gelu_quick", "relu")
+    )
+    norm_epsilon: float = option(1e-6, "epsilon of the layer norms", low=0)
     distinct: bool = option(True, "embed each distinct caption of a batch once", lean=True)
     bucket: int = option(
         8,
@@ -148,15 +157,17 @@ class Text:
         low=0,
         lean=True,
     )
-    remat: bool = option(False, "compute activations again, not keep them: less memory, a third more work", lean=True)
+    remat: bool = option(
+        False, "compute activations again instead of keeping them: less memory, a third more work", lean=True
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
-    """What joins the towers, and the loss."""
+    """Options of the projections, the logit scale and the loss."""
 
     weights: str = option(
-        "", "a whole model (CLIP, SigLIP, LiT) whose projections and logit scale to begin with", free=True
+        "", "a whole model (CLIP, SigLIP, LiT) whose projections and logit scale training begins with", free=True
     )
     embed_dim: int = option(512, "width of the common embedding", low=1)
     projection: bool = option(True, "a trainable linear layer after the image tower")
@@ -174,15 +185,21 @@ class Model:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """AdamW and its schedule."""
+    """Options of AdamW and of the learning rate."""
 
     lr: float = option(5e-4, "peak learning rate of AdamW", low=0)
-    weight_decay: float = option(0.1, "times the learning rate; none on biases, norms, logit scale", low=0)
+    weight_decay: float = option(
+        0.1, "of AdamW, multiplied by the learning rate; biases, norms and the logit scale have none", low=0
+    )
     b1: float = option(0.9, "decay of the first moment", low=0, high=1)
     b2: float = option(0.98, "decay of the second moment", low=0, high=1)
-    eps: float = option(1e-6, "of AdamW", low=0)
-    warmup_steps: int = option(0, "linear warm-up in steps, or", low=0)
-    warmup_epochs: float = option(0.0, "in epochs; one of the two", low=0)
+    eps: float = option(1e-6, "epsilon of AdamW", low=0)
+    warmup_steps: int = option(
+        0, "steps of the linear warm-up; 0 where optimizer.warmup_epochs says how long it is", low=0
+    )
+    warmup_epochs: float = option(
+        0.0, "epochs of the linear warm-up; 0 where optimizer.warmup_steps says how long it is", low=0
+    )
     horizon_epochs: float = option(0.0, "epochs after which the cosine is 0; 0 for train.epochs", low=0)
     clip_norm: float = option(0.0, "largest global norm of the gradient; 0 for none", low=0)
     pretrained_scale: float = option(
@@ -193,7 +210,7 @@ class Optimizer:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
-    """How long, on what, in which precision; and what is locked."""
+    """Options of the run: what is locked, its length, its batches, its precision, its devices."""
 
     locks: str = option("Lu", "LiT's letters, image tower first: L locked, U pre-trained, u from scratch")
     epochs: float = option(10.0, "passes over the training split", low=1e-6)
@@ -205,7 +222,7 @@ class Train:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Zero-shot evaluations while training."""
+    """Options of zero-shot evaluation while training."""
 
     every_epochs: float = option(1.0, "epochs between zero-shot evaluations; 0 for the end only", low=0)
     batch_size: int = option(256, "photos or prompts at a time", low=1, free=True)
@@ -219,7 +236,7 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """When to save and what to keep."""
+    """Options of saving."""
 
     every_epochs: float = option(1.0, "epochs between checkpoints; 0 for the end only", low=0, free=True)
     keep: int = option(2, "latest checkpoints to keep, besides the best", low=1, free=True)
@@ -227,7 +244,7 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Log:
-    """What is written of the metrics."""
+    """Options of the metrics that are written."""
 
     every_steps: int = option(10, "steps between lines of metrics", low=1, free=True)
     tensorboard: bool = option(True, "write TensorBoard events where tensorboard is installed", free=True)
@@ -235,11 +252,16 @@ class Log:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """All options of a run, checked one by one; what presets, weights or a store say may be open still."""
+    """All options of a run, each checked by itself.
 
-    seed: int = option(0, "decides initial parameters, order and augmentation", low=0)
+    Some may still be open: `lit_jax.settling` fills in what presets, weights or an embedding store know.
+    """
+
+    seed: int = option(0, "decides initial parameters, the order of the photos, and augmentation", low=0)
     workdir: str = option("", "folder for checkpoints, metrics and results", free=True)
-    input: str = option("records", "train on photos, or on what the locked tower said of them", ("records", "store"))
+    input: str = option(
+        "records", "train on photos (records), or on stored features of the locked tower (store)", ("records", "store")
+    )
     data: Data = Data()
     image: Image = Image()
     text: Text = Text()

@@ -37,7 +37,7 @@ class Progress:
         self._bar.stop()
 
     def update(self, record: Record) -> None:
-        """Shows step, epoch, loss and the least that it can be, pairs/s and the time left."""
+        """Shows step, epoch, loss and its lower bound, pairs per second and the time left."""
         rate, left = record["steps_per_s"], self._total - record["step"]
         floor = record.get("loss_floor", 0.0)
         text = (
@@ -59,7 +59,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them.
+    """Seconds as text for a person.
 
     Example:
         >>> duration(3725)
@@ -87,7 +87,7 @@ def text_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, left
 
 
 def as_text(table: rich.table.Table) -> str:
-    """A table as plain text, however wide."""
+    """A table as plain text, without a limit to its width."""
     console = rich.console.Console(width=200, no_color=True, force_terminal=False)
     with console.capture() as capture:
         console.print(table)

@@ -1,4 +1,4 @@
-"""Files and folders that are whole or absent: written under another name, then renamed."""
+"""Files and folders that are never half-written under their own name: they are written beside it, then renamed."""
 
 import contextlib
 import hashlib
@@ -17,7 +17,7 @@ INCOMPLETE = ".incomplete"  # ending of the folder's name while it is being writ
 def alone_in(
     folder: Path, what: str, *, file: str = "", name: str = "", remedy: str = "wait for it or stop it"
 ) -> Iterator[None]:
-    """Makes a folder and keeps other processes out of it; one that is killed lets go of it by itself.
+    """Makes a folder and locks it against other processes; the lock of a process that is killed ends with it.
 
     A folder that is still empty in the end is taken away again.
 
@@ -65,7 +65,7 @@ def alone_in(
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes JSON beside `path` and renames it into place, so that a file is whole or absent."""
+    """Writes JSON beside `path` and renames it into place, so that no half-written file has its name."""
     with written_aside(path) as aside:
         aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""What commands share: starting JAX, on one host or several, and making records that are missing."""
+"""Hosts: how a command starts JAX on one or several, and how they wait for each other and compare values."""
 
 import argparse
 import os
@@ -50,7 +50,7 @@ def keep_compiled() -> None:
 
 
 def prepare_on_first_host(prepare: Prepare | None, config: Any) -> None:
-    """Makes missing records, if the config knows how. All hosts wait here, whatever each can see of the folder."""
+    """Makes missing records, if the config knows how. All hosts wait until they are there."""
     if prepare is None:
         return
     is_missing = not pathlib.Path(config.data.records).exists()

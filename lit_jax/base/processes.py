@@ -1,4 +1,4 @@
-"""A function of many jobs in processes that come and go with this one."""
+"""Worker processes that run a function over many jobs and end when this process ends."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""The device mesh and how arrays lie on it; the only file that spells the mesh's axis.
+"""The device mesh and the placement of arrays on it; no other file names the axis of the mesh.
 
 The axis is of the Auto type: the compiler places what is between the annotated ends of the step. The losses say
 themselves what each device does, through `per_device`, and run on explicit axes as well (tests cover both).
@@ -47,7 +47,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def per_device(function: Callable[..., Any], mesh: Mesh | None, *, inputs: Any, outputs: Any) -> Callable[..., Any]:
-    """A function that every device runs on its own rows; `all_rows` and the like, inside it, are how they talk.
+    """A function that every device runs on its own rows; inside it `all_rows`, `total` and others communicate.
 
     Args:
         function: of arrays to arrays, for one device.
@@ -154,5 +154,5 @@ def put_replicated(tree: Any, mesh: Mesh) -> Any:
 
 
 def with_sharding(tree: Any, sharding: NamedSharding) -> Any:
-    """Shapes of arrays that lie so: what a compiler or a reader of checkpoints is told in place of arrays."""
+    """Shapes with a sharding, for a compiler or a reader of checkpoints that needs no values."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)

@@ -1,4 +1,4 @@
-"""Folders that are whole or absent: a manifest says what is in them, and their name says while they are being made.
+"""Folders of data with a manifest of their content; while one is being written, its name ends in ``.incomplete``.
 
 What record sets and embedding stores have in common. One process at a time works in a folder, see `alone_in`.
 """

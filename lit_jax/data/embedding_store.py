@@ -1,4 +1,4 @@
-"""The embedding store, written once and read here: what a frozen tower says of every photo, on disk.
+"""The format of the embedding store, written and read here: the locked tower's features of every photo, on disk.
 
 A *store* is a folder::
 
@@ -70,7 +70,7 @@ class StoreShard:
 
 @dataclasses.dataclass(frozen=True)
 class Store:
-    """A complete store, as `open_store` found it; a run asks it the same as a `lit_jax.data.records.RecordSet`.
+    """A complete store, as `open_store` found it; it answers the same questions as a `RecordSet`.
 
     Attributes:
         directory: the folder.

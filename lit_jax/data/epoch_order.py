@@ -1,4 +1,4 @@
-"""Which record comes when: the order of an epoch, drawn from the seed, the same for records and for a store.
+"""The order of the photos in an epoch, drawn from the seed; it is the same for records and for an embedding store.
 
 Chance is a function of (seed, epoch, host) and a place in the epoch, never of what was drawn before: a run that
 resumes at any batch sees what an unbroken one would have seen.

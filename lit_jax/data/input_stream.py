@@ -1,4 +1,4 @@
-"""What a step eats: an endless stream of batches on the mesh, from records or from an embedding store.
+"""The input stream of training: endless batches on the mesh, from records or from an embedding store.
 
 Both streams start at any batch without reading what comes before, and both draw order and captions from
 `epoch_order`: where one shuffle window holds the whole split and photos are cropped centrally, the batches of a

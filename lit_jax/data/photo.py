@@ -1,4 +1,4 @@
-"""One photo to clean JPEG bytes, or the reason why not: the one place where photos of people are opened.
+"""Decodes a photo of any common format to clean JPEG bytes, or says why it cannot be used.
 
 A sound JPEG stays byte for byte as it is; what training could not decode, or would decode turned, inverted
 or see-through, is encoded anew once, here, so that what reads pixels needs no special case. Pillow alone is needed.

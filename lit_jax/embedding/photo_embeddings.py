@@ -100,7 +100,7 @@ def from_records(
 
 
 def from_store(parts: Embedder, store: Store, *, batch_size: int, aside: Part | None = None) -> PhotosOf:
-    """Photos of a store: what the locked tower said of them, view 0.
+    """Photos of an embedding store: the locked tower's features of view 0.
 
     Args:
         parts: the jitted functions; only their mesh is used.

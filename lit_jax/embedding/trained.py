@@ -11,7 +11,7 @@ from lit_jax.text.tokenizers import Tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class About:
-    """What a checkpoint says of itself.
+    """The description that is saved with a model's parameters.
 
     Attributes:
         config: every option, by dotted name.

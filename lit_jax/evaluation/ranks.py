@@ -29,7 +29,7 @@ class Groups(NamedTuple):
 def grouped(table: ClassTable, rank: str) -> Groups | None:
     """The classes by a rank, or by any other column; None where the table has no such column, or an empty one.
 
-    Two groups are the same only if all ranks above are too: a genus of plants may have the name of one of beasts.
+    Two groups are the same only if all ranks above are too: a genus of plants and one of animals may share a name.
     """
     if rank == SPECIES:
         return Groups(np.arange(len(table)), table.names)

@@ -21,7 +21,7 @@ def count(function: Callable[..., Any], *arguments: Any) -> int:
         *arguments: trees of arrays or of `jax.ShapeDtypeStruct`; only their shapes and types matter.
 
     Returns:
-        Multiplications and additions of its products. Of several branches the dearest counts.
+        Multiplications and additions of its products. Of several branches the one with the most operations counts.
 
     Raises:
         ValueError: products in a loop whose length is known only when it runs.

@@ -15,7 +15,7 @@ FORMATS = ("lit_jax", "open_clip")
 
 
 def export(trained: Trained, out: str | pathlib.Path, *, layout: str = "lit_jax", hub_name: str = "") -> list[str]:
-    """Writes a trained model as one folder, whole or not at all.
+    """Writes a trained model as one folder; if it fails, there is none.
 
     Args:
         trained: from `lit_jax.trained.loading.load_whole` or `lit_jax.trained.loading.untrained`.

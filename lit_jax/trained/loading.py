@@ -1,4 +1,4 @@
-"""A trained model, whole: from a run's checkpoint, or from a folder that `lit_jax.export` wrote."""
+"""Loads a trained model from a run's checkpoint, or from a folder that `lit_jax.export` wrote."""
 
 import dataclasses
 import pathlib
@@ -53,7 +53,7 @@ def load_whole(
 def _load(
     folder: pathlib.Path, step: str, weight_files: Mapping[str, str], wants_tower: Callable[[Settled], bool]
 ) -> Trained:
-    found = _from_bundle(folder, weight_files) if _is_model(folder) else _from_run(folder, step, weight_files)
+    found = _from_folder(folder, weight_files) if _is_model(folder) else _from_run(folder, step, weight_files)
     if not wants_tower(found.config):
         return dataclasses.replace(found, params={k: tree for k, tree in found.params.items() if k != "image"})
     if found.model.image is None:
@@ -66,15 +66,15 @@ def _load(
 
 
 def _is_model(folder: pathlib.Path) -> bool:
-    """Whether to read a model's folder, not a run's."""
+    """Whether the folder is that of an exported model, and not that of a run."""
     half_written = folder.with_name(folder.name + INCOMPLETE)
     if folder.name.endswith(INCOMPLETE) or (not folder.exists() and half_written.is_dir()):
         raise UserError(f"--checkpoint {folder}: found a half-written model, expected a whole one; export it anew")
-    return model_folder.is_bundle(folder)
+    return model_folder.is_model_folder(folder)
 
 
 def _from_run(directory: pathlib.Path, step: str, weight_files: Mapping[str, str]) -> Trained:
-    """A run's model without its image tower if that is locked: whether it is needed is for others to say."""
+    """The model of a run, without its image tower if that is locked; `_load` adds it where it is needed."""
     folder = directory / "checkpoints" if (directory / "checkpoints").is_dir() else directory
     if not folder.is_dir():
         raise UserError(f"--checkpoint: found no folder {directory}, expected that of a run or of a model")
@@ -97,7 +97,7 @@ def _from_run(directory: pathlib.Path, step: str, weight_files: Mapping[str, str
     return dataclasses.replace(found, about=about, params={**params, **others})
 
 
-def _from_bundle(folder: pathlib.Path, weight_files: Mapping[str, str]) -> Trained:
+def _from_folder(folder: pathlib.Path, weight_files: Mapping[str, str]) -> Trained:
     given = [f"--{tower}-weights" for tower, path in weight_files.items() if path]
     if given:
         raise UserError(f"{given[0]}: found it with a model's folder, expected none, which holds its own; leave it out")

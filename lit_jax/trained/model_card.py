@@ -178,7 +178,7 @@ def _results(about: About, step: int) -> str:
 
 
 def _choice(about: About) -> str:
-    """By what a run tells its best checkpoint; of a checkpoint of before, too, whose config lacks newer options."""
+    """Which split the best checkpoint was chosen on. Configs of older checkpoints may lack newer options."""
     split = about.config["data.seen_split"] or about.config["data.heldout_split"]
     if about.config.get("data.select_fraction"):
         return "The best checkpoint of a run is the one with the highest top-1 on the photos that were set aside."

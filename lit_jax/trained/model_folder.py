@@ -1,4 +1,4 @@
-"""The folder of a trained model: everything that naming a photo takes, in files that need no other.
+"""The folder of an exported model: it holds everything that is needed to name a photo.
 
 ::
 
@@ -40,7 +40,7 @@ MODEL, WEIGHTS, CLASSES, TEMPLATES, CARD = (
 _REMEDY = "copy the folder again, or export anew"
 
 
-def is_bundle(directory: pathlib.Path) -> bool:
+def is_model_folder(directory: pathlib.Path) -> bool:
     """True if the folder is a model's, whatever its version and state."""
     return (directory / MODEL).is_file()
 

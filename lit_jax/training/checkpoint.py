@@ -64,7 +64,7 @@ def open_manager(directory: str | os.PathLike[str], *, keep: int = 1, read_only:
 
 @contextlib.contextmanager
 def failures_in_one_line(workdir: pathlib.Path) -> Iterator[None]:
-    """Around all of a run: a disk that is full is one line, which names the checkpoint to go on from.
+    """To be put around a whole run: turns the errors of a full disk into one line that names the last good checkpoint.
 
     Where writing fails, Orbax and TensorStore speak of it once for each array, from threads and from coroutines that
     nobody waits for any more. They are not heard here: what they say is in the exception too.
@@ -89,7 +89,7 @@ def failures_in_one_line(workdir: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _unheard() -> Iterator[None]:
-    """Nothing is printed of what fails behind the back of the caller."""
+    """Silences threads and coroutines of libraries that fail in the background."""
     threads = set(threading.enumerate())
     hooks = sys.unraisablehook, sys.excepthook, threading.excepthook
     loggers = [(logger, logger.level) for logger in map(logging.getLogger, ("absl", "asyncio"))]
@@ -109,7 +109,7 @@ def _unheard() -> Iterator[None]:
 
 
 def _end_what_is_left(threads: Collection[threading.Thread], error: BaseException) -> None:
-    """Ends now, and not when Python does, what an error left behind: threads not among `threads`, and coroutines."""
+    """Joins threads that are not among `threads`, and ends coroutines, that an error has left running."""
     for thread in threading.enumerate():
         if thread not in threads and not thread.daemon:
             thread.join(timeout=10)
@@ -148,7 +148,7 @@ def save(manager: ocp.CheckpointManager, state: State, about: About, *, score: f
 
 
 def complete(manager: ocp.CheckpointManager, about: About, *, score: float | None) -> None:
-    """Adds an evaluation to the checkpoint that was saved before it could be made: the one at ``about.position``.
+    """Adds an evaluation to the checkpoint at ``about.position``, which was saved before the evaluation was made.
 
     Its arrays stay. Both files are written aside and renamed, the one that says that nothing is owed any more last.
 
@@ -219,7 +219,7 @@ def read_about(manager: ocp.CheckpointManager, step: int) -> About:
 
 
 def config_from_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Options by dotted name as they were before they became JSON, which knows no tuples; a config has no lists."""
+    """Options by dotted name, with lists of JSON turned back into tuples."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 

@@ -229,7 +229,7 @@ class _Parts:
         )  # fmt: skip
 
     def about(self, digests: dict[str, str]) -> About:
-        """What checkpoints of the run say of themselves, before its first step."""
+        """The description that goes with every checkpoint of the run, as it is before the first step."""
         data = self.data
         return About(
             config=options.flattened(self.config),
@@ -247,7 +247,7 @@ class _Parts:
         )
 
     def notes(self, texts: Mapping[int, Sequence[str]], reports: Mapping[str, LoadReport]) -> list[str]:
-        """What a person should know first: what the store holds, resized weights, captions that are cut."""
+        """Lines that a person should read first: what the store holds, resized weights, captions that are cut."""
         config, data, notes = self.config, self.data, _described(reports)
         if config.image.tower != GIVEN:
             notes.append(building.described_pixels(config.image))
@@ -313,7 +313,7 @@ def chosen_on(data: options.Data) -> str:
 
 
 def _about_species(chosen: options.Data, data: collection.Collection, table: ClassTable) -> list[str]:
-    """Species of several rows that were split between training and held out, before conversion saw to that."""
+    """Notes about species of which one row of the class table is in training and another is held out."""
     split = chosen.heldout_split
     if split not in data.splits:
         return []

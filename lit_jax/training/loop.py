@@ -70,7 +70,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
 
 
 def marks(every_epochs: float, steps_per_epoch: float, total_steps: int) -> set[int]:
-    """The steps at which something is due: the first step at or after each multiple of epochs, and the last step.
+    """The steps at which an evaluation or a save is due: at or after each multiple of epochs, and the last step.
 
     Example:
         >>> sorted(marks(1.0, 2.5, 6))
@@ -178,7 +178,7 @@ class _Watch:
             self._read(*self._waiting.popleft())
 
     def resume_clock(self) -> None:
-        """Counts pairs per second from now on: an evaluation or a save is no training."""
+        """Counts pairs per second from now on: evaluations and saves do not count."""
         self._since, self._steps_since = time.monotonic(), 0
 
     def _read(self, step: int, metrics: train_step.Metrics) -> None:
@@ -262,7 +262,7 @@ def _save(experiment: Experiment, manager: Any, state: train_step.State) -> None
 
 
 def _score(results: Mapping[str, Any]) -> float | None:
-    """What makes a checkpoint the best: top-1 on photos set aside, else on seen species, else on the first task."""
+    """The score of a checkpoint: top-1 on photos set aside, else on seen species, else on the first task."""
     chosen = next((name for name in ("set_aside", "seen", *results) if name in results), None)
     return None if chosen is None else float(results[chosen]["top1"])
 
@@ -282,7 +282,7 @@ def _log(experiment: Experiment, start: int) -> Iterator[metrics_log.MetricsLog 
 
 @contextlib.contextmanager
 def _sigterm() -> Iterator[list[int]]:
-    """Collects SIGTERM in a list instead of dying of it; only in the main thread, where signals arrive."""
+    """Collects SIGTERM in a list instead of ending the process; signals arrive in the main thread only."""
     told: list[int] = []
     try:
         before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
@@ -307,7 +307,7 @@ def _stop_asked(told: Sequence[int], *, at: bool) -> bool:
 
 
 def _opening(experiment: Experiment, state: train_step.State, start: int) -> str:
-    """What is about to happen, and what a person should know first."""
+    """The first lines of a run: what it trains, on how many photos, for how many steps, and its notes."""
 
     def count(tree: Any) -> str:
         return f"{sum(leaf.size for leaf in jax.tree.leaves(tree)):,}"

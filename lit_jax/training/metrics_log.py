@@ -139,7 +139,7 @@ def _accuracy_names(records: Sequence[Record]) -> Iterator[tuple[str, str]]:
 
 
 def _draw_chance(axis: Any, records: Sequence[Record]) -> None:
-    """A line a task at the accuracy of guessing, in the task's colour; none in logs that do not know it."""
+    """Draws for each task a line at the accuracy of guessing, as far as the log knows it, in the task's colour."""
     colours = _colours(dict(_accuracy_names(records)))
     found = {name: value for record in records for name, value in record.items() if name.endswith("/candidates")}
     for name, candidates in found.items():
@@ -161,5 +161,5 @@ def _plot(
 
 
 def _colours(names: Iterable[str]) -> dict[str, str]:
-    """A colour for what stands before the stroke in each name."""
+    """A colour for each task, by the part of a metric's name before the slash."""
     return {task: f"C{i}" for i, task in enumerate(dict.fromkeys(name.partition("/")[0] for name in names))}

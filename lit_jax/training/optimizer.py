@@ -1,4 +1,4 @@
-"""What is locked, the warm-up-cosine schedule, and the optax chain."""
+"""The warm-up-cosine schedule, which parameters have weight decay, and AdamW as an optax chain."""
 
 import math
 from collections.abc import Mapping

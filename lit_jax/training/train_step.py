@@ -62,7 +62,7 @@ def pair_loss(
         model: the towers.
         moving: parameters that get gradients.
         locked: parameters that get none: they are under `stop_gradient`.
-        batch: ``image`` `[B, H, W, 3]` uint8, or ``features`` `[B, W]`, what the locked tower said of the photos;
+        batch: ``image`` `[B, H, W, 3]` uint8, or ``features`` `[B, W]`, the locked tower's features of the photos;
             ``tokens`` `[U, T]` int32; and, unless U is B and pair i has row i, ``caption`` `[B]` int32, the row of
             each pair.
         same_caption: what becomes of other pairs with the same caption, see `lit_jax.training.losses`.
@@ -163,7 +163,7 @@ def run(
     batches: Iterable[Batch],
     step: Callable[[State, Params, Batch], tuple[State, Metrics]],
 ) -> Iterator[tuple[State, Metrics]]:
-    """Yields after each batch and does nothing else: no files, no clock, no fetch from the device.
+    """Yields after each batch. It reads no file and no clock, and fetches nothing from the device.
 
     The state yielded is donated to the next step: a caller that keeps it must copy it before asking for more.
     """
