@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"{out}: {embedding_store.verify(embedding_store.open_store(out))} files are as they were written")
             return
         hosts.start_jax(parsed)
-        hosts.prepare_on_first_host(prepare, config)
+        if prepare:
+            hosts.make_on_first_host(lambda: prepare(config), config.data.records, "records")
         making = Making(parsed.dtype, parsed.views, parsed.batch_size, parsed.shard_rows, config.train.devices)
         made = embed(config, out, making, restart=parsed.restart)
         if jax.process_index() == 0:

@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         config, prepare = options.load(parsed.config, overrides)
         workdir = pathlib.Path(parsed.workdir or config.workdir or f"runs/{pathlib.Path(parsed.config).stem}")
         hosts.start_jax(parsed)
-        if config.input == "records":
-            hosts.prepare_on_first_host(prepare, config)
+        if prepare and config.input == "records":
+            hosts.make_on_first_host(lambda: prepare(config), config.data.records, "records")
         try:
             train(config, workdir)
         except Stopped as stopped:

@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         hosts.start_jax(parsed)
         settled, found = settle_plan(config)
         data = abstract_run.known_data(
-            settled,
+            settled.data,
+            settled.text.context,
             found,
             examples=parsed.examples,
             vocab_size=parsed.vocab_size,

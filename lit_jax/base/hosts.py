@@ -4,14 +4,13 @@ import argparse
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from lit_jax.errors import UserError
 
 Result = TypeVar("Result")
-Prepare = Callable[[Any], None]
 
 
 def add_hosts(parser: argparse.ArgumentParser) -> None:
@@ -49,12 +48,14 @@ def keep_compiled() -> None:
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "lit_jax" / "compiled"))
 
 
-def prepare_on_first_host(prepare: Prepare | None, config: Any) -> None:
-    """Makes missing records, if the config knows how. All hosts wait until they are there."""
-    if prepare is None:
-        return
-    is_missing = not pathlib.Path(config.data.records).exists()
-    on_first_host(lambda: prepare(config) if is_missing else None, "records")
+def make_on_first_host(make: Callable[[], None], folder: str, what: str) -> None:
+    """Makes a folder that is missing, on the first host; all hosts wait until it is there.
+
+    Raises:
+        UserError: on other hosts, if it failed on the first.
+    """
+    is_missing = not pathlib.Path(folder).exists()
+    on_first_host(lambda: make() if is_missing else None, what)
 
 
 def on_first_host(work: Callable[[], Result], what: str) -> Result | None:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from lit_jax import config as options
 from lit_jax import models
 from lit_jax.base.precision import DTYPES, initial_loss_scale
 from lit_jax.base.sharding import check_divides, make_mesh, over_batch, replicated, with_sharding
@@ -110,7 +111,8 @@ class Run:
 
 
 def known_data(
-    config: Settled,
+    chosen: options.Data,
+    context: int,
     found: Collection | None,
     *,
     examples: int = 0,
@@ -121,8 +123,9 @@ def known_data(
     """Sizes from the store or the record set of a config; numbers that are given come before what is found.
 
     Args:
-        config: settled.
-        found: its store or its records, as far as they are at hand.
+        chosen: options of the data.
+        context: tokens that a caption is cut to.
+        found: the store or the records of the options, as far as they are at hand.
         examples: photos to train on.
         vocab_size: of the tokenizer.
         captions: distinct ones.
@@ -131,13 +134,13 @@ def known_data(
     Raises:
         UserError: neither is there, and no numbers are given instead.
     """
-    split = config.data.train_split
+    split = chosen.train_split
     if found is None and not examples:
         raise UserError(
             "data: found neither a store nor records of this config, expected one of them; make it, or give "
             "--examples and --vocab-size"
         )
-    tokenizer = None if vocab_size else _tokenizer(config, found)
+    tokenizer = None if vocab_size else _tokenizer(chosen.tokenizer, found)
     if found is not None:
         check_split(split, found.splits, found.directory, option="data.train_split")
     photos = {split: examples or found.examples(split)} if found else {split: examples}
@@ -145,7 +148,7 @@ def known_data(
     if found is not None:
         photos |= {name: found.examples(name) for name in found.splits if name != split}
         classes = len(found.classes_in(split))
-        distinct, tokens = _captions(config, found, tokenizer)
+        distinct, tokens = _captions(found, split, tokenizer, context)
     stored = found if isinstance(found, Store) else None
     return Data(
         source=str(found.directory) if found else "numbers on the command line",
@@ -159,20 +162,20 @@ def known_data(
     )
 
 
-def _tokenizer(config: Settled, found: Collection | None) -> Tokenizer:
-    if found is None and not config.data.tokenizer:
+def _tokenizer(name: str, found: Collection | None) -> Tokenizer:
+    if found is None and not name:
         raise UserError("--vocab-size: found none, and no data.tokenizer, expected one of them; give --vocab-size")
-    return open_tokenizer(config.data.tokenizer, found)
+    return open_tokenizer(name, found)
 
 
-def _captions(config: Settled, found: Collection, tokenizer: Tokenizer | None) -> tuple[int, int]:
+def _captions(found: Collection, split: str, tokenizer: Tokenizer | None, context: int) -> tuple[int, int]:
     """Distinct captions of the training classes, and tokens of the longest; 0 where no tokenizer tells."""
-    table, wanted = read_class_table(found.class_table), set(found.classes_in(config.data.train_split))
+    table, wanted = read_class_table(found.class_table), set(found.classes_in(split))
     groups = class_captions(table, found.templates, drop_repeats=found.drop_repeats)
     texts = {text for class_id, group in zip(table.ids, groups, strict=True) if class_id in wanted for text in group}
     if tokenizer is None:
         return len(texts), 0
-    tokens = np.unique(tokenizer.encode(sorted(texts), config.text.context), axis=0)
+    tokens = np.unique(tokenizer.encode(sorted(texts), context), axis=0)
     return len(tokens), int(lengths(tokens, tokenizer.end_id).max())
 
 
