@@ -1,1 +1,1 @@
-"""Scripts that turn photos and metadata of others into record sets for `lit_jax`."""
+"""Commands that turn photos, embeddings and metadata into record sets and embedding stores for `lit_jax`."""

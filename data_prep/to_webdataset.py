@@ -57,7 +57,7 @@ class Tar(NamedTuple):
 
     @property
     def photos(self) -> int:
-        """How many it holds."""
+        """Number of photos in the tar."""
         return sum(take for _, _, take in self.parts)
 
 

@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend, and the one place where commands print it."""
+"""The exception for mistakes that a user can mend, and the code that prints it as one line."""
 
 import contextlib
 import errno

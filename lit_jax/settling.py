@@ -228,7 +228,7 @@ def _sources(config: options.Config) -> dict[str, str]:
 
 
 def _check_together(config: options.Config) -> None:
-    """Refuses options that say, together, what cannot be done."""
+    """Refuses options that contradict each other."""
     scale = config.data.crop_scale
     if not 0 < scale[0] <= scale[1]:
         raise UserError(f"data.crop_scale: found {scale}, expected two shares of the area, the smaller first")

@@ -1,4 +1,4 @@
-"""Photos and a class table to a record set: `python -m data_prep.convert` or `lit-jax-convert`.
+"""Converts photos and a class table to a record set.
 
 Work is done in ``DIR.incomplete``, and the last step renames that folder. A conversion that was stopped, in
 whatever way, goes on where it was when the same command is given again. Equal photos, class table and
@@ -60,7 +60,7 @@ _CONTEXT = 64  # tokens that a text tower reads, where neither option nor preset
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """All that decides what a record set holds, besides photos and class table.
+    """The options that decide, with the photos and the class table, what a record set holds.
 
     Attributes:
         templates: Caption templates; a record holds one caption a template. (): the paper's, less the columns that

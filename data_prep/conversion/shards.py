@@ -1,4 +1,4 @@
-"""Photos to finished shard files, on all cores; what is finished once is never written again.
+"""Writes photos to shard files on all cores; a shard that is finished is never written again.
 
 A shard is written under another name and renamed when it is whole; then a small JSON file in ``progress/``
 says what is in it. Only a shard that has both counts as finished.

@@ -1,4 +1,4 @@
-"""The folder of a conversion: whether it may be used, what it holds already, and its last renaming.
+"""The folder in which a conversion works: whether it may be used, what is done already, and the final renaming.
 
 Two rules. What two different conversions write never comes together in one folder; and no file is deleted
 that a conversion did not write.

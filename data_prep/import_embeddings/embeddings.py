@@ -1,4 +1,4 @@
-"""Embeddings computed elsewhere to an embedding store: `python -m data_prep.embeddings` or `lit-jax-import`.
+"""Imports embeddings that were computed elsewhere into an embedding store.
 
 Any backbone of any framework can so be the locked tower: neither its weights nor the photos are needed. Classes,
 splits, held-out species and validation photos are those that `data_prep.convert` would choose for photos of the same

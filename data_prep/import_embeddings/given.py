@@ -54,7 +54,7 @@ def _load(path: Path, key: str, array: Stored) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Embeddings:
-    """Embeddings of N photos.
+    """Embeddings of N photos that were computed elsewhere.
 
     Attributes:
         parts: arrays `[n, V, W]` of one float type, N rows in all.
@@ -71,12 +71,12 @@ class Embeddings:
 
     @property
     def views(self) -> int:
-        """V."""
+        """Views of each photo, V."""
         return int(self.parts[0].shape[1])
 
     @property
     def width(self) -> int:
-        """W."""
+        """Width of an embedding, W."""
         return int(self.parts[0].shape[2])
 
     def take(self, rows: np.ndarray, views: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Whether released archives arrived whole: their MD5 as the publishers give it."""
+"""Checks released archives against the MD5 that their publishers give."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Which class a text speaks of: by its caption, or by a name that stands in it."""
+"""Finds the class that a text is about, by its caption or by a name in it."""
 
 import functools
 import re

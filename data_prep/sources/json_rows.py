@@ -1,4 +1,4 @@
-"""Elements of the arrays in a large JSON file, one at a time: a gigabyte of COCO in a few megabytes of memory."""
+"""Reads the arrays of a large JSON file element by element, in a few megabytes of memory."""
 
 import codecs
 import json

@@ -1,4 +1,4 @@
-"""A class table where there is none but the names of labels or folders."""
+"""Makes a class table of the names of labels or folders, where there is no other."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Where a photo's bytes are: a file of its own, or a span of a larger file, such as a tar or TFRecord.
+"""The place of a photo's bytes: a file of its own, or a part of a larger file, such as a tar or TFRecord.
 
 A place is one text, so that millions of them are cheap: the path, and for a span its offset and size behind it, parted
 by a sign that no path can hold. Nothing is unpacked: a span is read from where it lies.

@@ -1,4 +1,4 @@
-"""Records to batches: each host's part, shuffled by seed and epoch, cropped, tokenised, and resumable anywhere.
+"""Batches from records: each host's part, shuffled by seed and epoch, cropped and tokenised, resumable at any batch.
 
 Training reads an endless stream: epoch after epoch, each with its own order, so that every record is read exactly
 once an epoch over all hosts and no batch is ever short. Batch n of a host is rows ``[n * b, (n + 1) * b)`` of its

@@ -1,4 +1,4 @@
-"""The record format, written once: features, encoding, shard files, manifest; used by writer and reader.
+"""The format of record sets: features, encoding, shard files and manifest, for writer and reader.
 
 A *record set* is a folder in TFDS's own TFRecord layout, so ``tfds.builder_from_directory(folder)`` opens it::
 

@@ -1,4 +1,4 @@
-"""Class embeddings from prompts."""
+"""Embeddings of classes, from the prompts that name them."""
 
 from collections.abc import Callable, Mapping, Sequence
 

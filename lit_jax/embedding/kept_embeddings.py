@@ -50,7 +50,7 @@ def key_of(params: Params, tower: Tower, context: int, tokenizer: bytes, prompts
 
 
 def kept(folder: Path | None, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array of that key: read from the folder, or made and left there.
+    """The array of that key: read from the folder, or computed and saved there.
 
     A folder that cannot be written to, or a file that is damaged, only costs the making.
 

@@ -1,4 +1,4 @@
-"""Photos behind the image tower, of records or of a store, and in the common space."""
+"""Features of photos, through the image tower or from an embedding store, and their embeddings in the common space."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +27,7 @@ Part = tuple[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Photos:
-    """One batch of photos behind the image tower.
+    """One batch of photos as features of the image tower.
 
     Attributes:
         features: `[B, W]` of the global batch, on the devices.
@@ -136,7 +136,7 @@ def photos_of(
     batch_size: int,
     aside: Part | None = None,
 ) -> PhotosOf:
-    """How features of photos are come by: through the tower, or from the store; arguments as of both."""
+    """Features of photos through the tower or from the store; arguments as for `from_records` and `from_store`."""
     if isinstance(collection, Store):
         return from_store(parts, collection, batch_size=batch_size, aside=aside)
     return from_records(parts, collection, image_size=image_size, batch_size=batch_size, view=view, aside=aside)

@@ -68,7 +68,7 @@ class Making:
 
 @dataclasses.dataclass(frozen=True)
 class Frozen:
-    """The image tower that is run, and how it sees photos.
+    """The locked image tower that is run, and the preprocessing of its photos.
 
     Attributes:
         towers: settled options; the image tower is locked and has weights.

@@ -1,4 +1,4 @@
-"""Whether a model that says 80 % is right in 80 of 100 cases, and the one temperature that mends it most.
+"""Calibration: whether a model that is 80 % sure is right in 80 of 100 cases, and the temperature that improves it.
 
 Sources: expected calibration error in equal bins, and temperature scaling, Guo et al., arXiv 1706.04599.
 """

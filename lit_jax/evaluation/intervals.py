@@ -1,4 +1,4 @@
-"""How far an accuracy may be off by the luck of the draw: 95 % intervals, in NumPy.
+"""95 % intervals: how far an accuracy may be off because other photos or species might have been drawn.
 
 Wilson's score interval (1927) is for a share of independent photos. Photos of one species are alike, so what other
 species would give is told by drawing species anew: `of_mean`, the percentile bootstrap over them.

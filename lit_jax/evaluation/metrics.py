@@ -1,4 +1,4 @@
-"""Sums that merge over batches and hosts, and what they compute at the end, over real examples only."""
+"""Counts of hits that can be added over batches and hosts, and accuracies from them; padding is not counted."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ class TopK:
     images: np.ndarray
 
     def __add__(self, other: "TopK") -> "TopK":
-        """The sums of both."""
+        """The hits and photos of both, added up."""
         return TopK(self.hits + other.hits, self.images + other.images)
 
     def summary(self) -> dict[str, float | int]:

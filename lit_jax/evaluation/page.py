@@ -1,4 +1,4 @@
-"""An evaluation as one HTML file with its plots inside: nothing else is needed to read it, or to send it on."""
+"""An evaluation as one HTML file that holds its own plots and styles."""
 
 import html
 import io
@@ -369,7 +369,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _plot(draw: Callable[[Any], None], size: tuple[float, float] = (5.2, 3.2)) -> str:
-    """What `draw` puts on an axis, as SVG with its text as text."""
+    """What `draw` draws on an axis, as SVG in which text stays text."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""What labels could do with the same features: ``python -m lit_jax.probe --store=data/cub_store``.
+"""Supervised baselines on the features of an embedding store: a linear probe and nearest neighbours.
 
 The supervised yardsticks beside which zero-shot accuracy is read: a linear probe (logistic regression on the frozen
 features, as in the supervised rows of the paper's Table 1) and nearest neighbours (with
@@ -39,7 +39,7 @@ class Labelled(NamedTuple):
     labels: np.ndarray
 
     def take(self, rows: np.ndarray) -> "Labelled":
-        """Some rows."""
+        """The features and labels of some rows."""
         return Labelled(self.features[rows], self.labels[rows])
 
 
@@ -83,7 +83,9 @@ def fit(data: Labelled, classes: int, decay: float, *, steps: int = 200, toleran
 
 
 class _Problem(NamedTuple):
-    """What a fit minimises; see `_in_blocks`. Handed to one jitted step, which is compiled once for equal shapes."""
+    """The function that a fit minimises; see `_in_blocks`. It goes to one jitted step, which
+    is compiled once for equal shapes.
+    """
 
     mean: jax.Array
     std: jax.Array
@@ -219,7 +221,7 @@ def probe(
     seed: int = 0,
     tell: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
-    """All yardsticks, from all labels and from few.
+    """All baselines, from all labels and from a few.
 
     Args:
         train: the training photos.

@@ -1,4 +1,4 @@
-"""What a model answers for each photo, block by block: best classes, rank of the right one, and what calibration needs.
+"""Ranks the classes for each photo, a block of photos at a time, and computes the likelihoods that calibration needs.
 
 All from embeddings `[N, D]` and `[K, D]`, in blocks of rows that go over the mesh, so that 100,000 photos by 10,000
 classes take the memory of one block. Ties are exact: of equal scores the class with the lower number comes first, and

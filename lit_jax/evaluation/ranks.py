@@ -1,4 +1,4 @@
-"""Accuracy at every taxonomic rank, what is hardest, and what it is taken for."""
+"""Accuracy at every taxonomic rank, the hardest groups, and what they are mistaken for."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -80,7 +80,7 @@ def with_intervals(rates: Mapping[str, float], images: int) -> dict[str, Any]:
 
 
 def taken_for(right: np.ndarray, said: np.ndarray) -> dict[int, list[tuple[int, int]]]:
-    """What each number is taken for: up to three pairs of another one and how often, the most frequent first.
+    """What each class is mistaken for: up to three pairs of another class and how often, the most frequent first.
 
     Args:
         right: `[N]` integers.

@@ -37,7 +37,7 @@ FITTED = 20_000  # photos that the temperature is fitted on, at the most
 
 @dataclasses.dataclass(frozen=True)
 class Words:
-    """What a model may answer, and how that is said to it.
+    """The classes that a model chooses from, and how they are named in prompts.
 
     Attributes:
         classes: the classes to choose from; None for those of the data: for a split of species that were trained on,
@@ -61,7 +61,7 @@ def evaluate(
     devices: int = 0,
     keep_in: pathlib.Path | None = None,
 ) -> dict[str, Any]:
-    """Classifies every photo of a split once, and says how well at each rank, how surely, and what is hard.
+    """Classifies every photo of a split once, and measures accuracy by rank, calibration, retrieval and hard cases.
 
     Args:
         trained: the model.
@@ -117,7 +117,7 @@ def evaluate(
 
 @dataclasses.dataclass(frozen=True)
 class _Vectors:
-    """Embeddings of classes and captions, kept if there is a place for them."""
+    """Embeds classes and captions, and keeps their embeddings if there is a folder for them."""
 
     trained: Trained
     parts: photo_embeddings.Embedder

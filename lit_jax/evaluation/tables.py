@@ -1,4 +1,4 @@
-"""Accuracies as text: tables, intervals, and what a figure cannot say."""
+"""Results of evaluations as text: tables, intervals, and warnings about figures that mean little."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -43,7 +43,7 @@ def _with_range(row: Mapping[str, Any], name: str, candidates: int) -> list[str]
 
 
 def tells(name: str, candidates: float) -> bool:
-    """Whether an accuracy by this name can be wrong: the first five of five species or fewer are all of them."""
+    """Whether an accuracy of this name means anything: among five classes or fewer, top-5 is always 100 %."""
     k = int(name[len(name.rstrip("0123456789")) :])
     return k == 1 or candidates > k
 
@@ -130,7 +130,7 @@ def _rates(row: Mapping[str, Any], *names: str, of: int) -> list[str]:
 
 
 def _notes(result: dict[str, Any]) -> list[str]:
-    """Shared prompts and calibration, a sentence each."""
+    """Sentences about shared prompts, calibration, and the choice of the checkpoint."""
     notes = []
     if result["same_prompts"]:
         few = "; ".join(" = ".join(group) for group in result["same_prompts"][:3])

@@ -22,7 +22,7 @@ def classify(
     class_ids: Sequence[int],
     species_of: Mapping[int, int] | None = None,
 ) -> TopK:
-    """Top-k hits of every photo against the given classes, summed over all hosts; ranked as by `predictions.predict`.
+    """Top-k hits of every photo against the given classes, summed over all hosts; ranked as by `ranking.predict`.
 
     Args:
         parts: the jitted functions.

@@ -24,7 +24,7 @@ from lit_jax.text.tokenizers import Tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class Towers:
-    """What a model is made of, settled.
+    """The settled options that a model is built of.
 
     Attributes:
         image: the image tower.
@@ -58,7 +58,7 @@ def view_of(image: options.Image) -> View:
 
 
 def described_pixels(image: options.Image) -> str:
-    """Settled preprocessing in a line."""
+    """The preprocessing of photos, settled, as one line for a person."""
     how = "squeezed to a square" if image.resize == "square" else "shorter side"
     return (
         f"photos at {image.size} px, {how}, {image.interpolation}, crop {image.crop_fraction:g}, "

@@ -108,7 +108,7 @@ def _linear(key: jax.Array, width: int, embed_dim: int) -> Params:
 
 
 def image_features(model: TwoTower, tower_params: Params, images: jax.Array) -> jax.Array:
-    """What the image tower alone says of a batch of pictures.
+    """Features of a batch of pictures by the image tower alone.
 
     Pictures travel to the device as bytes, a quarter of the traffic of floats, and are normalised there.
 

@@ -1,4 +1,4 @@
-"""Weight files as people have them: what lies in a file, a folder, or under a name on Hugging Face's hub.
+"""Reads weight files: a file, a folder, or a name on Hugging Face's hub.
 
 NumPy ``.npz`` and ``.safetensors`` need nothing else; PyTorch's ``.pth``, ``.pt`` and ``.bin`` need torch; the hub
 needs huggingface_hub (``pip install 'lit_jax[hub]'``) and looks into its cache first.
@@ -66,7 +66,7 @@ class _Lazy(Mapping[str, np.ndarray]):
 
 
 def exists(source: str) -> bool:
-    """Whether weights are at hand without asking anybody: a file or folder that is there."""
+    """Whether weights are a file or folder that is there, so that nothing must be fetched."""
     return bool(source) and not source.startswith(HUB) and pathlib.Path(source).exists()
 
 

@@ -32,7 +32,7 @@ class Misfit(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-    """What a reader did.
+    """What reading a tower's weights found and did.
 
     Attributes:
         left_out: names in the file that are no part of the tower.

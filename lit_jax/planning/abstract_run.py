@@ -1,6 +1,6 @@
-"""A run as shapes: what it holds and what it computes, from its config and the size of its data alone.
+"""A run as shapes: its memory and its arithmetic, from its config and the size of its data alone.
 
-No parameter is drawn and no photo is read. Memory is what the compiler plans for the very step of the config;
+No parameter is drawn and no photo is read. Memory is what the compiler plans for the training step of the config;
 arithmetic is counted in that step's program.
 """
 
@@ -41,7 +41,7 @@ LOSS_COPIES = 4 + 4  # bytes an entry: the loss's texts in float32, and their gr
 
 
 class Data(NamedTuple):
-    """What decides the sizes of a run.
+    """Facts about the data that decide the sizes of a run.
 
     Attributes:
         source: where the figures come from.
@@ -94,7 +94,7 @@ class Run:
 
     @property
     def length(self) -> Length:
-        """How long it is."""
+        """How many steps it has."""
         config, examples = self.config, self.data.examples
         photos = examples - number_aside(examples, config.data.select_fraction)
         return run_length(config.train, photos=photos, accumulate=config.optimizer.accumulate)

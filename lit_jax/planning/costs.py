@@ -1,4 +1,4 @@
-"""What a run will cost, before it runs: ``python -m lit_jax.plan --config=configs/cub.py``.
+"""The costs of a run before it runs.
 
 Parameters, steps, the store's size, memory by part, arithmetic, the largest batch that fits, and hours. Memory is the
 compiler's own plan of the very step; only the hours rest on an assumption, which is printed beside them.
@@ -161,7 +161,7 @@ def _fitted(memory: Mapping[int, int], sizes_of: Callable[[int], Sequence[int]])
 
 
 def plan(run: Run, device: Device, *, utilisation: float = UTILISATION) -> dict[str, Any]:
-    """All that the command tells, JSON-ready: counts, bytes, operations and hours."""
+    """All facts that the command prints, as JSON values: counts, bytes, operations and hours."""
     config, data = run.config, run.data
     steps = run.length.steps
     rows, tokens = abstract_run.text_shape(run, config.train.batch_size)

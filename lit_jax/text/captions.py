@@ -1,4 +1,4 @@
-"""A row of metadata to captions."""
+"""Makes captions of a row of metadata."""
 
 import difflib
 import string

@@ -1,4 +1,4 @@
-"""A class table: one row of metadata a class."""
+"""The class table: a row of metadata for each class."""
 
 import csv
 import difflib
@@ -129,7 +129,7 @@ Lookup = dict[str, list[int]]
 
 
 def species_key(name: str) -> str:
-    """What makes two names the same class, wherever they are compared.
+    """The form of a name by which names are compared: equal keys are the same class.
 
     Case, composed or decomposed accents, and blanks or underscores between words say nothing about a species.
 

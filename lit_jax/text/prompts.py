@@ -1,4 +1,4 @@
-"""Class names and templates to texts; templates are data."""
+"""Makes prompts of class names and templates, which are data."""
 
 import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence

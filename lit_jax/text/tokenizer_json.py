@@ -1,4 +1,4 @@
-"""Other forms of tokenizers as the text of a ``tokenizer.json``, the one form that holds all there is to know.
+"""Converts other forms of tokenizers to the text of a ``tokenizer.json``, the form that describes one completely.
 
 That file is of Hugging Face's library tokenizers, ``pip install 'lit_jax[hub]'``.
 """

@@ -1,4 +1,4 @@
-"""Text to [N, T] ids, by a SentencePiece model or by whatever Hugging Face's tokenizers can run."""
+"""Tokenizers: texts to `[N, T]` ids, by a SentencePiece model or by Hugging Face's package tokenizers."""
 
 import io
 import json
@@ -42,7 +42,7 @@ class Processor(Protocol):
         """The pieces of each text, without start and end."""
 
     def pieces(self, text: str) -> list[str]:
-        """The same of one text, as written."""
+        """The pieces of one text, as written."""
 
     def decode(self, ids: list[int]) -> str:
         """The text of ids without an end."""
