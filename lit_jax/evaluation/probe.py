@@ -83,9 +83,7 @@ def fit(data: Labelled, classes: int, decay: float, *, steps: int = 200, toleran
 
 
 class _Problem(NamedTuple):
-    """The function that a fit minimises; see `_in_blocks`. It goes to one jitted step, which
-    is compiled once for equal shapes.
-    """
+    """The function that a fit minimises; see `_in_blocks`. One jitted step takes it, so that it is compiled once."""
 
     mean: jax.Array
     std: jax.Array
