@@ -171,7 +171,7 @@ class Model:
     )
     embed_dim: int = option(512, "width of the common embedding", low=1)
     projection: bool = option(True, "a trainable linear layer after the image tower")
-    loss: str = option("softmax", "InfoNCE (softmax) or SigLIP's (sigmoid)", ("softmax", "sigmoid"))
+    loss: str = option("softmax", "the contrastive loss: InfoNCE, or that of SigLIP", ("softmax", "sigmoid"))
     same_caption: str = option(
         "plain",
         "other pairs with the same caption: negatives, left out (masked), or positives (multi)",
@@ -259,9 +259,7 @@ class Config:
 
     seed: int = option(0, "decides initial parameters, the order of the photos, and augmentation", low=0)
     workdir: str = option("", "folder for checkpoints, metrics and results", free=True)
-    input: str = option(
-        "records", "train on photos (records), or on stored features of the locked tower (store)", ("records", "store")
-    )
+    input: str = option("records", "train on photos, or on stored features of the locked tower", ("records", "store"))
     data: Data = Data()
     image: Image = Image()
     text: Text = Text()
