@@ -236,9 +236,8 @@ class _Through:
         """Features `[b, V, W]`, class ids `[b]` and image ids `[b]` of a shard, a batch at a time."""
         image, data, size = self.frozen.towers.image, self.frozen.data, self.making.batch_size
         photos = record_batches.view_batches(
-            self.records, piece.split, first=piece.first, stop=piece.stop, batch_size=max(1, size // piece.views),
-            image_size=image.size, views=piece.views, seed=self.frozen.towers.seed, crop_scale=data.crop_scale,
-            flip=data.flip, view=building.view_of(image),
+            self.records, piece.split, rows=range(piece.first, piece.stop), batch_size=max(1, size // piece.views),
+            pictures=building.pictures_of(image, data), views=piece.views, seed=self.frozen.towers.seed,
         )  # fmt: skip
         # One shape is compiled whatever the number of views; all is enqueued before the first result is fetched.
         rows = -(-max(1, size // piece.views) * piece.views // self.mesh.size) * self.mesh.size
@@ -266,13 +265,13 @@ def _finish(
                 f"{aside / piece.name}: found no such shard, expected one of each host; use a shared folder"
             )
         shards[piece.split].append(shard)
-    return embedding_store.finish(
-        aside, out,
-        splits=shards,
+    store = Store(
+        directory=aside,
+        splits={split: tuple(found) for split, found in shards.items()},
         views={piece.split: piece.views for piece in pieces},
         width=np.load(aside / f"{pieces[0].name}.features.npy", mmap_mode="r").shape[-1],
         dtype=dtype,
-        record_lengths={split: [shard.examples for shard in found] for split, found in records.splits.items()},
+        record_lengths={split: tuple(shard.examples for shard in found) for split, found in records.splits.items()},
         tower=tower,
         class_table=records.class_table,
         tokenizer=tokenizer_path(frozen.data.tokenizer) or records.tokenizer,
@@ -280,4 +279,5 @@ def _finish(
         drop_repeats=records.drop_repeats,
         class_ids={split: records.classes_in(split) for split in records.splits},
         records=records.fingerprint,
-    )  # fmt: skip
+    )
+    return embedding_store.finish(store, out)
