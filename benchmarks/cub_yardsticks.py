@@ -93,7 +93,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         data = embedding_store.open_store(parsed.store)
         classes = data.classes_in("train")
         train, test = (probe.read_labelled(data, split, classes) for split in ("train", "validation"))
-        probes = probe.probe(train, test, len(classes), shots=SHOTS, tell=lambda line: print(line, flush=True))
+        shots = probe.Yardsticks(SHOTS)
+        probes = probe.probe(train, test, len(classes), shots, tell=lambda line: print(line, flush=True))
     headings = ["", "labels", "top-1", "top-5", "genus", "family", "order"]
     print(machine.table(headings, rows_of(captions, templates, probes)))
     for name, found in (("captions", captions), ("templates", templates)):

@@ -23,7 +23,9 @@ from typing import Any
 import numpy as np
 
 from data_prep.conversion import convert
+from data_prep.conversion.options import Options
 from data_prep.sources import folder
+from data_prep.sources.items import Source
 from lit_jax import config as options
 from lit_jax.base.files import write_json
 from lit_jax.errors import user_errors_in_one_line
@@ -60,8 +62,8 @@ def shuffled_records(photos: pathlib.Path, out: pathlib.Path, seed: int) -> path
     training = sorted({ids[item.class_name] for item in items if item.split == "train"})
     # Photos keep their class id, which no longer goes with its own row.
     by_id = [item._replace(class_name=ids[item.class_name]) for item in items]
-    made = convert.Options(shards=4, vocab_size=512)
-    return convert.convert(by_id, shuffled(table, training, seed), out, made).directory
+    made = Options(shards=4, vocab_size=512)
+    return convert.convert(Source(by_id, shuffled(table, training, seed)), out, made).directory
 
 
 def measure(name: str, seed: int, workdir: pathlib.Path) -> dict[str, Any]:

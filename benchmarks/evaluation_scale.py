@@ -47,14 +47,14 @@ def make_store(classes: pathlib.Path, folder: pathlib.Path) -> embedding_store.S
     train_sentencepiece(captions, aside / embedding_store.TOKENIZER, vocab_size=PIECES)
     draw = np.random.default_rng(0)
     centres = _centres(table, draw)
-    splits = {split: _write_split(aside, split, each, table, centres, draw) for split, each in PHOTOS.items()}
-    return embedding_store.finish(
-        aside, folder, splits=splits, views=dict.fromkeys(splits, 1), width=WIDTH, dtype="float16",
-        record_lengths={split: [shard.examples for shard in shards] for split, shards in splits.items()},
+    splits = {split: tuple(_write_split(aside, split, each, table, centres, draw)) for split, each in PHOTOS.items()}
+    return embedding_store.finish(embedding_store.Store(
+        directory=aside, splits=splits, views=dict.fromkeys(splits, 1), width=WIDTH, dtype="float16",
+        record_lengths={split: tuple(shard.examples for shard in shards) for split, shards in splits.items()},
         tower={"kind": embedding_store.GIVEN, "name": "made up", "width": WIDTH, "digest": "made up"},
         class_table=aside / embedding_store.CLASS_TABLE, tokenizer=aside / embedding_store.TOKENIZER,
         templates=(TEMPLATE,), drop_repeats=False, class_ids=dict.fromkeys(splits, table.ids), records="made up",
-    )  # fmt: skip
+    ), folder)  # fmt: skip
 
 
 def _centres(table: ClassTable, draw: np.random.Generator) -> np.ndarray:

@@ -50,15 +50,17 @@ SIDES = {
 def ours(records: str, batch: int, *, as_float: bool) -> Iterator[int]:
     """Photos in each batch of ours, endlessly."""
     from lit_jax.data import record_batches
+    from lit_jax.data.images import Pictures
     from lit_jax.data.records import open_records
     from lit_jax.text.tokenizers import load_tokenizer
 
     record_set = open_records(records)
     if record_set.tokenizer is None:
         raise UserError(f"{records}: found no tokenizer, expected a record set with one")
+    tokenizer = load_tokenizer(record_set.tokenizer)
     stream = record_batches.training_batches(
-        record_set, "train", tokenizer=load_tokenizer(record_set.tokenizer), context=CONTEXT, batch_size=batch,
-        image_size=SIZE, seed=0,
+        record_set, "train", batches=record_batches.Batches(batch, seed=0), pictures=Pictures(SIZE),
+        tokenise=lambda texts: tokenizer.encode(texts, CONTEXT),
     )  # fmt: skip
     for one in stream:
         if as_float:
@@ -193,8 +195,10 @@ def scaled_records(records: str, side_px: int, limit: int, folder: pathlib.Path)
     """A record set of the first `limit` training photos, scaled until the longer side has `side_px` pixels."""
     import PIL.Image
 
-    from data_prep.conversion.convert import Options, convert
+    from data_prep.conversion.convert import convert
+    from data_prep.conversion.options import Options
     from data_prep.sources.folder import read_folder
+    from data_prep.sources.items import Source
     from lit_jax.data.records import open_records
     from lit_jax.text.classes import read_class_table
 
@@ -210,7 +214,7 @@ def scaled_records(records: str, side_px: int, limit: int, folder: pathlib.Path)
     table = read_class_table(record_set.class_table)
     out = folder / "records"
     with contextlib.redirect_stdout(io.StringIO()):
-        convert(read_folder(folder / "photos"), table, out, options, workers=1)
+        convert(Source(read_folder(folder / "photos"), table), out, options, workers=1)
     return str(out)
 
 

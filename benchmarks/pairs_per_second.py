@@ -13,6 +13,7 @@ two pairs of a batch share one: the case in which distinct captions save least.
 """
 
 import argparse
+import functools
 import io
 import itertools
 import json
@@ -32,6 +33,7 @@ from benchmarks.recorded import CONTEXT, END, ClipTokens, recorded_text_tower, s
 from lit_jax import models
 from lit_jax.base.sharding import make_mesh, put_batch
 from lit_jax.data import embedding_store, input_stream, record_batches, unique_captions
+from lit_jax.data.images import Pictures
 from lit_jax.data.records import RecordSet, open_records
 from lit_jax.errors import user_errors_in_one_line
 from lit_jax.models.two_tower import TwoTower
@@ -81,20 +83,23 @@ def ours(side: str, records: RecordSet, captions: dict[int, tuple[str, ...]], ba
 
 def _stream(side: str, records: RecordSet, captions: dict[int, Any], batch: int, mesh: Any) -> Iterator[Any]:
     table = unique_captions.caption_table(captions, lambda batch: ClipTokens().encode(batch, CONTEXT))
-    shared: dict[str, Any] = {"batch_size": batch, "seed": 0, "each_once": True, "bucket": 8}
+    tokenise = functools.partial(ClipTokens().encode, context=CONTEXT)
+    batches, rows = record_batches.Batches(batch, seed=0), input_stream.TextRows(END, each_once=True, bucket=8)
     if side == "store":
         folder = pathlib.Path(tempfile.mkdtemp()) / "store"
         made = _random_store(records, folder)
-        return input_stream.from_store(made, "train", mesh, captions=table, end_id=END, place="auto", **shared)(0)
+        return input_stream.from_store(made, "train", mesh, batches=batches, captions=table, rows=rows, place="auto")(0)
     if side == "jpeg":
-        tokenizer: Any = ClipTokens()  # only `encode` and `end_id` of a tokenizer are asked for
-        options = {"tokenizer": tokenizer, "context": CONTEXT, "image_size": SIZE, "window": 16384}
-        return input_stream.from_records(records, "train", mesh, **options, **shared)(0)
+        return input_stream.from_records(
+            records, "train", mesh, batches=batches, pictures=Pictures(SIZE), tokenise=tokenise, rows=rows
+        )(0)
     return _in_memory(records, table, batch, mesh)
 
 
 def _in_memory(records: RecordSet, table: unique_captions.CaptionTable, batch: int, mesh: Any) -> Iterator[Any]:
-    photos = next(record_batches.view_batches(records, "train", first=0, stop=batch, batch_size=batch, image_size=SIZE))
+    photos = next(
+        record_batches.view_batches(records, "train", rows=range(batch), batch_size=batch, pictures=Pictures(SIZE))
+    )
     rng = np.random.default_rng(0)
     while True:
         drawn = table.tokens[table.drawn(photos["class_id"], rng.integers(1 << 62, size=batch))]
@@ -110,18 +115,20 @@ def _random_store(records: RecordSet, folder: pathlib.Path) -> embedding_store.S
     ids = np.concatenate(
         [
             b["class_id"]
-            for b in record_batches.view_batches(records, "train", first=0, stop=count, batch_size=256, image_size=8)
+            for b in record_batches.view_batches(
+                records, "train", rows=range(count), batch_size=256, pictures=Pictures(8)
+            )
         ]
     )
     features = np.random.default_rng(0).normal(size=(count, 1, WIDTH)).astype(np.float16)
     name = embedding_store.shard_name("train", 0, 1)
     shard = embedding_store.write_shard(aside, name, features, ids, [str(i) for i in range(count)], dtype="float16")
-    return embedding_store.finish(
-        aside, folder, splits={"train": [shard]}, views={"train": 1}, width=WIDTH, dtype="float16",
-        record_lengths={"train": [count]}, tower={"kind": "given", "digest": ""}, class_table=records.class_table,
+    return embedding_store.finish(embedding_store.Store(
+        directory=aside, splits={"train": (shard,)}, views={"train": 1}, width=WIDTH, dtype="float16",
+        record_lengths={"train": (count,)}, tower={"kind": "given", "digest": ""}, class_table=records.class_table,
         tokenizer=records.tokenizer, templates=records.templates, drop_repeats=records.drop_repeats,
         class_ids={"train": records.classes_in("train")}, records=records.fingerprint,
-    )  # fmt: skip
+    ), folder)  # fmt: skip
 
 
 def theirs(

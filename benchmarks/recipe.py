@@ -29,6 +29,7 @@ from benchmarks import machine
 from benchmarks.recorded import END, drawn_tokens, recorded_text_tower, start
 from lit_jax.base.sharding import make_mesh
 from lit_jax.data import embedding_store, input_stream
+from lit_jax.data.record_batches import Batches
 from lit_jax.data.unique_captions import CaptionTable
 from lit_jax.errors import user_errors_in_one_line
 from lit_jax.models.two_tower import TwoTower
@@ -57,12 +58,12 @@ def synthetic_store(folder: pathlib.Path, photos: int) -> embedding_store.Store:
         names = [str(i) for i in range(first, stop)]
         name = embedding_store.shard_name("train", number, len(bounds))
         shards.append(embedding_store.write_shard(aside, name, features, ids, names, dtype="float16"))
-    return embedding_store.finish(
-        aside, folder, splits={"train": shards}, views={"train": 1}, width=WIDTH, dtype="float16",
-        record_lengths={"train": [stop - first for first, stop in bounds]}, tower={"kind": "given", "digest": ""},
+    return embedding_store.finish(embedding_store.Store(
+        directory=aside, splits={"train": tuple(shards)}, views={"train": 1}, width=WIDTH, dtype="float16",
+        record_lengths={"train": tuple(stop - first for first, stop in bounds)}, tower={"kind": "given", "digest": ""},
         class_table=aside / embedding_store.CLASS_TABLE, tokenizer=None, templates=("{name}",), drop_repeats=False,
-        class_ids={"train": range(CLASSES)}, records="synthetic",
-    )  # fmt: skip
+        class_ids={"train": tuple(range(CLASSES))}, records="synthetic",
+    ), folder)  # fmt: skip
 
 
 def run(parsed: argparse.Namespace) -> dict[str, Any]:
@@ -75,8 +76,8 @@ def run(parsed: argparse.Namespace) -> dict[str, Any]:
             drawn_tokens(CLASSES), np.arange(CLASSES), np.arange(CLASSES)[:, None], np.ones(CLASSES, np.int64)
         )
         stream = input_stream.from_store(
-            made, "train", mesh, captions=captions, end_id=END, batch_size=parsed.batch, seed=0, each_once=True,
-            bucket=8, place=parsed.store_on,
+            made, "train", mesh, batches=Batches(parsed.batch, seed=0), captions=captions,
+            rows=input_stream.TextRows(END, each_once=True, bucket=8), place=parsed.store_on,
         )(0)  # fmt: skip
         text = recorded_text_tower(dtype=parsed.dtype, depth=parsed.depth, remat=parsed.remat)
         model = TwoTower(None, text, embed_dim=512, width=WIDTH, dtype=text.dtype)

@@ -13,6 +13,7 @@ from lit_jax import models
 from lit_jax.base import precision
 from lit_jax.base.precision import DTYPES
 from lit_jax.base.sharding import put_replicated
+from lit_jax.config import Optimizer
 from lit_jax.models import locking
 from lit_jax.models.two_tower import TwoTower
 from lit_jax.training import optimizer, train_step
@@ -59,7 +60,7 @@ def start(model: TwoTower, mesh: Mesh, *, image_size: int, dtype: str = "float32
     """State, locked parameters and step of a run with the recorded optimizer, weights random."""
     params = jax.jit(lambda key: models.init(model, key, image_size=image_size, context=CONTEXT))(jax.random.key(0))
     moving, locked = locking.split_locked(params, "Lu")
-    adamw = optimizer.adamw(optax.constant_schedule(5e-4), weight_decay=0.1, b1=0.9, b2=0.98, eps=1e-6)
+    adamw = optimizer.adamw(Optimizer(weight_decay=0.1, b1=0.9, b2=0.98, eps=1e-6), optax.constant_schedule(5e-4), "Lu")
     state = train_step.initial_state(moving, adamw, precision.initial_loss_scale(dtype))
     step = train_step.make_step(model, adamw, max_scale=100.0, dynamic_scale=dtype == "float16", mesh=mesh)
     return (

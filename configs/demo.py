@@ -46,14 +46,15 @@ def get_config() -> ConfigDict:
 def prepare(config: ConfigDict) -> None:
     """Draws the field guide and converts it, where the records are missing."""
     from data_prep.conversion import convert
+    from data_prep.conversion.options import Options
     from data_prep.demo import field_guide
     from data_prep.sources import folder
+    from data_prep.sources.items import Source
     from lit_jax.text.classes import read_class_table
 
     records = pathlib.Path(config.data.records)
     photos = records.with_name("demo_photos")
     print("drawing the field guide (once)", flush=True)
     field_guide.draw(field_guide.guide(), photos)
-    options = convert.Options(shards=4, vocab_size=512)
-    items = folder.read_folder(photos, photos / "splits.csv")
-    convert.convert(items, read_class_table(photos / "classes.csv"), records, options)
+    source = Source(folder.read_folder(photos, photos / "splits.csv"), read_class_table(photos / "classes.csv"))
+    convert.convert(source, records, Options(shards=4, vocab_size=512))

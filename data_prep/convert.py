@@ -14,8 +14,8 @@ from pathlib import Path
 
 from data_prep.conversion.arguments import Help, add_shared_options, options_of
 from data_prep.conversion.beam import BeamWriter
-from data_prep.conversion.convert import Options, convert, dry_run
-from data_prep.conversion.plan import DUPLICATES
+from data_prep.conversion.convert import convert, dry_run
+from data_prep.conversion.options import DUPLICATES, Options
 from data_prep.conversion.report import lost_species
 from data_prep.conversion.workspace import (
     REPORT_TEXT,
@@ -41,19 +41,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         source = SOURCES[arguments.source](_request(arguments, options))
         if arguments.dry_run:
             how = {"workers": arguments.workers, "restart": arguments.restart}
-            lines = dry_run(source.items, source.table, arguments.out, options, **how)
+            lines = dry_run(source, arguments.out, options, **how)
             print("\n".join(lines))
             return
-        convert(
-            source.items,
-            source.table,
-            arguments.out,
-            options,
-            workers=arguments.workers,
-            restart=arguments.restart,
-            archives={} if arguments.skip_md5 else source.archives,
-            write=write,
-        )
+        if arguments.skip_md5:
+            source = source._replace(archives={})
+        convert(source, arguments.out, options, workers=arguments.workers, restart=arguments.restart, write=write)
         lost = lost_species(arguments.out)
     if lost:
         print(

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from data_prep.conversion.arguments import Help, add_shared_options, options_of
 from data_prep.import_embeddings.arrays import READERS
-from data_prep.import_embeddings.embeddings import SHARD_ROWS, import_embeddings
+from data_prep.import_embeddings.embeddings import SHARD_ROWS, Storing, import_embeddings
 from data_prep.import_embeddings.given import (
+    Given,
     read_embeddings,
     read_ids,
 )
@@ -20,22 +21,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command; see ``--help``."""
     arguments = _parser().parse_args(argv)
     with user_errors_in_one_line("run the same command to go on"):
+        embeddings = read_embeddings(
+            arguments.embeddings,
+            key=arguments.key,
+            files_key=arguments.files_key,
+            names=arguments.names,
+            by_order=arguments.by_order,
+        )
         import_embeddings(
-            read_embeddings(
-                arguments.embeddings,
-                key=arguments.key,
-                files_key=arguments.files_key,
-                names=arguments.names,
-                by_order=arguments.by_order,
-            ),
-            read_ids(arguments.ids),
+            Given(embeddings, read_ids(arguments.ids), arguments.ids.parent),
             read_class_table(arguments.classes),
             arguments.out,
             options_of(arguments),
-            folder=arguments.ids.parent,
-            dtype=arguments.dtype,
-            shard_rows=arguments.shard_rows,
-            tower_name=arguments.tower_name,
+            Storing(arguments.dtype, arguments.shard_rows, arguments.tower_name),
             restart=arguments.restart,
         )
 

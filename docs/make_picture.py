@@ -16,6 +16,7 @@ import numpy as np
 
 from lit_jax import models
 from lit_jax.data import record_batches
+from lit_jax.data.images import Pictures
 from lit_jax.data.records import open_records
 from lit_jax.text.captions import class_captions
 from lit_jax.text.classes import read_class_table
@@ -42,7 +43,7 @@ def main() -> None:
     )
     class_emb = models.embed_text(trained.model, trained.params, jnp.asarray(tokens))
     (batch,) = record_batches.evaluation_batches(
-        records, "heldout", batch_size=records.examples("heldout"), image_size=trained.config.image.size
+        records, "heldout", batch_size=records.examples("heldout"), pictures=Pictures(trained.config.image.size)
     )
     features = jax.jit(lambda x: models.image_features(trained.model, trained.params["image"], x))(batch["image"])
     scores = np.asarray(models.project(trained.model, trained.params, features) @ class_emb.T)

@@ -10,7 +10,7 @@ from lit_jax.base.files import write_json
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.embedding_store import open_store
 from lit_jax.errors import user_errors_in_one_line
-from lit_jax.evaluation.probe import probe, read_labelled
+from lit_jax.evaluation.probe import Yardsticks, probe, read_labelled
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows = probe(
             read_labelled(store, parsed.train_split, class_ids),
             read_labelled(store, parsed.split, class_ids),
-            len(class_ids), shots=parsed.shots, draws=parsed.draws, neighbours=parsed.neighbours, seed=parsed.seed,
+            len(class_ids), Yardsticks(parsed.shots, parsed.draws, parsed.neighbours, parsed.seed),
             tell=lambda line: print(line, flush=True),
         )  # fmt: skip
         print(table_of(rows))

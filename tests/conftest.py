@@ -85,14 +85,16 @@ def field_guide_folder(tmp_path_factory):
 def records(field_guide_folder, tmp_path_factory):
     """The same as a record set of several shards: 56 train, 24 validation, 28 heldout."""
     from data_prep.conversion import convert
+    from data_prep.conversion.options import Options
     from data_prep.sources import folder
+    from data_prep.sources.items import Source
     from lit_jax.text.classes import read_class_table
 
     templates = ("A photo of the {common_name} {supercategory} {name}", "the {name}, a kind of {order}")
-    options = convert.Options(templates=templates, shards=3, vocab_size=400)
+    options = Options(templates=templates, shards=3, vocab_size=400)
     items = folder.read_folder(field_guide_folder, field_guide_folder / "splits.csv")
     table = read_class_table(field_guide_folder / "classes.csv")
-    return convert.convert(items, table, tmp_path_factory.mktemp("records") / "set", options, workers=1)
+    return convert.convert(Source(items, table), tmp_path_factory.mktemp("records") / "set", options, workers=1)
 
 
 @pytest.fixture(scope="session")

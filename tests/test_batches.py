@@ -3,7 +3,9 @@ import collections
 import numpy as np
 import pytest
 
+from lit_jax.base.hosts import Host
 from lit_jax.data import record_batches
+from lit_jax.data.images import Augmentation, Pictures
 from lit_jax.errors import UserError
 from lit_jax.text.tokenizers import load_tokenizer
 
@@ -11,10 +13,13 @@ CONTEXT = 24
 
 
 def stream(records, count, *, split="train", **options):
-    options = {"batch_size": 8, "image_size": 16, "seed": 0, "window": 16, **options}
-    got = record_batches.training_batches(
-        records, split, tokenizer=load_tokenizer(records.tokenizer), context=CONTEXT, **options
+    pictures = Pictures(
+        16, augmentation=Augmentation(**{key: options.pop(key) for key in ("crop_scale", "flip") if key in options})
     )
+    got = record_batches.training_batches(
+        records, split, batches=record_batches.Batches(8, seed=0, window=16), pictures=pictures,
+        tokenise=lambda texts: load_tokenizer(records.tokenizer).encode(texts, CONTEXT), **options,
+    )  # fmt: skip
     return [batch for batch, _ in zip(got, range(count), strict=False)]
 
 
@@ -32,10 +37,12 @@ def image_ids(records, *, seed, host=0, hosts=1, position=0, batch_size=8, count
     from lit_jax.data.records import file_instructions, parse_example
 
     tensorflow()
-    parts = file_instructions(records, "train", host, hosts)
+    parts = file_instructions(records, "train", Host(host, hosts))
     out = []
-    wanted = ~record_batches._of_host(aside, records.examples("train"), host, hosts)
-    for window in record_batches._windows(parts, wanted, seed=seed, host=host, window=16, first=position * batch_size):
+    wanted = ~record_batches._of_host(aside, records.examples("train"), Host(host, hosts))
+    for window in record_batches._windows(
+        parts, wanted, record_batches.Batches(batch_size, seed, window=16), host, first=position * batch_size
+    ):
         for serialized, *_ in record_batches._window_records(*window).as_numpy_iterator():
             out.append(parse_example(serialized)["image_id"].numpy().decode())
             if len(out) == count:
@@ -78,7 +85,7 @@ def test_photos_that_are_set_aside_are_evaluated_and_never_trained_on(records, h
         class_id
         for host in range(hosts)
         for batch in record_batches.evaluation_batches(
-            records, "train", batch_size=4, image_size=16, host=host, hosts=hosts, only=aside
+            records, "train", batch_size=4, pictures=Pictures(16), host=Host(host, hosts), only=aside
         )
         for class_id in batch["class_id"][batch["mask"]].tolist()
     ]
@@ -120,7 +127,7 @@ def test_a_restart_decodes_nothing_of_what_is_skipped(records, monkeypatch):
     def windows(first):
         wanted = np.ones(56, bool)
         return record_batches._windows(
-            file_instructions(records, "train"), wanted, seed=0, host=0, window=1, first=first
+            file_instructions(records, "train"), wanted, record_batches.Batches(1, seed=0, window=1), 0, first=first
         )
 
     sizes = [int(takes.sum()) for (_, _, takes, *_), _ in zip(windows(0), range(3), strict=False)]
@@ -145,7 +152,7 @@ def test_every_caption_of_a_record_is_drawn_sometimes(records):
 
 
 def test_evaluation_is_every_example_once_with_the_rest_masked(records):
-    got = list(record_batches.evaluation_batches(records, "validation", batch_size=7, image_size=16))
+    got = list(record_batches.evaluation_batches(records, "validation", batch_size=7, pictures=Pictures(16)))
     assert [int(b["mask"].sum()) for b in got] == [7, 7, 7, 3] and all(len(b["image"]) == 7 for b in got)
     assert not got[-1]["image"][3:].any()
     counts = collections.Counter(i for b in got for i in b["class_id"][b["mask"]].tolist())
@@ -155,7 +162,11 @@ def test_evaluation_is_every_example_once_with_the_rest_masked(records):
 @pytest.mark.parametrize("hosts", [2, 5])
 def test_hosts_evaluate_the_same_number_of_batches_and_each_photo_once(records, hosts):
     per_host = [
-        list(record_batches.evaluation_batches(records, "validation", batch_size=4, image_size=16, host=h, hosts=hosts))
+        list(
+            record_batches.evaluation_batches(
+                records, "validation", batch_size=4, pictures=Pictures(16), host=Host(h, hosts)
+            )
+        )
         for h in range(hosts)
     ]
     assert len({len(got) for got in per_host}) == 1
@@ -164,7 +175,7 @@ def test_hosts_evaluate_the_same_number_of_batches_and_each_photo_once(records, 
 
 def test_a_split_smaller_than_the_hosts_is_refused(records):
     with pytest.raises(UserError, match="found 24 records, expected one a host at least"):
-        stream(records, 1, split="validation", host=0, hosts=30)
+        stream(records, 1, split="validation", host=Host(0, 30))
 
 
 def test_looking_ahead_keeps_order_and_depth():

@@ -14,6 +14,7 @@ import pytest
 from orbax.checkpoint._src.serialization import serialization
 
 from lit_jax.base import precision
+from lit_jax.config import Optimizer
 from lit_jax.embedding.trained import About
 from lit_jax.errors import UserError
 from lit_jax.training import checkpoint, optimizer, train_step
@@ -27,7 +28,7 @@ ABOUT = About(
 
 def state_at(step, width=4096):
     params = {"text": {"kernel": jnp.arange(width, dtype=jnp.float32) + step}, "logit_scale": jnp.float32(step)}
-    adamw = optimizer.adamw(optax.constant_schedule(0.1), weight_decay=0.1, b1=0.9, b2=0.98, eps=1e-6)
+    adamw = optimizer.adamw(Optimizer(weight_decay=0.1, b1=0.9, b2=0.98, eps=1e-6), optax.constant_schedule(0.1), "Lu")
     state = train_step.initial_state(params, adamw, precision.initial_loss_scale("float16"))
     return state._replace(step=jnp.int32(step), updates=jnp.int32(step))
 

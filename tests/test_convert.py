@@ -18,12 +18,13 @@ from PIL import Image
 
 from data_prep import convert as command
 from data_prep.conversion import convert as conversion
-from data_prep.conversion.convert import Options, convert
+from data_prep.conversion.convert import convert
+from data_prep.conversion.options import Options
 from data_prep.conversion.plan import plan_photos
 from data_prep.conversion.shards import Job, write_shards
 from data_prep.convert import main
 from data_prep.sources.folder import read_folder, read_names
-from data_prep.sources.items import Item
+from data_prep.sources.items import Item, Source
 from lit_jax.data.records import RecordSet, open_records, parse_example
 from lit_jax.errors import UserError
 from lit_jax.text.classes import ClassTable, write_class_table
@@ -106,7 +107,7 @@ def test_tfds_decodes_what_was_converted(photos: Path, tmp_path: Path) -> None:
     import tensorflow_datasets as tfds
 
     options = Options(templates=("A photo of the {common_name} {name}", "{family}"), vocab_size=300)
-    convert(read_folder(photos), TABLE, tmp_path / "out", options, workers=1)
+    convert(Source(read_folder(photos), TABLE), tmp_path / "out", options, workers=1)
     builder = tfds.builder_from_directory(tmp_path / "out")
     assert {name: split.num_examples for name, split in builder.info.splits.items()} == {"train": 20, "validation": 4}
     for example in tfds.as_numpy(builder.as_dataset(split="train+validation")):
@@ -121,14 +122,14 @@ def test_tfds_decodes_what_was_converted(photos: Path, tmp_path: Path) -> None:
 
 
 def test_sound_jpegs_are_stored_byte_for_byte(photos: Path, tmp_path: Path) -> None:
-    made = convert(read_folder(photos), TABLE, tmp_path / "out", QUICK, workers=1)
+    made = convert(Source(read_folder(photos), TABLE), tmp_path / "out", QUICK, workers=1)
     for found in (record for part in records(made).values() for record in part):
         assert found["image"] == (photos / found["image_id"].decode()).read_bytes()
     assert (report(tmp_path / "out")["kept"], report(tmp_path / "out")["encoded"]) == (24, 0)
 
 
 def test_shards_are_balanced_named_for_tfds_and_shuffled(photos: Path, tmp_path: Path) -> None:
-    made = convert(read_folder(photos), TABLE, tmp_path / "out", Options(shards=3, vocab_size=0), workers=1)
+    made = convert(Source(read_folder(photos), TABLE), tmp_path / "out", Options(shards=3, vocab_size=0), workers=1)
     assert [shard.file for shard in made.splits["train"]] == [
         f"photos-train.tfrecord-0000{i}-of-00003" for i in range(3)
     ]
@@ -142,7 +143,7 @@ def test_shards_are_balanced_named_for_tfds_and_shuffled(photos: Path, tmp_path:
 def test_the_seed_decides_the_order(photos: Path, tmp_path: Path) -> None:
     def order(name: str, seed: int) -> list[str]:
         options = Options(seed=seed, validation_fraction=0, vocab_size=0)
-        return ids(convert(read_folder(photos), TABLE, tmp_path / name, options, workers=1))["train"]
+        return ids(convert(Source(read_folder(photos), TABLE), tmp_path / name, options, workers=1))["train"]
 
     assert sorted(order("a", 0)) == sorted(order("b", 1))
     assert order("a", 0) != order("b", 1)
@@ -153,22 +154,22 @@ def test_shard_size_decides_their_number(tmp_path: Path) -> None:
     for i in range(4):
         write(big / "Pica pica" / f"{i}.bmp", encoded(noise(i, 500), "BMP"))  # 750 kB each
     options = Options(shard_mb=1, vocab_size=0, allow_empty_classes=True, validation_fraction=0)
-    made = convert(read_folder(big), TABLE, tmp_path / "out", options, workers=1)
+    made = convert(Source(read_folder(big), TABLE), tmp_path / "out", options, workers=1)
     assert [shard.examples for shard in made.splits["train"]] == [1, 1, 2]
 
 
 def test_one_and_two_workers_give_the_same_bytes(photos: Path, tmp_path: Path) -> None:
     options = Options(shards=4, vocab_size=300)
-    one = convert(read_folder(photos), TABLE, tmp_path / "one", options, workers=1)
-    two = convert(read_folder(photos), TABLE, tmp_path / "two", options, workers=2)
+    one = convert(Source(read_folder(photos), TABLE), tmp_path / "one", options, workers=1)
+    two = convert(Source(read_folder(photos), TABLE), tmp_path / "two", options, workers=2)
     assert contents(one.directory) == contents(two.directory)
     assert set(contents(one.directory)) >= {"classes.csv", "tokenizer.model", "manifest.json", "report.txt"}
     assert one.fingerprint == two.fingerprint
 
 
 def test_the_order_in_which_photos_are_found_does_not_matter(photos: Path, tmp_path: Path) -> None:
-    one = convert(read_folder(photos), TABLE, tmp_path / "one", QUICK, workers=1)
-    two = convert(reversed(list(read_folder(photos))), TABLE, tmp_path / "two", QUICK, workers=1)
+    one = convert(Source(read_folder(photos), TABLE), tmp_path / "one", QUICK, workers=1)
+    two = convert(Source(reversed(list(read_folder(photos))), TABLE), tmp_path / "two", QUICK, workers=1)
     assert contents(one.directory) == contents(two.directory)
 
 
@@ -179,7 +180,7 @@ def test_options_of_photos_and_captions_take_effect(tmp_path: Path) -> None:
 
     def made(name: str, **changes: object) -> list[dict[str, object]]:
         options = Options(allow_empty_classes=True, vocab_size=0, **changes)
-        return records(convert(read_folder(root), TABLE, tmp_path / name, options, workers=1)).get("train", [])
+        return records(convert(Source(read_folder(root), TABLE), tmp_path / name, options, workers=1)).get("train", [])
 
     plain = made("plain", validation_fraction=0)
     assert len(plain) == 2
@@ -197,7 +198,9 @@ def test_options_of_photos_and_captions_take_effect(tmp_path: Path) -> None:
 
 def test_limit_draws_over_all_splits_by_seed(photos: Path) -> None:
     def drawn(limit: int, seed: int = 0) -> set[str]:
-        return {photo.image_id for photo in plan_photos(read_folder(photos), TABLE, limit=limit, seed=seed).photos}
+        return {
+            photo.image_id for photo in plan_photos(read_folder(photos), TABLE, Options(limit=limit, seed=seed)).photos
+        }
 
     assert len(drawn(9)) == 9
     assert drawn(5) < drawn(9)
@@ -207,18 +210,20 @@ def test_limit_draws_over_all_splits_by_seed(photos: Path) -> None:
 def test_the_tokenizer_is_trained_on_training_classes_or_copied(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = Options(vocab_size=300, heldout_classes=("Malus ×domestica",), templates=("{name}",))
-    made = convert(read_folder(photos), TABLE, out, options, workers=1)
+    made = convert(Source(read_folder(photos), TABLE), out, options, workers=1)
     seen = [name for name in SPECIES if name != "Malus ×domestica"]
     expected = train_sentencepiece(seen, tmp_path / "expected.model", vocab_size=300)
     assert load_tokenizer(made.tokenizer) == expected
     copied = Options(tokenizer=tmp_path / "expected.model")
-    made = convert(read_folder(photos), TABLE, tmp_path / "copied", copied, workers=1)
+    made = convert(Source(read_folder(photos), TABLE), tmp_path / "copied", copied, workers=1)
     assert made.tokenizer.read_bytes() == (tmp_path / "expected.model").read_bytes()
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n", encoding="utf-8")
-    made = convert(read_folder(photos), TABLE, tmp_path / "four", Options(tokenizer=tmp_path / "bert"), workers=1)
+    made = convert(
+        Source(read_folder(photos), TABLE), tmp_path / "four", Options(tokenizer=tmp_path / "bert"), workers=1
+    )
     assert load_tokenizer(made.tokenizer) == load_tokenizer(tmp_path / "bert")
-    assert convert(read_folder(photos), TABLE, tmp_path / "none", QUICK, workers=1).tokenizer is None
+    assert convert(Source(read_folder(photos), TABLE), tmp_path / "none", QUICK, workers=1).tokenizer is None
 
 
 # -- which photo goes where
@@ -227,7 +232,7 @@ def test_the_tokenizer_is_trained_on_training_classes_or_copied(photos: Path, tm
 def splits_of(items: object, **options: object) -> dict[str, Counter[str]]:
     """Number of photos of each class folder, by split."""
     found: dict[str, Counter[str]] = {}
-    for photo in plan_photos(items, TABLE, **options).photos:
+    for photo in plan_photos(items, TABLE, Options(**options)).photos:
         found.setdefault(photo.split, Counter())[Path(photo.path).parent.name] += 1
     return found
 
@@ -243,9 +248,9 @@ def test_validation_takes_a_fraction_of_each_class_and_leaves_one_to_train(tmp_p
 
 
 def test_a_photo_more_leaves_the_others_where_they_were(photos: Path) -> None:
-    before = {photo.image_id: photo.split for photo in plan_photos(read_folder(photos), TABLE).photos}
+    before = {photo.image_id: photo.split for photo in plan_photos(read_folder(photos), TABLE, Options()).photos}
     write(photos / SPECIES[0] / "new.jpg", b"new")
-    after = {photo.image_id: photo.split for photo in plan_photos(read_folder(photos), TABLE).photos}
+    after = {photo.image_id: photo.split for photo in plan_photos(read_folder(photos), TABLE, Options()).photos}
     moved = [image_id for image_id in before if before[image_id] != after[image_id]]
     assert all(image_id.startswith(SPECIES[0]) for image_id in moved)
     assert len(moved) <= 1
@@ -330,7 +335,7 @@ def test_a_csv_may_name_classes_and_lie_beside_the_photos(photos: Path, tmp_path
 def test_bad_lists_are_refused(photos: Path, tmp_path: Path) -> None:
     def refused(rows: list[tuple[str, ...]], message: str, header: tuple[str, ...] = ("file", "class")) -> None:
         with pytest.raises(UserError, match=message):
-            plan_photos(read_folder(photos, write_list(tmp_path / "a.csv", rows, header)), TABLE)
+            plan_photos(read_folder(photos, write_list(tmp_path / "a.csv", rows, header)), TABLE, Options())
 
     refused([("x", "y")], "found columns path, class, expected a column file", ("path", "class"))
     refused([("", "Raven")], "row 2: found no file, expected a path")
@@ -357,14 +362,14 @@ def test_names_are_read_from_text_and_csv(tmp_path: Path) -> None:
 def test_class_names_and_class_table_must_agree_both_ways(photos: Path) -> None:
     write(photos / "Dodo" / "1.jpg", JPEG)
     with pytest.raises(UserError, match="class names: found 1 of 5 not in column 'name' \\('Dodo'"):
-        plan_photos(read_folder(photos), TABLE)
+        plan_photos(read_folder(photos), TABLE, Options())
     (photos / "Dodo" / "1.jpg").unlink()
     for i in range(6):
         (photos / SPECIES[2] / f"{i}.jpg").unlink()
     message = r"class table: found 1 of 4 classes without a photo \(Malus ×domestica\), expected photos of each"
     with pytest.raises(UserError, match=message):
-        plan_photos(read_folder(photos), TABLE)
-    assert len(plan_photos(read_folder(photos), TABLE, allow_empty_classes=True).photos) == 18
+        plan_photos(read_folder(photos), TABLE, Options())
+    assert len(plan_photos(read_folder(photos), TABLE, Options(allow_empty_classes=True)).photos) == 18
 
 
 def test_of_duplicates_the_one_furthest_from_training_is_kept(tmp_path: Path) -> None:
@@ -379,7 +384,7 @@ def test_of_duplicates_the_one_furthest_from_training_is_kept(tmp_path: Path) ->
     write(tmp_path / "6.jpg", long + b"2")
     rows += [("4.png", "Apple", "heldout"), ("5.jpg", "Raven", "train"), ("6.jpg", "Raven", "train")]
     listed = write_list(tmp_path / "a.csv", rows, ("file", "class", "split"))
-    plan = plan_photos(read_folder(tmp_path, listed), TABLE, allow_empty_classes=True)
+    plan = plan_photos(read_folder(tmp_path, listed), TABLE, Options(allow_empty_classes=True))
     assert {(photo.image_id, photo.split) for photo in plan.photos} == {
         ("2.jpg", "validation"),
         ("3.jpg", "heldout"),
@@ -397,7 +402,7 @@ def test_one_photo_under_two_classes_is_left_out_altogether(photos: Path) -> Non
     for name in SPECIES[:2]:
         write(photos / name / "twin.jpg", JPEG)
         write(photos / name / "Thumbs.db", b"the same in every folder")  # no photo: refused as such later on
-    plan = plan_photos(read_folder(photos), TABLE)
+    plan = plan_photos(read_folder(photos), TABLE, Options())
     assert plan.skips == [
         (f"{name}/twin.jpg", "same photo under two classes", "Pica pica, Corvus corax") for name in sorted(SPECIES[:2])
     ]
@@ -492,7 +497,7 @@ def test_a_folder_of_broken_photos_converts_with_a_report(tmp_path: Path, capsys
 def test_a_photo_that_the_list_has_and_the_folder_has_not_is_missing(photos: Path, tmp_path: Path) -> None:
     rows = [(f"{name}/{i}.jpg", "train") for name in SPECIES for i in range(7)]
     (photos / SPECIES[0] / "6.jpg").mkdir()
-    plan = plan_photos(read_folder(photos, write_list(tmp_path / "a.csv", rows)), TABLE)
+    plan = plan_photos(read_folder(photos, write_list(tmp_path / "a.csv", rows)), TABLE, Options())
     reasons = {skip.image_id: skip.reason for skip in plan.skips}
     assert reasons == {f"{name}/6.jpg": "missing" for name in SPECIES[1:]} | {"Pica pica/6.jpg": "not a file"}
 
@@ -501,7 +506,7 @@ def test_a_split_that_ends_empty_is_told_and_left_out(photos: Path, tmp_path: Pa
     write(photos / SPECIES[0] / "cut.jpg", JPEG[:-2])
     rows = [(f"{name}/{i}.jpg", "train") for name in SPECIES for i in range(6)] + [("Pica pica/cut.jpg", "val")]
     listed = write_list(tmp_path / "a.csv", rows)
-    made = convert(read_folder(photos, listed), TABLE, tmp_path / "out", QUICK, workers=1)
+    made = convert(Source(read_folder(photos, listed), TABLE), tmp_path / "out", QUICK, workers=1)
     assert list(made.splits) == ["train"]
     assert report(made.directory)["warnings"] == ["split validation is empty: no photo of it could be used"]
 
@@ -509,7 +514,7 @@ def test_a_split_that_ends_empty_is_told_and_left_out(photos: Path, tmp_path: Pa
 def test_a_class_without_a_training_photo_is_told(photos: Path, tmp_path: Path) -> None:
     rows = [(f"{name}/{i}.jpg", "val" if name == SPECIES[1] else "train") for name in SPECIES for i in range(6)]
     listed = write_list(tmp_path / "a.csv", rows)
-    made = convert(read_folder(photos, listed), TABLE, tmp_path / "out", QUICK, workers=1)
+    made = convert(Source(read_folder(photos, listed), TABLE), tmp_path / "out", QUICK, workers=1)
     assert report(made.directory)["warnings"] == [
         "classes with photos to validate with, but none to train on (1): Corvus corax"
     ]
@@ -520,7 +525,7 @@ def test_nothing_left_is_an_error_with_a_report(tmp_path: Path) -> None:
     write(tmp_path / "photos" / "Raven" / "cut.jpg", JPEG[:-2])
     options = Options(allow_empty_classes=True, vocab_size=0)
     with pytest.raises(UserError, match=r"photos: found none that can be used, expected at least one; see .*report"):
-        convert(read_folder(tmp_path / "photos"), TABLE, tmp_path / "out", options, workers=1)
+        convert(Source(read_folder(tmp_path / "photos"), TABLE), tmp_path / "out", options, workers=1)
     assert "truncated" in (tmp_path / "out.incomplete" / "report.txt").read_text()
     assert not (tmp_path / "out").exists()
 
@@ -568,21 +573,21 @@ def test_a_killed_conversion_goes_on_and_ends_byte_for_byte_the_same(tmp_path: P
         after = (tmp_path / "out" / name).stat()
         assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
     options = Options(shards=20, vocab_size=300)
-    whole = convert(read_folder(root), TABLE, tmp_path / "whole", options, workers=1)
+    whole = convert(Source(read_folder(root), TABLE), tmp_path / "whole", options, workers=1)
     assert contents(tmp_path / "out") == contents(whole.directory)
 
 
 def test_a_shard_that_lost_bytes_is_written_again(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = convert(read_folder(photos), TABLE, tmp_path / "whole", QUICK, workers=1)
+    whole = convert(Source(read_folder(photos), TABLE), tmp_path / "whole", QUICK, workers=1)
     with monkeypatch.context() as patch, pytest.raises(Stopped):
         patch.setattr(conversion, "write_metadata", interrupted)
-        convert(read_folder(photos), TABLE, tmp_path / "out", QUICK, workers=1)
+        convert(Source(read_folder(photos), TABLE), tmp_path / "out", QUICK, workers=1)
     shard = next((tmp_path / "out.incomplete").glob("photos-train*"))
     shard.write_bytes(shard.read_bytes()[:-1])
     (tmp_path / "out.incomplete" / "progress" / "photos-validation.tfrecord-00000-of-00001.json").write_text("{")
-    convert(read_folder(photos), TABLE, tmp_path / "out", QUICK, workers=1)
+    convert(Source(read_folder(photos), TABLE), tmp_path / "out", QUICK, workers=1)
     assert contents(tmp_path / "out") == contents(whole.directory)
 
 
@@ -595,12 +600,12 @@ def interrupted(*_: object, **__: object) -> None:
 
 
 def test_stopped_before_the_last_renaming(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = convert(read_folder(photos), TABLE, tmp_path / "whole", QUICK, workers=1)
+    whole = convert(Source(read_folder(photos), TABLE), tmp_path / "whole", QUICK, workers=1)
     with monkeypatch.context() as patch, pytest.raises(Stopped):
         patch.setattr(conversion, "move_into_place", interrupted)
-        convert(read_folder(photos), TABLE, tmp_path / "out", QUICK, workers=1)
+        convert(Source(read_folder(photos), TABLE), tmp_path / "out", QUICK, workers=1)
     monkeypatch.setattr(conversion, "write_shards", interrupted)  # must not be needed any more
-    convert(read_folder(photos), TABLE, tmp_path / "out", QUICK, workers=1)
+    convert(Source(read_folder(photos), TABLE), tmp_path / "out", QUICK, workers=1)
     assert contents(tmp_path / "out") == contents(whole.directory)
 
 
@@ -611,7 +616,7 @@ def test_the_same_again_is_up_to_date_and_anything_else_refused(
 
     def again(table: ClassTable = TABLE, **changes: object) -> RecordSet:
         options = Options(**{"vocab_size": 0, **changes})
-        return convert(read_folder(photos), table, out, options, workers=1)
+        return convert(Source(read_folder(photos), table), out, options, workers=1)
 
     again()
     before = (out / "manifest.json").stat().st_mtime_ns
@@ -624,11 +629,11 @@ def test_the_same_again_is_up_to_date_and_anything_else_refused(
         again(ClassTable(TABLE.ids, {**TABLE.columns, "genus": ("a", "b", "c", "d")}))
     with monkeypatch.context() as patch, pytest.raises(Stopped):
         patch.setattr(conversion, "move_into_place", interrupted)
-        convert(read_folder(photos), TABLE, tmp_path / "other", QUICK, workers=1)
+        convert(Source(read_folder(photos), TABLE), tmp_path / "other", QUICK, workers=1)
     with pytest.raises(
         UserError, match=r"other\.incomplete: found a conversion with seed 0, expected 5; give the same"
     ):
-        convert(read_folder(photos), TABLE, tmp_path / "other", Options(seed=5, vocab_size=0), workers=1)
+        convert(Source(read_folder(photos), TABLE), tmp_path / "other", Options(seed=5, vocab_size=0), workers=1)
     (photos / SPECIES[0] / "0.jpg").touch()
     with pytest.raises(UserError, match="found a conversion of other photos or splits, expected these"):
         again()
@@ -636,19 +641,19 @@ def test_the_same_again_is_up_to_date_and_anything_else_refused(
 
 def test_restart_replaces_what_a_conversion_made_and_nothing_else(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    first = convert(read_folder(photos), TABLE, out, QUICK, workers=1)
+    first = convert(Source(read_folder(photos), TABLE), out, QUICK, workers=1)
     write(out / "my notes.txt", b"mine")
     write(out / "photos-of-my-dog.zip", b"mine")
     again = Options(seed=1, shards=2, vocab_size=0)
-    second = convert(read_folder(photos), TABLE, out, again, workers=1, restart=True)
+    second = convert(Source(read_folder(photos), TABLE), out, again, workers=1, restart=True)
     assert second.fingerprint != first.fingerprint
     assert len(second.splits["train"]) == 2
     assert contents(tmp_path / "out.old") == {"my notes.txt": b"mine", "photos-of-my-dog.zip": b"mine"}
-    fresh = convert(read_folder(photos), TABLE, tmp_path / "fresh", again, workers=1)
+    fresh = convert(Source(read_folder(photos), TABLE), tmp_path / "fresh", again, workers=1)
     assert contents(out) == contents(fresh.directory)
     write(out / "more notes.txt", b"mine")
     with pytest.raises(UserError, match=r"out\.old: found files that no conversion wrote, expected none; move them"):
-        convert(read_folder(photos), TABLE, out, again, workers=1, restart=True)
+        convert(Source(read_folder(photos), TABLE), out, again, workers=1, restart=True)
     assert (tmp_path / "out.old" / "my notes.txt").exists() and (out / "more notes.txt").exists()
 
 
@@ -656,17 +661,17 @@ def test_restart_replaces_what_a_conversion_made_and_nothing_else(photos: Path, 
 def test_a_folder_of_the_user_is_never_touched(photos: Path, tmp_path: Path, restart: bool) -> None:
     before = {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match="found something that is no record set, expected a new or empty folder"):
-        convert(read_folder(photos), TABLE, photos, QUICK, workers=1, restart=restart)
+        convert(Source(read_folder(photos), TABLE), photos, QUICK, workers=1, restart=restart)
     assert {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()} == before
     write(tmp_path / "out.incomplete" / "classes.csv", b"mine")
     with pytest.raises(UserError, match=r"out\.incomplete: found no plan\.json, expected a folder that a conversion"):
-        convert(read_folder(photos), TABLE, tmp_path / "out", QUICK, workers=1, restart=restart)
+        convert(Source(read_folder(photos), TABLE), tmp_path / "out", QUICK, workers=1, restart=restart)
     assert contents(tmp_path / "out.incomplete") == {"classes.csv": b"mine"}
 
 
 def test_an_empty_folder_is_used(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    assert convert(read_folder(photos), TABLE, tmp_path / "out", QUICK, workers=1).examples() == 24
+    assert convert(Source(read_folder(photos), TABLE), tmp_path / "out", QUICK, workers=1).examples() == 24
 
 
 def test_two_conversions_do_not_share_a_folder(photos: Path, tmp_path: Path) -> None:
@@ -677,9 +682,9 @@ def test_two_conversions_do_not_share_a_folder(photos: Path, tmp_path: Path) -> 
     with pytest.raises(
         UserError, match="found another conversion at work in it, expected none; wait for it or stop it"
     ):
-        convert(read_folder(photos), TABLE, tmp_path / "out", QUICK, workers=1)
+        convert(Source(read_folder(photos), TABLE), tmp_path / "out", QUICK, workers=1)
     os.close(handle)
-    convert(read_folder(photos), TABLE, tmp_path / "out", QUICK, workers=1)
+    convert(Source(read_folder(photos), TABLE), tmp_path / "out", QUICK, workers=1)
 
 
 class Deadly:
@@ -701,7 +706,7 @@ def test_a_full_disk_is_told_in_one_line(photos: Path, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(conversion, "write_shards", full)
     with pytest.raises(UserError, match="some file: found No space left on device, expected to write there; make room"):
-        convert(read_folder(photos), TABLE, tmp_path / "out", QUICK, workers=1)
+        convert(Source(read_folder(photos), TABLE), tmp_path / "out", QUICK, workers=1)
 
 
 # -- the command
@@ -723,7 +728,12 @@ def test_bad_options_are_refused_before_any_work(
     photos: Path, tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        convert(read_folder(photos), TABLE, tmp_path / "out", Options(**{"vocab_size": 0, **changes}), workers=1)
+        convert(
+            Source(read_folder(photos), TABLE),
+            tmp_path / "out",
+            Options(**{"vocab_size": 0, **changes}),
+            workers=1,
+        )
     assert not list(tmp_path.glob("out.incomplete/photos-*"))
 
 

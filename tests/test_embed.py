@@ -16,6 +16,7 @@ from lit_jax import config, models, settling
 from lit_jax.base.sharding import make_mesh
 from lit_jax.data import embedding_store, input_stream, record_batches
 from lit_jax.data.epoch_order import set_aside
+from lit_jax.data.images import Pictures
 from lit_jax.embed import embed
 from lit_jax.embedding import photo_embeddings, to_store
 from lit_jax.embedding.to_store import Making
@@ -60,7 +61,7 @@ def test_the_store_holds_what_the_tower_says_of_each_photo(stored, tiny_config, 
     model, tower, _ = to_store.locked_tower(to_store.Frozen(settled.towers, settled.data), records)
     for split in ("train", "validation", "heldout"):
         whole = next(
-            record_batches.evaluation_batches(records, split, batch_size=records.examples(split), image_size=16)
+            record_batches.evaluation_batches(records, split, batch_size=records.examples(split), pictures=Pictures(16))
         )
         want = models.image_features(model, tower, whole["image"])
         rows = embedding_store.Rows(stored, split)

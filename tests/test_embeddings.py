@@ -12,12 +12,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from data_prep.conversion.convert import Options
+from data_prep.conversion.options import Options
 from data_prep.conversion.plan import plan_photos
 from data_prep.embeddings import main
 from data_prep.import_embeddings import given as given_files
-from data_prep.import_embeddings.embeddings import import_embeddings
-from data_prep.import_embeddings.given import match_rows, read_embeddings, read_ids
+from data_prep.import_embeddings.embeddings import Storing, import_embeddings
+from data_prep.import_embeddings.given import Given, match_rows, read_embeddings, read_ids
 from lit_jax.base.files import alone_in
 from lit_jax.data import embedding_store
 from lit_jax.data.records import open_records
@@ -87,7 +87,9 @@ def made(
     reading = {name: more.pop(name) for name in ("key", "files_key", "names", "by_order") if name in more}
     opened = read_embeddings(paths if isinstance(paths, list) else [paths], **reading)
     out = tmp_path / str(more.pop("out", "store"))
-    return import_embeddings(opened, read_ids(ids), TABLE, out, options, folder=ids.parent, **more)
+    restart = bool(more.pop("restart", False))
+    given = Given(opened, read_ids(ids), ids.parent)
+    return import_embeddings(given, TABLE, out, options, Storing(**more), restart=restart)
 
 
 def by_id(stored: embedding_store.Store, view: int = 0) -> dict[str, np.ndarray]:
@@ -235,7 +237,7 @@ def test_absolute_names_meet_relative_ones(tmp_path: Path, listed: Path) -> None
     np.savez(tmp_path / "e.npz", emb=values(), files=[str(tmp_path.resolve() / file) for file in FILES])
     opened = read_embeddings([tmp_path / "e.npz"])
     items = read_ids(listed)
-    assert match_rows(opened, items, tmp_path.resolve()) == {file: row for row, file in enumerate(FILES)}
+    assert match_rows(Given(opened, items, tmp_path.resolve())) == {file: row for row, file in enumerate(FILES)}
 
 
 def test_names_are_found_in_every_spelling_of_text(tmp_path: Path) -> None:
@@ -276,7 +278,7 @@ def test_splits_and_order_are_those_of_the_conversion(
     np.save(tmp_path / "e.npy", values(len(ids)))
     table = read_class_table(field_guide_folder / "classes.csv")
     options = Options(templates=converted.templates, vocab_size=400)
-    stored = import_embeddings(read_embeddings([tmp_path / "e.npy"]), ids, table, tmp_path / "store", options)
+    stored = import_embeddings(Given(read_embeddings([tmp_path / "e.npy"]), ids), table, tmp_path / "store", options)
     assert {split: stored.examples(split) for split in stored.splits} == {"train": 56, "validation": 24, "heldout": 28}
     for split in converted.splits:
         files = [str(path) for path in converted.files(split)]
@@ -296,11 +298,11 @@ def test_draws_are_those_of_the_conversion(field_guide_folder: Path, tmp_path: P
         "b": {"heldout_classes": table.names[:2], "seed": 6},
     }.items():
         expected: dict[str, set[tuple[str, int]]] = {}
-        for photo in plan_photos(items, table, **draws).photos:
+        for photo in plan_photos(items, table, Options(**draws)).photos:
             expected.setdefault(photo.split, set()).add((photo.image_id, photo.class_id))
         np.save(tmp_path / "e.npy", values(len(items)))
         opened = read_embeddings([tmp_path / "e.npy"])
-        stored = import_embeddings(opened, items, table, tmp_path / name, Options(vocab_size=0, **draws))
+        stored = import_embeddings(Given(opened, items), table, tmp_path / name, Options(vocab_size=0, **draws))
         found = {
             split: set(
                 zip(

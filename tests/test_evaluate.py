@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from data_prep.conversion import convert
+from data_prep.conversion.options import Options
 from data_prep.sources import folder
+from data_prep.sources.items import Source
 from lit_jax import config, evaluate
 from lit_jax.embedding import class_embeddings
 from lit_jax.errors import UserError
@@ -325,8 +327,8 @@ def test_an_evaluation_on_other_photos_has_a_name_of_its_own(run, records, field
     # The same photos under other captions are another collection.
     items = folder.read_folder(field_guide_folder, field_guide_folder / "splits.csv")
     table = read_class_table(field_guide_folder / "classes.csv")
-    options = convert.Options(templates=("a {name}",), vocab_size=0)
-    other = convert.convert(items, table, tmp_path / "garden", options, workers=1)
+    options = Options(templates=("a {name}",), vocab_size=0)
+    other = convert.convert(Source(items, table), tmp_path / "garden", options, workers=1)
     command("--checkpoint", run[0], "--split", "heldout", "--records", other.directory)
     assert {path.name: path.read_bytes() for path in run[0].glob("evaluation-heldout.*")} == before
     name = f"garden-{other.fingerprint[:8]}-heldout"

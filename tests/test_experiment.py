@@ -18,8 +18,10 @@ import pytest
 import lit_jax.evaluation.zeroshot
 import lit_jax.text.tokenizers
 from lit_jax import config
+from lit_jax.base.hosts import Host
 from lit_jax.base.sharding import put_batch
 from lit_jax.data import record_batches
+from lit_jax.data.images import Pictures
 from lit_jax.errors import UserError
 from lit_jax.main import train
 from lit_jax.settling import open_tokenizer
@@ -411,8 +413,14 @@ def test_two_hosts_train_one_model(tiny_config, tmp_path):
     loaded, _ = config.load(tiny_config, {"train.devices": "4"})
     alone = built_of(loaded, tmp_path / "alone")
     tokenizer = open_tokenizer("", alone.data)
-    options = {"tokenizer": tokenizer, "context": 24, "batch_size": 8, "image_size": 16, "seed": 0, "hosts": 2}
-    parts = [next(record_batches.training_batches(alone.data, "train", host=host, **options)) for host in range(2)]
+    options = {
+        "tokenise": lambda texts: tokenizer.encode(texts, 24),
+        "batches": record_batches.Batches(8, seed=0),
+        "pictures": Pictures(16),
+    }
+    parts = [
+        next(record_batches.training_batches(alone.data, "train", host=Host(host, 2), **options)) for host in range(2)
+    ]
     both = {name: np.concatenate([part[name] for part in parts]) for name in ("image", "tokens")}
     _, metrics = alone.step(alone.start()[0], alone.locked, put_batch(both, alone.mesh))
     assert losses(workdir)[0] == pytest.approx(float(metrics["loss"]), rel=1e-4)

@@ -19,12 +19,13 @@ from typing import Any
 import pytest
 
 from data_prep.conversion import convert as command
-from data_prep.conversion.convert import Options, convert, dry_run
+from data_prep.conversion.convert import convert, dry_run
+from data_prep.conversion.options import Options
 from data_prep.convert import main
 from data_prep.sources import archives
 from data_prep.sources.folder import read_folder
 from data_prep.sources.inat2021 import read_inat2021
-from data_prep.sources.items import Item, Request, Skip
+from data_prep.sources.items import Item, Request, Skip, Source
 from data_prep.sources.json_rows import rows
 from lit_jax.data.records import open_records
 from lit_jax.errors import UserError
@@ -184,7 +185,7 @@ def test_a_tar_gives_the_record_set_that_the_folder_gives(released: Path, tmp_pa
 
     def made(name: str) -> dict[str, list[dict[str, Any]]]:
         source = read_inat2021(Request(str(released)))
-        return records(convert(source.items, source.table, tmp_path / name, options, workers=1))
+        return records(convert(source, tmp_path / name, options, workers=1))
 
     unpacked = made("unpacked")
     for subset in ("train", "val"):
@@ -224,7 +225,7 @@ def test_what_cannot_be_used_is_left_out_and_counted(released: Path) -> None:
     listed = items(released, "train")
     assert {item for item in listed if isinstance(item, Skip)} == skips and len(listed) == 12
     table = read_inat2021(Request(str(released))).table
-    report = dry_run(listed, table, released.parent / "out")
+    report = dry_run(Source(listed, table), released.parent / "out")
     assert [line.split(maxsplit=1) for line in report if line[:9].strip() == "1"] == [
         ["1", "annotations of two classes"], ["1", "missing"], ["1", "no annotation"],
     ]  # fmt: skip
@@ -334,13 +335,13 @@ def test_duplicates_are_kept_when_asked_and_then_no_photo_is_opened(
             write(tmp_path / "photos" / name / f"{i}.jpg", encoded(noise(0), "JPEG"))
     table = ClassTable((0, 1), {"name": NAMES[:2]})
     with pytest.raises(UserError, match="found none that can be used"):
-        convert(read_folder(tmp_path / "photos"), table, tmp_path / "none", PLAIN, workers=1)
+        convert(Source(read_folder(tmp_path / "photos"), table), tmp_path / "none", PLAIN, workers=1)
     monkeypatch.setattr("data_prep.conversion.plan.find_duplicates", interrupted)
     options = dataclasses.replace(PLAIN, validation_fraction=0, duplicates="keep")
-    made = convert(read_folder(tmp_path / "photos"), table, tmp_path / "out", options, workers=1)
+    made = convert(Source(read_folder(tmp_path / "photos"), table), tmp_path / "out", options, workers=1)
     assert len(ids(made)["train"]) == 4
     with pytest.raises(UserError, match="duplicates: found 'some', expected drop or keep"):
-        convert([], table, tmp_path / "out", Options(duplicates="some"))
+        convert(Source([], table), tmp_path / "out", Options(duplicates="some"))
 
 
 def test_sets_that_were_made_before_the_option_stay_up_to_date(
@@ -349,7 +350,7 @@ def test_sets_that_were_made_before_the_option_stay_up_to_date(
     def again(**changes: Any) -> None:
         source = read_inat2021(Request(str(released), subsets=("train",)))
         options = Options(vocab_size=0, **changes)
-        convert(source.items, source.table, tmp_path / "out", options, workers=1)
+        convert(source, tmp_path / "out", options, workers=1)
 
     again()
     assert "duplicates" not in json.loads((tmp_path / "out" / "plan.json").read_text())["options"]
@@ -384,13 +385,15 @@ def test_a_dry_run_warns_of_classes_without_photos_and_of_a_full_disk(
 ) -> None:
     wider = ClassTable((0, 1, 2, 3), {"name": (*NAMES, "Dodo")})
     monkeypatch.setattr("data_prep.conversion.report.shutil.disk_usage", lambda _: type("Usage", (), {"free": 100}))
-    lines = dry_run(items(released), wider, tmp_path / "deep" / "out", PLAIN)
+    lines = dry_run(Source(items(released), wider), tmp_path / "deep" / "out", PLAIN)
     warnings = [line for line in lines if line.startswith("warning: ")]
     assert any("classes with no photo (1): Dodo" in line for line in warnings)
     assert any("pass --allow-empty-classes" in line for line in warnings)
     assert any("GB too few are free" in line for line in warnings)
     wordy = dataclasses.replace(PLAIN, templates=("a {name} " * 25,))
-    assert "warning: captions of up to 75 tokens" in "\n".join(dry_run(items(released), wider, tmp_path / "out", wordy))
+    assert "warning: captions of up to 75 tokens" in "\n".join(
+        dry_run(Source(items(released), wider), tmp_path / "out", wordy)
+    )
 
 
 # -- stopping

@@ -81,7 +81,7 @@ def naive(loss, mode, arguments, caption):
 
 def blocked(loss, mode, arguments, caption, *, block=0, mesh=None):
     function = losses.softmax_contrastive if loss == "softmax" else losses.sigmoid_contrastive
-    return function(*arguments, caption=caption, same_caption=mode, block=block, mesh=mesh)
+    return function(*arguments, caption=caption, same_caption=mode, walk=losses.Walk(block, mesh))
 
 
 compiled_value = jax.jit(blocked, static_argnums=(0, 1), static_argnames=("block", "mesh"))

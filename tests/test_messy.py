@@ -8,10 +8,12 @@ import pytest
 from PIL import Image
 
 from data_prep import captions, embeddings
-from data_prep.conversion.convert import Options, convert, dry_run
+from data_prep.conversion.convert import convert, dry_run
+from data_prep.conversion.options import Options
 from data_prep.conversion.plan import Planned, find_duplicates, plan_photos
 from data_prep.convert import main
 from data_prep.sources.folder import read_folder
+from data_prep.sources.items import Source
 from lit_jax.data import photo as photos
 from lit_jax.data.records import open_records
 from lit_jax.errors import UserError
@@ -70,16 +72,16 @@ def doves(tmp_path: Path) -> Path:
 
 def test_rows_of_one_species_are_held_out_together(doves: Path) -> None:
     for seed in range(8):
-        plan = plan_photos(read_folder(doves), DOVES, heldout=1, seed=seed)
+        plan = plan_photos(read_folder(doves), DOVES, Options(heldout=1, seed=seed))
         held, seen = ({p.class_id for p in plan.photos if (p.split == "heldout") is out} for out in (True, False))
         assert held in ({3, 7}, {5}, {9}) and not held & seen
     for name in ("Jacobin", "Rock Dove", "COLUMBA LIVIA"):
-        plan = plan_photos(read_folder(doves), DOVES, heldout_classes=[name])
+        plan = plan_photos(read_folder(doves), DOVES, Options(heldout_classes=[name]))
         assert {p.class_id for p in plan.photos if p.split == "heldout"} == {3, 7}, name
     with pytest.raises(UserError, match="heldout: found 3, expected fewer than the 3 species with photos"):
-        plan_photos(read_folder(doves), DOVES, heldout=3)
+        plan_photos(read_folder(doves), DOVES, Options(heldout=3))
     with pytest.raises(UserError, match="heldout: found 3, expected fewer than the 3 species with photos"):
-        plan_photos(read_folder(doves), DOVES, heldout_classes=["Jacobin", "Magpie", "Raven"])
+        plan_photos(read_folder(doves), DOVES, Options(heldout_classes=["Jacobin", "Magpie", "Raven"]))
 
 
 def test_a_heldout_split_of_the_source_must_hold_all_rows_of_a_species(doves: Path, tmp_path: Path) -> None:
@@ -93,13 +95,13 @@ def test_a_heldout_split_of_the_source_must_hold_all_rows_of_a_species(doves: Pa
             csv.writer(file).writerows([("file", "split"), *rows])
         return tmp_path / "list.csv"
 
-    plan_photos(read_folder(doves, listed(("Jacobin", "Rock_Dove"))), DOVES)
+    plan_photos(read_folder(doves, listed(("Jacobin", "Rock_Dove"))), DOVES, Options())
     with pytest.raises(
         UserError,
         match=r"split heldout: found Columba livia \(Rock Dove\) in train \(Rock_Dove/0\.jpg\) and the same species as "
         r"columba_livia \(Jacobin Pigeon\) in heldout, expected held-out species in no other split",
     ):
-        plan_photos(read_folder(doves, listed(("Jacobin",))), DOVES)
+        plan_photos(read_folder(doves, listed(("Jacobin",))), DOVES, Options())
 
 
 def test_rows_of_one_species_are_warned_of_with_both_named(
@@ -109,8 +111,8 @@ def test_rows_of_one_species_are_warned_of_with_both_named(
         "warning: 2 rows are one species, Columba livia: id 3 (Rock_Dove, Rock Dove), id 7 (Jacobin, Jacobin Pigeon); they are held "
         "out together and count as one; if they are two, correct their names"
     )
-    assert line in dry_run(read_folder(doves), DOVES, tmp_path / "out", QUICK, workers=1)
-    convert(read_folder(doves), DOVES, tmp_path / "out", QUICK, workers=1)
+    assert line in dry_run(Source(read_folder(doves), DOVES), tmp_path / "out", QUICK, workers=1)
+    convert(Source(read_folder(doves), DOVES), tmp_path / "out", QUICK, workers=1)
     told = capsys.readouterr().out.splitlines()
     assert told.index(line) < next(i for i, text in enumerate(told) if "photos to store" in text)
     assert line.removeprefix("warning: ") in report(tmp_path / "out")["warnings"]
@@ -161,14 +163,14 @@ def test_a_set_made_before_values_were_stripped_is_up_to_date(
     as_it_was = ClassTable((0, 1, 2, 3, 4), padded)
     assert as_it_was.as_written is None
     options = Options(vocab_size=0, allow_empty_classes=True)
-    convert(read_folder(doves), as_it_was, tmp_path / "out", options, workers=1)
+    convert(Source(read_folder(doves), as_it_was), tmp_path / "out", options, workers=1)
     with open(tmp_path / "classes.csv", "w", newline="") as file:
         csv.writer(file).writerows([padded, *zip(*padded.values(), strict=True)])
     table = read_class_table(tmp_path / "classes.csv")
     assert len(table) == 4 and table.columns["common_name"][0] == "Rock Dove"
     before = contents(tmp_path / "out")
     capsys.readouterr()
-    convert(read_folder(doves), table, tmp_path / "out", options, workers=1)
+    convert(Source(read_folder(doves), table), tmp_path / "out", options, workers=1)
     assert "is up to date" in capsys.readouterr().out and contents(tmp_path / "out") == before
 
 
@@ -214,7 +216,7 @@ def test_the_default_caption_drops_what_the_table_lacks(
     assert "A photo of the Jacobin Pigeon columba_livia" in captions
     # The set is the same as one that is told so, and a template of one's own is not touched.
     options = Options(templates=("A photo of the {common_name} {name}",), vocab_size=0)
-    convert(read_folder(doves), table, tmp_path / "out", options, workers=1)
+    convert(Source(read_folder(doves), table), tmp_path / "out", options, workers=1)
     assert "up to date" in capsys.readouterr().out
     assert "template: found column 'supercategory', expected one of" in refused(
         capsys, *arguments, tmp_path / "o", "--template", TEMPLATE
@@ -341,7 +343,7 @@ def test_held_out_names_that_miss_are_called_so(doves: Path) -> None:
     with pytest.raises(
         UserError, match=r"^held-out class names: found 1 of 1 not in column 'folder' \('Jacobine'; the nea"
     ):
-        plan_photos(read_folder(doves), DOVES, heldout_classes=["Jacobine"])
+        plan_photos(read_folder(doves), DOVES, Options(heldout_classes=["Jacobine"]))
 
 
 def test_a_class_table_says_which_folders_are_the_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from lit_jax.config import Optimizer
 from lit_jax.errors import UserError
 from lit_jax.models import locking
 from lit_jax.training import optimizer
@@ -52,7 +53,7 @@ def test_decay_spares_biases_norms_and_the_logit_scale():
 
 
 def test_with_a_zero_gradient_only_decayed_leaves_move_by_rate_times_decay():
-    adamw = optimizer.adamw(optax.constant_schedule(0.5), **RECIPE)
+    adamw = optimizer.adamw(Optimizer(**RECIPE), optax.constant_schedule(0.5), "Lu")
     zero = jax.tree.map(jnp.zeros_like, TREE)
     updates, _ = adamw.update(zero, adamw.init(TREE), TREE)
     np.testing.assert_allclose(updates["text"]["layer"]["kernel"], -0.05)
@@ -61,7 +62,7 @@ def test_with_a_zero_gradient_only_decayed_leaves_move_by_rate_times_decay():
 
 def test_three_steps_equal_adamw_written_out_in_float64(rng):
     weight, grads = rng.normal(size=(3, 2)), rng.normal(size=(3, 3, 2))
-    adamw = optimizer.adamw(optax.constant_schedule(0.01), **RECIPE)
+    adamw = optimizer.adamw(Optimizer(**RECIPE), optax.constant_schedule(0.01), "Lu")
     params = {"kernel": jnp.float32(weight)}
     state = adamw.init(params)
     m = v = np.zeros_like(weight)
@@ -76,7 +77,7 @@ def test_three_steps_equal_adamw_written_out_in_float64(rng):
 
 def test_clipping_bounds_the_step_of_plain_gradients():
     tree, grads = {"kernel": jnp.zeros((2, 2))}, {"kernel": jnp.full((2, 2), 50.0)}
-    clipped = optimizer.adamw(optax.constant_schedule(1.0), **RECIPE, clip_norm=1.0)
+    clipped = optimizer.adamw(Optimizer(**RECIPE, clip_norm=1.0), optax.constant_schedule(1.0), "Lu")
     _, state = clipped.update(grads, clipped.init(tree), tree)
     first_moment = optax.tree_utils.tree_get(state, "mu")["kernel"]
     np.testing.assert_allclose(first_moment, 0.1 * 0.5, rtol=1e-6)  # norm 100 scaled to 1, over four entries
@@ -85,8 +86,8 @@ def test_clipping_bounds_the_step_of_plain_gradients():
 def test_accumulated_batches_equal_one_step_of_their_mean(rng):
     tree = {"kernel": jnp.float32(rng.normal(size=(2, 2)))}
     grads = [{"kernel": jnp.float32(rng.normal(size=(2, 2)))} for _ in range(2)]
-    twice = optimizer.adamw(optax.constant_schedule(0.1), **RECIPE, accumulate=2)
-    once = optimizer.adamw(optax.constant_schedule(0.1), **RECIPE)
+    twice = optimizer.adamw(Optimizer(**RECIPE, accumulate=2), optax.constant_schedule(0.1), "Lu")
+    once = optimizer.adamw(Optimizer(**RECIPE), optax.constant_schedule(0.1), "Lu")
     state = twice.init(tree)
     first, state = twice.update(grads[0], state, tree)
     assert not np.any(first["kernel"])
@@ -96,8 +97,8 @@ def test_accumulated_batches_equal_one_step_of_their_mean(rng):
 
 
 def test_pretrained_towers_may_move_at_a_fraction_of_the_rate():
-    plain = optimizer.adamw(optax.constant_schedule(0.5), **RECIPE)
-    scaled = optimizer.adamw(optax.constant_schedule(0.5), **RECIPE, scales={"text": 0.25})
+    plain = optimizer.adamw(Optimizer(**RECIPE), optax.constant_schedule(0.5), "Lu")
+    scaled = optimizer.adamw(Optimizer(**RECIPE, pretrained_scale=0.25), optax.constant_schedule(0.5), "LU")
     gradients = jax.tree.map(lambda x: 0.3 * x, TREE)
     want, got = (one.update(gradients, one.init(TREE), TREE)[0] for one in (plain, scaled))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(0.25 * a, b, rtol=1e-6), want["text"], got["text"])

@@ -81,7 +81,7 @@ def test_few_photos_of_each_class_are_drawn_and_others_set_aside(data):
 
 def test_more_labels_help_and_draws_are_averaged(data, monkeypatch):
     monkeypatch.setattr(probe, "DECAYS", (1e-3, 1e-1))
-    rows = probe.probe(*data, 3, shots=(1, 0), draws=2, neighbours=(5,))
+    rows = probe.probe(*data, 3, probe.Yardsticks(shots=(1, 0), draws=2, neighbours=(5,)))
     of = {(row["method"], row["shots"]): row for row in rows}
     assert of["linear probe", 1]["draws"] == 2 and of["linear probe", 1]["labels"] == 3
     assert of["linear probe", 0]["top1"] > of["linear probe", 1]["top1"]
@@ -96,12 +96,12 @@ def test_the_command_on_a_store(data, tmp_path, capsys):
     for split, part in zip(("train", "validation"), data, strict=True):
         names = [f"{split}/{i}.jpg" for i in range(len(part.labels))]
         shards[split] = [embedding_store.write_shard(aside, embedding_store.shard_name(split, 0, 1), part.features[:, None], part.labels + 10, names, dtype="float16")]  # fmt: skip
-    embedding_store.finish(
-        aside, tmp_path / "set", splits=shards, views={split: 1 for split in shards}, width=6, dtype="float16",
+    embedding_store.finish(embedding_store.Store(
+        directory=aside, splits=shards, views={split: 1 for split in shards}, width=6, dtype="float16",
         record_lengths={split: [s.examples for s in found] for split, found in shards.items()}, tower={"kind": "given", "digest": "x"},
         class_table=aside / embedding_store.CLASS_TABLE, tokenizer=None, templates=["{name}"], drop_repeats=False,
         class_ids={split: [10, 11, 12] for split in shards}, records="r",
-    )  # fmt: skip
+    ), tmp_path / "set")  # fmt: skip
     arguments = [
         "--store",
         str(tmp_path / "set"),

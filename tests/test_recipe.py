@@ -83,7 +83,7 @@ def test_three_groups_of_parameters_and_their_decay_are_open_clips():
 def test_adamw_moves_as_torchs_at_the_rates_of_the_recipe():
     config = loaded("inat_vitl_recorded")
     rates = jnp.asarray(GOLDEN["rates"][1], jnp.float32)
-    adamw = optimizer.adamw_of(config.optimizer, lambda count: rates[count], config.train.locks)
+    adamw = optimizer.adamw(config.optimizer, lambda count: rates[count], config.train.locks)
     params = {name: jnp.float32(GOLDEN[f"start/{name}"]) for name in ("kernel", "bias")}
     state = adamw.init(params)
     for i in range(len(rates)):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lit_jax.base.hosts import Host
 from lit_jax.data.records import (
     CLASS_TABLE,
     MANIFEST,
@@ -312,9 +313,9 @@ def of_lengths(*lengths: int) -> RecordSet:
 
 def test_parts_of_three_hosts_by_hand() -> None:
     records = of_lengths(4, 0, 3, 1)  # 8 records: 0 to 2, 2 to 5, 5 to 8
-    assert file_instructions(records, "train", 0, 3) == [(Path("set/0"), 0, 2)]
-    assert file_instructions(records, "train", 1, 3) == [(Path("set/0"), 2, 2), (Path("set/2"), 0, 1)]
-    assert file_instructions(records, "train", 2, 3) == [(Path("set/2"), 1, 2), (Path("set/3"), 0, 1)]
+    assert file_instructions(records, "train", Host(0, 3)) == [(Path("set/0"), 0, 2)]
+    assert file_instructions(records, "train", Host(1, 3)) == [(Path("set/0"), 2, 2), (Path("set/2"), 0, 1)]
+    assert file_instructions(records, "train", Host(2, 3)) == [(Path("set/2"), 1, 2), (Path("set/3"), 0, 1)]
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 3, 5, 7, 8, 13, 64, 97])
@@ -324,7 +325,7 @@ def test_every_record_is_read_exactly_once_in_parts_of_equal_length(lengths: tup
     parts = [
         [
             (path.name, i)
-            for path, skip, take in file_instructions(records, "train", host, hosts)
+            for path, skip, take in file_instructions(records, "train", Host(host, hosts))
             for i in range(skip, skip + take)
         ]
         for host in range(hosts)
@@ -336,6 +337,6 @@ def test_every_record_is_read_exactly_once_in_parts_of_equal_length(lengths: tup
 
 def test_parts_of_hosts_that_are_not_there() -> None:
     with pytest.raises(ValueError, match="host: found 2, expected 0 to 1"):
-        file_instructions(of_lengths(3), "train", 2, 2)
+        file_instructions(of_lengths(3), "train", Host(2, 2))
     with pytest.raises(UserError, match="split: found 'heldout', expected train, the only one in"):
         file_instructions(of_lengths(3), "heldout")

@@ -71,7 +71,7 @@ def test_a_made_class_table_keeps_names_apart_that_differ_by_underscores(tmp_pat
     source = SOURCES["folder"](Request(str(photos)))
     assert source.table.columns["folder"] == ("Pica pica", "Pica_pica", "_")
     assert source.table.names == ("Pica pica", "Pica pica", "_")
-    made = convert(source.items, source.table, tmp_path / "out", QUICK, workers=1)
+    made = convert(source, tmp_path / "out", QUICK, workers=1)
     assert {r["class_id"] for part in records(made).values() for r in part} == {0, 1, 2}
 
 

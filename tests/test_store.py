@@ -31,11 +31,11 @@ def make(folder, *, dtype="float32", lengths=(5, 4), values=None, restart=False,
         )  # fmt: skip
         first += length
     (aside / "classes.csv").write_text("id,name\n10,a\n11,b\n12,c\n")
-    return embedding_store.finish(
-        aside, folder, splits={"train": shards}, views={"train": values.shape[1]}, width=values.shape[2], dtype=dtype,
+    return embedding_store.finish(embedding_store.Store(
+        directory=aside, splits={"train": shards}, views={"train": values.shape[1]}, width=values.shape[2], dtype=dtype,
         record_lengths={"train": lengths}, tower=TOWER, class_table=aside / "classes.csv", tokenizer=None,
         templates=("{name}",), drop_repeats=False, class_ids={"train": [10, 11, 12]}, records="r",
-    )  # fmt: skip
+    ), folder)  # fmt: skip
 
 
 @pytest.mark.parametrize(

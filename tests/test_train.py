@@ -9,6 +9,7 @@ import pytest
 from lit_jax import models
 from lit_jax.base import precision
 from lit_jax.base.sharding import make_mesh, put_batch, put_replicated
+from lit_jax.config import Optimizer
 from lit_jax.data import unique_captions
 from lit_jax.models import locking, weights
 from lit_jax.models.text import TextTransformer
@@ -35,7 +36,7 @@ def start(model, lock="Lu", *, dtype="float32", devices=1, rate=0.05, **options)
     """A state on a mesh, and the step."""
     params = jax.jit(lambda key: models.init(model, key, image_size=8, context=6))(jax.random.key(0))
     moving, locked = locking.split_locked(params, lock)
-    adamw = optimizer.adamw(optax.constant_schedule(rate), **{**RECIPE, **options})
+    adamw = optimizer.adamw(Optimizer(**{**RECIPE, **options}), optax.constant_schedule(rate), "Lu")
     step = train_step.make_step(model, adamw, max_scale=100.0, dynamic_scale=dtype == "float16")
     mesh = make_mesh(devices)
     state = put_replicated(train_step.initial_state(moving, adamw, precision.initial_loss_scale(dtype)), mesh)

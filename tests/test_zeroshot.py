@@ -3,6 +3,7 @@ import pytest
 
 from lit_jax import models
 from lit_jax.base.sharding import make_mesh, put_replicated
+from lit_jax.data.images import Pictures
 from lit_jax.data.record_batches import evaluation_batches
 from lit_jax.embedding import class_embeddings, photo_embeddings
 from lit_jax.errors import UserError
@@ -53,13 +54,15 @@ def test_accuracy_equals_one_big_matrix_on_any_number_of_devices(records, model_
     parts = photo_embeddings.embedder(model, mesh)
     placed = put_replicated(params, mesh)
     # 24 photos in batches of 16: the last one is half padding.
-    photos = list(photo_embeddings.from_records(parts, records, image_size=16, batch_size=16)("validation", placed))
+    photos = list(
+        photo_embeddings.from_records(parts, records, pictures=Pictures(16), batch_size=16)("validation", placed)
+    )
     embed = class_embeddings.text_embedder(parts, placed, lambda texts: tokenizer.encode(texts, 24), batch_size=8)
     ids = sorted({int(i) for p in photos for i in p.class_id[p.mask]})
     class_emb = class_embeddings.class_embeddings(embed, [[f"number {i}", f"thing {i * i}"] for i in ids])
     got = zeroshot.classify(parts, placed, photos, class_emb, ids)
 
-    (whole,) = evaluation_batches(records, "validation", batch_size=24, image_size=16)
+    (whole,) = evaluation_batches(records, "validation", batch_size=24, pictures=Pictures(16))
     features = models.image_features(model, params["image"], whole["image"])
     emb = np.float64(models.project(model, params, features))
     labels = np.array([ids.index(i) for i in whole["class_id"]])
@@ -84,7 +87,7 @@ def test_a_photo_of_an_unknown_class_is_an_error_not_a_miss(records, model_and_p
     model, params, _ = model_and_params
     mesh = make_mesh(1)
     parts, placed = photo_embeddings.embedder(model, mesh), put_replicated(params, mesh)
-    photos = photo_embeddings.from_records(parts, records, image_size=16, batch_size=16)("heldout", placed)
+    photos = photo_embeddings.from_records(parts, records, pictures=Pictures(16), batch_size=16)("heldout", placed)
     with pytest.raises(UserError, match="found photos of class id"):
         zeroshot.classify(parts, placed, photos, np.eye(8, dtype=np.float32)[:1], [10**6])
 

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from data_prep.conversion.convert import Options
+from data_prep.conversion.options import Options
 from data_prep.sources.folder import read_names
 from lit_jax.text.captions import TEMPLATE
 from lit_jax.text.prompts import read_templates

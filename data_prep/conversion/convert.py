@@ -13,7 +13,6 @@ can mend, and with that of the signal if it is stopped.
 import dataclasses
 import gc
 import hashlib
-import json
 import os
 import sys
 import time
@@ -23,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.conversion.columns import Tokenize, words
-from data_prep.conversion.plan import DROP, DUPLICATES, Plan, Planned, plan_photos, shard_photos, species_warnings
+from data_prep.conversion.options import Options, check_options, facts
+from data_prep.conversion.plan import Plan, Planned, plan_photos, shard_photos, species_warnings
 from data_prep.conversion.report import forecast, report_lines, report_of
 from data_prep.conversion.shards import CLEANING, PROGRESS, Job, Outcome, Texts, finished, write_shards
 from data_prep.conversion.workspace import (
@@ -36,11 +36,10 @@ from data_prep.conversion.workspace import (
     refuse_foreign,
 )
 from data_prep.sources.archives import check
-from data_prep.sources.items import TRAIN, Item, Skip
-from lit_jax.base.files import INCOMPLETE, alone_in, write_json
+from data_prep.sources.items import TRAIN, Source
+from lit_jax.base.files import alone_in, incomplete, write_json
 from lit_jax.base.processes import cores
 from lit_jax.data.dataset_folder import MANIFEST
-from lit_jax.data.photo import MAX_PIXELS
 from lit_jax.data.records import (
     CLASS_TABLE,
     RANK_FIELDS,
@@ -58,61 +57,13 @@ from lit_jax.text.tokenizers import load_tokenizer, train_sentencepiece
 _CONTEXT = 64  # tokens that a text tower reads, where neither option nor preset says otherwise
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """The options that decide, with the photos and the class table, what a record set holds.
-
-    Attributes:
-        templates: Caption templates; a record holds one caption a template. (): the paper's, less the columns that
-            the class table has not.
-        drop_repeats: Leave out of a caption what an earlier column said already.
-        max_side: Longest side of a photo in pixels; larger ones are shrunk. 0: any.
-        quality: JPEG quality of photos that are encoded anew, 1 to 95.
-        max_pixels: Photos of more pixels are left out.
-        shard_mb: Size of a shard in MiB, where `shards` is 0; by the sizes of the files before shrinking.
-        shards: Number of shards of each split; never more than its photos.
-        seed: Decides order, validation photos, drawn held-out classes and `limit`.
-        validation_fraction: Part of each class drawn for validation where the source has no splits.
-        heldout: Number of species to hold out, drawn by seed.
-        heldout_classes: Their names instead.
-        rename_splits: The source's split name to ours.
-        allow_empty_classes: Accept classes of the table without any photo.
-        allow_no_training: Accept photos of which none is to train on.
-        duplicates: Of byte-identical photos "drop" all but one, or "keep" them all and open no file for that.
-        limit: At most so many photos, drawn by seed; 0: all.
-        vocab_size: Pieces of the tokenizer that is trained on the captions of the training classes; 0: none.
-        tokenizer: A tokenizer to take instead: a file or folder of any form that `load_tokenizer` reads.
-    """
-
-    templates: tuple[str, ...] = ()
-    drop_repeats: bool = False
-    max_side: int = 0
-    quality: int = 95
-    max_pixels: int = MAX_PIXELS
-    shard_mb: int = 128
-    shards: int = 0
-    seed: int = 0
-    validation_fraction: float = 0.1
-    heldout: int = 0
-    heldout_classes: tuple[str, ...] = ()
-    rename_splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    allow_empty_classes: bool = False
-    allow_no_training: bool = False
-    duplicates: str = DROP
-    limit: int = 0
-    vocab_size: int = 4096
-    tokenizer: Path | None = None
-
-
 def convert(
-    items: Iterable[Item | Skip],
-    table: ClassTable,
+    source: Source,
     out: str | Path,
     options: Options | None = None,
     *,
     workers: int = 0,
     restart: bool = False,
-    archives: Mapping[Path, str] | None = None,
     write: Callable[..., list[Outcome]] | None = None,
 ) -> RecordSet:
     """Writes a record set, or goes on writing it, or finds that it is there already.
@@ -121,14 +72,12 @@ def convert(
     because each worker imports the script.
 
     Args:
-        items: The photos, as a reader yields them, and what it leaves out.
-        table: The classes.
+        source: Photos and classes, as a reader returns them.
         out: The folder to make; ``out.incomplete`` is used in the meantime.
         options: What the set holds; by default `Options()`.
         workers: Number of processes; 0: one a core.
         restart: Replace what an earlier conversion left in these folders, finished or not. Files that no
             conversion wrote are never deleted.
-        archives: Released archives and their MD5, to be checked before the first shard is written.
         write: What writes the shards in place of `write_shards`, with the same arguments; for many machines.
 
     Returns:
@@ -139,10 +88,11 @@ def convert(
             photos, without `restart`; another conversion at work in the folder; no photo that can be used, or to
             train on; an archive with another MD5; a full disk; and all that `plan_photos` refuses.
     """
+    table = source.table
     options, notes = with_templates(options or Options(), table)
     out, work, captions = _begin(table, out, options, workers)
     print("looking at names, sizes and duplicates", flush=True)
-    plan = _plan(items, table, options)
+    plan = _plan(source, options)
     print("\n".join([*notes, *plan.notes, *(f"warning: {line}" for line in species_warnings(table))]), flush=True)
     identity = _identity(plan, table, options)
     if is_up_to_date(out, identity, restart=restart):
@@ -155,7 +105,7 @@ def convert(
     with disk_errors_in_one_line(work), alone_in(work, "conversion"):
         prepare(work, identity, restart=restart)
         if not (work / MANIFEST).exists():  # else only the renaming is missing
-            check(archives or {}, work / PROGRESS / "archives.json")
+            check(source.archives, work / PROGRESS / "archives.json")
             _write_set(work, plan, table, captions, options, workers or cores(), write or write_shards)
         move_into_place(work, out)
     print(f"wrote {out}; what was left out and why: {out / REPORT_TEXT}", flush=True)
@@ -163,8 +113,7 @@ def convert(
 
 
 def dry_run(
-    items: Iterable[Item | Skip],
-    table: ClassTable,
+    source: Source,
     out: str | Path,
     options: Options | None = None,
     *,
@@ -180,9 +129,10 @@ def dry_run(
     Raises:
         UserError: what `convert` would refuse before it writes anything.
     """
+    table = source.table
     options, notes = with_templates(options or Options(), table)
     out, work, captions = _begin(table, out, options, workers)
-    plan = _plan(items, table, dataclasses.replace(options, allow_empty_classes=True))
+    plan = _plan(source, dataclasses.replace(options, allow_empty_classes=True))
     shards = {split: list(parts.values()) for split, parts in _shards(work, plan, options).items()}
     lines = [*notes, *plan.notes, *forecast(table, plan, shards, captions, out)]
     lines.append(f"processes: {min(workers or cores(), sum(map(len, shards.values())))}")
@@ -221,27 +171,16 @@ def _begin(
     if workers < 0:
         raise UserError(f"workers: found {workers}, expected 0 (all cores) or more; correct it")
     out = Path(os.path.abspath(out))
-    work = out.with_name(out.name + INCOMPLETE)
+    work = incomplete(out)
     refuse_foreign(out, work)
     return out, work, class_captions(table, options.templates, drop_repeats=options.drop_repeats)
 
 
-def _plan(items: Iterable[Item | Skip], table: ClassTable, options: Options) -> Plan:
+def _plan(source: Source, options: Options) -> Plan:
     collects = gc.isenabled()
     gc.disable()  # to look for cycles among millions of tuples, again and again, would double the time
     try:
-        return plan_photos(
-            items,
-            table,
-            seed=options.seed,
-            validation_fraction=options.validation_fraction,
-            heldout=options.heldout,
-            heldout_classes=options.heldout_classes,
-            split_names=options.rename_splits,
-            allow_empty_classes=options.allow_empty_classes,
-            duplicates=options.duplicates,
-            limit=options.limit,
-        )
+        return plan_photos(source.items, source.table, options)
     finally:
         if collects:
             gc.enable()
@@ -354,46 +293,6 @@ def _write_reports(
     if not any(photos.values()) or (photos.get(TRAIN) == 0 and not options.allow_no_training):
         what = "to train on that can be used" if any(photos.values()) else "that can be used"
         raise UserError(f"photos: found none {what}, expected at least one; see {work / REPORT_TEXT} for reasons")
-
-
-def check_options(options: Options) -> None:
-    """Raises `UserError` for an option out of its range, or a tokenizer that is none."""
-    ranges = {
-        "max_side": (0, None),
-        "quality": (1, 95),
-        "max_pixels": (1, None),
-        "shard_mb": (1, None),
-        "shards": (0, 99999),
-        "heldout": (0, None),
-        "limit": (0, None),
-        "vocab_size": (0, None),
-    }
-    for name, (low, high) in ranges.items():
-        value = getattr(options, name)
-        if value < low or (high is not None and value > high):
-            expected = f"{low} or more" if high is None else f"{low} to {high}"
-            raise UserError(f"{name}: found {value}, expected {expected}; correct it")
-    if not 0 <= options.validation_fraction < 1:
-        found = options.validation_fraction
-        raise UserError(f"validation_fraction: found {found}, expected at least 0 and below 1; correct it")
-    if options.duplicates not in DUPLICATES:
-        raise UserError(f"duplicates: found {options.duplicates!r}, expected {' or '.join(DUPLICATES)}; correct it")
-    if options.tokenizer:
-        load_tokenizer(options.tokenizer)
-
-
-def facts(options: Options) -> dict[str, Any]:
-    """The options as JSON values, the tokenizer by content: where it lay says nothing.
-
-    An option that sets of before do not know is left out at its default, so that they stay up to date.
-    """
-    model = load_tokenizer(options.tokenizer).model_bytes if options.tokenizer else None
-    tokenizer = hashlib.sha256(model).hexdigest() if model else None
-    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(options) | {"tokenizer": tokenizer}))
-    if options.duplicates == DROP:
-        del values["duplicates"]
-    del values["allow_no_training"]  # it decides what is refused, and nothing that is stored
-    return values
 
 
 def table_digest(table: ClassTable) -> str:

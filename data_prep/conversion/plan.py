@@ -14,14 +14,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
+from data_prep.conversion.options import DROP, Options
 from data_prep.sources import spans
 from data_prep.sources.items import HELDOUT, TRAIN, VALIDATION, Item, Skip, known_split
 from lit_jax.data.photo import photo_format
 from lit_jax.errors import UserError
 from lit_jax.text.classes import ClassTable, find_species, match_folders, some
-
-DROP, KEEP = DUPLICATES = ("drop", "keep")
-"""What to do with byte-identical photos."""
 
 _SHOWN = 5  # species of several rows that are named
 _HEAD = 1 << 14  # bytes that tell two photos of equal size apart, all but always
@@ -103,22 +101,10 @@ class Plan(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def plan_photos(
-    items: Iterable[Item | Skip],
-    table: ClassTable,
-    *,
-    seed: int = 0,
-    validation_fraction: float = 0.1,
-    heldout: int = 0,
-    heldout_classes: Sequence[str] = (),
-    split_names: Mapping[str, str] | None = None,
-    allow_empty_classes: bool = False,
-    duplicates: str = DROP,
-    limit: int = 0,
-) -> Plan:
+def plan_photos(items: Iterable[Item | Skip], table: ClassTable, options: Options) -> Plan:
     """Decides on each photo: class, split, or skipped.
 
-    Where the source has splits they are kept, under the names of `split_names`. Where it has none, a fraction
+    Where the source has splits they are kept, under the names of `rename_splits`. Where it has none, a fraction
     of each class is drawn for `validation`, and the rest is `train`. In both cases all photos of a held-out
     species go to `heldout`, whatever split they came from and whatever row of the table they belong to: rows whose
     names are the same by `classes.species_key` are one species. Of byte-identical files one is kept, the one in
@@ -128,31 +114,17 @@ def plan_photos(
     Args:
         items: What a reader yields.
         table: The classes; each class name of `items` must be found in it.
-        seed: Decides every draw.
-        validation_fraction: Part of a class's photos drawn for validation, in [0, 1); rounded up, but at
-            least one photo stays in train. Not used where the source has splits.
-        heldout: Number of species to draw for `heldout`.
-        heldout_classes: Their names instead, in any spelling that `match_folders` knows; a row's name stands for its
-            species.
-        split_names: The source's split name to ours; added to `SPLIT_NAMES`.
-        allow_empty_classes: Accept classes of the table that have no photo.
-        duplicates: `DROP`, or `KEEP` to store each file whatever its bytes; none is opened then.
-        limit: Keep only so many photos, drawn over all splits; 0: all.
+        options: What to draw by which seed, and what to accept. The part drawn for validation is rounded up, but at
+            least one photo of a class stays in train; held-out species are named in any spelling that `match_folders`
+            knows, and a row's name stands for its species; `rename_splits` is added to `SPLIT_NAMES`; `limit` photos
+            are drawn over all splits.
 
     Raises:
         UserError: names without a class or classes without a photo; splits on some photos only; a split name
             that is no plain word; two splits that would become one unasked; a photo listed twice with
             different classes or splits; more held-out classes than can be.
     """
-    placed = place_items(
-        items,
-        table,
-        seed=seed,
-        heldout=heldout,
-        heldout_classes=heldout_classes,
-        split_names=split_names,
-        allow_empty_classes=allow_empty_classes,
-    )
+    placed = place_items(items, table, options)
     photos, skips, inputs = [], [*placed.skips], hashlib.sha256()
     stats = _in_threads(spans.size_and_time, [item.path for item, _, _ in placed.items])
     for (item, class_id, split), found in zip(placed.items, stats, strict=True):
@@ -162,28 +134,19 @@ def plan_photos(
         else:
             photos.append(Planned(item.path, item.image_id, class_id, split, found[0]))
     check_heldout_apart(table, photos)
-    same = find_duplicates(photos, table) if duplicates == DROP else {}
+    same = find_duplicates(photos, table) if options.duplicates == DROP else {}
     photos = [photo for photo in photos if photo.image_id not in same] if same else photos
     if placed.drawn:
-        photos = draw_validation(photos, validation_fraction, seed)
+        photos = draw_validation(photos, options.validation_fraction, options.seed)
     undrawn: frozenset[int] = frozenset()
-    if limit:
-        photos = sorted(photos, key=lambda photo: _lot(seed, "limit", photo.image_id))
+    if limit := options.limit:
+        photos = sorted(photos, key=lambda photo: _lot(options.seed, "limit", photo.image_id))
         photos, undrawn = photos[:limit], frozenset(photo.class_id for photo in photos[limit:])
     skips = sorted([*skips, *same.values()])
     return Plan(photos, skips, placed.present, inputs.hexdigest(), undrawn, placed.untrained, placed.notes)
 
 
-def place_items(
-    items: Iterable[Item | Skip],
-    table: ClassTable,
-    *,
-    seed: int = 0,
-    heldout: int = 0,
-    heldout_classes: Sequence[str] = (),
-    split_names: Mapping[str, str] | None = None,
-    allow_empty_classes: bool = False,
-) -> Placement:
+def place_items(items: Iterable[Item | Skip], table: ClassTable, options: Options) -> Placement:
     """The class and the split of each item, without a look at any file; see `plan_photos` for arguments and errors.
 
     What is to be stored in the end must still pass `check_heldout_apart` and, where the source has no splits,
@@ -192,9 +155,9 @@ def place_items(
     listed, skips = _listed_once(items)
     id_of = _class_ids(table, {item.class_name for item in listed})
     present = {id_of[item.class_name] for item in listed}
-    _check_all_classes_present(table, present, allow_empty_classes)
-    held = held_out_classes(table, present, heldout, heldout_classes, seed)
-    new_name = _renaming({item.split for item in listed}, split_names or {})
+    _check_all_classes_present(table, present, options.allow_empty_classes)
+    held = held_out_classes(table, present, options.heldout, options.heldout_classes, options.seed)
+    new_name = _renaming({item.split for item in listed}, options.rename_splits)
     placed = []
     for item in listed:
         class_id = id_of[item.class_name]

@@ -8,6 +8,7 @@ names, by the same code; what lies in the files is read shard by shard and never
 Work is done in ``DIR.incomplete``, and the last step renames that folder; the same command goes on where it stopped.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -18,17 +19,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_prep.conversion.convert import Options, check_options, facts, table_digest, with_templates, write_tokenizer
+from data_prep.conversion.convert import table_digest, with_templates, write_tokenizer
+from data_prep.conversion.options import Options, check_options, facts
 from data_prep.conversion.plan import Planned, shard_photos, species_warnings
 from data_prep.conversion.workspace import disk_errors_in_one_line
 from data_prep.import_embeddings.given import (
     Embeddings,
+    Given,
     match_rows,
     note_twins,
     place_embedded,
 )
-from data_prep.sources.items import HELDOUT, TRAIN, Item
-from lit_jax.base.files import INCOMPLETE, alone_in
+from data_prep.sources.items import HELDOUT, TRAIN
+from lit_jax.base.files import alone_in, clear_parts, incomplete
 from lit_jax.data import embedding_store
 from lit_jax.errors import UserError
 from lit_jax.text.captions import class_captions
@@ -45,32 +48,39 @@ class About(NamedTuple):
     dtype: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Storing:
+    """How embeddings are stored.
+
+    Attributes:
+        dtype: to store in, one of `lit_jax.data.embedding_store.DTYPES`.
+        shard_rows: at most so many rows a shard.
+        tower_name: what made the embeddings, in words; by default the name of their file. It is how a later
+            evaluation on another store knows that it is of the same tower.
+    """
+
+    dtype: str = "float16"
+    shard_rows: int = SHARD_ROWS
+    tower_name: str = ""
+
+
 def import_embeddings(
-    embeddings: Embeddings,
-    items: Sequence[Item],
+    given: Given,
     table: ClassTable,
     out: str | Path,
     options: Options | None = None,
+    storing: Storing | None = None,
     *,
-    folder: Path = Path(),
-    dtype: str = "float16",
-    shard_rows: int = SHARD_ROWS,
-    tower_name: str = "",
     restart: bool = False,
 ) -> embedding_store.Store:
     """Writes a store, or goes on writing it.
 
     Args:
-        embeddings: from `read_embeddings`.
-        items: from `read_ids`.
+        given: the embeddings and the list of their photos.
         table: the classes.
         out: the folder to make; ``out.incomplete`` is used in the meantime.
         options: of captions, splits and tokenizer; those of photos have no meaning here.
-        folder: where the list lies, see `match_rows`.
-        dtype: to store in, one of `lit_jax.data.embedding_store.DTYPES`.
-        shard_rows: at most so many rows a shard.
-        tower_name: what made the embeddings, in words; by default the name of their file. It is how a later
-            evaluation on another store knows that it is of the same tower.
+        storing: how to store them; by default `Storing()`.
         restart: replace what an earlier run left in these folders, finished or not.
 
     Returns:
@@ -82,12 +92,14 @@ def import_embeddings(
             `match_rows` and `data_prep.conversion.plan.place_items` refuse.
     """
     options, notes = with_templates(options or Options(), table)
-    _check(options, dtype, shard_rows)
+    storing = storing or Storing()
+    _check(options, storing)
+    embeddings = given.embeddings
     out = Path(os.path.abspath(out))
     embedding_store.refuse_foreign(out)  # before the embeddings are read
     captions = class_captions(table, options.templates, drop_repeats=options.drop_repeats)
-    row_of = match_rows(embeddings, items, folder)
-    photos, placed = place_embedded(items, row_of, table, options)
+    row_of = match_rows(given)
+    photos, placed = place_embedded(given.items, row_of, table, options)
     views = f"{embeddings.views} view{'s' if embeddings.views > 1 else ''}"
     classes = len({photo.class_id for photo in photos})
     print(f"{len(photos)} embeddings of {classes} classes, width {embeddings.width}, {views}", flush=True)
@@ -95,29 +107,28 @@ def import_embeddings(
     rows = [row_of[photo.image_id] for photo in photos]
     digest, hashes = embeddings.scan()
     note_twins(photos, np.array(rows), hashes)
-    tower = _tower(tower_name or embeddings.title, embeddings.width)
+    tower = _tower(storing.tower_name or embeddings.title, embeddings.width)
     records = _records_digest(photos, table)
     plan = {
         **_plan_options(options),
         "tower": tower,
         "array of embeddings": [digest, embeddings.parts[0].dtype.name, embeddings.views],
         "list, split or class": [records, _digest(rows)],
-        "dtype": dtype,
-        "shard_rows": shard_rows,
+        "dtype": storing.dtype,
+        "shard_rows": storing.shard_rows,
     }
-    about = About({**tower, "import": _digest(plan)}, records, dtype)
+    about = About({**tower, "import": _digest(plan)}, records, storing.dtype)
     if embedding_store.is_store(out) and not restart:
         return _up_to_date(out, about)
     if placed.untrained and not options.allow_no_training:
         raise UserError(placed.untrained)
-    with disk_errors_in_one_line(out), alone_in(out.with_name(out.name + INCOMPLETE), "import"):
+    with disk_errors_in_one_line(out), alone_in(incomplete(out), "import"):
         aside = embedding_store.begin(out, plan, restart=restart)
-        for left in aside.glob("*.part"):  # by a process that was killed
-            left.unlink()
+        clear_parts(aside)
         write_class_table(table, aside / embedding_store.CLASS_TABLE)
         write_tokenizer(aside / embedding_store.TOKENIZER, photos, table, captions, options)
-        shards = _shards(photos, options.seed, shard_rows)
-        written = _write_shards(aside, shards, embeddings, row_of, dtype)
+        shards = _shards(photos, options.seed, storing.shard_rows)
+        written = _write_shards(aside, shards, embeddings, row_of, storing.dtype)
         made = _finish(aside, out, shards, written, embeddings.views, about, options)
     print("\n".join(_summary(made, table)), flush=True)
     return made
@@ -141,12 +152,12 @@ def _up_to_date(out: Path, about: About) -> embedding_store.Store:
     return found
 
 
-def _check(options: Options, dtype: str, shard_rows: int) -> None:
+def _check(options: Options, storing: Storing) -> None:
     check_options(options)
-    if dtype not in embedding_store.DTYPES:
-        raise UserError(f"dtype: found {dtype!r}, expected {', '.join(embedding_store.DTYPES)}; correct it")
-    if shard_rows < 1:
-        raise UserError(f"shard_rows: found {shard_rows}, expected 1 or more; correct it")
+    if storing.dtype not in embedding_store.DTYPES:
+        raise UserError(f"dtype: found {storing.dtype!r}, expected {', '.join(embedding_store.DTYPES)}; correct it")
+    if storing.shard_rows < 1:
+        raise UserError(f"shard_rows: found {storing.shard_rows}, expected 1 or more; correct it")
 
 
 def _plan_options(options: Options) -> dict[str, Any]:
@@ -210,22 +221,22 @@ def _finish(
     about: About,
     options: Options,
 ) -> embedding_store.Store:
-    return embedding_store.finish(
-        aside,
-        out,
-        splits=written,
+    store = embedding_store.Store(
+        directory=aside,
+        splits={split: tuple(found) for split, found in written.items()},
         views={split: _views(split, views) for split in shards},
         width=about.tower["width"],
         dtype=about.dtype,
-        record_lengths={split: [len(part) for part in parts] for split, parts in shards.items()},
+        record_lengths={split: tuple(len(part) for part in parts) for split, parts in shards.items()},
         tower=about.tower,
         class_table=aside / embedding_store.CLASS_TABLE,
         tokenizer=aside / embedding_store.TOKENIZER if options.tokenizer or options.vocab_size else None,
         templates=options.templates,
         drop_repeats=options.drop_repeats,
-        class_ids={split: sorted({p.class_id for part in parts for p in part}) for split, parts in shards.items()},
+        class_ids={split: tuple({p.class_id for part in parts for p in part}) for split, parts in shards.items()},
         records=about.records,
     )
+    return embedding_store.finish(store, out)
 
 
 def _views(split: str, views: int) -> int:

@@ -6,10 +6,11 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.conversion.convert import Options
+from data_prep.conversion.options import Options
 from data_prep.conversion.plan import Placement, Planned, check_heldout_apart, draw_validation, place_items
 from data_prep.import_embeddings.arrays import Stored, arrays_in, sound
 from data_prep.sources.folder import read_folder
@@ -197,18 +198,30 @@ def read_ids(path: Path) -> list[Item]:
     return list(read_folder(path.absolute().parent, path.absolute()))
 
 
-def match_rows(embeddings: Embeddings, items: Sequence[Item], folder: Path) -> dict[str, int]:
+class Given(NamedTuple):
+    """Embeddings and the list of their photos.
+
+    Attributes:
+        embeddings: N of them, from `read_embeddings`.
+        items: the rows of the list, from `read_ids`; N where embeddings have no names.
+        folder: where the list lies: relative names of embeddings count from here, as those of the list do.
+    """
+
+    embeddings: Embeddings
+    items: Sequence[Item]
+    folder: Path = Path()
+
+
+def match_rows(given: Given) -> dict[str, int]:
     """The row number of each image id that has an embedding: by name where embeddings have names, else by order.
 
-    Args:
-        embeddings: N of them.
-        items: the rows of the list; N where embeddings have no names. What one side lacks is told in a line.
-        folder: relative names of embeddings count from here, as those of the list do from where it lies.
+    What one side lacks is told in a line.
 
     Raises:
         UserError: other numbers, a name that comes twice, or nothing in common.
     """
-    ids = [item.image_id for item in items]
+    embeddings = given.embeddings
+    ids = [item.image_id for item in given.items]
     if embeddings.names is None:
         if len(ids) != len(embeddings):
             raise UserError(
@@ -217,7 +230,7 @@ def match_rows(embeddings: Embeddings, items: Sequence[Item], folder: Path) -> d
             )
         names = ids
     else:
-        root = str(folder.absolute())
+        root = str(given.folder.absolute())
         names = [_as_id(name, root) for name in embeddings.names]
     row_of = {name: row for row, name in enumerate(names)}
     if len(row_of) != len(names):
@@ -248,15 +261,7 @@ def place_embedded(
     items: Sequence[Item], row_of: Mapping[str, int], table: ClassTable, options: Options
 ) -> tuple[list[Planned], Placement]:
     """All photos with an embedding, their class and split, and what `place_items` found; raises what it refuses."""
-    placed = place_items(
-        items,
-        table,
-        seed=options.seed,
-        heldout=options.heldout,
-        heldout_classes=options.heldout_classes,
-        split_names=options.rename_splits,
-        allow_empty_classes=options.allow_empty_classes,
-    )
+    placed = place_items(items, table, options)
     _note("rows of the list left out, for they name no class", [skip.image_id for skip in placed.skips])
     placed = placed._replace(items=[row for row in placed.items if row[0].image_id in row_of])
     photos = [Planned(item.path, item.image_id, class_id, split, 0) for item, class_id, split in placed.items]

@@ -1,6 +1,7 @@
 """Hosts: how a command starts JAX on one or several, and how they wait for each other and compare values."""
 
 import argparse
+import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -11,6 +12,34 @@ import numpy as np
 from lit_jax.errors import UserError
 
 Result = TypeVar("Result")
+
+
+@dataclasses.dataclass(frozen=True)
+class Host:
+    """One of the hosts that share the work.
+
+    Attributes:
+        index: its number, from 0.
+        count: how many hosts there are.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def part(self, total: int) -> range:
+        """This host's part of `total` things in order: over the hosts each once, and sizes differ by one at most."""
+        return range(total * self.index // self.count, total * (self.index + 1) // self.count)
+
+
+ALONE = Host()
+"""The only host there is."""
+
+
+def this_host() -> Host:
+    """The host that this process is, as JAX counts them."""
+    import jax
+
+    return Host(jax.process_index(), jax.process_count())
 
 
 def add_hosts(parser: argparse.ArgumentParser) -> None:

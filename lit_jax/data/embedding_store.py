@@ -29,7 +29,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from lit_jax.base.files import INCOMPLETE, digest, file_digest, write_json
+from lit_jax.base.files import digest, file_digest, incomplete, write_json, written_aside
 from lit_jax.data.dataset_folder import MANIFEST, Kind, check_split, check_unchanged, is_of, read
 from lit_jax.errors import UserError
 from lit_jax.text.tokenizers import load_tokenizer
@@ -102,7 +102,7 @@ class Store:
     drop_repeats: bool
     class_ids: Mapping[str, tuple[int, ...]]
     records: str
-    fingerprint: str
+    fingerprint: str = ""
 
     def examples(self, split: str | None = None) -> int:
         """Number of rows in one split, or in all."""
@@ -170,12 +170,8 @@ def write_shard(
         "image_id.txt": lambda file: file.write("".join(f"{json.dumps(i)}\n" for i in image_ids).encode()),
     }.items():
         path = directory / f"{name}.{part}"
-        aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-        with open(aside, "wb") as file:
+        with written_aside(path, sync=True) as aside, open(aside, "wb") as file:
             write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
         digests[part] = file_digest(path)
     shard = StoreShard(name, len(class_ids), digests)
     write_json(directory / f"{name}.json", dataclasses.asdict(shard))
@@ -209,7 +205,7 @@ def begin(directory: Path, plan: Mapping[str, Any], *, restart: bool = False) ->
     Raises:
         UserError: a complete store, another folder of that name, or an unfinished one with another plan.
     """
-    aside = directory.with_name(directory.name + INCOMPLETE)
+    aside = incomplete(directory)
     refuse_foreign(directory)
     if is_store(directory) and not restart:
         raise UserError(f"{directory}: found a complete store, expected none; add --restart to make it anew")
@@ -233,24 +229,18 @@ def _shown(key: str, value: Any) -> str:
     return f"{key} ({value})" if isinstance(value, int) or len(str(value)) < 20 else key
 
 
-def finish(
-    aside: Path,
-    directory: Path,
-    *,
-    splits: Mapping[str, Sequence[StoreShard]],
-    views: Mapping[str, int],
-    width: int,
-    dtype: str,
-    record_lengths: Mapping[str, Sequence[int]],
-    tower: Mapping[str, Any],
-    class_table: Path,
-    tokenizer: Path | None,
-    templates: Sequence[str],
-    drop_repeats: bool,
-    class_ids: Mapping[str, Sequence[int]],
-    records: str,
-) -> Store:
-    """Writes the manifest and gives the folder its name; see `Store` for the arguments. Returns the store."""
+def finish(made: Store, directory: Path) -> Store:
+    """Writes the manifest and gives the folder its name.
+
+    Args:
+        made: the store as it lies in the folder of `begin`. Its class table and tokenizer may lie elsewhere, and are
+            copied; its fingerprint is still to be found.
+        directory: of the store to be.
+
+    Returns:
+        The store, opened.
+    """
+    aside, class_table, tokenizer = made.directory, made.class_table, made.tokenizer
     if class_table != aside / CLASS_TABLE:
         shutil.copyfile(class_table, aside / CLASS_TABLE)
     if tokenizer is not None and tokenizer != aside / TOKENIZER:
@@ -259,21 +249,21 @@ def finish(
     manifest = {
         "format": KIND.format,
         "version": VERSION,
-        "splits": {split: [dataclasses.asdict(shard) for shard in shards] for split, shards in splits.items()},
-        "views": dict(views),
-        "width": width,
-        "dtype": dtype,
-        "record_lengths": {split: list(lengths) for split, lengths in record_lengths.items()},
-        "tower": dict(tower),
+        "splits": {split: [dataclasses.asdict(shard) for shard in shards] for split, shards in made.splits.items()},
+        "views": dict(made.views),
+        "width": made.width,
+        "dtype": made.dtype,
+        "record_lengths": {split: list(lengths) for split, lengths in made.record_lengths.items()},
+        "tower": dict(made.tower),
         "class_table": {"file": CLASS_TABLE, "sha256": file_digest(aside / CLASS_TABLE)},
         "tokenizer": {"file": TOKENIZER, "sha256": file_digest(aside / TOKENIZER)} if has_tokenizer else None,
-        "templates": list(templates),
-        "drop_repeats": drop_repeats,
-        "class_ids": {split: sorted(class_ids[split]) for split in splits},
-        "records": records,
+        "templates": list(made.templates),
+        "drop_repeats": made.drop_repeats,
+        "class_ids": {split: sorted(made.class_ids[split]) for split in made.splits},
+        "records": made.records,
     }
     write_json(aside / MANIFEST, {**manifest, "fingerprint": digest(manifest)})
-    for shards in splits.values():
+    for shards in made.splits.values():
         for shard in shards:
             (aside / f"{shard.name}.json").unlink(missing_ok=True)
     (aside / PLAN).unlink(missing_ok=True)

@@ -38,6 +38,47 @@ PLAIN = View()
 """Bicubic, the shorter side, no margin."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """How training varies its photos.
+
+    Attributes:
+        crop: ``random``, or ``centre`` for the photo as evaluation sees it.
+        crop_scale: share of the photo's area that a random crop may have.
+        flip: whether to mirror half of the random crops.
+    """
+
+    crop: str = "random"
+    crop_scale: tuple[float, float] = (0.9, 1.0)
+    flip: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """What photos are turned into.
+
+    Attributes:
+        size: S, side of the square, pixels.
+        view: how a photo becomes it; random crops take its interpolation only.
+        augmentation: of training; evaluation has none.
+    """
+
+    size: int
+    view: View = PLAIN
+    augmentation: Augmentation = Augmentation()
+
+    def plain(self, jpeg: Any) -> Any:
+        """The photo as evaluation sees it, see `centre_crop`."""
+        return centre_crop(jpeg, size=self.size, view=self.view)
+
+    def cropped(self, jpeg: Any, seed: Any) -> Any:
+        """A random crop, see `random_crop`."""
+        vary = self.augmentation
+        return random_crop(
+            jpeg, seed, size=self.size, scale=vary.crop_scale, flip=vary.flip, interpolation=self.view.interpolation
+        )
+
+
 @functools.cache
 def tensorflow() -> Any:
     """Imports TensorFlow, once and quietly, and keeps it off the accelerators: it only reads and decodes."""

@@ -5,22 +5,25 @@ Both streams start at any batch without reading what comes before, and both draw
 store are those of the records, less the work.
 """
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from lit_jax.base.hosts import this_host
 from lit_jax.base.sharding import over_batch, put_batch, put_rows
 from lit_jax.data import record_batches
 from lit_jax.data.embedding_store import Rows, Store
 from lit_jax.data.epoch_order import view_drawn, whole_epoch
+from lit_jax.data.images import Pictures
+from lit_jax.data.record_batches import Batches, Tokenise
 from lit_jax.data.records import RecordSet
 from lit_jax.data.unique_captions import CaptionTable, Texts, bucketed, distinct
 from lit_jax.errors import UserError
-from lit_jax.text.tokenizers import Tokenizer
 
 Batch = dict[str, jax.Array]
 Feed = Callable[[int], Iterator[Batch]]
@@ -29,46 +32,57 @@ Feed = Callable[[int], Iterator[Batch]]
 DEVICE_SHARE = 0.5  # of a device's memory that a store may take without being asked to
 
 
+class TextRows(NamedTuple):
+    """How the captions of a batch become rows of tokens.
+
+    Attributes:
+        end_id: id of the end token.
+        each_once: whether each distinct caption is a row of its own.
+        bucket: steps in which sentences are cut, see `lit_jax.data.unique_captions.bucketed`.
+    """
+
+    end_id: int
+    each_once: bool
+    bucket: int
+
+
 def from_records(
     records: RecordSet,
     split: str,
     mesh: Mesh,
     *,
-    tokenizer: Tokenizer,
-    context: int,
-    batch_size: int,
-    each_once: bool,
-    bucket: int,
-    **options: Any,
+    batches: Batches,
+    pictures: Pictures,
+    tokenise: Tokenise,
+    rows: TextRows,
 ) -> Feed:
-    """Photos: ``image`` `[B, S, S, 3]` uint8, ``tokens`` `[U, T]` and, with `each_once`, ``caption`` `[B]`.
+    """Photos: ``image`` `[B, S, S, 3]` uint8, ``tokens`` `[U, T]` and, where each is once, ``caption`` `[B]`.
+
+    Several hosts, who do not know each other's captions, give each pair a row of the whole context all the same.
 
     Args:
         records: where to read.
         split: which of its splits.
         mesh: where to.
-        tokenizer: of the captions.
-        context: T at the most.
-        batch_size: B, over all hosts.
-        each_once: whether each distinct caption is a row of its own. Several hosts, who do not know each other's
-            captions, give each pair a row of the whole context all the same.
-        bucket: steps in which sentences are cut, see `lit_jax.data.unique_captions.bucketed`.
-        options: of `lit_jax.data.record_batches.training_batches`.
+        batches: what they are made of; their size is that over all hosts.
+        pictures: what photos are turned into.
+        tokenise: captions to tokens, T at the most.
+        rows: how captions become rows.
     """
-    hosts, host = jax.process_count(), jax.process_index()
+    host = this_host()
+    own = dataclasses.replace(batches, size=batches.size // host.count)
 
     def put(batch: record_batches.HostBatch) -> Batch:
         tokens = batch["tokens"]
-        texts = distinct(tokens) if each_once and hosts == 1 else Texts(tokens, None)
-        if hosts == 1:
-            texts = bucketed(texts, end_id=tokenizer.end_id, rows=mesh.size, grain=bucket)
+        texts = distinct(tokens) if rows.each_once and host.count == 1 else Texts(tokens, None)
+        if host.count == 1:
+            texts = bucketed(texts, end_id=rows.end_id, rows=mesh.size, grain=rows.bucket)
         return put_batch({"image": batch["image"], **_arrays(texts)}, mesh)
 
     def feed(position: int) -> Iterator[Batch]:
         stream = record_batches.training_batches(
-            records, split, tokenizer=tokenizer, context=context, batch_size=batch_size // hosts, host=host,
-            hosts=hosts, position=position, **options,
-        )  # fmt: skip
+            records, split, batches=own, pictures=pictures, tokenise=tokenise, host=host, position=position
+        )
         return record_batches.ahead(stream, put)
 
     return feed
@@ -79,16 +93,12 @@ def from_store(
     split: str,
     mesh: Mesh,
     *,
+    batches: Batches,
     captions: CaptionTable,
-    end_id: int,
-    batch_size: int,
-    seed: int,
-    each_once: bool,
-    bucket: int,
+    rows: TextRows,
     place: str,
-    aside: np.ndarray | None = None,
 ) -> Feed:
-    """Stored features: ``features`` `[B, W]`, ``tokens`` `[U, T]` and, with `each_once`, ``caption`` `[B]`.
+    """Stored features: ``features`` `[B, W]`, ``tokens`` `[U, T]` and, where each is once, ``caption`` `[B]`.
 
     The whole split is shuffled anew each epoch, whatever its size. Every host sees the same order and takes its part
     of each batch.
@@ -97,43 +107,37 @@ def from_store(
         store: where to read.
         split: which of its splits.
         mesh: where to.
+        batches: what they are made of; their size is that over all hosts, and their window has no meaning here.
         captions: of every class of the split.
-        end_id: id of the end token.
-        batch_size: B, over all hosts.
-        seed: decides order, views and captions, epoch by epoch.
-        each_once: whether each distinct caption is a row of its own.
-        bucket: steps in which sentences are cut, see `lit_jax.data.unique_captions.bucketed`.
+        rows: how captions become rows.
         place: ``device``: a copy on each device; ``host``: mapped from disk; ``auto``: on the devices if it takes no
             more than half of the memory of each.
-        aside: `[N]` bool, True for the rows of the split that are left out; None for none.
 
     Raises:
         UserError: a class without captions; a shard that is not as it was written.
     """
-    rows = Rows(store, split)
-    class_ids = rows.class_ids
+    stored = Rows(store, split)
+    class_ids = stored.class_ids
     unknown = np.setdiff1d(class_ids, captions.class_ids)
     if len(unknown):
         raise UserError(f"{store.class_table}: found no class {unknown[0]}, expected one for each class in {split}")
-    on_device = put_rows(rows.whole(), mesh, split=False) if is_on_device(store, split, place, mesh) else None
+    on_device = put_rows(stored.whole(), mesh, split=False) if is_on_device(store, split, place, mesh) else None
     take = jax.jit(lambda whole, row, view: whole[row, view], out_shardings=over_batch(mesh))
 
     def put(picked: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Batch:
         row, draws, caption = picked
         view = view_drawn(draws, store.views[split]).astype(np.int32)
-        texts = _stored_texts(captions, caption, each_once)
-        texts = bucketed(texts, end_id=end_id, rows=mesh.size, grain=bucket)
+        texts = _stored_texts(captions, caption, rows.each_once)
+        texts = bucketed(texts, end_id=rows.end_id, rows=mesh.size, grain=rows.bucket)
         arrays = {name: _own_part(value) for name, value in _arrays(texts).items()}
         row, view = _own_part(row.astype(np.int32)), _own_part(view)
         if on_device is None:
-            return put_batch({"features": rows.take(row, view), **arrays}, mesh)
+            return put_batch({"features": stored.take(row, view), **arrays}, mesh)
         placed = put_batch({"row": row, "view": view, **arrays}, mesh)
         return {"features": take(on_device, placed.pop("row"), placed.pop("view")), **placed}
 
     def feed(position: int) -> Iterator[Batch]:
-        picks = _picks(
-            store.record_lengths[split], aside, batch_size=batch_size, seed=seed, first=position * batch_size
-        )
+        picks = _picks(store.record_lengths[split], batches, first=position * batches.size)
         return record_batches.ahead(((row, draws, captions.drawn(class_ids[row], draws)) for row, draws in picks), put)
 
     return feed
@@ -159,13 +163,12 @@ def _is_cpu(mesh: Mesh) -> bool:
     return bool(mesh.local_devices[0].platform == "cpu")
 
 
-def _picks(
-    lengths: tuple[int, ...], aside: np.ndarray | None, *, batch_size: int, seed: int, first: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _picks(lengths: tuple[int, ...], batches: Batches, *, first: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Endless (rows, draws), both `[B]`; batches run on from one epoch into the next, as those of records do."""
+    aside, batch_size = batches.aside, batches.size
 
     def of_epoch(epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        rows, draws = whole_epoch(lengths, seed=seed, epoch=epoch)
+        rows, draws = whole_epoch(lengths, seed=batches.seed, epoch=epoch)
         return (rows, draws) if aside is None else (rows[~aside[rows]], draws[~aside[rows]])
 
     epoch, into = divmod(first, sum(lengths) - (0 if aside is None else int(aside.sum())))
@@ -193,5 +196,5 @@ def _arrays(texts: Texts) -> dict[str, np.ndarray]:
 
 def _own_part(whole: np.ndarray) -> np.ndarray:
     """This host's rows of what every host knows."""
-    hosts, host = jax.process_count(), jax.process_index()
-    return whole[len(whole) * host // hosts : len(whole) * (host + 1) // hosts]
+    part = this_host().part(len(whole))
+    return whole[part.start : part.stop]

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from lit_jax.base.files import digest, file_digest, write_json
+from lit_jax.base.hosts import ALONE, Host
 from lit_jax.data.dataset_folder import MANIFEST, Kind, check_split, check_unchanged, is_of, read
 from lit_jax.data.tfrecord import decode_example, encode_example
 from lit_jax.errors import UserError
@@ -219,23 +220,22 @@ def shard_name(split: str, index: int, count: int) -> str:
     return f"{NAME}-{split}.tfrecord-{index:05d}-of-{count:05d}"
 
 
-def file_instructions(record_set: RecordSet, split: str, host: int = 0, hosts: int = 1) -> list[tuple[Path, int, int]]:
-    """What host `host` of `hosts` reads of a split: its contiguous part of the records in order.
+def file_instructions(record_set: RecordSet, split: str, host: Host = ALONE) -> list[tuple[Path, int, int]]:
+    """What a host reads of a split: its contiguous part of the records in order.
 
-    With n records the part is ``[n * host // hosts, n * (host + 1) // hosts)``: over the hosts every record
-    is read exactly once, and the parts differ by at most one record.
+    Over the hosts every record is read exactly once, and the parts differ by at most one record.
 
     Returns:
         (path of a shard, records to skip, records to take), take > 0; empty if the part is empty.
 
     Raises:
         UserError: the split does not exist.
-        ValueError: `host` is not in ``[0, hosts)``.
+        ValueError: the host is none of those there are.
     """
-    if not 0 <= host < hosts:
-        raise ValueError(f"host: found {host}, expected 0 to {hosts - 1}")
-    total = record_set.examples(split)
-    return file_part(record_set, split, total * host // hosts, total * (host + 1) // hosts)
+    if not 0 <= host.index < host.count:
+        raise ValueError(f"host: found {host.index}, expected 0 to {host.count - 1}")
+    part = host.part(record_set.examples(split))
+    return file_part(record_set, split, part.start, part.stop)
 
 
 def file_part(record_set: RecordSet, split: str, begin: int, end: int) -> list[tuple[Path, int, int]]:

@@ -8,11 +8,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lit_jax import models
+from lit_jax.base.hosts import this_host
 from lit_jax.base.sharding import local_rows, over_batch, put_batch, replicated
 from lit_jax.data import record_batches
 from lit_jax.data.collection import Collection
 from lit_jax.data.embedding_store import Rows, Store
-from lit_jax.data.images import PLAIN, View
+from lit_jax.data.images import Pictures
 from lit_jax.data.records import RecordSet
 from lit_jax.errors import UserError
 from lit_jax.models.two_tower import Params, TwoTower
@@ -70,9 +71,8 @@ def from_records(
     parts: Embedder,
     records: RecordSet,
     *,
-    image_size: int,
+    pictures: Pictures,
     batch_size: int,
-    view: View = PLAIN,
     aside: Part | None = None,
 ) -> PhotosOf:
     """Photos of records through the image tower.
@@ -80,19 +80,17 @@ def from_records(
     Args:
         parts: the jitted functions.
         records: where the photos are.
-        image_size: side of the pictures, pixels.
+        pictures: what photos are turned into.
         batch_size: photos at a time, over all hosts.
-        view: how a photo becomes a square.
         aside: what the split `ASIDE` is a part of.
     """
-    hosts, host = jax.process_count(), jax.process_index()
+    host = this_host()
 
     def photos(split: str, params: Params) -> Iterator[Photos]:
         split, only = aside if aside is not None and split == ASIDE else (split, None)
         for batch in record_batches.evaluation_batches(
-            records, split, batch_size=batch_size // hosts, image_size=image_size, host=host, hosts=hosts, view=view,
-            only=only,
-        ):  # fmt: skip
+            records, split, batch_size=batch_size // host.count, pictures=pictures, host=host, only=only
+        ):
             image = put_batch({"image": batch["image"]}, parts.mesh)["image"]
             yield Photos(parts.features(params["image"], image), batch["class_id"], batch["mask"])
 
@@ -108,18 +106,18 @@ def from_store(parts: Embedder, store: Store, *, batch_size: int, aside: Part | 
         batch_size: photos at a time, over all hosts.
         aside: what the split `ASIDE` is a part of.
     """
-    hosts, host = jax.process_count(), jax.process_index()
-    size = batch_size // hosts
+    host = this_host()
+    size = batch_size // host.count
 
     def photos(split: str, _: Params) -> Iterator[Photos]:
         split, only = aside if aside is not None and split == ASIDE else (split, None)
         rows = Rows(store, split)
         numbers = np.arange(len(rows)) if only is None else np.flatnonzero(only)
-        begin, end = len(numbers) * host // hosts, len(numbers) * (host + 1) // hosts
+        part = host.part(len(numbers))
         # All hosts yield the same number of batches; padding repeats the first row and is not counted.
-        for start in range(begin, begin + -(-len(numbers) // hosts), size):
+        for start in range(part.start, part.start + -(-len(numbers) // host.count), size):
             places = np.arange(start, start + size)
-            mask = places < end
+            mask = places < part.stop
             wanted = numbers[np.where(mask, places, 0)]
             features = put_batch({"features": rows.take(wanted)}, parts.mesh)["features"]
             yield Photos(features, rows.class_ids[wanted], mask)
@@ -131,15 +129,14 @@ def photos_of(
     parts: Embedder,
     collection: Collection,
     *,
-    image_size: int,
-    view: View,
+    pictures: Pictures,
     batch_size: int,
     aside: Part | None = None,
 ) -> PhotosOf:
     """Features of photos through the tower or from the store; arguments as for `from_records` and `from_store`."""
     if isinstance(collection, Store):
         return from_store(parts, collection, batch_size=batch_size, aside=aside)
-    return from_records(parts, collection, image_size=image_size, batch_size=batch_size, view=view, aside=aside)
+    return from_records(parts, collection, pictures=pictures, batch_size=batch_size, aside=aside)
 
 
 def image_embeddings(parts: Embedder, params: Params, photos: Iterable[Photos]) -> tuple[np.ndarray, np.ndarray]:

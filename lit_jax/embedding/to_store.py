@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from lit_jax import config as options
 from lit_jax import models
 from lit_jax.base import console, hosts
-from lit_jax.base.files import INCOMPLETE, alone_in
+from lit_jax.base.files import alone_in, incomplete
 from lit_jax.base.hosts import on_first_host
 from lit_jax.base.sharding import check_divides, local_rows, make_mesh, over_batch, put_batch, put_replicated
 from lit_jax.data import embedding_store, record_batches
@@ -104,14 +104,10 @@ def embed(
     check_divides(making.batch_size, mesh.size, name="--batch-size")
     with contextlib.ExitStack() as stack:
         if restart or not embedding_store.is_store(out):
-            on_first_host(lambda: stack.enter_context(alone_in(_aside(out), "embedding")), "the store's folder")
+            on_first_host(lambda: stack.enter_context(alone_in(incomplete(out), "embedding")), "the store's folder")
         for note in notes if jax.process_index() == 0 else ():
             print(f"note: {note}")
         return _embed(frozen, records, out, making, mesh, restart=restart)
-
-
-def _aside(out: pathlib.Path) -> pathlib.Path:
-    return out.with_name(out.name + INCOMPLETE)
 
 
 def _embed(
@@ -129,7 +125,7 @@ def _embed(
         "shard rows": making.shard_rows,
     }  # fmt: skip
     on_first_host(lambda: embedding_store.begin(out, plan, restart=restart), "the store's folder")
-    aside = _aside(out)
+    aside = incomplete(out)
     tower = building.stored(frozen.towers, model, {"image": tower})["image"]
     own = pieces[jax.process_index() :: jax.process_count()]
     todo = [piece for piece in own if embedding_store.finished_shard(aside, piece.name) is None]
@@ -236,9 +232,8 @@ class _Through:
         """Features `[b, V, W]`, class ids `[b]` and image ids `[b]` of a shard, a batch at a time."""
         image, data, size = self.frozen.towers.image, self.frozen.data, self.making.batch_size
         photos = record_batches.view_batches(
-            self.records, piece.split, first=piece.first, stop=piece.stop, batch_size=max(1, size // piece.views),
-            image_size=image.size, views=piece.views, seed=self.frozen.towers.seed, crop_scale=data.crop_scale,
-            flip=data.flip, view=building.view_of(image),
+            self.records, piece.split, rows=range(piece.first, piece.stop), batch_size=max(1, size // piece.views),
+            pictures=building.pictures_of(image, data), views=piece.views, seed=self.frozen.towers.seed,
         )  # fmt: skip
         # One shape is compiled whatever the number of views; all is enqueued before the first result is fetched.
         rows = -(-max(1, size // piece.views) * piece.views // self.mesh.size) * self.mesh.size
@@ -266,13 +261,13 @@ def _finish(
                 f"{aside / piece.name}: found no such shard, expected one of each host; use a shared folder"
             )
         shards[piece.split].append(shard)
-    return embedding_store.finish(
-        aside, out,
-        splits=shards,
+    store = Store(
+        directory=aside,
+        splits={split: tuple(found) for split, found in shards.items()},
         views={piece.split: piece.views for piece in pieces},
         width=np.load(aside / f"{pieces[0].name}.features.npy", mmap_mode="r").shape[-1],
         dtype=dtype,
-        record_lengths={split: [shard.examples for shard in found] for split, found in records.splits.items()},
+        record_lengths={split: tuple(shard.examples for shard in found) for split, found in records.splits.items()},
         tower=tower,
         class_table=records.class_table,
         tokenizer=tokenizer_path(frozen.data.tokenizer) or records.tokenizer,
@@ -280,4 +275,5 @@ def _finish(
         drop_repeats=records.drop_repeats,
         class_ids={split: records.classes_in(split) for split in records.splits},
         records=records.fingerprint,
-    )  # fmt: skip
+    )
+    return embedding_store.finish(store, out)

@@ -208,15 +208,28 @@ def drawn(labels: np.ndarray, shots: int, seed: int) -> tuple[np.ndarray, np.nda
     return np.sort(np.concatenate(take)), np.sort(np.concatenate(aside))
 
 
+class Yardsticks(NamedTuple):
+    """From how many labels, and by how many neighbours.
+
+    Attributes:
+        shots: photos a class to learn from; 0 for all.
+        draws: how often few photos are drawn; all photos are taken once.
+        neighbours: how many vote, one yardstick each.
+        seed: of the draws.
+    """
+
+    shots: Sequence[int] = (0,)
+    draws: int = 3
+    neighbours: Sequence[int] = (1, 5, 20)
+    seed: int = 0
+
+
 def probe(
     train: Labelled,
     test: Labelled,
     classes: int,
+    yardsticks: Yardsticks,
     *,
-    shots: Sequence[int] = (0,),
-    draws: int = 3,
-    neighbours: Sequence[int] = (1, 5, 20),
-    seed: int = 0,
     tell: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """All baselines, from all labels and from a few.
@@ -225,10 +238,7 @@ def probe(
         train: the training photos.
         test: the photos to be judged on.
         classes: K.
-        shots: photos a class to learn from; 0 for all.
-        draws: how often few photos are drawn; all photos are taken once.
-        neighbours: how many vote, one yardstick each.
-        seed: of the draws.
+        yardsticks: which.
         tell: hears a line as each result comes.
 
     Returns:
@@ -239,16 +249,16 @@ def probe(
         UserError: as `drawn`.
     """
     rows = []
-    for number in shots:
+    for number in yardsticks.shots:
         found: dict[str, list[TopK]] = {}
         learnt = 0
-        for draw in range(draws if number else 1):
-            taken, aside = (train.take(rows) for rows in drawn(train.labels, number, seed + draw))
+        for draw in range(yardsticks.draws if number else 1):
+            taken, aside = (train.take(rows) for rows in drawn(train.labels, number, yardsticks.seed + draw))
             hits, decay = linear_probe(taken, aside, test, classes, refit=not number)
             found.setdefault("linear probe", []).append(hits)
             pool = taken if number else train
             learnt = len(pool.labels)
-            for k in dict.fromkeys(min(k, learnt) for k in neighbours):
+            for k in dict.fromkeys(min(k, learnt) for k in yardsticks.neighbours):
                 found.setdefault(_named(k), []).append(nearest(pool, test, classes, k))
             share = 100 * hits.summary()["top1"]
             tell(f"{number or 'all'} photos a class, draw {draw + 1}: linear probe {share:.2f} %, decay {decay:g}")

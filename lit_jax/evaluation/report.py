@@ -95,7 +95,7 @@ def evaluate(
     vectors = _Vectors(trained, parts, params, batch_size, keep_in)
     class_emb = vectors.of([texts[class_id] for class_id in table.ids])
     photos_of = photo_embeddings.photos_of(
-        parts, data, image_size=config.image.size, view=building.view_of(config.image), batch_size=batch_size
+        parts, data, pictures=building.pictures_of(config.image), batch_size=batch_size
     )
     photos, class_ids = photo_embeddings.image_embeddings(parts, params, photos_of(split, params))
     row_of = {class_id: row for row, class_id in enumerate(table.ids)}

@@ -10,7 +10,7 @@ from lit_jax import config as options
 from lit_jax import models
 from lit_jax.base.precision import DTYPES
 from lit_jax.data.embedding_store import GIVEN
-from lit_jax.data.images import INTERPOLATIONS, PLAIN, View
+from lit_jax.data.images import INTERPOLATIONS, PLAIN, Augmentation, Pictures, View
 from lit_jax.errors import UserError
 from lit_jax.models import guess, weight_files, weights
 from lit_jax.models.joint import load_joint
@@ -55,6 +55,12 @@ def view_of(image: options.Image) -> View:
     if image.interpolation not in INTERPOLATIONS:
         return PLAIN  # of a config that was not settled, such as one of given embeddings
     return View(image.interpolation, image.resize, image.crop_fraction)
+
+
+def pictures_of(image: options.Image, data: options.Data | None = None) -> Pictures:
+    """What photos are turned into for the image tower; as training varies them where `data` is given."""
+    augmentation = Augmentation(data.crop, data.crop_scale, data.flip) if data else Augmentation()
+    return Pictures(image.size, view_of(image), augmentation)
 
 
 def described_pixels(image: options.Image) -> str:

@@ -8,7 +8,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -89,10 +89,11 @@ def fill(flat: Mapping[str, np.ndarray], like: Any, family: Family, *, source: s
     """`load_tower` from arrays by name; `source` names them in messages."""
     shapes = leaves(like)
     dialect, sources, left_out = _matched(flat, shapes, family, source)
+    file = _File(flat, dialect, family, source)
     filled, resized = {}, []
     sha = _Digest()
     for path, leaf in shapes.items():
-        value, note = _value(path, leaf.shape, sources[path], flat, dialect, family, source, sha)
+        value, note = _value(path, leaf.shape, sources[path], file, sha)
         filled[path] = value
         resized += [f"{path}: {note}"] * bool(note)
     mapped = len({name for found in sources.values() for name in found.names})
@@ -250,32 +251,40 @@ def _is_left_out(name: str, dialect: Dialect, prefix: str) -> bool:
     return any(re.fullmatch(pattern, name.removeprefix(prefix)) for pattern in patterns)
 
 
-def _value(
-    path: str, shape: tuple[int, ...], found: _Source, flat: Mapping[str, np.ndarray], dialect: Dialect,
-    family: Family, source: str, sha: "_Digest",
-) -> tuple[np.ndarray, str]:  # fmt: skip
+class _File(NamedTuple):
+    """Arrays by name, the dialect of the names, the family of the tower, and what messages call the file."""
+
+    arrays: Mapping[str, np.ndarray]
+    dialect: Dialect
+    family: Family
+    source: str
+
+
+def _value(path: str, shape: tuple[int, ...], found: _Source, file: _File, sha: "_Digest") -> tuple[np.ndarray, str]:
     """One of our leaves from the file, and what was resized."""
-    one = _one(path, shape, dialect)
+    one = _one(path, shape, file.dialect)
     rows, note = [], ""
     for name in found.names:
-        array = np.asarray(flat[name], np.float32)
+        array = np.asarray(file.arrays[name], np.float32)
         sha.add(name, array)
-        ours = _ours(path, array, found, dialect)
+        ours = _ours(path, array, found, file.dialect)
         if not _merges(one, ours.shape):
             before = ours.shape
-            resizer = next((f for end, f in family.resize.items() if path == end or path.endswith("/" + end)), None)
+            resizer = next(
+                (f for end, f in file.family.resize.items() if path == end or path.endswith("/" + end)), None
+            )
             try:
                 if resizer is None:
                     raise ValueError
                 ours = resizer(ours, one)
             except ValueError as error:
                 raise Misfit(
-                    f"weights {source}: found {name} of shape {array.shape}, expected one that makes {path} of {one}; "
-                    f"check the tower's preset or options{f' ({error})' if str(error) else ''}"
+                    f"weights {file.source}: found {name} of shape {array.shape}, expected one that makes {path} of "
+                    f"{one}; check the tower's preset or options{f' ({error})' if str(error) else ''}"
                 ) from None
             note = f"{before} -> {ours.shape}"
         rows.append(ours.reshape(one))
-    return (np.stack(rows) if _is_stacked(path, dialect) else np.ascontiguousarray(rows[0])), note
+    return (np.stack(rows) if _is_stacked(path, file.dialect) else np.ascontiguousarray(rows[0])), note
 
 
 def _one(path: str, shape: tuple[int, ...], dialect: Dialect) -> tuple[int, ...]:

@@ -252,7 +252,7 @@ def step_and_shapes(run: Run, source: str) -> tuple[Any, train_step.State, Param
     if source == "store":
         params.pop("image", None)
     moving, locked = locking.split_locked(params, config.train.locks)
-    adamw = optimizer.adamw_of(config.optimizer, optimizer.schedule_of(config.optimizer, run.length), towers.locks)
+    adamw = optimizer.adamw(config.optimizer, optimizer.schedule_of(config.optimizer, run.length), towers.locks)
     precision = config.train.precision
     state = jax.eval_shape(
         lambda moving: train_step.initial_state(moving, adamw, initial_loss_scale(precision)), moving

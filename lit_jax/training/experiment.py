@@ -7,7 +7,6 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -20,6 +19,7 @@ from lit_jax.base.sharding import check_divides, make_mesh, put_replicated, repl
 from lit_jax.data import collection, input_stream
 from lit_jax.data.embedding_store import GIVEN, Store
 from lit_jax.data.epoch_order import set_aside
+from lit_jax.data.record_batches import Batches
 from lit_jax.data.records import is_record_set
 from lit_jax.data.unique_captions import caption_table
 from lit_jax.embedding import class_embeddings, photo_embeddings
@@ -95,7 +95,7 @@ def build(config: Settled, data: collection.Collection, workdir: pathlib.Path) -
     )  # fmt: skip
     length = run_length(config.train, photos=parts.photos_to_train_on, accumulate=config.optimizer.accumulate)
     schedule = optimizer.schedule_of(config.optimizer, length)
-    adamw = optimizer.adamw_of(config.optimizer, schedule, towers.locks)
+    adamw = optimizer.adamw(config.optimizer, schedule, towers.locks)
     texts = class_prompts(
         parts.table, data.templates, config.templates, drop_repeats=data.drop_repeats,
         protocol=config.evaluation.protocol,
@@ -187,27 +187,22 @@ class _Parts:
         """
         config, data, tokenizer = self.config, self.data, self.tokenizer
         split = config.data.train_split
-        shared: dict[str, Any] = {
-            "batch_size": config.train.batch_size,
-            "seed": config.seed,
-            "each_once": config.text.distinct,
-            "bucket": config.text.bucket,
-            "aside": self.aside,
-        }
+        batches = Batches(config.train.batch_size, config.seed, config.data.shuffle_window, self.aside)
+        rows = input_stream.TextRows(tokenizer.end_id, config.text.distinct, config.text.bucket)
         if not isinstance(data, Store):
             return input_stream.from_records(
-                data, split, self.mesh, tokenizer=tokenizer, context=config.text.context,
-                image_size=config.image.size, window=config.data.shuffle_window, crop=config.data.crop,
-                crop_scale=config.data.crop_scale, flip=config.data.flip, view=building.view_of(config.image),
-                **shared,
+                data, split, self.mesh, batches=batches, pictures=building.pictures_of(config.image, config.data),
+                tokenise=self.tokenise, rows=rows,
             )  # fmt: skip
         texts = class_captions(self.table, data.templates, drop_repeats=data.drop_repeats)
-        captions = caption_table(
-            dict(zip(self.table.ids, texts, strict=True)), lambda batch: tokenizer.encode(batch, config.text.context)
-        )
+        captions = caption_table(dict(zip(self.table.ids, texts, strict=True)), self.tokenise)
         return input_stream.from_store(
-            data, split, self.mesh, captions=captions, end_id=tokenizer.end_id, place=config.data.store_on, **shared
+            data, split, self.mesh, batches=batches, captions=captions, rows=rows, place=config.data.store_on
         )
+
+    def tokenise(self, texts: Sequence[str]) -> np.ndarray:
+        """Texts to tokens, `[n, T]` int32."""
+        return self.tokenizer.encode(texts, self.config.text.context)
 
     def evaluator(self, texts: Mapping[int, Sequence[str]], *, keeps: bool) -> zeroshot.Evaluator:
         """Zero-shot evaluation with the prompts `texts` of each class id; `keeps` features if the tower is locked."""
@@ -216,13 +211,13 @@ class _Parts:
         return zeroshot.Evaluator(
             parts=jitted,
             photos=photo_embeddings.photos_of(
-                jitted, self.data, image_size=config.image.size, view=building.view_of(config.image),
-                batch_size=size, aside=None if self.aside is None else (config.data.train_split, self.aside),
+                jitted, self.data, pictures=building.pictures_of(config.image), batch_size=size,
+                aside=None if self.aside is None else (config.data.train_split, self.aside),
             ),
             tasks=training_tasks(config.data, self.data, self.table.species_of),
             species_of=self.table.species_of,
             class_prompts=class_embeddings.prompts_of_species(texts, self.table.species_of),
-            tokenise=lambda texts: tokenizer.encode(texts, config.text.context),
+            tokenise=self.tokenise,
             batch_size=size,
             end_id=tokenizer.end_id if config.text.bucket else None,
             keep=keeps,

@@ -14,7 +14,7 @@ text u, each loss equals the one over all B x B pairs in which text u is repeate
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,22 @@ SAME_CAPTION = ("plain", "masked", "multi")
 # Entries of a block of logits, 32 MiB in float32, and the least rows at which matrix products are efficient.
 BLOCK_ENTRIES = 2**23
 LEAST_ROWS = 256
+
+
+class Walk(NamedTuple):
+    """How the logits are gone through.
+
+    Attributes:
+        block: rows of images at a time on each device; 0 to choose.
+        mesh: the devices over which the rows are split; None for one.
+    """
+
+    block: int = 0
+    mesh: Mesh | None = None
+
+
+ONE_DEVICE = Walk()
+"""With as many rows at a time as are efficient."""
 
 
 def softmax_floor(caption: jax.Array, texts: int) -> jax.Array:
@@ -54,8 +70,7 @@ def softmax_contrastive(
     *,
     caption: jax.Array | None = None,
     same_caption: str = "plain",
-    block: int = 0,
-    mesh: Mesh | None = None,
+    walk: Walk = ONE_DEVICE,
 ) -> jax.Array:
     """Symmetric InfoNCE: the mean cross-entropy of image to text and of text to image over the global batch.
 
@@ -70,14 +85,13 @@ def softmax_contrastive(
       identical captions it is ``plain``.
 
     Args:
-        image_emb: `[B, D]` float32, float16 or bfloat16, unit norm. Rows split over the devices of `mesh`.
+        image_emb: `[B, D]` float32, float16 or bfloat16, unit norm. Rows split over the devices of the walk.
         text_emb: `[U, D]` as `image_emb`, the distinct texts. Rows that no caption names are padding: they
             change nothing and their gradient is zero.
         logit_scale: `[]` float32, > 0: the factor itself, not its logarithm.
         caption: `[B]` int32, the row of each image's text, split as `image_emb`; None for ``arange(B)``.
         same_caption: one of `SAME_CAPTION`.
-        block: rows of images at a time on each device; 0 to choose.
-        mesh: the devices, which must divide B and U; None for one.
+        walk: how to go through the logits; its devices must divide B and U.
 
     Returns:
         `[]` float32, nats; ``log(B)`` for constant embeddings in ``plain``.
@@ -94,8 +108,8 @@ def softmax_contrastive(
     Source: CLIP (arXiv 2103.00020), LiT (arXiv 2111.07991); repeated captions: SupCon (arXiv 2004.11362),
     MIL-NCE (arXiv 1912.06430), UniCL (arXiv 2204.03610).
     """
+    mesh, block = walk.mesh, walk.block or _rows_at_a_time(len(text_emb))
     caption = _checked_caption(image_emb, text_emb, caption, same_caption, mesh)
-    block = block or _rows_at_a_time(len(text_emb))
     count = _count(caption, len(text_emb), mesh)
     settings = (block, jnp.promote_types(image_emb.dtype, text_emb.dtype), mesh)
     image, text, scale = _in_float32(image_emb, text_emb, logit_scale)
@@ -103,10 +117,10 @@ def softmax_contrastive(
     mean = sharding.per_device(
         partial(_softmax_mean, same_caption, mesh),
         mesh,
-        inputs=(True, True, False, True, False, False, True),
+        inputs=(True, True, False, False, True),
         outputs=False,
     )
-    return mean(image, text, scale, row, column, count, caption)
+    return mean(_positives(image, text, scale, caption, mesh), row, column, count, caption)
 
 
 def sigmoid_contrastive(
@@ -117,8 +131,7 @@ def sigmoid_contrastive(
     *,
     caption: jax.Array | None = None,
     same_caption: str = "plain",
-    block: int = 0,
-    mesh: Mesh | None = None,
+    walk: Walk = ONE_DEVICE,
 ) -> jax.Array:
     """Sigmoid loss: every pair of the batch is a question of its own, matching or not.
 
@@ -135,8 +148,7 @@ def sigmoid_contrastive(
         logit_bias: `[]` float32.
         caption: `[B]` int32, as there.
         same_caption: one of `SAME_CAPTION`.
-        block: as there.
-        mesh: as there.
+        walk: as there.
 
     Returns:
         `[]` float32, nats.
@@ -146,8 +158,8 @@ def sigmoid_contrastive(
 
     Source: SigLIP (arXiv 2303.15343).
     """
+    mesh, block = walk.mesh, walk.block or _rows_at_a_time(len(text_emb))
     caption = _checked_caption(image_emb, text_emb, caption, same_caption, mesh)
-    block = block or _rows_at_a_time(len(text_emb))
     count = _count(caption, len(text_emb), mesh)
     settings = (block, jnp.promote_types(image_emb.dtype, text_emb.dtype), mesh)
     image, text, scale, bias = _in_float32(image_emb, text_emb, logit_scale, logit_bias)
@@ -155,10 +167,11 @@ def sigmoid_contrastive(
     same_text = sharding.per_device(
         partial(_same_text_sigmoid, same_caption, mesh),
         mesh,
-        inputs=(True, True, False, False, False, True),
+        inputs=(True, False, True),
         outputs=False,
     )
-    return (other_texts + same_text(image, text, scale, bias, count, caption)) / len(image_emb)
+    own = _positives(image, text, scale, caption, mesh) + bias
+    return (other_texts + same_text(own, count, caption)) / len(image_emb)
 
 
 def _checked_caption(
@@ -317,23 +330,24 @@ _row_and_column.defvjp(_row_and_column_fwd, _row_and_column_bwd)
 
 
 def _positives(image: jax.Array, text: jax.Array, scale: jax.Array, caption: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """The logit of each image of this device with its own text: `[B / devices]`."""
-    return scale * jnp.sum(image * sharding.all_rows(text, mesh)[caption], -1)
+    """The logit of each image with its own text: `[B]`."""
+
+    def local(image: jax.Array, text: jax.Array, scale: jax.Array, caption: jax.Array) -> jax.Array:
+        return scale * jnp.sum(image * sharding.all_rows(text, mesh)[caption], -1)
+
+    return sharding.per_device(local, mesh, inputs=(True, True, False, True), outputs=True)(image, text, scale, caption)
 
 
 def _softmax_mean(
     same_caption: str,
     mesh: Mesh | None,
-    image: jax.Array,
-    text: jax.Array,
-    scale: jax.Array,
+    positive: jax.Array,
     row: jax.Array,
     column: jax.Array,
     count: jax.Array,
     caption: jax.Array,
 ) -> jax.Array:
     """The loss from the two logsumexps; costs B, and JAX differentiates it."""
-    positive = _positives(image, text, scale, caption, mesh)
     # All relative to the own pair: the others, and those of the same text, itself among them.
     row, column = row - positive, column[caption] - positive
     same_row = jnp.log(count)[caption]
@@ -426,17 +440,9 @@ def _softplus_and_slope(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _same_text_sigmoid(
-    same_caption: str,
-    mesh: Mesh | None,
-    image: jax.Array,
-    text: jax.Array,
-    scale: jax.Array,
-    bias: jax.Array,
-    count: jax.Array,
-    caption: jax.Array,
+    same_caption: str, mesh: Mesh | None, positive: jax.Array, count: jax.Array, caption: jax.Array
 ) -> jax.Array:
     """What the pairs of one caption add to the sum of softplus; costs B, and JAX differentiates it."""
-    positive = _positives(image, text, scale, caption, mesh) + bias
     matching, others = jax.nn.softplus(-positive), (count[caption] - 1)
     if same_caption == "plain":
         pairs = matching + others * jax.nn.softplus(positive)

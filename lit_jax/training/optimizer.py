@@ -73,51 +73,26 @@ def schedule_of(chosen: options.Optimizer, length: Length) -> optax.Schedule:
     return warmup_cosine(peak=chosen.lr, warmup_steps=warmup, horizon_steps=horizon)
 
 
-def adamw_of(chosen: options.Optimizer, schedule: optax.Schedule, locks: str) -> optax.GradientTransformation:
-    """AdamW as the options describe it, for a model with these letters."""
-    letters = lock_letters(locks)
-    return adamw(
-        schedule, weight_decay=chosen.weight_decay, b1=chosen.b1, b2=chosen.b2, eps=chosen.eps,
-        clip_norm=chosen.clip_norm, accumulate=chosen.accumulate,
-        scales={tower: chosen.pretrained_scale for tower, letter in letters.items() if letter == "U"},
-    )  # fmt: skip
-
-
-def adamw(
-    schedule: optax.Schedule,
-    *,
-    weight_decay: float,
-    b1: float,
-    b2: float,
-    eps: float,
-    clip_norm: float = 0.0,
-    accumulate: int = 1,
-    scales: Mapping[str, float] | None = None,
-) -> optax.GradientTransformation:
+def adamw(chosen: options.Optimizer, schedule: optax.Schedule, locks: str) -> optax.GradientTransformation:
     """AdamW with the masks of `decayed`; the decay is multiplied by the learning rate, as in torch.
 
     Args:
+        chosen: the options. Gradients of `accumulate` batches are averaged into one step, but each batch is contrasted
+            only with itself.
         schedule: learning rate of each optimizer step.
-        weight_decay: factor of the decay.
-        b1: decay of the first moment.
-        b2: decay of the second moment.
-        eps: added to the root of the second moment.
-        clip_norm: largest global norm of the gradient; 0 for no clipping.
-        accumulate: batches whose gradients are averaged into one step. Each batch is still contrasted only
-            with itself.
-        scales: factor of the learning rate for parts of the parameters, such as a pre-trained text tower, by the
-            part's name; 1 for parts without one.
+        locks: the model's letters; towers with a U learn `pretrained_scale` times as fast.
 
     Returns:
         An optax optimizer.
     """
-    chain = optax.adamw(schedule, b1, b2, eps, weight_decay=weight_decay, mask=decayed)
-    if scales and any(scale != 1 for scale in scales.values()):
-        chain = optax.chain(chain, _scaled(scales))
-    if clip_norm:
-        chain = optax.chain(optax.clip_by_global_norm(clip_norm), chain)
-    if accumulate > 1:
-        return optax.MultiSteps(chain, accumulate).gradient_transformation()
+    chain = optax.adamw(schedule, chosen.b1, chosen.b2, chosen.eps, weight_decay=chosen.weight_decay, mask=decayed)
+    unlocked = [tower for tower, letter in lock_letters(locks).items() if letter == "U"]
+    if unlocked and chosen.pretrained_scale != 1:
+        chain = optax.chain(chain, _scaled(dict.fromkeys(unlocked, chosen.pretrained_scale)))
+    if chosen.clip_norm:
+        chain = optax.chain(optax.clip_by_global_norm(chosen.clip_norm), chain)
+    if chosen.accumulate > 1:
+        return optax.MultiSteps(chain, chosen.accumulate).gradient_transformation()
     return chain
 
 

@@ -80,8 +80,7 @@ def pair_loss(
     options: dict[str, Any] = {
         "caption": batch.get("caption"),
         "same_caption": same_caption,
-        "block": block,
-        "mesh": mesh,
+        "walk": losses.Walk(block, mesh),
     }
     if "logit_bias" in params:
         return losses.sigmoid_contrastive(image_emb, text_emb, scale, params["logit_bias"], **options)
