@@ -22,6 +22,7 @@ from lit_jax.evaluation import intervals, page, report, tables
 from lit_jax.main import train
 from lit_jax.text.classes import read_class_table, write_class_table
 from lit_jax.trained import loading
+from tests.conftest import QUICK
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -185,10 +186,9 @@ whole = photo_embeddings.image_embeddings
 photo_embeddings.image_embeddings = lambda parts, params, photos: whole(parts, params, one(photos))
 evaluate.main(sys.argv[1:])
 """
-    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
     arguments = ["--checkpoint", run[0], "--split", "train", "--batch-size", "16"]
     got = subprocess.run(
-        [sys.executable, "-c", code, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True
     )
     assert (got.returncode, got.stderr) == (130, "interrupted\n")
     assert not (run[0] / "evaluation-train.json").exists()
@@ -199,8 +199,8 @@ def test_a_run_on_many_devices_is_evaluated_on_one(tiny_config, tmp_path):
     loaded, _ = config.load(tiny_config, {"train.devices": "4", "train.epochs": "1"})
     results = train(loaded, tmp_path / "run")
     code = "import sys; from lit_jax import evaluate; evaluate.main(sys.argv[1:])"
-    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
     arguments = ["--checkpoint", tmp_path / "run", "--split", "heldout", "--step", "latest"]
+    environment = {**os.environ, "XLA_FLAGS": QUICK}
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, env=environment, cwd=ROOT)
     assert (
         json.loads((tmp_path / "run" / "evaluation-heldout.json").read_text())["images"] == results["heldout"]["images"]

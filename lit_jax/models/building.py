@@ -1,6 +1,7 @@
 """From settled options to towers: modules, then parameters, from scratch or from files."""
 
 import dataclasses
+import functools
 from collections.abc import Collection
 from typing import Any
 
@@ -245,5 +246,10 @@ def stored(towers: Towers, model: TwoTower, params: Params) -> Params:
 
 
 def param_shapes(towers: Towers, model: TwoTower) -> Params:
-    """All parameters as shapes; nothing is drawn."""
-    return jax.eval_shape(lambda key: models.init(model, key, **towers.sizes), jax.random.key(0))
+    """All parameters as shapes; nothing is drawn. A run asks several times, and tracing takes a while."""
+    return dict(_traced_shapes(model, **towers.sizes))
+
+
+@functools.lru_cache(maxsize=8)
+def _traced_shapes(model: TwoTower, *, image_size: int, context: int) -> Params:
+    return jax.eval_shape(lambda key: models.init(model, key, image_size=image_size, context=context), jax.random.key(0))
