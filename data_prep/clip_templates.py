@@ -8,10 +8,10 @@ will do), or given by ``--file``. It is read, not run, so nothing else of open_c
 import argparse
 import ast
 import importlib.util
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from lit_jax.base.files import written_aside
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.text.prompts import read_templates
 
@@ -68,12 +68,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         path = parsed.file or _installed()
         found = templates_of(path.read_text(encoding="utf-8"))
         parsed.out.parent.mkdir(parents=True, exist_ok=True)
-        aside = parsed.out.with_name(f"{parsed.out.name}.{os.getpid()}.part")
-        aside.write_text(
-            "# OpenAI's prompt templates, as open_clip has them.\n" + "\n".join(found) + "\n", encoding="utf-8"
-        )
-        read_templates(aside)  # what evaluation will read
-        aside.replace(parsed.out)
+        with written_aside(parsed.out) as aside:
+            aside.write_text(
+                "# OpenAI's prompt templates, as open_clip has them.\n" + "\n".join(found) + "\n", encoding="utf-8"
+            )
+            read_templates(aside)  # what evaluation will read
         print(f"{len(found)} templates in {parsed.out}")
 
 

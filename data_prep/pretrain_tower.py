@@ -7,9 +7,7 @@ part: labels are numbers.
 """
 
 import argparse
-import concurrent.futures
 import io
-import multiprocessing
 import os
 import time
 from collections.abc import Sequence
@@ -24,6 +22,7 @@ from PIL import Image
 from data_prep.demo import field_guide
 from data_prep.demo.drawing import Look
 from data_prep.demo.field_guide import Species
+from lit_jax.base import processes
 from lit_jax.models import ViT, family
 from lit_jax.models.weight_files import write_npz
 from lit_jax.models.weights import named
@@ -69,9 +68,7 @@ def _draw(task: tuple[Look, int]) -> np.ndarray:
 def draw_photos(species: Sequence[Species], each: int) -> np.ndarray:
     """`each` photos of each species in turn: `[N * each, 64, 64, 3]` uint8."""
     tasks = [(s.look, i * each + j) for i, s in enumerate(species) for j in range(each)]
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
-        return np.stack(list(pool.map(_draw, tasks, chunksize=256)))
+    return np.stack(list(processes.each(_draw, tasks, processes.cores(), chunk=256)))
 
 
 def _loss(params: Any, images: jax.Array, targets: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:

@@ -27,7 +27,7 @@ from data_prep.conversion.arguments import Help
 from data_prep.conversion.shards import progress_display
 from data_prep.conversion.workspace import disk_errors_in_one_line
 from data_prep.sources.webdataset import LISTING
-from lit_jax.base.files import INCOMPLETE, alone_in, write_json
+from lit_jax.base.files import alone_in, clear_parts, incomplete, write_json, written_aside
 from lit_jax.base.processes import cores, each
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.records import CLASS_TABLE, Record, RecordSet, decode, file_part, open_records
@@ -94,9 +94,9 @@ def to_webdataset(
     _refuse_other(out, listing)
     with disk_errors_in_one_line(out), alone_in(out, "conversion"):
         write_json(out / LISTING, listing)
-        aside = out / f"{CLASS_TABLE}.part"
-        shutil.copyfile(records.class_table, aside)
-        aside.replace(out / CLASS_TABLE)
+        clear_parts(out)
+        with written_aside(out / CLASS_TABLE) as aside:
+            shutil.copyfile(records.class_table, aside)
         return [_write_split(records, out, split, shard_mb << 20, workers or cores()) for split in splits]
 
 
@@ -127,16 +127,14 @@ def plan_tars(records: RecordSet, split: str, folder: Path, tar_bytes: int) -> l
 
 def write_tar(tar: Tar) -> int:
     """Writes one tar and returns its number of photos. Times, owners and modes are fixed, and so are its bytes."""
-    aside = tar.path.with_name(f"{tar.path.name}.{os.getpid()}.part")
     frames = itertools.chain.from_iterable(read_frames(path, skip, take) for path, skip, take in tar.parts)
-    with tarfile.open(aside, "w", format=tarfile.USTAR_FORMAT) as file:
+    with written_aside(tar.path) as aside, tarfile.open(aside, "w", format=tarfile.USTAR_FORMAT) as file:
         for number, frame in enumerate(frames, tar.first):
             for ending, content in _members(decode(frame)).items():
                 member = tarfile.TarInfo(f"{number:0{_DIGITS}d}.{ending}")
                 member.size = len(content)
                 file.addfile(member, io.BytesIO(content))
             file.getmembers().clear()  # kept for reading only, and many
-    aside.replace(tar.path)
     return tar.photos
 
 
@@ -160,13 +158,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _write_split(records: RecordSet, out: Path, split: str, tar_bytes: int, workers: int) -> Path:
-    done, work = out / split, out / (split + INCOMPLETE)
+    done, work = out / split, incomplete(out / split)
     if done.exists():
         print(f"{done} is up to date", flush=True)
         return done
     work.mkdir(exist_ok=True)
-    for part in work.glob("*.part"):  # of a run that was stopped
-        part.unlink()
+    clear_parts(work)  # of a run that was stopped
     tars, total = plan_tars(records, split, work, tar_bytes), records.examples(split)
     todo = [tar for tar in tars if not tar.path.exists()]
     if len(todo) < len(tars):

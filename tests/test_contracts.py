@@ -97,6 +97,18 @@ def test_libraries_are_imported_where_the_house_says():
                 assert path.name in allowed, (library, path)
 
 
+@pytest.mark.parametrize(
+    ("written", "where"),
+    [
+        (r"\.part\"|\"\.incomplete\"", "lit_jax/base/files.py"),
+        (r"ProcessPoolExecutor|get_context", "lit_jax/base/processes.py"),
+    ],
+)
+def test_there_is_one_way_to_write_aside_and_one_pool_of_processes(written, where):
+    for path in (path for package in ("lit_jax", "data_prep") for path in (ROOT / package).rglob("*.py")):
+        assert str(path.relative_to(ROOT)) == where or not re.search(written, path.read_text()), path
+
+
 def test_no_function_takes_more_than_seven_things():
     for path in (path for package in ("lit_jax", "data_prep") for path in (ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):

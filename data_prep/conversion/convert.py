@@ -37,7 +37,7 @@ from data_prep.conversion.workspace import (
 )
 from data_prep.sources.archives import check
 from data_prep.sources.items import TRAIN, Source
-from lit_jax.base.files import INCOMPLETE, alone_in, write_json
+from lit_jax.base.files import alone_in, incomplete, write_json
 from lit_jax.base.processes import cores
 from lit_jax.data.dataset_folder import MANIFEST
 from lit_jax.data.records import (
@@ -171,7 +171,7 @@ def _begin(
     if workers < 0:
         raise UserError(f"workers: found {workers}, expected 0 (all cores) or more; correct it")
     out = Path(os.path.abspath(out))
-    work = out.with_name(out.name + INCOMPLETE)
+    work = incomplete(out)
     refuse_foreign(out, work)
     return out, work, class_captions(table, options.templates, drop_repeats=options.drop_repeats)
 

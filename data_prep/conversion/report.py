@@ -11,7 +11,7 @@ from data_prep.conversion.plan import Plan, Planned, species_warnings
 from data_prep.conversion.shards import Outcome
 from data_prep.conversion.workspace import REPORT
 from data_prep.sources.items import HELDOUT, TRAIN, Skip
-from lit_jax.base.files import INCOMPLETE
+from lit_jax.base.files import incomplete
 from lit_jax.data.photo import HEIC, HEIF_ENDINGS, can_read
 from lit_jax.data.records import Record, encode
 from lit_jax.data.tfrecord import frame
@@ -146,7 +146,7 @@ def _text_bytes(
 def _space_lines(needed: int, out: Path) -> list[str]:
     """Bytes needed and free, by the sizes of the files as they are now."""
     there = next(folder for folder in (out, *out.parents) if folder.is_dir())
-    written = sum(path.stat().st_size for path in out.with_name(out.name + INCOMPLETE).glob("*"))
+    written = sum(path.stat().st_size for path in incomplete(out).glob("*"))
     free = shutil.disk_usage(there).free
     amounts = [f"{value / 1e9:.2f} GB" for value in (needed, written, free)]
     lines = ["disk: about {} needed, {} written before, {} free".format(*amounts)]

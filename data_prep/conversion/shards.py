@@ -8,26 +8,22 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import multiprocessing
-import os
 import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import Any
 
 from data_prep.conversion.plan import Planned
 from data_prep.sources import spans
 from data_prep.sources.items import Skip
-from lit_jax.base.files import write_json
-from lit_jax.base.processes import end_with_parent
+from lit_jax.base.files import write_json, written_aside
+from lit_jax.base.processes import CONTEXT, pool
 from lit_jax.data.photo import BadPhoto, clean_photo
 from lit_jax.data.records import Record, Shard, encode
 from lit_jax.data.tfrecord import frame
-from lit_jax.errors import UserError
 
 CLEANING = ("max_side", "quality", "max_pixels")  # the options of a conversion that `clean_photo` takes
 PROGRESS = "progress"  # folder of the JSON files, beside the shards
@@ -83,9 +79,7 @@ def write_shard(job: Job, tick: Callable[[], None] = lambda: None) -> Outcome:
     photos_of_class: Counter[int] = Counter()
     skips: list[Skip] = []
     notes: dict[str, list[str]] = defaultdict(list)
-    # The process id keeps a straggler of a stopped run and its successor out of one file.
-    aside = job.path.with_name(f"{job.path.name}.{os.getpid()}.part")
-    with open(aside, "wb") as file:
+    with written_aside(job.path) as aside, open(aside, "wb") as file:
         for planned in job.photos:
             tick()
             raw = spans.read(planned.path)
@@ -109,7 +103,6 @@ def write_shard(job: Job, tick: Callable[[], None] = lambda: None) -> Outcome:
                 notes[note].append(planned.image_id)
     shard = Shard(job.path.name, photos_of_class.total(), size, digest.hexdigest())
     outcome = Outcome(shard, dict(sorted(photos_of_class.items())), kept, skips, dict(notes))
-    aside.replace(job.path)
     write_json(_progress_file(job.path), _to_json(outcome))
     return outcome
 
@@ -142,49 +135,34 @@ def write_shards(jobs: Iterable[Job], *, workers: int, total: int, done: int = 0
         if workers == 1:
             count = _Count(show)
             return [write_shard(job, count.tick) for job in jobs]
-        try:
-            return _write_in_processes(iter(jobs), workers, show)
-        except BrokenProcessPool as error:
-            raise UserError(
-                f"workers: found one of {workers} processes dead, expected all alive; if memory ran out pass "
-                "fewer --workers, then run the same command again: finished shards are kept"
-            ) from error
+        return _write_in_processes(iter(jobs), workers, show)
 
 
 def _write_in_processes(jobs: Iterator[Job], workers: int, show: Callable[[int], None]) -> list[Outcome]:
-    # Spawned, not forked: safe with the threads of any library, and the same on every system.
-    context = multiprocessing.get_context("spawn")
-    counter = context.Value("q", 0)
+    counter = CONTEXT.Value("q", 0)
     outcomes: list[Future[Outcome]] = []
     waiting: set[Future[Outcome]] = set()
-    others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(workers, context, _start_process, (counter,)) as pool:
-        try:
-            while True:
-                # No more at a time than keeps all busy: a job carries the names of all its photos.
-                while len(waiting) < 2 * workers and (job := next(jobs, None)):
-                    outcomes.append(pool.submit(_write_counted, job))
-                    waiting.add(outcomes[-1])
-                if not waiting:
-                    return [future.result() for future in outcomes]
-                ready, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-                show(counter.value)
-                for future in ready:
-                    future.result()  # raises what the process raised, now and not at the end
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in set(multiprocessing.active_children()) - others:
-                process.terminate()  # else the pool would wait for the shards that they are at
-            raise
+    remedy = "pass fewer --workers, then run the same command again: finished shards are kept"
+    with pool(workers, _share, (counter,), remedy=remedy) as executor:
+        while True:
+            # No more at a time than keeps all busy: a job carries the names of all its photos.
+            while len(waiting) < 2 * workers and (job := next(jobs, None)):
+                outcomes.append(executor.submit(_write_counted, job))
+                waiting.add(outcomes[-1])
+            if not waiting:
+                return [future.result() for future in outcomes]
+            ready, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+            show(counter.value)
+            for future in ready:
+                future.result()  # raises what the process raised, now and not at the end
 
 
 _counter: Any = None  # of this process, shared with its parent
 
 
-def _start_process(counter: Any) -> None:
+def _share(counter: Any) -> None:
     global _counter
     _counter = counter
-    end_with_parent()
 
 
 def _write_counted(job: Job) -> Outcome:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.conversion.shards import PROGRESS
-from lit_jax.base.files import write_json
+from lit_jax.base.files import clear_parts, is_part, write_json
 from lit_jax.data.dataset_folder import MANIFEST
 from lit_jax.data.records import CLASS_TABLE, NAME, TFDS_FILES, TOKENIZER, is_record_set
 from lit_jax.errors import NO_ROOM, UserError
@@ -64,8 +64,7 @@ def prepare(work: Path, identity: Mapping[str, Any], *, restart: bool) -> None:
         _clear(work)
     elif _read_plan(work) is not None:
         _refuse_other(work, identity, "give the same options and photos, delete the folder or pass --restart")
-    for part in work.glob("*.part"):
-        part.unlink()
+    clear_parts(work)
     write_json(work / PLAN, {"format": _PLAN_FORMAT, **identity})
     (work / PROGRESS).mkdir(exist_ok=True)
 
@@ -133,9 +132,7 @@ def _read_plan(folder: Path) -> dict[str, Any] | None:
 
 def _is_blank(folder: Path) -> bool:
     """True for a folder that is empty, or holds no more than the first file of a conversion half written."""
-    return folder.is_dir() and all(
-        path.name.startswith(f"{PLAN}.") and path.name.endswith(".part") for path in folder.iterdir()
-    )
+    return folder.is_dir() and all(path.name.startswith(f"{PLAN}.") and is_part(path) for path in folder.iterdir())
 
 
 def _clear(folder: Path) -> None:

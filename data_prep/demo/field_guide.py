@@ -20,12 +20,10 @@ Run ``python -m data_prep.field_guide --out DIR`` to draw it: ``DIR/photos/*.jpg
 ``DIR/classes.csv``, in the form that ``python -m data_prep.convert`` reads.
 """
 
-import concurrent.futures
 import csv
 import dataclasses
 import io
 import json
-import multiprocessing
 import os
 import pathlib
 import shutil
@@ -35,6 +33,8 @@ import numpy as np
 
 from data_prep.demo import drawing
 from data_prep.demo.drawing import ACCENT_PARTS, COLOURS, PATTERNS, Look
+from lit_jax.base.files import incomplete
+from lit_jax.base.processes import cores, each
 from lit_jax.errors import UserError
 
 WILDNESS = 0.6
@@ -209,11 +209,11 @@ def draw(book: Guide, out: str | os.PathLike[str], *, seed: int = 0, workers: in
         if found.is_file() and found.read_text() == key:
             return out
         raise UserError(f"{out}: found a folder with something else in it, expected none; delete it or choose another")
-    aside = out.with_name(out.name + ".incomplete")
+    aside = incomplete(out)
     shutil.rmtree(aside, ignore_errors=True)
     (aside / "photos").mkdir(parents=True)
     jobs = _shuffled_jobs(book, seed)
-    _draw_all(jobs, book, aside / "photos", seed, workers or os.cpu_count() or 1)
+    _draw_all(jobs, book, aside / "photos", seed, workers or cores())
     _write_tables(book, jobs, aside)
     (aside / "guide.json").write_text(key)
     aside.rename(out)
@@ -237,15 +237,8 @@ def _shuffled_jobs(book: Guide, seed: int) -> list[tuple[int, str]]:
 
 def _draw_all(jobs: Sequence[tuple[int, str]], book: Guide, folder: pathlib.Path, seed: int, workers: int) -> None:
     tasks = [(book.species[number].look, i, seed, folder) for i, (number, _) in enumerate(jobs)]
-    if workers == 1:
-        for task in tasks:
-            _draw_one(task)
-        return
-    # Spawned, not forked: the caller may hold the threads of JAX or TensorFlow.
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-        for _ in pool.map(_draw_one, tasks, chunksize=64):
-            pass
+    for _ in each(_draw_one, tasks, workers, chunk=64):
+        pass
 
 
 def _draw_one(task: tuple[Look, int, int, pathlib.Path]) -> None:

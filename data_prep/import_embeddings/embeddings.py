@@ -31,7 +31,7 @@ from data_prep.import_embeddings.given import (
     place_embedded,
 )
 from data_prep.sources.items import HELDOUT, TRAIN
-from lit_jax.base.files import INCOMPLETE, alone_in
+from lit_jax.base.files import alone_in, clear_parts, incomplete
 from lit_jax.data import embedding_store
 from lit_jax.errors import UserError
 from lit_jax.text.captions import class_captions
@@ -122,10 +122,9 @@ def import_embeddings(
         return _up_to_date(out, about)
     if placed.untrained and not options.allow_no_training:
         raise UserError(placed.untrained)
-    with disk_errors_in_one_line(out), alone_in(out.with_name(out.name + INCOMPLETE), "import"):
+    with disk_errors_in_one_line(out), alone_in(incomplete(out), "import"):
         aside = embedding_store.begin(out, plan, restart=restart)
-        for left in aside.glob("*.part"):  # by a process that was killed
-            left.unlink()
+        clear_parts(aside)
         write_class_table(table, aside / embedding_store.CLASS_TABLE)
         write_tokenizer(aside / embedding_store.TOKENIZER, photos, table, captions, options)
         shards = _shards(photos, options.seed, storing.shard_rows)

@@ -11,6 +11,7 @@ from typing import Any
 from lit_jax.errors import UserError
 
 INCOMPLETE = ".incomplete"  # ending of the folder's name while it is being written
+_PART = ".part"  # the same of a file's name
 
 
 @contextlib.contextmanager
@@ -71,15 +72,42 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 @contextlib.contextmanager
-def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A path beside `path` to write a file to; it takes the place of `path` when the body ends without an error."""
+def written_aside(path: str | os.PathLike[str], *, sync: bool = False) -> Iterator[Path]:
+    """A path beside `path` to write a file to; it takes the place of `path` when the body ends without an error.
+
+    It holds the number of the process, which keeps a straggler of a stopped run and its successor out of one file.
+    What a killed process leaves is for `clear_parts`.
+
+    Args:
+        path: the file.
+        sync: whether to wait until the content is on the disk, where the loss of power would cost much.
+    """
     path = Path(path)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    aside = path.with_name(f"{path.name}.{os.getpid()}{_PART}")
     try:
         yield aside
+        if sync:
+            with open(aside, "rb+") as file:
+                os.fsync(file.fileno())
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def is_part(path: Path) -> bool:
+    """Whether the file is one that `written_aside` gave, still under that name."""
+    return path.name.endswith(_PART)
+
+
+def clear_parts(folder: Path) -> None:
+    """Deletes files of a folder that were half written when their process was killed."""
+    for path in folder.glob(f"*{_PART}"):
+        path.unlink()
+
+
+def incomplete(folder: Path) -> Path:
+    """Where a folder is made before it is renamed to what it is to be called."""
+    return folder.with_name(folder.name + INCOMPLETE)
 
 
 def digest(value: Any) -> str:

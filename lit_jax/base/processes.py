@@ -1,5 +1,6 @@
 """A function of many jobs in processes that come and go with this one."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -7,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lit_jax.errors import UserError
 
@@ -15,18 +16,61 @@ _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
 
 
+CONTEXT = multiprocessing.get_context("spawn")
+"""Spawned, not forked: safe with the threads of any library, and the same on every system."""
+
+
 def cores() -> int:
     """The cores that this process may use, which a cluster's scheduler makes fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def each(function: Callable[[_Job], _Result], jobs: Sequence[_Job], workers: int) -> Iterator[_Result]:
+@contextlib.contextmanager
+def pool(
+    workers: int,
+    start: Callable[..., None] | None = None,
+    arguments: Sequence[Any] = (),
+    *,
+    remedy: str = "give it more, then run the same command again",
+) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes, which end with the body, and at once where it fails.
+
+    They end when this process does, in whatever way, and without a word on Ctrl-C, as this one has the last one.
+
+    Args:
+        workers: number of processes.
+        start: of a module, called in each process at first.
+        arguments: of `start`; what is shared with the processes is of `CONTEXT`.
+        remedy: what to do if memory ran out, for the message.
+
+    Raises:
+        UserError: a process died, as by lack of memory.
+    """
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(workers, CONTEXT, _begin, (start, arguments)) as executor:
+        try:
+            yield executor
+        except BaseException as error:
+            executor.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()  # else the pool would wait for the jobs that they are at
+            if isinstance(error, BrokenProcessPool):
+                raise UserError(
+                    f"workers: found one of {workers} processes dead, expected all alive; if memory ran out {remedy}"
+                ) from error
+            raise
+
+
+def each(
+    function: Callable[[_Job], _Result], jobs: Sequence[_Job], workers: int, *, chunk: int = 1
+) -> Iterator[_Result]:
     """Yields the function of each job, in order.
 
     Args:
         function: of a module, since processes find it by its name.
         jobs: its arguments.
         workers: number of processes; 1: no other than this one.
+        chunk: jobs that are sent to a process together, where there are many small ones.
 
     Raises:
         UserError: a process died, as by lack of memory; and what the function raises.
@@ -34,24 +78,15 @@ def each(function: Callable[[_Job], _Result], jobs: Sequence[_Job], workers: int
     if workers <= 1:
         yield from map(function, jobs)
         return
-    # Spawned, not forked: safe with the threads of any library, and the same on every system.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), end_with_parent) as pool:
-        try:
-            yield from pool.map(function, jobs)
-        except BaseException as error:
-            pool.shutdown(wait=False, cancel_futures=True)
-            if isinstance(error, BrokenProcessPool):
-                raise UserError(
-                    f"workers: found one of {workers} processes dead, expected all alive; if memory ran out give it "
-                    "more, then run the same command again"
-                ) from error
-            raise
+    with pool(workers) as executor:
+        yield from executor.map(function, jobs, chunksize=chunk)
 
 
-def end_with_parent() -> None:
-    """Makes this process end when its parent does, and without a word on Ctrl-C, as the parent has the last one."""
+def _begin(start: Callable[..., None] | None, arguments: Sequence[Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_wait_for_parent, daemon=True).start()
+    if start:
+        start(*arguments)
 
 
 def _wait_for_parent() -> None:

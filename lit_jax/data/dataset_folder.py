@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lit_jax.base.files import INCOMPLETE, file_digest
+from lit_jax.base.files import INCOMPLETE, file_digest, incomplete
 from lit_jax.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -57,7 +57,7 @@ def read(folder: Path, kind: Kind) -> dict[str, Any]:
     Raises:
         UserError: no such folder, a half-written one, one of something else, or a newer version.
     """
-    half_written = folder.with_name(folder.name + INCOMPLETE)
+    half_written = incomplete(folder)
     if folder.name.endswith(INCOMPLETE):
         raise UserError(f"{folder}: found a half-written {kind.noun}, expected a complete one; {kind.finish}")
     if not folder.is_dir():

@@ -29,7 +29,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from lit_jax.base.files import INCOMPLETE, digest, file_digest, write_json
+from lit_jax.base.files import digest, file_digest, incomplete, write_json, written_aside
 from lit_jax.data.dataset_folder import MANIFEST, Kind, check_split, check_unchanged, is_of, read
 from lit_jax.errors import UserError
 from lit_jax.text.tokenizers import load_tokenizer
@@ -170,12 +170,8 @@ def write_shard(
         "image_id.txt": lambda file: file.write("".join(f"{json.dumps(i)}\n" for i in image_ids).encode()),
     }.items():
         path = directory / f"{name}.{part}"
-        aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-        with open(aside, "wb") as file:
+        with written_aside(path, sync=True) as aside, open(aside, "wb") as file:
             write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
         digests[part] = file_digest(path)
     shard = StoreShard(name, len(class_ids), digests)
     write_json(directory / f"{name}.json", dataclasses.asdict(shard))
@@ -209,7 +205,7 @@ def begin(directory: Path, plan: Mapping[str, Any], *, restart: bool = False) ->
     Raises:
         UserError: a complete store, another folder of that name, or an unfinished one with another plan.
     """
-    aside = directory.with_name(directory.name + INCOMPLETE)
+    aside = incomplete(directory)
     refuse_foreign(directory)
     if is_store(directory) and not restart:
         raise UserError(f"{directory}: found a complete store, expected none; add --restart to make it anew")

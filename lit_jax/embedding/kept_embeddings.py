@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -76,8 +75,6 @@ def kept(folder: Path | None, key: str, make: Callable[[], np.ndarray]) -> np.nd
     if path is not None:
         with contextlib.suppress(OSError):
             path.parent.mkdir(exist_ok=True)
-            aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-            with open(aside, "wb") as out:
+            with files.written_aside(path) as aside, open(aside, "wb") as out:
                 np.savez(out, embeddings=made, key=np.array(key))
-            aside.replace(path)
     return made

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from lit_jax import config as options
 from lit_jax import models
 from lit_jax.base import console, hosts
-from lit_jax.base.files import INCOMPLETE, alone_in
+from lit_jax.base.files import alone_in, incomplete
 from lit_jax.base.hosts import on_first_host
 from lit_jax.base.sharding import check_divides, local_rows, make_mesh, over_batch, put_batch, put_replicated
 from lit_jax.data import embedding_store, record_batches
@@ -104,14 +104,10 @@ def embed(
     check_divides(making.batch_size, mesh.size, name="--batch-size")
     with contextlib.ExitStack() as stack:
         if restart or not embedding_store.is_store(out):
-            on_first_host(lambda: stack.enter_context(alone_in(_aside(out), "embedding")), "the store's folder")
+            on_first_host(lambda: stack.enter_context(alone_in(incomplete(out), "embedding")), "the store's folder")
         for note in notes if jax.process_index() == 0 else ():
             print(f"note: {note}")
         return _embed(frozen, records, out, making, mesh, restart=restart)
-
-
-def _aside(out: pathlib.Path) -> pathlib.Path:
-    return out.with_name(out.name + INCOMPLETE)
 
 
 def _embed(
@@ -129,7 +125,7 @@ def _embed(
         "shard rows": making.shard_rows,
     }  # fmt: skip
     on_first_host(lambda: embedding_store.begin(out, plan, restart=restart), "the store's folder")
-    aside = _aside(out)
+    aside = incomplete(out)
     tower = building.stored(frozen.towers, model, {"image": tower})["image"]
     own = pieces[jax.process_index() :: jax.process_count()]
     todo = [piece for piece in own if embedding_store.finished_shard(aside, piece.name) is None]

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from lit_jax.base.files import written_aside
 from lit_jax.evaluation import tables
 
 HARD_SPECIES, HARD_GROUPS = 25, 15  # rows shown of what is hardest
@@ -62,9 +63,8 @@ def write(path: str | os.PathLike[str], result: Mapping[str, Any], *, name: str)
         The path.
     """
     path = pathlib.Path(path)
-    aside = path.with_name(path.name + ".incomplete")
-    aside.write_text(page(result, name=name), encoding="utf-8")
-    aside.rename(path)
+    with written_aside(path) as aside:
+        aside.write_text(page(result, name=name), encoding="utf-8")
     return path
 
 

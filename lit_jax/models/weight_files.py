@@ -16,6 +16,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from lit_jax.base.files import written_aside
 from lit_jax.errors import UserError, first_line
 
 Flat = dict[str, np.ndarray]
@@ -198,11 +199,8 @@ def read_npz(path: str | os.PathLike[str]) -> Flat:
 
 def write_npz(path: str | os.PathLike[str], flat: Mapping[str, np.ndarray]) -> None:
     """Writes a compressed ``.npz`` aside and renames it, so that no half-written file is ever read."""
-    path = pathlib.Path(path)
-    aside = path.with_name(path.name + ".incomplete")
-    with open(aside, "wb") as file:
+    with written_aside(path) as aside, open(aside, "wb") as file:
         np.savez_compressed(file, **flat)  # type: ignore[arg-type]
-    aside.rename(path)
 
 
 def write_safetensors(
@@ -211,12 +209,10 @@ def write_safetensors(
     """Writes a ``.safetensors`` file aside and renames it. Equal arrays give equal bytes."""
     from safetensors.numpy import save_file
 
-    path = pathlib.Path(path)
-    aside = path.with_name(path.name + ".incomplete")
-    # Not `ascontiguousarray`, which gives a lone number an axis.
-    save_file({name: np.array(a, order="C") for name, a in flat.items()}, aside, dict(metadata or {}))
-    aside.chmod(0o666 & ~_umask())  # the library lets nobody else read it
-    aside.rename(path)
+    with written_aside(path) as aside:
+        # Not `ascontiguousarray`, which gives a lone number an axis.
+        save_file({name: np.array(a, order="C") for name, a in flat.items()}, aside, dict(metadata or {}))
+        aside.chmod(0o666 & ~_umask())  # the library lets nobody else read it
 
 
 def _umask() -> int:

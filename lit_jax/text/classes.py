@@ -4,7 +4,6 @@ import csv
 import difflib
 import io
 import json
-import os
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lit_jax.base.files import written_aside
 from lit_jax.errors import UserError
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
@@ -219,16 +219,13 @@ def write_class_table(table: ClassTable, path: str | Path) -> None:
         UserError: the file cannot be written.
     """
     path = Path(path)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with open(aside, "w", encoding="utf-8", newline="") as file:
+        with written_aside(path) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
             # Line ends of RFC 4180: only with them does the csv module quote a carriage return in a value.
             writer = csv.writer(file, lineterminator="\r\n")
             writer.writerow(["id", *table.columns])
             writer.writerows(zip(table.ids, *table.columns.values(), strict=True))
-        os.replace(aside, path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise UserError(f"{path}: found {error.strerror}, expected a place to write to; name another") from error
 
 

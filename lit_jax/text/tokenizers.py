@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lit_jax.base.files import written_aside
 from lit_jax.errors import UserError
 from lit_jax.text import tokenizer_json
 
@@ -347,12 +347,10 @@ def _too_small(vocab_size: int, expected: str) -> str:
 
 
 def _write(path: Path, model: bytes) -> None:
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        aside.write_bytes(model)
-        os.replace(aside, path)
+        with written_aside(path) as aside:
+            aside.write_bytes(model)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise UserError(f"{path}: found {error.strerror}, expected a place to write to; name another") from error
 
 

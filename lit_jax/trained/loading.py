@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 
 from lit_jax import config as options
-from lit_jax.base.files import INCOMPLETE
+from lit_jax.base.files import INCOMPLETE, incomplete
 from lit_jax.data.embedding_store import GIVEN
 from lit_jax.embedding.trained import About, Trained
 from lit_jax.errors import UserError
@@ -67,8 +67,7 @@ def _load(
 
 def _is_model(folder: pathlib.Path) -> bool:
     """Whether to read a model's folder, not a run's."""
-    half_written = folder.with_name(folder.name + INCOMPLETE)
-    if folder.name.endswith(INCOMPLETE) or (not folder.exists() and half_written.is_dir()):
+    if folder.name.endswith(INCOMPLETE) or (not folder.exists() and incomplete(folder).is_dir()):
         raise UserError(f"--checkpoint {folder}: found a half-written model, expected a whole one; export it anew")
     return model_folder.is_bundle(folder)
 

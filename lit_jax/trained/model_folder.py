@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from lit_jax.base.files import INCOMPLETE, digest, file_digest
+from lit_jax.base.files import digest, file_digest, incomplete
 from lit_jax.embedding.trained import About
 from lit_jax.errors import UserError
 from lit_jax.models.two_tower import Params
@@ -94,7 +94,7 @@ def made(directory: pathlib.Path) -> Iterator[pathlib.Path]:
     """
     if directory.exists():
         raise UserError(f"--out {directory}: found something there already, expected a new folder; give another name")
-    aside = directory.with_name(directory.name + INCOMPLETE)
+    aside = incomplete(directory)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:

@@ -22,7 +22,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from lit_jax.base.files import write_json
+from lit_jax.base.files import incomplete, write_json
 from lit_jax.base.hosts import wait_for_all_hosts
 from lit_jax.embedding.trained import About
 from lit_jax.errors import UserError, chained, disk_trouble, first_line
@@ -160,7 +160,7 @@ def complete(manager: ocp.CheckpointManager, about: About, *, score: float | Non
     folder = pathlib.Path(manager.directory) / f"step_{about.position}"
     if jax.process_index() == 0:
         if score is not None and not (folder / "metrics").exists():
-            aside = folder / "metrics.part"
+            aside = incomplete(folder / "metrics")
             aside.mkdir(exist_ok=True)
             write_json(aside / "metrics", {BEST: score})
             aside.rename(folder / "metrics")

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lit_jax.base.console import Record
+from lit_jax.base.files import written_aside
 from lit_jax.evaluation.tables import tells
 
 
@@ -27,9 +28,8 @@ class MetricsLog:
     def __init__(self, directory: str | os.PathLike[str], *, step: int = 0, tensorboard: bool = True):
         self._path = pathlib.Path(directory) / "metrics.jsonl"
         self.records = [record for record in read_metrics(self._path) if record["step"] <= step]
-        aside = self._path.with_name(self._path.name + ".incomplete")
-        aside.write_text("".join(json.dumps(record) + "\n" for record in self.records))
-        aside.rename(self._path)
+        with written_aside(self._path) as aside:
+            aside.write_text("".join(json.dumps(record) + "\n" for record in self.records))
         self._events = _event_writer(str(directory), step) if tensorboard else None
 
     def add(self, record: Record) -> None:
@@ -119,10 +119,8 @@ def curves(path: str | os.PathLike[str], records: Sequence[Record], *, title: st
         axes[1].set_ylim(0, 100)
         axes[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     figure.suptitle(title, fontsize=10)
-    path = pathlib.Path(path)
-    aside = path.with_name(path.name + ".incomplete")
-    figure.savefig(aside, dpi=120, format="png")
-    aside.rename(path)
+    with written_aside(path) as aside:
+        figure.savefig(aside, dpi=120, format="png")
     plt.close(figure)
 
 
