@@ -312,7 +312,10 @@ def test_a_missing_or_cut_shard_is_refused(folder: Path) -> None:
 
 def of_lengths(*lengths: int) -> RecordSet:
     shards = tuple(Shard(f"{i}", length, 0, "") for i, length in enumerate(lengths))
-    return RecordSet(Path("set"), {"train": shards}, Path("classes.csv"), None, (), False, {}, "", 1)
+    return RecordSet(
+        directory=Path("set"), splits={"train": shards}, class_table=Path("classes.csv"), tokenizer=None, templates=(),
+        drop_repeats=False, class_ids={}, version=1,
+    )  # fmt: skip
 
 
 def test_parts_of_three_hosts_by_hand() -> None:
