@@ -230,7 +230,7 @@ class Log:
     """What is written of the metrics."""
 
     every_steps: int = option(10, "steps between lines of metrics", low=1, free=True)
-    tensorboard: bool = option(True, "write TensorBoard events where tensorboard is installed", free=True)
+    tensorboard: bool = option(True, "write TensorBoard events", free=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,14 +5,13 @@ Writing them here keeps the processes of a conversion small and quick to start.
 """
 
 import contextlib
-import functools
 import itertools
 import mmap
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
+import google_crc32c
 
 from lit_jax.errors import UserError
 
@@ -164,37 +163,6 @@ def feature_values(content: Buffer, begin: int, end: int) -> list[bytes] | list[
     return integers or floats or [content[first:last] for first, last in bytes_spans(content, begin, end)]
 
 
-def crc32c(data: bytes) -> int:
-    """CRC-32C (Castagnoli) of `data`, as TFRecord files use it.
-
-    Long data is cut into 32-bit words, and neighbours are joined level by level: the CRC of two blocks is
-    the first one's, moved on by the length of the second, xor the second one's. Each level is one NumPy
-    operation over all pairs, so 100 kB take well under a millisecond without a compiled extension.
-
-    Example:
-        >>> hex(crc32c(b"123456789"))
-        '0xe3069283'
-    """
-    if len(data) < 64:
-        crc, table = 0xFFFFFFFF, _byte_table()
-        for byte in data:
-            crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)
-        return crc ^ 0xFFFFFFFF
-    # Zeros in front do not change a CRC that starts from zero; the usual start value is in the first word.
-    padding = -len(data) % 4
-    buffer = np.zeros(padding + len(data), np.uint8)
-    buffer[padding:] = np.frombuffer(data, np.uint8)
-    buffer[padding : padding + 4] ^= 0xFF
-    words = buffer.view("<u4")
-    for move in _move_tables():
-        if len(words) == 1:
-            break
-        if len(words) % 2:
-            words = np.concatenate([np.zeros(1, np.uint32), words])
-        words = _moved(move, words[::2]) ^ words[1::2]
-    return int(_moved(next(_move_tables()), words)[0]) ^ 0xFFFFFFFF
-
-
 def _varint(value: int) -> bytes:
     groups = []
     while value > 0x7F:
@@ -251,39 +219,5 @@ def _read_varint(content: Buffer, position: int, end: int) -> tuple[int, int]:
 
 def _masked_crc(data: bytes) -> bytes:
     """TFRecord's checksum: CRC-32C, rotated and shifted so that a checksum of checksums is not weak."""
-    crc = crc32c(data)
+    crc = google_crc32c.value(data)
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-
-@functools.cache
-def _byte_table() -> tuple[int, ...]:
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)  # the reversed Castagnoli polynomial
-        table.append(value)
-    return tuple(table)
-
-
-def _moved(table: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """`words [N] uint32` moved on by the zeros that `table [4, 256] uint32` stands for."""
-    low, second, third, high = (words >> shift & 0xFF for shift in (0, 8, 16, 24))
-    return table[0][low] ^ table[1][second] ^ table[2][third] ^ table[3][high]
-
-
-def _move_tables() -> Iterator[np.ndarray]:
-    """Tables that move a CRC on by 1, 2, 4, ... words of zeros."""
-    for level in range(32):
-        yield _move_table(level)
-
-
-@functools.cache
-def _move_table(level: int) -> np.ndarray:
-    if level:
-        half = _move_table(level - 1)
-        return np.stack([_moved(half, row) for row in half])
-    step = np.array(_byte_table(), np.uint32)
-    words = np.arange(256, dtype=np.uint32)[None] << np.array([[0], [8], [16], [24]], np.uint32)
-    for _ in range(4):
-        words = step[words & 0xFF] ^ words >> 8
-    return words

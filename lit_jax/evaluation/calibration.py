@@ -3,10 +3,12 @@
 Sources: expected calibration error in equal bins, and temperature scaling, Guo et al., arXiv 1706.04599.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
+from scipy import optimize
 
 BINS = 15
 
@@ -17,11 +19,6 @@ class Losses(Protocol):
     @property
     def slope(self) -> np.ndarray:
         """`[N]`, derivative of the loss by the factor."""
-        ...
-
-    @property
-    def curvature(self) -> np.ndarray:
-        """`[N]`, the second derivative."""
         ...
 
 
@@ -51,33 +48,26 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, *, bins: int = BINS
     }
 
 
-def fit_factor(losses: Callable[[float], Losses], start: float, *, low: float = 1e-3, high: float = 1e5) -> float:
+def fit_factor(losses: Callable[[float], Losses], *, low: float = 1e-3, high: float = 1e5) -> float:
     """The factor of the similarities at which the mean loss is least; the temperature is one over it.
 
-    The loss is convex in the factor, so Newton's steps, kept between the bounds that the slope's sign has proved,
-    find it.
+    The loss is convex in the factor, so its slope has one root at most, which Brent's method finds.
 
     Args:
-        losses: slope and curvature of photos' losses at a factor.
-        start: where to begin, the model's own factor.
+        losses: slope of photos' losses at a factor.
         low: never below; also the answer for a model that is better off knowing nothing.
         high: never above; also the answer where every photo is named rightly whatever the factor.
 
     Returns:
-        The factor, to a thousandth of itself.
+        The factor, to five digits.
     """
-    factor = float(np.clip(start, low, high))
-    for _ in range(60):
-        found = losses(factor)
-        slope, curvature = float(np.mean(found.slope)), float(np.mean(found.curvature))
-        if slope > 0:
-            high = factor
-        else:
-            low = factor
-        moved = factor - slope / curvature if curvature > 0 else factor
-        if not low < moved < high:
-            moved = float(np.sqrt(low * high))
-        if abs(moved - factor) <= 1e-3 * factor:
-            return moved
-        factor = moved
-    return factor
+
+    def slope(logarithm: float) -> float:
+        return float(np.mean(losses(math.exp(logarithm)).slope))
+
+    ends = math.log(low), math.log(high)
+    if slope(ends[0]) >= 0:
+        return low
+    if slope(ends[1]) <= 0:
+        return high
+    return math.exp(optimize.brentq(slope, *ends, xtol=1e-5))

@@ -1,6 +1,7 @@
 """An evaluation as one HTML file with its plots inside: nothing else is needed to read it, or to send it on."""
 
 import html
+import importlib.resources
 import io
 import os
 import pathlib
@@ -16,39 +17,9 @@ ALL_CLASSES = 500  # up to so many, every class has its row
 
 INK, BLUE, PALE, WARM = "#1d2a33", "#2b6f8f", "#a9cbd8", "#c8763c"
 
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; color: #1d2a33; margin: 0;
-  background: #f6f7f5; }
-main { max-width: 60rem; margin: 0 auto; padding: 2.5rem 1.5rem 4rem; background: #fff; min-height: 100vh; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .3rem; }
-h2 { font-size: 1.25rem; margin: 2.6rem 0 .4rem; border-top: 1px solid #dfe4e2; padding-top: 1.4rem; }
-p { margin: .4rem 0 1rem; max-width: 44rem; }
-.about { color: #5a6a72; }
-.warning { border-left: .25rem solid #c8763c; padding-left: .8rem; }
-.numbers { display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.5rem 0; }
-.numbers div { flex: 1 1 8rem; background: #eef3f2; border-radius: .5rem; padding: .8rem 1rem; }
-.numbers b { display: block; font-size: 1.6rem; font-weight: 600; color: #2b6f8f; }
-.numbers span { font-size: .85rem; color: #5a6a72; }
-table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
-th { text-align: left; font-weight: 600; border-bottom: 2px solid #c9d2d0; padding: .35rem .6rem .35rem 0; }
-td { border-bottom: 1px solid #e6eae9; padding: .3rem .6rem .3rem 0; vertical-align: top; }
-.n { text-align: right; white-space: nowrap; }
-.n small { display: block; line-height: 1.1; }
-.wide { overflow-x: auto; }
-small { color: #5a6a72; }
-.pair { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
-.pair > * { flex: 1 1 22rem; min-width: 0; }
-svg { max-width: 100%; height: auto; }
-details { margin-top: 1rem; } summary { cursor: pointer; color: #2b6f8f; }
-footer { margin-top: 3rem; color: #5a6a72; font-size: .85rem; }
-@media (max-width: 34rem) {
-  main { padding: 1.2rem .8rem 3rem; } h1 { font-size: 1.5rem; }
-  table { font-size: .8rem; } th, td { padding-right: .5rem; }
-  .numbers div { flex-basis: 40%; } .pair > * { flex-basis: 100%; }
-}
-@media print { body { background: #fff; } h2 { break-after: avoid; } }
-"""
+
+def _style() -> str:
+    return importlib.resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
 
 
 def write(path: str | os.PathLike[str], result: Mapping[str, Any], *, name: str) -> pathlib.Path:
@@ -86,7 +57,7 @@ def page(result: Mapping[str, Any], *, name: str) -> str:
     body = "\n".join(filter(None, [_head(result, heading), *sections]))
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>\n{_style()}</style></head>\n'
         f"<body><main>\n{body}\n</main></body></html>\n"
     )
 

@@ -50,13 +50,11 @@ class Likelihoods:
         confidence: `[N]` float64, probability of the best class.
         loss: `[N]` float64, minus the logarithm of that of the right class.
         slope: `[N]` float64, derivative of the loss by the factor.
-        curvature: `[N]` float64, the second derivative, not negative.
     """
 
     confidence: np.ndarray
     loss: np.ndarray
     slope: np.ndarray
-    curvature: np.ndarray
 
 
 def predict(
@@ -138,16 +136,15 @@ def _ranked(scores: jax.Array, label: jax.Array) -> tuple[jax.Array]:
 
 
 def _likely(scores: jax.Array, label: jax.Array, factor: jax.Array) -> tuple[jax.Array, ...]:
-    """The four parts of `Likelihoods` from the scores of a block."""
+    """The three parts of `Likelihoods` from the scores of a block."""
     own = jnp.take_along_axis(scores, label[:, None], 1)
-    # About the best score, so that sums of squares lose nothing by cancellation.
+    # About the best score, so that no power overflows.
     top = jnp.max(scores, 1, keepdims=True)
     weights = jnp.exp(factor * (scores - top))
     total = jnp.sum(weights, 1, keepdims=True)
     mean = jnp.sum(weights * (scores - top), 1, keepdims=True) / total
-    variance = jnp.sum(weights * (scores - top - mean) ** 2, 1, keepdims=True) / total
     loss = jnp.log(total) + factor * (top - own)
-    return tuple(x[:, 0] for x in (1 / total, loss, mean + top - own, variance))
+    return tuple(x[:, 0] for x in (1 / total, loss, mean + top - own))
 
 
 def _by_block(

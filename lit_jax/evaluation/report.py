@@ -202,7 +202,7 @@ def _calibration(
         own, labels = photos[rows], found.labels[rows]
         return lambda factor: ranking.likelihoods(own, labels, class_emb, mesh, factor=factor)
 
-    best = calibration.fit_factor(at(fitted), factor)
+    best = calibration.fit_factor(at(fitted))
     correct = found.rank[rest] == 0
     before, after = (
         {**calibration.reliability(values.confidence, correct), "loss": float(values.loss.mean())}

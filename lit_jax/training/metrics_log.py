@@ -5,9 +5,7 @@ import json
 import math
 import os
 import pathlib
-import sys
 import time
-import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +15,7 @@ from lit_jax.evaluation.tables import tells
 
 
 class MetricsLog:
-    """Metrics of a run as ``metrics.jsonl`` and, where tensorboard is installed, as TensorBoard events.
+    """Metrics of a run as ``metrics.jsonl`` and as TensorBoard events.
 
     A run that resumes at a step forgets what was logged after it, in both forms.
 
@@ -59,32 +57,19 @@ def read_metrics(path: str | os.PathLike[str]) -> list[Record]:
 
 
 def _event_writer(directory: str, step: int) -> Any:
-    # TensorBoard would import all of TensorFlow to open a file, unless it finds a module of this name.
-    sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))
-    try:
-        from tensorboard.compat.proto import event_pb2
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-    except ImportError:
-        return None
+    from tensorboardX import SummaryWriter
+
     is_resumed = any(pathlib.Path(directory).glob("events.out.tfevents.*"))
-    writer = EventFileWriter(directory)
-    if is_resumed:
-        # Tells TensorBoard to drop what an interrupted run wrote after this step.
-        session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        writer.add_event(event_pb2.Event(wall_time=time.time(), step=step + 1, session_log=session))
-    return writer
+    # Tells TensorBoard to drop what an interrupted run wrote after this step. Names of files are told apart by the
+    # second only, and one would take the place of another.
+    purge_step = step + 1 if is_resumed else None
+    return SummaryWriter(directory, purge_step=purge_step, filename_suffix=f".{time.time_ns()}")
 
 
 def _add_events(writer: Any, record: Record) -> None:
-    from tensorboard.compat.proto import event_pb2, summary_pb2
-
-    values = [
-        summary_pb2.Summary.Value(tag=name, simple_value=float(value))
-        for name, value in record.items()
-        if isinstance(value, int | float) and name != "step"
-    ]
-    summary = summary_pb2.Summary(value=values)
-    writer.add_event(event_pb2.Event(wall_time=time.time(), step=record["step"], summary=summary))
+    for name, value in record.items():
+        if isinstance(value, int | float) and name != "step":
+            writer.add_scalar(name, float(value), record["step"])
 
 
 def curves(path: str | os.PathLike[str], records: Sequence[Record], *, title: str) -> None:
