@@ -22,6 +22,7 @@ from PIL import Image
 from data_prep.demo import field_guide
 from data_prep.demo.drawing import Look
 from data_prep.demo.field_guide import Species
+from lit_jax.base import processes
 from lit_jax.models import ViT, family
 from lit_jax.models.weight_files import write_npz
 from lit_jax.models.weights import named

@@ -19,6 +19,7 @@ from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.evaluation import page
 from lit_jax.evaluation.report import Words, evaluate, is_other
 from lit_jax.evaluation.tables import table_of
+from lit_jax.models.locking import IMAGE, TEXT
 from lit_jax.text.candidates import read_candidates
 from lit_jax.text.classes import ClassTable, read_class_table
 from lit_jax.text.prompts import PROTOCOLS, read_templates
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parsed = _parser().parse_args(argv)
     with user_errors_in_one_line():
         hosts.keep_compiled()
-        weight_files = {"image": parsed.image_weights, "text": parsed.text_weights}
+        weight_files = {IMAGE: parsed.image_weights, TEXT: parsed.text_weights}
         with_tower = bool(parsed.records) if parsed.records or parsed.store else None
         trained = load(parsed.checkpoint, step=parsed.step, weight_files=weight_files, with_image_tower=with_tower)
         data = _data(trained, parsed.records, parsed.store)
@@ -60,14 +61,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _data(trained: Trained, records: str, store: str) -> Collection:
     """What the command evaluates on: what it was told to, else what the run was trained on."""
-    if "image" in trained.params:
+    if IMAGE in trained.params:
         folder = records or trained.config.data.records
         if not records and not pathlib.Path(folder).is_dir():
             raise UserError(f"--records: found none, and no folder {folder!r} of the run; give --records, or --store")
         found: Collection = open_records(folder)
     else:
         found = open_store(store or store_folder(trained.config.data))
-        if found.tower["digest"] != trained.about.locked.get("image"):
+        if found.tower["digest"] != trained.about.locked.get(IMAGE):
             raise UserError(
                 f"store {found.directory}: found embeddings of another tower ({found.tower.get('name', 'no name')}), "
                 "expected that of the run; if it is the same, import it with the same --tower-name"

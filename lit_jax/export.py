@@ -8,6 +8,7 @@ from typing import Any
 
 from lit_jax import config as options
 from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.models.locking import IMAGE, TEXT
 from lit_jax.models.weights import count
 from lit_jax.trained import loading as trained_models
 from lit_jax.trained.exporting import FORMATS, export
@@ -23,14 +24,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         if parsed.config:
             trained = published(options.load(parsed.config, overrides)[0])
         else:
-            weight_files = {"image": parsed.image_weights, "text": parsed.text_weights}
+            weight_files = {IMAGE: parsed.image_weights, TEXT: parsed.text_weights}
             trained = trained_models.load_whole(parsed.checkpoint, step=parsed.step, weight_files=weight_files)
         notes = list(trained.config.notes) if parsed.config else []
         notes += export(trained, parsed.out, layout=parsed.format, hub_name=parsed.hub_name)
         for note in notes:
             print(f"note: {note}")
         what = f"step {trained.step} of {parsed.checkpoint}" if parsed.checkpoint else f"towers of {parsed.config}"
-        tower = "" if "image" in trained.params else ", no image tower: it reads given embeddings"
+        tower = "" if IMAGE in trained.params else ", no image tower: it reads given embeddings"
         print(f"{parsed.out}: {what}, {count(trained.params):,} parameters{tower}, format {parsed.format}")
 
 

@@ -77,6 +77,12 @@ def test_tensorflow_is_imported_late():
     assert not {"tensorflow", "tensorflow_datasets", "matplotlib.pyplot", "sentencepiece"} & loaded_by(code)
 
 
+def test_events_are_written_without_tensorflow_torch_or_tensorboard(tmp_path):
+    code = f"from lit_jax.training.metrics_log import MetricsLog as L; log = L({str(tmp_path)!r}); log.add({{'step': 1, 'a': 2.0}}); log.close()"
+    loaded = loaded_by(code)
+    assert "tensorboardX" in loaded and not {"tensorflow", "torch", "tensorboard"} & loaded
+
+
 def test_what_knows_nothing_of_models_imports_no_jax():
     code = "import lit_jax.config, lit_jax.text.captions, data_prep.conversion.columns, lit_jax.text.prompts, lit_jax.text.tokenizers, lit_jax.data.records, lit_jax.data.epoch_order, lit_jax.data.unique_captions, lit_jax.data.embedding_store, lit_jax.base.hosts, lit_jax.main"
     assert "jax" not in loaded_by(code)
@@ -174,7 +180,7 @@ def test_the_wheel_works_outside_the_tree(tmp_path):
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", wheel], check=True)
-    code = "import lit_jax.models, data_prep, pathlib; print(lit_jax.__file__, (pathlib.Path(data_prep.__file__).parent / 'demo' / 'demo_tower.npz').exists())"
+    code = "import lit_jax.models, data_prep, pathlib; print(lit_jax.__file__, (pathlib.Path(data_prep.__file__).parent / 'demo' / 'demo_tower.npz').exists() and (pathlib.Path(lit_jax.__file__).parent / 'evaluation' / 'page.css').exists())"
     # Dependencies of this environment, the package of the wheel: path files are not read in PYTHONPATH's folders.
     environment = {**os.environ, "PYTHONPATH": sysconfig.get_paths()["purelib"]}
     got = subprocess.run(

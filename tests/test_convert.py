@@ -288,12 +288,12 @@ def test_official_splits_are_kept_and_renamed(photos: Path, tmp_path: Path) -> N
     splits = write_list(tmp_path / "splits.csv", rows)
     with pytest.raises(UserError, match="splits: found test and val, which would all become validation"):
         splits_of(read_folder(photos, splits))
-    found = splits_of(read_folder(photos, splits), split_names={"test": "test"})
+    found = splits_of(read_folder(photos, splits), rename_splits={"test": "test"})
     assert {split: n.total() for split, n in found.items()} == {"train": 8, "validation": 8, "test": 8}
     both = {"test": "validation", "val": "validation"}
-    assert splits_of(read_folder(photos, splits), split_names=both)["validation"].total() == 16
+    assert splits_of(read_folder(photos, splits), rename_splits=both)["validation"].total() == 16
     with pytest.raises(UserError, match="split: found 'Test set', expected a word such as train or validation"):
-        splits_of(read_folder(photos, splits), split_names={"test": "Test set"})
+        splits_of(read_folder(photos, splits), rename_splits={"test": "Test set"})
     write_list(splits, [*rows[:-1], (rows[-1][0], "")])
     with pytest.raises(UserError, match="splits: found photos with and without a split, expected it for all or none"):
         splits_of(read_folder(photos, splits))
@@ -742,9 +742,7 @@ def test_every_option_of_the_command_reaches_the_conversion(tmp_path: Path, monk
     write(tmp_path / "held.txt", b"Raven\n")
     write(tmp_path / "templates.txt", b"{name}\n{family}\n")
     seen = {}
-    monkeypatch.setattr(
-        command, "convert", lambda items, table, out, options, **more: seen.update(vars(options), **more)
-    )
+    monkeypatch.setattr(command, "convert", lambda source, out, options, **more: seen.update(vars(options), **more))
     arguments = f"--images {tmp_path} --classes {tmp_path}/classes.csv --out out".split()
     main(arguments)
     assert Options(**{name: seen[name] for name in vars(Options())}) == Options()

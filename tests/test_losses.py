@@ -208,7 +208,7 @@ def test_a_step_with_projections_on_a_mesh_needs_no_context_and_no_caption(rng, 
     def value(kernel, image, text):
         image = image @ kernel
         image = image / jnp.linalg.norm(image, axis=-1, keepdims=True)
-        return losses.softmax_contrastive(image, text, jnp.float32(9), block=1, mesh=mesh)
+        return losses.softmax_contrastive(image, text, jnp.float32(9), walk=losses.Walk(1, mesh))
 
     kernel = jax.device_put(np.eye(5, dtype=np.float32), replicated(mesh))
     rows = put_batch({"image": np.float32(image), "text": np.float32(text)}, mesh)

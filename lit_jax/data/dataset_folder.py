@@ -7,7 +7,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from lit_jax.base.files import INCOMPLETE, file_digest, incomplete
 from lit_jax.errors import UserError
@@ -49,6 +49,56 @@ def is_of(directory: Path, kind: Kind) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(manifest, dict) and manifest.get("format") == kind.format
+
+
+class _Counted(Protocol):
+    """A shard, which knows how many rows it has."""
+
+    @property
+    def examples(self) -> int: ...
+
+
+ShardOf = TypeVar("ShardOf", bound=_Counted)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetFolder(Generic[ShardOf]):
+    """Photos by split, in shards, with the class table and what captions are made of: what all kinds have in common.
+
+    Attributes:
+        directory: the folder.
+        splits: shards of each split in order, by name of the split.
+        class_table: path of ``classes.csv``.
+        tokenizer: path of ``tokenizer.model``, or None if there is none.
+        templates: the caption templates.
+        drop_repeats: how they were filled, see `lit_jax.text.captions.caption`.
+        class_ids: ids of the classes that have photos, ascending, by split.
+        fingerprint: of the whole; other data has another one, and what is not yet complete none.
+    """
+
+    directory: Path
+    splits: Mapping[str, tuple[ShardOf, ...]]
+    class_table: Path
+    tokenizer: Path | None
+    templates: tuple[str, ...]
+    drop_repeats: bool
+    class_ids: Mapping[str, tuple[int, ...]]
+    fingerprint: str = ""
+
+    def shards(self, split: str) -> tuple[ShardOf, ...]:
+        """The split's shards; raises `UserError` that lists the splits if there is none."""
+        check_split(split, self.splits, self.directory)
+        return self.splits[split]
+
+    def examples(self, split: str | None = None) -> int:
+        """Number of photos in one split, or in all."""
+        names = self.splits if split is None else [split]
+        return sum(shard.examples for name in names for shard in self.shards(name))
+
+    def classes_in(self, split: str) -> tuple[int, ...]:
+        """Ids of the classes that have photos in the split, ascending."""
+        self.shards(split)
+        return self.class_ids[split]
 
 
 def read(folder: Path, kind: Kind) -> dict[str, Any]:

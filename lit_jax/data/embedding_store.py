@@ -30,7 +30,7 @@ import ml_dtypes
 import numpy as np
 
 from lit_jax.base.files import digest, file_digest, incomplete, write_json, written_aside
-from lit_jax.data.dataset_folder import MANIFEST, Kind, check_split, check_unchanged, is_of, read
+from lit_jax.data.dataset_folder import MANIFEST, DatasetFolder, Kind, check_unchanged, is_of, read
 from lit_jax.errors import UserError
 from lit_jax.text.tokenizers import load_tokenizer
 
@@ -68,56 +68,25 @@ class StoreShard:
     sha256: Mapping[str, str]
 
 
-@dataclasses.dataclass(frozen=True)
-class Store:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Store(DatasetFolder[StoreShard]):
     """A complete store, as `open_store` found it; it answers the same questions as a `RecordSet`.
 
     Attributes:
-        directory: the folder.
-        splits: shards of each split in order, by name of the split.
         views: V of each split.
         width: W.
         dtype: of the features: float16, bfloat16 or float32.
         record_lengths: records of each shard of the record set, by split; they decide the order of an epoch.
         tower: what made the features: ``kind``, ``digest``, and the options of its shape and preprocessing.
-        class_table: path of ``classes.csv``.
-        tokenizer: path of ``tokenizer.model``, or None.
-        templates: the caption templates.
-        drop_repeats: how they were filled.
-        class_ids: ids of the classes that have rows, ascending, by split.
         records: fingerprint of the record set; of given embeddings, a digest over their ids and classes.
-        fingerprint: of the whole store; other features have another one.
     """
 
-    directory: Path
-    splits: Mapping[str, tuple[StoreShard, ...]]
     views: Mapping[str, int]
     width: int
     dtype: str
     record_lengths: Mapping[str, tuple[int, ...]]
     tower: Mapping[str, Any]
-    class_table: Path
-    tokenizer: Path | None
-    templates: tuple[str, ...]
-    drop_repeats: bool
-    class_ids: Mapping[str, tuple[int, ...]]
     records: str
-    fingerprint: str = ""
-
-    def examples(self, split: str | None = None) -> int:
-        """Number of rows in one split, or in all."""
-        names = self.splits if split is None else [split]
-        return sum(shard.examples for name in names for shard in self.shards(name))
-
-    def classes_in(self, split: str) -> tuple[int, ...]:
-        """Ids of the classes that have rows in the split, ascending."""
-        self.shards(split)
-        return self.class_ids[split]
-
-    def shards(self, split: str) -> tuple[StoreShard, ...]:
-        """The split's shards; raises `UserError` that lists the splits if there is none."""
-        check_split(split, self.splits, self.directory)
-        return self.splits[split]
 
     def nbytes(self, split: str) -> int:
         """Bytes of a split's features."""

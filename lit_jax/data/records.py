@@ -29,7 +29,7 @@ import numpy as np
 
 from lit_jax.base.files import digest, file_digest, write_json
 from lit_jax.base.hosts import ALONE, Host
-from lit_jax.data.dataset_folder import MANIFEST, Kind, check_split, check_unchanged, is_of, read
+from lit_jax.data.dataset_folder import MANIFEST, DatasetFolder, Kind, check_unchanged, is_of, read
 from lit_jax.data.tfrecord import decode_example, encode_example
 from lit_jax.errors import UserError
 from lit_jax.text.classes import RANKS
@@ -165,49 +165,19 @@ class Shard:
     sha256: str
 
 
-@dataclasses.dataclass(frozen=True)
-class RecordSet:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordSet(DatasetFolder[Shard]):
     """A complete record set, as `open_records` found it.
 
     Attributes:
-        directory: The folder.
-        splits: Shards of each split in reading order, by name of the split.
-        class_table: Path of ``classes.csv``.
-        tokenizer: Path of ``tokenizer.model``, or None if none was made.
-        templates: The caption templates.
-        drop_repeats: How they were filled, see `lit_jax.text.captions.caption`.
-        class_ids: Ids of the classes that have records, ascending, by name of the split.
-        fingerprint: Digest over class table, captions and shards; other data has another one.
         version: Version of the format.
     """
 
-    directory: Path
-    splits: Mapping[str, tuple[Shard, ...]]
-    class_table: Path
-    tokenizer: Path | None
-    templates: tuple[str, ...]
-    drop_repeats: bool
-    class_ids: Mapping[str, tuple[int, ...]]
-    fingerprint: str
     version: int
 
     def files(self, split: str) -> tuple[Path, ...]:
         """Paths of the split's shards; raises `UserError` that lists the splits if there is none."""
-        return tuple(self.directory / shard.file for shard in self._shards(split))
-
-    def examples(self, split: str | None = None) -> int:
-        """Number of records in one split, or in all."""
-        names = self.splits if split is None else [split]
-        return sum(shard.examples for name in names for shard in self._shards(name))
-
-    def classes_in(self, split: str) -> tuple[int, ...]:
-        """Ids of the classes that have records in the split, ascending."""
-        self._shards(split)
-        return self.class_ids[split]
-
-    def _shards(self, split: str) -> tuple[Shard, ...]:
-        check_split(split, self.splits, self.directory)
-        return self.splits[split]
+        return tuple(self.directory / shard.file for shard in self.shards(split))
 
 
 def shard_name(split: str, index: int, count: int) -> str:

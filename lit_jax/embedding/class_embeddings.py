@@ -7,7 +7,7 @@ import numpy as np
 from lit_jax.base.sharding import put_rows
 from lit_jax.embedding.photo_embeddings import Embedder
 from lit_jax.errors import UserError
-from lit_jax.models.two_tower import Params
+from lit_jax.models.locking import Params
 from lit_jax.text.tokenizers import lengths
 
 Tokenise = Callable[[Sequence[str]], np.ndarray]

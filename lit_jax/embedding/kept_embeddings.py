@@ -12,8 +12,8 @@ import numpy as np
 from lit_jax import __version__
 from lit_jax.base import files
 from lit_jax.models import weights
+from lit_jax.models.locking import TEXT, TEXT_PROJECTION, Params
 from lit_jax.models.presets import Tower
-from lit_jax.models.two_tower import Params
 
 FOLDER = "class_embeddings"
 
@@ -40,7 +40,7 @@ def key_of(params: Params, tower: Tower, context: int, tokenizer: bytes, prompts
         "packages": [__version__, jax.__version__],
         "devices": jax.default_backend(),
         "tower": repr(tower),
-        "params": weights.digest({name: tree for name, tree in params.items() if name in ("text", "text_projection")}),
+        "params": weights.digest({name: tree for name, tree in params.items() if name in (TEXT, TEXT_PROJECTION)}),
         "context": context,
         "tokenizer": hashlib.sha256(tokenizer).hexdigest(),
         "prompts": files.digest([list(texts) for texts in prompts]),

@@ -16,7 +16,8 @@ from lit_jax.data.embedding_store import Rows, Store
 from lit_jax.data.images import Pictures
 from lit_jax.data.records import RecordSet
 from lit_jax.errors import UserError
-from lit_jax.models.two_tower import Params, TwoTower
+from lit_jax.models.locking import IMAGE, Params
+from lit_jax.models.two_tower import TwoTower
 
 ASIDE = "set aside"
 """A split of no record set: photos of the training split that are not trained on, see `epoch_order.set_aside`."""
@@ -92,7 +93,7 @@ def from_records(
             records, split, batch_size=batch_size // host.count, pictures=pictures, host=host, only=only
         ):
             image = put_batch({"image": batch["image"]}, parts.mesh)["image"]
-            yield Photos(parts.features(params["image"], image), batch["class_id"], batch["mask"])
+            yield Photos(parts.features(params[IMAGE], image), batch["class_id"], batch["mask"])
 
     return photos
 

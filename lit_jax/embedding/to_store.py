@@ -31,8 +31,9 @@ from lit_jax.data.records import RecordSet
 from lit_jax.errors import UserError
 from lit_jax.models import building
 from lit_jax.models.building import Towers
+from lit_jax.models.locking import IMAGE, Params
 from lit_jax.models.settled import TOWER_OPTIONS
-from lit_jax.models.two_tower import Params, TwoTower
+from lit_jax.models.two_tower import TwoTower
 from lit_jax.settling import open_tokenizer, tokenizer_path
 
 
@@ -126,7 +127,7 @@ def _embed(
     }  # fmt: skip
     on_first_host(lambda: embedding_store.begin(out, plan, restart=restart), "the store's folder")
     aside = incomplete(out)
-    tower = building.stored(frozen.towers, model, {"image": tower})["image"]
+    tower = building.stored(frozen.towers, model, {IMAGE: tower})[IMAGE]
     own = pieces[jax.process_index() :: jax.process_count()]
     todo = [piece for piece in own if embedding_store.finished_shard(aside, piece.name) is None]
     through = _Through(frozen, records, model, put_replicated(tower, mesh), mesh, making)
@@ -160,7 +161,7 @@ def locked_tower(frozen: Frozen, records: RecordSet) -> tuple[TwoTower, Params, 
         UserError: weights that are missing or of another tower.
     """
     model = building.build_model(frozen.towers, open_tokenizer(frozen.data.tokenizer, records))
-    params, found = building.load_tower(frozen.towers, model, "image")
+    params, found = building.load_tower(frozen.towers, model, IMAGE)
     return model, params, found.digest
 
 

@@ -4,7 +4,8 @@ import dataclasses
 from typing import Any
 
 from lit_jax import config as options
-from lit_jax.models.two_tower import Params, TwoTower
+from lit_jax.models.locking import Params
+from lit_jax.models.two_tower import TwoTower
 from lit_jax.settling import Settled
 from lit_jax.text.tokenizers import Tokenizer
 

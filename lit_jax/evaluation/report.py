@@ -26,7 +26,7 @@ from lit_jax.evaluation import calibration, ranking, ranks, retrieval
 from lit_jax.evaluation.intervals import of_mean
 from lit_jax.evaluation.ranking import Predictions
 from lit_jax.models import building
-from lit_jax.models.two_tower import Params
+from lit_jax.models.locking import IMAGE, LOGIT_SCALE, Params
 from lit_jax.text.captions import fields
 from lit_jax.text.classes import ClassTable, read_class_table
 from lit_jax.text.prompts import class_prompts, duplicates, templates_for
@@ -102,7 +102,7 @@ def evaluate(
     labels = np.array([row_of[species_of[class_id]] for class_id in class_ids.tolist()])
     found = ranking.predict(photos, labels, class_emb, mesh)
     same = duplicates([list(texts[i]) for i in table.ids])
-    factor = float(np.exp(np.asarray(trained.params["logit_scale"])))
+    factor = float(np.exp(np.asarray(trained.params[LOGIT_SCALE])))
     return {
         **_summary(found, table),
         "same_prompts": [[table.names[row] for row in group] for group in same],
@@ -151,7 +151,7 @@ class _Vectors:
 
 
 def _on_device(trained: Trained, mesh: Mesh) -> Params:
-    tower = {name: tree for name, tree in trained.params.items() if name == "image"}
+    tower = {name: tree for name, tree in trained.params.items() if name == IMAGE}
     return put_replicated({**trained.params, **building.stored(trained.config.towers, trained.model, tower)}, mesh)
 
 
@@ -202,7 +202,7 @@ def _calibration(
         own, labels = photos[rows], found.labels[rows]
         return lambda factor: ranking.likelihoods(own, labels, class_emb, mesh, factor=factor)
 
-    best = calibration.fit_factor(at(fitted), factor)
+    best = calibration.fit_factor(at(fitted))
     correct = found.rank[rest] == 0
     before, after = (
         {**calibration.reliability(values.confidence, correct), "loss": float(values.loss.mean())}

@@ -11,7 +11,7 @@ from lit_jax.embedding.photo_embeddings import Embedder, Photos, PhotosOf
 from lit_jax.errors import UserError
 from lit_jax.evaluation import ranking
 from lit_jax.evaluation.metrics import TopK, hits_of
-from lit_jax.models.two_tower import Params
+from lit_jax.models.locking import Params
 
 
 def classify(

@@ -15,10 +15,10 @@ from lit_jax.data.images import INTERPOLATIONS, PLAIN, Augmentation, Pictures, V
 from lit_jax.errors import UserError
 from lit_jax.models import guess, weight_files, weights
 from lit_jax.models.joint import load_joint
-from lit_jax.models.locking import LETTERS, LOCKS, TOWERS, lock_letters
+from lit_jax.models.locking import IMAGE, LETTERS, LOCKS, TOWERS, Params, lock_letters
 from lit_jax.models.presets import Tower
 from lit_jax.models.settled import OWN_IMAGE, OWN_TEXT, check_patch
-from lit_jax.models.two_tower import Params, TwoTower
+from lit_jax.models.two_tower import TwoTower
 from lit_jax.models.weights import LoadReport
 from lit_jax.text.tokenizers import Tokenizer
 
@@ -209,7 +209,7 @@ def initial_params(
     )
     params = drawn(jax.random.key(towers.seed)) if fresh else {}
     reports = {}
-    for name in pretrained - ({"image"} if towers.from_store else set()):
+    for name in pretrained - ({IMAGE} if towers.from_store else set()):
         params[name], reports[name] = load_tower(towers, model, name)
     if joint:
         params |= load_joint(whole_model, joint)
@@ -222,7 +222,7 @@ def load_tower(towers: Towers, model: TwoTower, name: str) -> tuple[Params, Load
     Raises:
         UserError: weights that are missing or of another tower.
     """
-    tower, source = (model.image, towers.image.weights) if name == "image" else (model.text, towers.text.weights)
+    tower, source = (model.image, towers.image.weights) if name == IMAGE else (model.text, towers.text.weights)
     assert tower is not None, "given embeddings have no tower to load"
     try:
         return weights.load_tower(source, param_shapes(towers, model)[name], models.family(tower))
@@ -233,7 +233,7 @@ def load_tower(towers: Towers, model: TwoTower, name: str) -> tuple[Params, Load
 def _fitting(source: str, name: str) -> str:
     """Which presets weights fit that do not fit the config's tower, for a message."""
     arrays = weight_files.open_weights(source).arrays
-    for kind in dict.fromkeys((name, "image", "text")):
+    for kind in dict.fromkeys((name, *TOWERS)):
         found = guess.presets_of(arrays, kind)
         if found:
             return f"; they look like those of {kind}.tower {' or '.join(found)}"

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from lit_jax.errors import UserError
+from lit_jax.models.locking import LOGIT_BIAS
 from lit_jax.models.names.joint import NAMES, TRANSPOSED
 from lit_jax.models.weight_files import open_weights
 from lit_jax.models.weights import leaves, unflatten
@@ -56,7 +57,7 @@ def _array(ours: str, shape: tuple[int, ...], arrays: Mapping[str, np.ndarray], 
 
 
 def _remedy(ours: str, there: bool) -> str:
-    if ours == "logit_bias":
+    if ours == LOGIT_BIAS:
         return f'set model.loss to "{"sigmoid" if there else "softmax"}"'
     if ours == "projection/kernel":
         return f"set model.projection to {there}"

@@ -1,14 +1,19 @@
 """Which parts of a model move: LiT's letters, and the names of the parameter tree."""
 
+from typing import Any
+
 from lit_jax.errors import UserError
-from lit_jax.models.two_tower import Params
+
+Params = dict[str, Any]
+"""A tree of parameters, or a part of one; see `lit_jax.models.two_tower`."""
+
+IMAGE, TEXT = TOWERS = ("image", "text")
+PROJECTION, TEXT_PROJECTION = "projection", "text_projection"
+LOGIT_SCALE, LOGIT_BIAS = "logit_scale", "logit_bias"
 
 # LiT's letters (arXiv 2111.07991, section 4.1), image tower first: L locked and pre-trained, U unlocked and
 # pre-trained, u unlocked and from scratch.
 LOCKS = ("Lu", "LL", "LU", "UU", "Uu", "uu")
-
-
-TOWERS = ("image", "text")
 
 
 LETTERS = {"L": "locked", "U": "pre-trained and trained further", "u": "trained from scratch"}
@@ -42,8 +47,8 @@ def check_image_locked(lock: str, why: str) -> None:
     Raises:
         UserError: if it does.
     """
-    if lock_letters(lock)["image"] != "L":
-        locked = [other for other in LOCKS if lock_letters(other)["image"] == "L"]
+    if lock_letters(lock)[IMAGE] != "L":
+        locked = [other for other in LOCKS if lock_letters(other)[IMAGE] == "L"]
         raise UserError(
             f"train.locks: found an image tower that is trained ({lock}), expected a locked one {why}; set "
             f"train.locks to {', '.join(locked[:-1])} or {locked[-1]}"

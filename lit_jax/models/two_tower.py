@@ -17,8 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from lit_jax.models import storage
-
-Params = dict[str, Any]
+from lit_jax.models.locking import IMAGE, LOGIT_BIAS, LOGIT_SCALE, PROJECTION, TEXT, TEXT_PROJECTION, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,20 +64,20 @@ def init(model: TwoTower, key: jax.Array, *, image_size: int, context: int) -> P
     width, params = model.width, {}
     if model.image is not None:
         width = jax.eval_shape(model.image.init_with_output, image_key, pixels)[0].shape[-1]
-        params["image"] = model.image.init(image_key, pixels)["params"]
+        params[IMAGE] = model.image.init(image_key, pixels)["params"]
     if not model.projection and width != model.embed_dim:
         raise ValueError(
             f"embed_dim: found {model.embed_dim} without image projection, expected the image tower's width {width}"
         )
-    params["text"] = model.text.init(text_key, tokens)["params"]
-    params["logit_scale"] = jnp.log(jnp.float32(model.scale_init))
+    params[TEXT] = model.text.init(text_key, tokens)["params"]
+    params[LOGIT_SCALE] = jnp.log(jnp.float32(model.scale_init))
     if model.projection:
-        params["projection"] = _linear(projection_key, width, model.embed_dim)
+        params[PROJECTION] = _linear(projection_key, width, model.embed_dim)
     if model.text_projection:
         text_width = jax.eval_shape(model.text.init_with_output, text_key, tokens)[0].shape[-1]
-        params["text_projection"] = _linear(jax.random.fold_in(projection_key, 1), text_width, model.embed_dim)
+        params[TEXT_PROJECTION] = _linear(jax.random.fold_in(projection_key, 1), text_width, model.embed_dim)
     if model.bias_init is not None:
-        params["logit_bias"] = jnp.float32(model.bias_init)
+        params[LOGIT_BIAS] = jnp.float32(model.bias_init)
     return params
 
 
@@ -92,8 +91,8 @@ def stored(model: TwoTower, params: Params, *, image_size: int, context: int) ->
         context: tokens of a sentence.
     """
     examples = {
-        "image": (model.image, jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)),
-        "text": (model.text, jax.ShapeDtypeStruct((1, context), jnp.int32)),
+        IMAGE: (model.image, jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)),
+        TEXT: (model.text, jax.ShapeDtypeStruct((1, context), jnp.int32)),
     }
     towers = {
         name: storage.as_used(tower, params[name], x)
@@ -134,13 +133,13 @@ def image_features(model: TwoTower, tower_params: Params, images: jax.Array) -> 
 def project(model: TwoTower, params: Params, features: jax.Array) -> jax.Array:
     """Image features `[B, W]` of any float type to unit-norm float32 embeddings `[B, D]`."""
     features = features.astype(model.dtype)
-    return unit(_projected(params["projection"], features) if model.projection else features)
+    return unit(_projected(params[PROJECTION], features) if model.projection else features)
 
 
 def embed_text(model: TwoTower, params: Params, tokens: jax.Array) -> jax.Array:
     """Tokens `[B, T]` to unit-norm float32 embeddings `[B, D]`."""
-    features: jax.Array = model.text.apply({"params": params["text"]}, tokens)  # type: ignore[assignment]
-    return unit(_projected(params["text_projection"], features) if model.text_projection else features)
+    features: jax.Array = model.text.apply({"params": params[TEXT]}, tokens)  # type: ignore[assignment]
+    return unit(_projected(params[TEXT_PROJECTION], features) if model.text_projection else features)
 
 
 def _projected(layer: Params, features: jax.Array) -> jax.Array:

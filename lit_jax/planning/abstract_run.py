@@ -25,7 +25,8 @@ from lit_jax.data.epoch_order import number_aside
 from lit_jax.data.unique_captions import rounded_up
 from lit_jax.errors import UserError
 from lit_jax.models import building, locking
-from lit_jax.models.two_tower import Params, TwoTower
+from lit_jax.models.locking import IMAGE, Params
+from lit_jax.models.two_tower import TwoTower
 from lit_jax.planning import arithmetic
 from lit_jax.settling import Settled, open_tokenizer
 from lit_jax.text.captions import class_captions
@@ -107,7 +108,7 @@ class Run:
     @property
     def is_locked(self) -> bool:
         """Whether the image tower never moves, so that a store can stand for it."""
-        return locking.lock_letters(self.config.train.locks)["image"] == "L"
+        return locking.lock_letters(self.config.train.locks)[IMAGE] == "L"
 
 
 def known_data(
@@ -250,7 +251,7 @@ def step_and_shapes(run: Run, source: str) -> tuple[Any, train_step.State, Param
     config, towers = run.config, run.config.towers
     params = building.param_shapes(towers, run.model)
     if source == "store":
-        params.pop("image", None)
+        params.pop(IMAGE, None)
     moving, locked = locking.split_locked(params, config.train.locks)
     adamw = optimizer.adamw(config.optimizer, optimizer.schedule_of(config.optimizer, run.length), towers.locks)
     precision = config.train.precision
@@ -353,6 +354,6 @@ def photo_flops(run: Run) -> int:
     photo = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
     return arithmetic.count(
         lambda tower, images: models.image_features(run.model, tower, images),
-        building.param_shapes(run.config.towers, run.model)["image"],
+        building.param_shapes(run.config.towers, run.model)[IMAGE],
         photo,
     )

@@ -19,6 +19,7 @@ from lit_jax.base.precision import DTYPES
 from lit_jax.data import input_stream
 from lit_jax.errors import UserError
 from lit_jax.models import building, locking
+from lit_jax.models.locking import IMAGE, LOGIT_BIAS, LOGIT_SCALE, PROJECTION, TEXT, TEXT_PROJECTION
 from lit_jax.planning import abstract_run
 from lit_jax.planning.abstract_run import Run
 from lit_jax.planning.device_table import DEVICES, GIB, JAX_SHARE, Device
@@ -29,12 +30,12 @@ UTILISATION = 0.4  # of the peak that a training run of this kind commonly reach
 
 
 PARAMETERS = {
-    "image": "image tower",
-    "text": "text tower",
-    "projection": "projection",
-    "text_projection": "projection",
-    "logit_scale": "scale and bias",
-    "logit_bias": "scale and bias",
+    IMAGE: "image tower",
+    TEXT: "text tower",
+    PROJECTION: "projection",
+    TEXT_PROJECTION: "projection",
+    LOGIT_SCALE: "scale and bias",
+    LOGIT_BIAS: "scale and bias",
 }
 
 

@@ -10,7 +10,8 @@ from lit_jax.data.embedding_store import GIVEN
 from lit_jax.embedding.trained import About, Trained
 from lit_jax.errors import UserError
 from lit_jax.models import building, locking
-from lit_jax.models.two_tower import Params, TwoTower
+from lit_jax.models.locking import IMAGE, Params
+from lit_jax.models.two_tower import TwoTower
 from lit_jax.models.weights import leaves
 from lit_jax.settling import Settled, settle
 from lit_jax.text.tokenizers import Tokenizer, tokenizer_from_bytes
@@ -55,14 +56,14 @@ def _load(
 ) -> Trained:
     found = _from_folder(folder, weight_files) if _is_model(folder) else _from_run(folder, step, weight_files)
     if not wants_tower(found.config):
-        return dataclasses.replace(found, params={k: tree for k, tree in found.params.items() if k != "image"})
+        return dataclasses.replace(found, params={k: tree for k, tree in found.params.items() if k != IMAGE})
     if found.model.image is None:
         raise UserError(
             f"--checkpoint {folder}: found a model without an image tower, expected a store of photos; give --store"
         )
-    if "image" in found.params:
+    if IMAGE in found.params:
         return found
-    return dataclasses.replace(found, params={**found.params, "image": _locked_tower("image", found)})
+    return dataclasses.replace(found, params={**found.params, IMAGE: _locked_tower(IMAGE, found)})
 
 
 def _is_model(folder: pathlib.Path) -> bool:
@@ -91,7 +92,7 @@ def _from_run(directory: pathlib.Path, step: str, weight_files: Mapping[str, str
     params = checkpoint.restore_params(manager, chosen, moving)
     manager.close()
     found = Trained(about, config, chosen, model, tokenizer, params)
-    others = {tower: _locked_tower(tower, found) for tower in locked if tower != "image"}
+    others = {tower: _locked_tower(tower, found) for tower in locked if tower != IMAGE}
     about = dataclasses.replace(about, chosen_on=chosen_on(config.data) if step == "best" else "")
     return dataclasses.replace(found, about=about, params={**params, **others})
 
@@ -122,7 +123,7 @@ def _built(about: About, changes: Mapping[str, str]) -> tuple[Settled, Tokenizer
 
 def _locked_tower(tower: str, found: Trained) -> Params:
     towers, expected = found.config.towers, found.about.locked[tower]
-    source = (towers.image if tower == "image" else towers.text).weights
+    source = (towers.image if tower == IMAGE else towers.text).weights
     if not source:
         raise UserError(
             f"{tower}.weights: found none in the run, expected those of its {tower} tower, which it keeps no copy of; "

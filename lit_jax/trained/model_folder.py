@@ -25,7 +25,7 @@ import numpy as np
 from lit_jax.base.files import digest, file_digest, incomplete
 from lit_jax.embedding.trained import About
 from lit_jax.errors import UserError
-from lit_jax.models.two_tower import Params
+from lit_jax.models.locking import Params
 from lit_jax.models.weight_files import open_weights, write_safetensors
 from lit_jax.models.weights import leaves, unflatten
 from lit_jax.text.classes import read_class_table

@@ -16,8 +16,9 @@ from lit_jax import models
 from lit_jax.errors import UserError
 from lit_jax.models import bit, efficientnet, resnet
 from lit_jax.models.building import Towers
+from lit_jax.models.locking import IMAGE, LOGIT_BIAS, LOGIT_SCALE, PROJECTION, TEXT, Params
 from lit_jax.models.names import text, vit
-from lit_jax.models.two_tower import Params, TwoTower
+from lit_jax.models.two_tower import TwoTower
 from lit_jax.models.weight_files import Flat, write_safetensors
 from lit_jax.models.weights import named
 from lit_jax.text import tokenizer_json, tokenizers
@@ -82,13 +83,13 @@ def write(
     vision_cfg, vision_flat = _vision(chosen.image, model, params)
     flat: Flat = {f"text.{name}": value for name, value in text_flat.items()}
     flat |= {f"visual.{name}": value for name, value in vision_flat.items()}
-    flat["logit_scale"] = np.asarray(params["logit_scale"], np.float32)
+    flat["logit_scale"] = np.asarray(params[LOGIT_SCALE], np.float32)
     model_cfg: dict[str, Any] = {"embed_dim": model.embed_dim, "custom_text": True, "vision_cfg": vision_cfg,
                                  "text_cfg": {**text_cfg, "hf_tokenizer_name": hub_name}}  # fmt: skip
     if _is_quick(model.text):
         model_cfg["quick_gelu"] = True
-    if "logit_bias" in params:
-        flat["logit_bias"] = np.asarray(params["logit_bias"], np.float32)
+    if LOGIT_BIAS in params:
+        flat["logit_bias"] = np.asarray(params[LOGIT_BIAS], np.float32)
         model_cfg["init_logit_bias"] = 0.0  # so that there is one to fill
     document = {"model_cfg": model_cfg, "preprocess_cfg": _preprocess(chosen.image)}
     _write_tokenizer(folder, tokenizer)
@@ -128,7 +129,7 @@ def _projection(model: TwoTower, params: Params, width: int) -> tuple[np.ndarray
     """Kernel `[W, D]` and bias `[D]` of the image projection, float64; where there is none, one that does nothing."""
     if not model.projection:
         return np.eye(width), np.zeros(width)
-    return np.asarray(params["projection"]["kernel"], np.float64), np.asarray(params["projection"]["bias"], np.float64)
+    return np.asarray(params[PROJECTION]["kernel"], np.float64), np.asarray(params[PROJECTION]["bias"], np.float64)
 
 
 def _vision(image: options.Image, model: TwoTower, params: Params) -> tuple[dict[str, Any], Flat]:
@@ -157,7 +158,7 @@ def _own_vision(image: options.Image, model: TwoTower, params: Params) -> tuple[
     """open_clip's own ViT; None if the projection's bias does not go into the last norm."""
     tower: Any = model.image
     width = tower.width
-    flat = named(params["image"], models.family(tower), vit.OPEN_CLIP)
+    flat = named(params[IMAGE], models.family(tower), vit.OPEN_CLIP)
     # Without batch axes.
     flat["class_embedding"] = flat["class_embedding"].reshape(width)
     positions = flat["positional_embedding"].reshape(-1, width).copy()
@@ -187,7 +188,7 @@ def _timm_vision(image: options.Image, model: TwoTower, params: Params, reason: 
     name, size = _timm_model(image, tower, reason), image.size
     family = models.family(tower)
     dialect = next(dialect for dialect in family.dialects if "timm" in dialect.name)
-    trunk = named(params["image"], family, dialect)
+    trunk = named(params[IMAGE], family, dialect)
     if getattr(tower, "registers", 0):
         # timm's has no position for the class token, whose own is added to it.
         trunk["cls_token"] = trunk["cls_token"] + trunk["pos_embed"][:, :1]
@@ -236,7 +237,7 @@ def _text(name: str, tower: Any, params: Params, tokenizer: tokenizers.Tokenizer
     if tower.activation not in _ACTIVATIONS:
         raise _refused("text.activation", tower.activation, " or ".join(_ACTIVATIONS))
     dialect = text.OPEN_CLIP_BIAS if tower.projection_bias else text.OPEN_CLIP
-    flat = named(params["text"], models.family(tower), dialect)
+    flat = named(params[TEXT], models.family(tower), dialect)
     flat["positional_embedding"] = flat["positional_embedding"].reshape(tower.context, tower.width)
     shape: dict[str, Any] = {
         "context_length": tower.context, "vocab_size": tower.vocab_size, "width": tower.width, "heads": tower.heads,

@@ -28,7 +28,8 @@ from lit_jax.embedding.trained import About
 from lit_jax.errors import UserError
 from lit_jax.evaluation import zeroshot
 from lit_jax.models import building, locking
-from lit_jax.models.two_tower import Params, TwoTower
+from lit_jax.models.locking import IMAGE, Params
+from lit_jax.models.two_tower import TwoTower
 from lit_jax.models.weight_files import exists
 from lit_jax.models.weights import LoadReport
 from lit_jax.settling import Settled, open_tokenizer
@@ -87,7 +88,7 @@ def build(config: Settled, data: collection.Collection, workdir: pathlib.Path) -
     locked, reports = building.initial_params(towers, model, parts=still)
     digests = {name: reports[name].digest for name in locked}
     if isinstance(data, Store):
-        digests["image"] = data.tower["digest"]
+        digests[IMAGE] = data.tower["digest"]
     examples, fraction = data.examples(config.data.train_split), config.data.select_fraction
     parts = _Parts(
         config, data, mesh, model, tokenizer, read_class_table(data.class_table),
@@ -112,7 +113,7 @@ def build(config: Settled, data: collection.Collection, workdir: pathlib.Path) -
         abstract_state=_abstract_state(moving, adamw, config.train.precision, mesh),
         locked=put_replicated(building.stored(towers, model, locked), mesh),
         about=parts.about(digests),
-        evaluator=parts.evaluator(texts, keeps="image" in digests),
+        evaluator=parts.evaluator(texts, keeps=IMAGE in digests),
         notes=[*config.notes, *parts.notes(texts, reports), *_about_species(config.data, data, parts.table)],
         length=length,
     )
@@ -143,7 +144,7 @@ def _check_weights(towers: building.Towers, model: TwoTower, store: Store) -> No
     """Refuses a store that other weights made than those of the config, where these are at hand."""
     if model.image is None or not exists(towers.image.weights):
         return
-    found = building.load_tower(towers, model, "image")[1].digest
+    found = building.load_tower(towers, model, IMAGE)[1].digest
     if found != store.tower["digest"]:
         raise UserError(
             f"store {store.directory}: found embeddings by weights {store.tower['digest'][:12]}, expected {found[:12]} "

@@ -20,7 +20,7 @@ from lit_jax.base.hosts import ensure_same_on_hosts, from_all_hosts, on_first_ho
 from lit_jax.embedding.photo_embeddings import ASIDE
 from lit_jax.errors import Stopped, UserError
 from lit_jax.evaluation import tables, zeroshot
-from lit_jax.models.two_tower import Params
+from lit_jax.models.locking import Params
 from lit_jax.training import checkpoint, metrics_log, train_step
 from lit_jax.training.experiment import Experiment, chosen_on
 

@@ -9,10 +9,8 @@ import optax
 
 from lit_jax import config as options
 from lit_jax.errors import UserError
-from lit_jax.models.locking import lock_letters
+from lit_jax.models.locking import Params, lock_letters
 from lit_jax.training.length import Length
-
-Params = dict[str, Any]
 
 
 def warmup_cosine(*, peak: float, warmup_steps: int, horizon_steps: int) -> optax.Schedule:

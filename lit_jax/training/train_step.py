@@ -10,7 +10,8 @@ from jax.sharding import Mesh
 
 from lit_jax import models
 from lit_jax.base.precision import LossScale, all_finite, next_loss_scale
-from lit_jax.models.two_tower import Params, TwoTower
+from lit_jax.models.locking import IMAGE, LOGIT_BIAS, LOGIT_SCALE, Params
+from lit_jax.models.two_tower import TwoTower
 from lit_jax.training import losses
 
 Batch = dict[str, jax.Array]
@@ -76,21 +77,21 @@ def pair_loss(
     features = batch["features"] if "features" in batch else _tower(model, params, locked, batch["image"])
     image_emb = models.project(model, params, features)
     text_emb = models.embed_text(model, params, batch["tokens"])
-    scale = jnp.exp(params["logit_scale"])
+    scale = jnp.exp(params[LOGIT_SCALE])
     options: dict[str, Any] = {
         "caption": batch.get("caption"),
         "same_caption": same_caption,
         "walk": losses.Walk(block, mesh),
     }
-    if "logit_bias" in params:
-        return losses.sigmoid_contrastive(image_emb, text_emb, scale, params["logit_bias"], **options)
+    if LOGIT_BIAS in params:
+        return losses.sigmoid_contrastive(image_emb, text_emb, scale, params[LOGIT_BIAS], **options)
     return losses.softmax_contrastive(image_emb, text_emb, scale, **options)
 
 
 def _tower(model: TwoTower, params: Params, locked: Params, images: jax.Array) -> jax.Array:
-    features = models.image_features(model, params["image"], images)
+    features = models.image_features(model, params[IMAGE], images)
     # Nothing behind a locked tower moves; XLA drops its whole backward pass.
-    return jax.lax.stop_gradient(features) if "image" in locked else features
+    return jax.lax.stop_gradient(features) if IMAGE in locked else features
 
 
 def make_step(
@@ -132,14 +133,14 @@ def make_step(
         finite = all_finite(grads) if dynamic_scale else jnp.bool_(True)
         updates, opt_state = optimizer.update(grads, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        params["logit_scale"] = jnp.clip(params["logit_scale"], 0.0, jnp.log(max_scale))
+        params[LOGIT_SCALE] = jnp.clip(params[LOGIT_SCALE], 0.0, jnp.log(max_scale))
         params, opt_state = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old), (params, opt_state), (state.params, state.optimizer)
         )
         metrics = {
             "loss": loss,
             "gradient_norm": optax.tree.norm(grads),
-            "logit_scale": jnp.exp(params["logit_scale"]),
+            "logit_scale": jnp.exp(params[LOGIT_SCALE]),
             "loss_scale": factor,
             "skipped": 1.0 - finite.astype(jnp.float32),
         }
@@ -153,7 +154,7 @@ def make_step(
 
 def has_floor(params: Params, batch: Batch, same_caption: str) -> bool:
     """Whether captions that repeat keep the loss from 0, and the batch tells which do."""
-    return same_caption == "plain" and "caption" in batch and "logit_bias" not in params
+    return same_caption == "plain" and "caption" in batch and LOGIT_BIAS not in params
 
 
 def run(
