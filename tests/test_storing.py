@@ -1,6 +1,9 @@
 """Files and folders that are whole or absent, and the processes that write them."""
 
+import multiprocessing
 import os
+from multiprocessing import connection
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,29 +68,40 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
 
 
 def test_what_a_killed_process_left_is_cleared(tmp_path):
-    for name in ("tar.12.part", "tar", "particle"):
+    for name in ("tar.12.part", "tar", "particle", "thesis.part", "film.mkv.part"):  # of a person, the last two
         (tmp_path / name).write_text("")
     files.clear_parts(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["particle", "tar"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["film.mkv.part", "particle", "tar", "thesis.part"]
 
 
-def of_job(job):
-    if job == "dies":
-        os._exit(1)
-    if job == "fails":
-        raise UserError("a job")
-    return os.getpid() if job == "who" else job
+def test_the_first_error_of_a_write_is_the_one_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ZeroDivisionError), files.written_aside(tmp_path / "file" / "x"):
+        raise ZeroDivisionError
 
 
-def test_jobs_are_done_in_order_by_other_processes():
-    assert list(processes.each(of_job, [*range(5), "who"], 1)) == [*range(5), os.getpid()]
-    *got, who = processes.each(of_job, [*range(5), "who"], 2, chunk=2)
-    assert got == [*range(5)] and who != os.getpid()
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="holds a job up by a pipe")
+def test_whoever_stops_early_ends_the_jobs_at_work(tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    os.mkfifo(tmp_path / "pipe")
+    results = processes.each(Path.read_bytes, [tmp_path / "file", tmp_path / "pipe"], 2)
+    assert next(results) == b"x"
+    with open(tmp_path / "pipe", "wb"):  # opens once the second job reads, which ends no sooner than this block
+        ends = [process.sentinel for process in multiprocessing.active_children()]
+        results.close()
+        assert len(ends) == 2 and all(connection.wait([end], timeout=20) for end in ends)
 
 
-@pytest.mark.parametrize(
-    ("job", "message"), [("fails", "a job"), ("dies", "found one of 2 processes dead.*give it more")]
-)
-def test_an_error_of_a_process_is_told_and_ends_the_others(job, message):
-    with pytest.raises(UserError, match=message):
-        list(processes.each(of_job, [job, 1, 2], 2))
+# The functions of these jobs are Python's own: a process would import this module, and all that it needs, for others.
+
+
+def test_jobs_are_done_in_order_and_by_other_processes():
+    assert list(processes.each(abs, range(-5, 0), 1)) == list(processes.each(abs, range(-5, 0), 2, chunk=2))
+    assert list(processes.each(abs, range(-5, 0), 2)) == [5, 4, 3, 2, 1]
+
+
+def test_an_error_of_a_process_is_told():
+    with pytest.raises(ValueError, match="no number"):
+        list(processes.each(int, ["1", "no number"], 2))
+    with pytest.raises(UserError, match=r"found one of 2 processes dead.*give it more"):
+        list(processes.each(os._exit, [1, 1], 2))

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,18 +91,20 @@ def written_aside(path: str | os.PathLike[str], *, sync: bool = False) -> Iterat
             with open(aside, "rb+") as file:
                 os.fsync(file.fileno())
         aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            aside.unlink()
+        raise
 
 
 def is_part(path: Path) -> bool:
     """Whether the file is one that `written_aside` gave, still under that name."""
-    return path.name.endswith(_PART)
+    return re.fullmatch(rf".+\.\d+{re.escape(_PART)}", path.name) is not None
 
 
 def clear_parts(folder: Path) -> None:
-    """Deletes files of a folder that were half written when their process was killed."""
-    for path in folder.glob(f"*{_PART}"):
+    """Deletes files of a folder that were half written when their process was killed, and no others."""
+    for path in filter(is_part, list(folder.iterdir())):
         path.unlink()
 
 
