@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
-import scipy.optimize
+from scipy import optimize
 
 BINS = 15
 
@@ -48,33 +48,26 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, *, bins: int = BINS
     }
 
 
-def fit_factor(losses: Callable[[float], Losses], start: float, *, low: float = 1e-3, high: float = 1e5) -> float:
+def fit_factor(losses: Callable[[float], Losses], *, low: float = 1e-3, high: float = 1e5) -> float:
     """The factor of the similarities at which the mean loss is least; the temperature is one over it.
 
-    The loss is convex in the factor, so its slope changes sign once. Brent's method (`scipy.optimize.brentq`) finds the
-    place on the scale of logarithms, between bounds that lie a factor of 4 apart.
+    The loss is convex in the factor, so its slope has one root at most, which Brent's method finds.
 
     Args:
         losses: slope of photos' losses at a factor.
-        start: where to begin, the model's own factor.
         low: never below; also the answer for a model that is better off knowing nothing.
         high: never above; also the answer where every photo is named rightly whatever the factor.
 
     Returns:
-        The factor, to a thousandth of itself.
+        The factor, to five digits.
     """
-    factor = float(np.clip(start, low, high))
 
-    def slope(log_factor: float) -> float:
-        return float(np.mean(losses(math.exp(log_factor)).slope))
+    def slope(logarithm: float) -> float:
+        return float(np.mean(losses(math.exp(logarithm)).slope))
 
-    # Each answer of `losses` passes over all photos: narrow bounds around the start spare many of them.
-    rises, step = slope(math.log(factor)) > 0, math.log(4)
-    inner = math.log(factor)
-    edge = math.log(low if rises else high)
-    while inner != edge:
-        outer = max(inner - step, edge) if rises else min(inner + step, edge)
-        if (slope(outer) > 0) != rises:
-            return math.exp(scipy.optimize.brentq(slope, *sorted((inner, outer)), xtol=1e-4))
-        inner = outer
-    return math.exp(edge)
+    ends = math.log(low), math.log(high)
+    if slope(ends[0]) >= 0:
+        return low
+    if slope(ends[1]) <= 0:
+        return high
+    return math.exp(optimize.brentq(slope, *ends, xtol=1e-5))

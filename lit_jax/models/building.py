@@ -252,4 +252,6 @@ def param_shapes(towers: Towers, model: TwoTower) -> Params:
 
 @functools.lru_cache(maxsize=8)
 def _traced_shapes(model: TwoTower, *, image_size: int, context: int) -> Params:
-    return jax.eval_shape(lambda key: models.init(model, key, image_size=image_size, context=context), jax.random.key(0))
+    return jax.eval_shape(
+        lambda key: models.init(model, key, image_size=image_size, context=context), jax.random.key(0)
+    )

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pathlib
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -37,9 +38,7 @@ class MetricsLog:
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         if self._events is not None:
-            for name, value in record.items():
-                if isinstance(value, int | float) and name != "step":
-                    self._events.add_scalar(name, value, record["step"])
+            _add_events(self._events, record)
 
     def close(self) -> None:
         """Flushes TensorBoard's file."""
@@ -58,13 +57,19 @@ def read_metrics(path: str | os.PathLike[str]) -> list[Record]:
 
 
 def _event_writer(directory: str, step: int) -> Any:
-    import tensorboardX  # late: it takes a moment
+    from tensorboardX import SummaryWriter
 
     is_resumed = any(pathlib.Path(directory).glob("events.out.tfevents.*"))
-    # Tells TensorBoard to drop what an interrupted run wrote after this step.
-    purge = step + 1 if is_resumed else None
-    # Names end in a second of the clock, in which an interrupted run may have begun as well.
-    return tensorboardX.SummaryWriter(directory, purge_step=purge, filename_suffix=f".from{step}")
+    # Tells TensorBoard to drop what an interrupted run wrote after this step. Names of files are told apart by the
+    # second only, and one would take the place of another.
+    purge_step = step + 1 if is_resumed else None
+    return SummaryWriter(directory, purge_step=purge_step, filename_suffix=f".{time.time_ns()}")
+
+
+def _add_events(writer: Any, record: Record) -> None:
+    for name, value in record.items():
+        if isinstance(value, int | float) and name != "step":
+            writer.add_scalar(name, float(value), record["step"])
 
 
 def curves(path: str | os.PathLike[str], records: Sequence[Record], *, title: str) -> None:
