@@ -742,7 +742,11 @@ def test_every_option_of_the_command_reaches_the_conversion(tmp_path: Path, monk
     write(tmp_path / "held.txt", b"Raven\n")
     write(tmp_path / "templates.txt", b"{name}\n{family}\n")
     seen = {}
-    monkeypatch.setattr(command, "convert", lambda source, out, options, **more: seen.update(vars(options), **more))
+    monkeypatch.setattr(
+        command,
+        "convert",
+        lambda source, out, options, **more: seen.update(vars(options), archives=source.archives, **more),
+    )
     arguments = f"--images {tmp_path} --classes {tmp_path}/classes.csv --out out".split()
     main(arguments)
     assert Options(**{name: seen[name] for name in vars(Options())}) == Options()
