@@ -98,7 +98,7 @@ def test_a_feed_starts_anywhere_and_reads_each_photo_once_an_epoch(stored, tiny_
     for batch in whole[4:]:
         again = next(later)
         assert all(np.array_equal(again[name], batch[name]) for name in batch)
-    rows = input_stream._picks((18, 19, 19), None, batch_size=16, seed=0, first=0)
+    rows = input_stream._picks((18, 19, 19), record_batches.Batches(16, seed=0), first=0)
     epochs = np.concatenate([next(rows)[0] for _ in range(7)])
     assert (
         sorted(epochs[:56]) == sorted(epochs[56:]) == list(range(56)) and epochs[:56].tolist() != epochs[56:].tolist()
@@ -115,7 +115,7 @@ def test_the_best_may_be_chosen_on_training_photos_set_aside(stored, tiny_config
     photos = list(built.evaluator.photos(photo_embeddings.ASIDE, {}))
     found = np.concatenate([np.asarray(photo.features)[photo.mask] for photo in photos])
     np.testing.assert_array_equal(found, rows.take(np.flatnonzero(aside)))
-    picks = input_stream._picks((18, 19, 19), aside, batch_size=14, seed=0, first=0)
+    picks = input_stream._picks((18, 19, 19), record_batches.Batches(14, seed=0, aside=aside), first=0)
     epoch = np.concatenate([next(picks)[0] for _ in range(3)])
     assert sorted(epoch) == np.flatnonzero(~aside).tolist()
     results = train(loaded, tmp_path / "run")
