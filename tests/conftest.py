@@ -49,6 +49,14 @@ def built_of(config, workdir):
 
 
 @pytest.fixture
+def undrawn(monkeypatch):
+    """Runs in the test draw no curves, which takes a second each; fixtures of a module and commands still do."""
+    from lit_jax.training import metrics_log
+
+    monkeypatch.setattr(metrics_log, "curves", lambda *_, **__: None)
+
+
+@pytest.fixture
 def rng():
     return np.random.default_rng(0)
 

@@ -185,9 +185,7 @@ photo_embeddings.image_embeddings = lambda parts, params, photos: whole(parts, p
 evaluate.main(sys.argv[1:])
 """
     arguments = ["--checkpoint", run[0], "--split", "train", "--batch-size", "16"]
-    got = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True
-    )
+    got = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert (got.returncode, got.stderr) == (130, "interrupted\n")
     assert not (run[0] / "evaluation-train.json").exists()
 
