@@ -38,9 +38,13 @@ def drawn(tower):
 
 
 @functools.cache
+def compiled(tower):
+    return jax.jit(tower.apply)
+
+
+@functools.cache
 def features(name, size, batch=1):
-    pixels = common.pixels(size, batch)
-    return np.asarray(jax.jit(TOWERS[name].apply)({"params": drawn(TOWERS[name])}, pixels))
+    return features_of(name, common.pixels(size, batch))
 
 
 def relative(got, expected):
@@ -63,10 +67,10 @@ def test_a_picture_has_the_same_features_alone_and_in_a_batch(name):
 
 def features_of(name, pixels, params=None):
     params = drawn(TOWERS[name]) if params is None else params
-    return np.asarray(jax.jit(TOWERS[name].apply)({"params": params}, pixels))
+    return np.asarray(compiled(TOWERS[name])({"params": params}, pixels))
 
 
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [jnp.float16, pytest.param(jnp.bfloat16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["bottleneck", "bit", "same"])
 def test_sixteen_bits_stay_close_to_thirty_two(name, dtype):
     tower = TOWERS[name].clone(dtype=dtype)
@@ -118,7 +122,7 @@ def test_paddings_agree_where_every_grid_is_odd_and_only_there():
     tower = TOWERS["equal"]
     params = {"params": drawn(tower)}
     for size, agree in ((33, True), (32, False)):
-        one, other = (jax.jit(tower.clone(padding=how).apply)(params, common.pixels(size)) for how in ("equal", "same"))
+        one, other = (compiled(tower.clone(padding=how))(params, common.pixels(size)) for how in ("equal", "same"))
         assert (relative(one, np.asarray(other)) < 1e-5) == agree
 
 

@@ -11,6 +11,13 @@ from lit_jax.training import losses
 
 MODES = losses.SAME_CAPTION
 LOSSES = ("softmax", "sigmoid")
+
+
+def slow(*values):
+    """A case whose kind another has already."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 # Six texts: one of four images, one of three, two of one, and two of none (padding).
 CAPTION = np.int32([0, 3, 1, 0, 4, 1, 0, 1, 0])
 
@@ -152,7 +159,7 @@ def test_gradient_equals_finite_differences_of_the_naive_loss(rng, loss, mode):
     assert_all_close(got, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("block", [1, 5, 23, 64, 0])
+@pytest.mark.parametrize("block", [1, 5, slow(23), 64, 0])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_any_block_gives_the_same(rng, loss, block):
     image, text, caption = drawn(rng, 23, 9)
@@ -163,7 +170,7 @@ def test_any_block_gives_the_same(rng, loss, block):
     assert_all_close(grads, expected, atol=2e-5)
 
 
-@pytest.mark.parametrize(("batch", "block"), [(64, 8), (64, 64), (70, 8), (70, 32)])
+@pytest.mark.parametrize(("batch", "block"), [slow(64, 8), (64, 64), (70, 8), slow(70, 32)])
 def test_chunked_sigmoid_equals_the_dense_one(batch, block):
     """The check SigLIP's chunked implementations publish: seeded features, scale 10, bias -10, uneven chunks."""
     rng = np.random.default_rng(42)
@@ -180,7 +187,7 @@ def test_chunked_sigmoid_equals_the_dense_one(batch, block):
 
 
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
-@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+@pytest.mark.parametrize("devices", [1, slow(2), slow(4), 8])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_value_and_gradient_are_the_same_on_any_number_of_devices_and_kind_of_axis(rng, loss, devices, axis_type):
     image, text, caption = drawn(rng, 24, 16)

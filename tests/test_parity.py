@@ -21,6 +21,17 @@ def golden(path):
     return common.read(path)
 
 
+@functools.cache
+def compiled(tower):
+    """One program for all dialects of a tower."""
+    return jax.jit(tower.apply)
+
+
+@functools.cache
+def shapes(tower, size):
+    return presets.image_shapes(tower, size)
+
+
 def tower_of(about):
     return models.IMAGE_PRESETS[about["preset"]].build(**about["options"])
 
@@ -29,10 +40,10 @@ def image_error(path):
     """Largest difference of a golden case as a share of the largest value, and what the reader reports."""
     about, expected = golden(path)
     tower = tower_of(about)
-    like, width = presets.image_shapes(tower, about["size"])
+    like, width = shapes(tower, about["size"])
     assert expected.shape[-1] == width
     params, report = weights.fill(common.arrays(about["shapes"]), like, models.family(tower), source=path.name)
-    got = jax.jit(tower.apply)({"params": params}, common.pixels(about["size"]))
+    got = compiled(tower)({"params": params}, common.pixels(about["size"]))
     return np.abs(np.asarray(got) - expected).max() / np.abs(expected).max(), report
 
 
@@ -72,7 +83,7 @@ def text_error(path, flat=None, bits=np.float32, **options):
     like = jax.eval_shape(tower.init, jax.random.key(0), tokens)["params"]
     flat = common.arrays(about["shapes"]) if flat is None else flat
     params, _ = weights.fill(flat, like, models.family(tower), source=path.name)
-    got = jax.jit(tower.apply)({"params": params}, tokens)
+    got = compiled(tower)({"params": params}, tokens)
     return np.abs(np.asarray(got, np.float32) - expected).max() / np.abs(expected).max()
 
 

@@ -108,14 +108,16 @@ def test_leftovers_gaps_and_another_depth_are_named_in_one_line(tower):
 
 
 @TOWERS
-def test_half_precision_stays_close(tower):
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [(jnp.float16, 0.02), pytest.param(jnp.bfloat16, 0.1, marks=pytest.mark.slow)]
+)
+def test_half_precision_stays_close(tower, dtype, bound):
     params = drawn(tower)
     expected = apply(tower, params, images(16))
-    for dtype, bound in ((jnp.float16, 0.02), (jnp.bfloat16, 0.1)):
-        half = tower.clone(dtype=dtype)
-        got = apply(half, as_stored(half, params, images(16)), images(16))
-        assert got.dtype == dtype
-        assert np.abs(got.astype(np.float32) - expected).max() < bound * np.abs(expected).max()
+    half = tower.clone(dtype=dtype)
+    got = apply(half, as_stored(half, params, images(16)), images(16))
+    assert got.dtype == dtype
+    assert np.abs(got.astype(np.float32) - expected).max() < bound * np.abs(expected).max()
 
 
 def test_a_mixer_refuses_another_image_size_but_takes_another_patch():

@@ -62,7 +62,9 @@ def test_lits_bert_does_not_read_the_end():
 
 
 @BOTH
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(jnp.bfloat16, marks=pytest.mark.slow), jnp.float16], ids=["bfloat16", "float16"]
+)
 def test_half_precision_is_close_and_computing_again_changes_nothing(tower, dtype):
     features = apply(tower, TOKENS)
     small = tower.clone(dtype=dtype)
