@@ -9,6 +9,8 @@ QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 # Before JAX starts: eight devices on one CPU. A process that inherits these flags also finds what this one compiled.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count=8 {QUICK}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Which line of Python made an operation is of no use in a compiled program, and takes a while to write down.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Compiled programs are kept between runs of the suite, and between its processes.
 os.environ.setdefault(
