@@ -9,6 +9,8 @@ QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 # Before JAX starts: eight devices on one CPU. A process that inherits these flags also finds what this one compiled.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count=8 {QUICK}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Which line of Python made an operation is of no use in a compiled program, and takes a while to write down.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Compiled programs are kept between runs of the suite, and between its processes.
 os.environ.setdefault(
@@ -46,6 +48,14 @@ def built_of(config, workdir):
     from lit_jax.training.experiment import build
 
     return build(*settle_run(config), pathlib.Path(workdir))
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Runs in the test draw no curves, which takes a second each; fixtures of a module and commands still do."""
+    from lit_jax.training import metrics_log
+
+    monkeypatch.setattr(metrics_log, "curves", lambda *_, **__: None)
 
 
 @pytest.fixture

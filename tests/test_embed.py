@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lit_jax import config, models, settling
-from lit_jax.base.sharding import make_mesh
+from lit_jax.base.sharding import make_mesh, put_batch
 from lit_jax.data import embedding_store, input_stream, record_batches
 from lit_jax.data.epoch_order import set_aside
 from lit_jax.data.images import Pictures
@@ -25,9 +25,10 @@ from lit_jax.evaluation import report
 from lit_jax.main import train
 from lit_jax.trained import loading
 from lit_jax.training import checkpoint, loop, metrics_log
-from tests.conftest import built_of
+from tests.conftest import QUICK, built_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.usefixtures("undrawn")
 MAKING = Making("float32", batch_size=16, shard_rows=20, devices=1)
 
 
@@ -364,24 +365,29 @@ def test_photos_can_be_evaluated_after_training_from_a_store(trained, records, t
     assert found["top1"] == trained[1]["seen"]["top1"]
 
 
-def test_two_hosts_embed_and_train_as_one(stored, trained, tiny_config, tmp_path):
+@pytest.fixture(scope="module")
+def two_hosts(tiny_config, tmp_path_factory):
+    """Two processes of two devices each: they train from records by the command, embed, and train from the store.
+
+    The folder of what they made, and what each said.
+    """
+    folder = tmp_path_factory.mktemp("hosts")
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     code = f"""
 import sys
-import jax
-jax.distributed.initialize("localhost:{port}", 2, int(sys.argv[1]))
-from lit_jax import config
+from lit_jax import config, main
 from lit_jax.embed import Making, embed
-from lit_jax.main import train
-overrides = {{"data.store": "{tmp_path / "store"}"}}
+main.main(["--config={tiny_config}", "--workdir={folder / "records"}", "--config.train.devices=0",
+           "--coordinator=localhost:{port}", "--processes=2", "--process=" + sys.argv[1]])
+overrides = {{"data.store": "{folder / "store"}"}}
 loaded, _ = config.load("{tiny_config}", overrides)
-embed(loaded, "{tmp_path / "store"}", Making("float32", batch_size=16, shard_rows=20))
+embed(loaded, "{folder / "store"}", Making("float32", batch_size=32, shard_rows=20))
 loaded, _ = config.load("{tiny_config}", {{**overrides, "input": "store"}})
-train(loaded, "{tmp_path / "run"}")
+main.train(loaded, "{folder / "run"}")
 """
-    flags = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+    flags = f"--xla_force_host_platform_device_count=2 {QUICK}"
     hosts = [
         subprocess.Popen(
             [sys.executable, "-c", code, str(number)], cwd=ROOT, env={**os.environ, "XLA_FLAGS": flags},
@@ -391,9 +397,30 @@ train(loaded, "{tmp_path / "run"}")
     ]  # fmt: skip
     outputs = [host.communicate(timeout=300)[0] for host in hosts]
     assert [host.returncode for host in hosts] == [0, 0], outputs
-    assert files(tmp_path / "store") == files(stored.directory)
+    return folder, outputs
+
+
+def test_two_hosts_embed_and_train_as_one(two_hosts, stored, trained):
+    folder, _ = two_hosts
+    assert files(folder / "store") == files(stored.directory)
     # The order does not depend on the number of hosts, so the whole run is that of one.
-    assert losses(tmp_path / "run") == pytest.approx(losses(trained[0]), rel=1e-3)
+    assert losses(folder / "run") == pytest.approx(losses(trained[0]), rel=1e-3)
+
+
+def test_two_hosts_train_one_model(two_hosts, tiny_config, tmp_path):
+    folder, outputs = two_hosts
+    results = json.loads((folder / "records" / "results.json").read_text())
+    assert (results["seen"]["images"], results["heldout"]["images"]) == (24, 28)  # each photo once, over both hosts
+    assert len(losses(folder / "records")) == 11 and "on 4 devices" in outputs[0] and "devices" not in outputs[1]
+    # The first global batch is the first batches of both hosts, one after the other.
+    alone = built_of(load(tiny_config, train__devices=4), tmp_path / "alone")
+    tokenizer = settling.open_tokenizer("", alone.data)
+    options = {"tokenizer": tokenizer, "context": 24, "batch_size": 8, "image_size": 16, "seed": 0, "hosts": 2}
+    parts = [next(record_batches.training_batches(alone.data, "train", host=host, **options)) for host in range(2)]
+    both = {name: np.concatenate([part[name] for part in parts]) for name in ("image", "tokens")}
+    _, metrics = alone.step(alone.start()[0], alone.locked, put_batch(both, alone.mesh))
+    assert losses(folder / "records")[0] == pytest.approx(float(metrics["loss"]), rel=1e-4)
+    assert results["locked"] == alone.about.locked
 
 
 def test_a_store_goes_to_the_devices_only_where_it_fits(stored, monkeypatch):

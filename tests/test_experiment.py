@@ -24,6 +24,7 @@ from lit_jax.training.length import run_length
 from tests.conftest import built_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def run(path, workdir, **overrides):

@@ -334,12 +334,12 @@ def test_the_search_knows_what_it_does_not_know():
 
 def test_the_largest_batch_fits_and_the_next_does_not(tiny_config):
     run = tiny_run(tiny_config, 1)
-    limit = abstract_run.device_memory(run, 40, 0)["total"] + 1
+    limit = abstract_run.device_memory(run, 24, 0)["total"] + 1
     found = costs.memory_facts(run, device_table.Device("x", (limit, ""), (1.0, "")), None)
     batch = found["largest_batch"]["batch"]
-    assert batch == 40 and found["largest_batch"]["is_certain"] and found["memory"]["fits"]
+    assert batch == 24 and found["largest_batch"]["is_certain"] and found["memory"]["fits"]
     asked = found["largest_batch"]["memory"]
-    assert asked[40] <= limit < asked[48] and len(asked) <= costs.COMPILES
+    assert asked[24] <= limit < asked[32] and len(asked) <= costs.COMPILES
 
 
 # -- the command

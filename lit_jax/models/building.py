@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -204,9 +204,8 @@ def initial_params(
     joint = {name: shapes[name] for name in shapes if name not in letters and name in wanted and whole_model}
     fresh = wanted - pretrained - set(joint)
     # Only what is used is initialised: a locked ViT-L is not drawn at random first.
-    drawn = jax.jit(
-        lambda key: {name: tree for name, tree in models.init(model, key, **towers.sizes).items() if name in fresh}
-    )
+    init = _init_of(model, **towers.sizes)
+    drawn = jax.jit(lambda key: {name: tree for name, tree in init(key).items() if name in fresh})
     params = drawn(jax.random.key(towers.seed)) if fresh else {}
     reports = {}
     for name in pretrained - ({IMAGE} if towers.from_store else set()):
@@ -247,11 +246,9 @@ def stored(towers: Towers, model: TwoTower, params: Params) -> Params:
 
 def param_shapes(towers: Towers, model: TwoTower) -> Params:
     """All parameters as shapes; nothing is drawn. A run asks several times, and tracing takes a while."""
-    return dict(_traced_shapes(model, **towers.sizes))
+    return jax.eval_shape(_init_of(model, **towers.sizes), jax.random.key(0))
 
 
 @functools.lru_cache(maxsize=8)
-def _traced_shapes(model: TwoTower, *, image_size: int, context: int) -> Params:
-    return jax.eval_shape(
-        lambda key: models.init(model, key, image_size=image_size, context=context), jax.random.key(0)
-    )
+def _init_of(model: TwoTower, *, image_size: int, context: int) -> Callable[[jax.Array], Params]:
+    return jax.jit(lambda key: models.init(model, key, image_size=image_size, context=context))
