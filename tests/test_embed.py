@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from lit_jax import config, models, settling
+from lit_jax.base.hosts import Host
 from lit_jax.base.sharding import make_mesh, put_batch
 from lit_jax.data import embedding_store, input_stream, record_batches
 from lit_jax.data.epoch_order import set_aside
@@ -415,8 +416,14 @@ def test_two_hosts_train_one_model(two_hosts, tiny_config, tmp_path):
     # The first global batch is the first batches of both hosts, one after the other.
     alone = built_of(load(tiny_config, train__devices=4), tmp_path / "alone")
     tokenizer = settling.open_tokenizer("", alone.data)
-    options = {"tokenizer": tokenizer, "context": 24, "batch_size": 8, "image_size": 16, "seed": 0, "hosts": 2}
-    parts = [next(record_batches.training_batches(alone.data, "train", host=host, **options)) for host in range(2)]
+    options = {
+        "tokenise": lambda texts: tokenizer.encode(texts, 24),
+        "batches": record_batches.Batches(8, seed=0),
+        "pictures": Pictures(16),
+    }
+    parts = [
+        next(record_batches.training_batches(alone.data, "train", host=Host(host, 2), **options)) for host in range(2)
+    ]
     both = {name: np.concatenate([part[name] for part in parts]) for name in ("image", "tokens")}
     _, metrics = alone.step(alone.start()[0], alone.locked, put_batch(both, alone.mesh))
     assert losses(folder / "records")[0] == pytest.approx(float(metrics["loss"]), rel=1e-4)

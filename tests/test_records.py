@@ -87,19 +87,29 @@ def edit(path: Path, **changes: object) -> None:
 # -- bytes
 
 
-@pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 4095, 40_001])
-def test_checksums_of_a_frame_are_masked_crc32c_by_the_shift_register(length: int, rng: np.random.Generator) -> None:
-    def masked(data: bytes) -> bytes:
-        register = 0xFFFFFFFF
-        for byte in data:
-            register ^= byte
-            for _ in range(8):
-                register = register >> 1 ^ 0x82F63B78 * (register & 1)
-        crc = register ^ 0xFFFFFFFF
-        return ((((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")
+def crc32c(data: bytes) -> int:
+    """The checksum behind a record, without TFRecord's mask."""
+    masked = int.from_bytes(frame(data)[-4:], "little") - 0xA282EAD8 & 0xFFFFFFFF
+    return (masked << 15 | masked >> 17) & 0xFFFFFFFF
 
-    data, size = rng.bytes(length), length.to_bytes(8, "little")
-    assert frame(data) == size + masked(size) + data + masked(data)
+
+def test_crc32c_of_published_vectors() -> None:
+    # RFC 3720, appendix B.4, and the usual check value.
+    assert crc32c(b"123456789") == 0xE3069283
+    assert crc32c(bytes(32)) == 0x8A9136AA
+    assert crc32c(b"\xff" * 32) == 0x62A8AB43
+    assert crc32c(bytes(range(32))) == 0x46DD794E
+
+
+@pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 66, 67, 68, 127, 128, 4095, 40_001])
+def test_crc32c_equals_the_shift_register(length: int, rng: np.random.Generator) -> None:
+    data = rng.bytes(length)
+    register = 0xFFFFFFFF
+    for byte in data:
+        register ^= byte
+        for _ in range(8):
+            register = register >> 1 ^ 0x82F63B78 * (register & 1)
+    assert crc32c(data) == register ^ 0xFFFFFFFF
 
 
 @pytest.mark.parametrize("number", range(4))
@@ -308,7 +318,10 @@ def test_a_missing_or_cut_shard_is_refused(folder: Path) -> None:
 
 def of_lengths(*lengths: int) -> RecordSet:
     shards = tuple(Shard(f"{i}", length, 0, "") for i, length in enumerate(lengths))
-    return RecordSet(Path("set"), {"train": shards}, Path("classes.csv"), None, (), False, {}, "", 1)
+    return RecordSet(
+        directory=Path("set"), splits={"train": shards}, class_table=Path("classes.csv"), tokenizer=None, templates=(),
+        drop_repeats=False, class_ids={}, version=1,
+    )  # fmt: skip
 
 
 def test_parts_of_three_hosts_by_hand() -> None:
