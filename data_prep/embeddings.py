@@ -6,12 +6,12 @@ from pathlib import Path
 
 from data_prep.conversion.arguments import Help, add_shared_options, options_of
 from data_prep.import_embeddings.arrays import READERS
-from data_prep.import_embeddings.embeddings import SHARD_ROWS, Storing, import_embeddings
-from data_prep.import_embeddings.given import (
+from data_prep.import_embeddings.embedding_files import (
     Given,
     read_embeddings,
     read_ids,
 )
+from data_prep.import_embeddings.embeddings import SHARD_ROWS, Storing, import_embeddings
 from lit_jax.data import embedding_store
 from lit_jax.errors import user_errors_in_one_line
 from lit_jax.text.classes import read_class_table

@@ -14,7 +14,7 @@ from data_prep.conversion import beam
 from data_prep.conversion.plan import Planned
 from data_prep.conversion.shards import Job, Texts, finished, write_shard
 from data_prep.convert import main
-from data_prep.sources import spans
+from data_prep.sources import photo_places
 from lit_jax.errors import UserError
 from lit_jax.text.classes import write_class_table
 from tests.test_convert import TABLE, contents, encoded, noise, write_photos
@@ -41,7 +41,7 @@ def job_of(tmp_path: Path, number: int = 2) -> Job:
     jpegs = [encoded(noise(i), "JPEG") for i in range(number)]
     (tmp_path / name).write_bytes(jpegs[0])
     (tmp_path / "photos.tar").write_bytes(b"abc" + jpegs[1])
-    places = [str(tmp_path / name), spans.span(tmp_path / "photos.tar", 3, len(jpegs[1]))]
+    places = [str(tmp_path / name), photo_places.span(tmp_path / "photos.tar", 3, len(jpegs[1]))]
     photos = [Planned(place, f"{i}.jpg", 7, "train", len(jpegs[i])) for i, place in enumerate(places)]
     (tmp_path / "out.incomplete").mkdir(exist_ok=True)
     texts = {7: Texts(("a photo of the Magpie",), {"name": "Pica pica"})}

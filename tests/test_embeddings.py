@@ -15,9 +15,9 @@ import pytest
 from data_prep.conversion.options import Options
 from data_prep.conversion.plan import plan_photos
 from data_prep.embeddings import main
-from data_prep.import_embeddings import given as given_files
+from data_prep.import_embeddings import embedding_files as given_files
+from data_prep.import_embeddings.embedding_files import Given, match_rows, read_embeddings, read_ids
 from data_prep.import_embeddings.embeddings import Storing, import_embeddings
-from data_prep.import_embeddings.given import Given, match_rows, read_embeddings, read_ids
 from lit_jax.base.files import alone_in
 from lit_jax.data import embedding_store
 from lit_jax.data.records import open_records

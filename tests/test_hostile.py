@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.import_embeddings.given import read_embeddings
+from data_prep.import_embeddings.embedding_files import read_embeddings
 from data_prep.sources.webdataset import read_tar
 from lit_jax.errors import UserError
 from lit_jax.models.weight_files import open_weights

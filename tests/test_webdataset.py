@@ -17,7 +17,7 @@ from data_prep.convert import main
 from data_prep.sources.by_name import SOURCES
 from data_prep.sources.find_class import NONE, SEVERAL, ClassFinder
 from data_prep.sources.items import Item, Request, Skip
-from data_prep.sources.spans import read
+from data_prep.sources.photo_places import read
 from data_prep.to_webdataset import main as to_webdataset
 from lit_jax.data.photo import clean_photo
 from lit_jax.data.records import RecordSet, decode, open_records
@@ -240,7 +240,7 @@ def test_members_of_a_key(records: RecordSet, tmp_path: Path) -> None:
 def test_a_stopped_run_goes_on_and_gives_the_same_bytes(
     records: RecordSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from data_prep import to_webdataset as module
+    from data_prep.conversion import to_tars as module
 
     monkeypatch.setattr(module, "_TAR_BYTES", 300_000)  # so that a tar holds few photos
     command = ["--records", str(records.directory), "--shard-mb", "1", "--split", "train", "--workers", "1", "--out"]

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 from data_prep.conversion.options import DROP, Options
-from data_prep.sources import spans
+from data_prep.sources import photo_places
 from data_prep.sources.items import HELDOUT, TRAIN, VALIDATION, Item, Skip, known_split
 from lit_jax.data.photo import photo_format
 from lit_jax.errors import UserError
@@ -126,7 +126,7 @@ def plan_photos(items: Iterable[Item | Skip], table: ClassTable, options: Option
     """
     placed = place_items(items, table, options)
     photos, skips, inputs = [], [*placed.skips], hashlib.sha256()
-    stats = _in_threads(spans.size_and_time, [item.path for item, _, _ in placed.items])
+    stats = _in_threads(photo_places.size_and_time, [item.path for item, _, _ in placed.items])
     for (item, class_id, split), found in zip(placed.items, stats, strict=True):
         inputs.update(repr((item.image_id, class_id, item.split, split, found)).encode())
         if isinstance(found, str):
@@ -395,7 +395,7 @@ def _full_digest(path: str) -> bytes | None:
 
 
 def _digest(path: str, size: int) -> bytes | None:
-    content = spans.read(path, size)
+    content = photo_places.read(path, size)
     return hashlib.blake2b(content, digest_size=16).digest() if content and photo_format(content) else None
 
 

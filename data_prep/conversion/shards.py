@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.conversion.plan import Planned
-from data_prep.sources import spans
+from data_prep.sources import photo_places
 from data_prep.sources.items import Skip
 from lit_jax.base.files import write_json, written_aside
 from lit_jax.base.processes import CONTEXT, pool
@@ -82,7 +82,7 @@ def write_shard(job: Job, tick: Callable[[], None] = lambda: None) -> Outcome:
     with written_aside(job.path) as aside, open(aside, "wb") as file:
         for planned in job.photos:
             tick()
-            raw = spans.read(planned.path)
+            raw = photo_places.read(planned.path)
             if raw is None:
                 skips.append(Skip(planned.image_id, "cannot be read"))
                 continue

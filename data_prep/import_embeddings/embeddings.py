@@ -23,7 +23,7 @@ from data_prep.conversion.convert import table_digest, with_templates, write_tok
 from data_prep.conversion.options import Options, check_options, facts
 from data_prep.conversion.plan import Planned, shard_photos, species_warnings
 from data_prep.conversion.workspace import disk_errors_in_one_line
-from data_prep.import_embeddings.given import (
+from data_prep.import_embeddings.embedding_files import (
     Embeddings,
     Given,
     match_rows,

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from data_prep.sources import spans
+from data_prep.sources import photo_places
 from data_prep.sources.items import Item, known_split
 from lit_jax.data.photo import photo_format
 from lit_jax.errors import UserError
@@ -120,7 +120,7 @@ def _matches(table: ClassTable, names: Collection[str | int]) -> bool:
 
 
 def _is_photo(path: str) -> bool:
-    head = spans.read(path, _HEAD)
+    head = photo_places.read(path, _HEAD)
     return bool(head and photo_format(head))
 
 

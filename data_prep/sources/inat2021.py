@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from data_prep.sources import spans
+from data_prep.sources import photo_places
 from data_prep.sources.archives import published
 from data_prep.sources.items import TRAIN, Item, Request, Skip, Source
 from data_prep.sources.json_rows import rows
@@ -285,4 +285,4 @@ def _in_tar(tar: Path, names: Sequence[str]) -> Iterator[str | None]:
         raise UserError(f"{tar}: found a truncated or other file ({error}), expected a tar; make it anew") from error
     del number_of
     for offset, size in zip(offsets.tolist(), sizes.tolist(), strict=True):
-        yield spans.span(tar, offset, size) if offset >= 0 else None
+        yield photo_places.span(tar, offset, size) if offset >= 0 else None

@@ -19,7 +19,7 @@ class Item(NamedTuple):
     """One photo as a reader found it; what every source yields.
 
     Attributes:
-        path: Where the photo is: a file, or a span of one (`data_prep.sources.spans`).
+        path: Where the photo is: a file, or a part of one (`data_prep.sources.photo_places`).
         class_name: The class as the source calls it, looked up by `match_folders`, or its id in the class table as
             an integer; "" if outside any class.
         split: The source's split, or None if it has no splits.

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources import spans
+from data_prep.sources import photo_places
 from data_prep.sources.items import TRAIN, Item, Request, Skip, Source
 from data_prep.sources.labels import label_table
 from lit_jax.data.photo import photo_format
@@ -128,7 +128,7 @@ def _items(
                 elif not 0 <= chosen < len(classes):  # -1 where a split has no labels
                     yield Skip(image_id, "no class in its record")
                 else:
-                    yield Item(spans.span(path, photo[0], photo[1] - photo[0]), classes[chosen], split, image_id)
+                    yield Item(photo_places.span(path, photo[0], photo[1] - photo[0]), classes[chosen], split, image_id)
 
 
 def _photo_and_label(content: Buffer, record: Span, image: str, label: str) -> tuple[Span | None, int]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from data_prep.sources import spans
+from data_prep.sources import photo_places
 from data_prep.sources.find_class import NONE, ClassFinder
 from data_prep.sources.items import HELDOUT, SPLIT_NAMES, TRAIN, VALIDATION, Item, Request, Skip, Source
 from lit_jax.base.files import INCOMPLETE
@@ -187,7 +187,7 @@ def _item(part: Part, key: str, sample: Sample, finder: ClassFinder, ids: frozen
             f"{part.path} key {key}: found class id {found}, expected one of the {len(ids)} ids from {min(ids)} to "
             f"{max(ids)} in the class table; give the class table that the tars were made with"
         )
-    return Item(spans.span(part.path, *sample.photos[ending]), found, part.split, image_id)
+    return Item(photo_places.span(part.path, *sample.photos[ending]), found, part.split, image_id)
 
 
 def _class(texts: dict[str, str], facts: dict[str, Any], finder: ClassFinder) -> int | str | Skip:
