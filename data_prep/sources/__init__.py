@@ -1,1 +1,1 @@
-"""Readers of photo collections, one file a kind; each yields the items of data_prep.sources.by_name.items."""
+"""Readers of photo collections, one file a kind; each yields the items of data_prep.sources.items."""
