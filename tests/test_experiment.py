@@ -204,9 +204,14 @@ def test_a_published_text_tower_is_tuned(tiny_config, published, tmp_path):
 
 
 @pytest.mark.parametrize("overrides", [
-    pytest.param({"model__loss": "sigmoid", "train__precision": "bfloat16"}, marks=pytest.mark.slow),
-    {"train__locks": "uu", "image__weights": "", "optimizer__accumulate": 2, "optimizer__clip_norm": 1.0},
-    {"train__precision": "float16", "text__pool": "map", "text__causal": "true"},
+    # All of the two below at once.
+    {"train__locks": "uu", "image__weights": "", "optimizer__accumulate": 2, "optimizer__clip_norm": 1.0,
+     "train__precision": "float16", "text__pool": "map", "text__causal": "true"},
+    *(pytest.param(settings, marks=pytest.mark.slow) for settings in (
+        {"model__loss": "sigmoid", "train__precision": "bfloat16"},
+        {"train__locks": "uu", "image__weights": "", "optimizer__accumulate": 2, "optimizer__clip_norm": 1.0},
+        {"train__precision": "float16", "text__pool": "map", "text__causal": "true"},
+    )),
 ])  # fmt: skip
 def test_other_settings_run_to_the_end(tiny_config, tmp_path, overrides):
     got = run(tiny_config, tmp_path / "run", train__devices=2, train__epochs=1, **overrides)
