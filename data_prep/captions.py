@@ -1,4 +1,4 @@
-"""Shows what captions a class table gives, and chooses its columns: a command.
+"""Shows what captions a class table gives, and chooses its columns.
 
     python -m data_prep.captions --classes table.csv
     python -m data_prep.captions --classes table.csv --template "A {common_name}" --template "A {name}"

@@ -140,6 +140,7 @@ def test_the_data_sets_own_table_is_accepted_though_a_species_has_two_rows(recor
         (["--records", "nowhere"], "nowhere"),
         (["--image-weights", "nowhere.npz"], "weights nowhere.npz: found no such file"),
         (["--batch-size", "3", "--devices", "8"], "--batch-size: found 3 on 8 devices"),
+        (["--batch-size", "100000000"], "--batch-size: found 100000000, expected at most 8192; use a smaller one"),
         (["--classes", "{tmp}/few.csv"], "--classes: found no row for"),
         (["--templates", "{tmp}/misspelt.txt"], "found column 'common_nme'"),
         (["--out", "{tmp}/no/such/folder.json"], "--out: found no folder to write"),

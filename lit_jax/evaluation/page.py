@@ -27,7 +27,7 @@ def write(path: str | os.PathLike[str], result: Mapping[str, Any], *, name: str)
 
     Args:
         path: the file.
-        result: what `lit_jax.evaluate.evaluate` returned.
+        result: what `lit_jax.evaluation.report.evaluate` returned.
         name: of the model, for the title.
 
     Returns:

@@ -32,6 +32,7 @@ from lit_jax.text.classes import ClassTable, read_class_table
 from lit_jax.text.prompts import class_prompts, duplicates, templates_for
 
 HARD = ("genus", "family")  # ranks of which all groups are told, besides the species
+LARGEST = 8192  # photos at a time, unless there are more in all: a batch is filled up to its size
 FITTED = 20_000  # photos that the temperature is fitted on, at the most
 
 
@@ -85,6 +86,9 @@ def evaluate(
     config, words = trained.config, words or Words()
     mesh = make_mesh(devices)
     check_divides(batch_size, mesh.size, name="--batch-size")
+    most = max(data.examples(split), LARGEST)
+    if batch_size > most:
+        raise UserError(f"--batch-size: found {batch_size}, expected at most {most}; use a smaller one")
     protocol = words.protocol or config.evaluation.protocol
     templates = templates_for(protocol, tuple(words.templates) or tuple(trained.about.prompt_templates))
     table = _table(trained.about, data, split, words.classes)

@@ -257,7 +257,10 @@ class _Parts:
         words = self.tokenizer
         longest = max(len(words.pieces(text)) for text in distinct) + len(words.processor.start) + 1
         if longest > config.text.context:
-            notes.append(f"prompts of up to {longest} tokens are cut to text.context, {config.text.context}")
+            notes.append(
+                f"prompts of up to {longest} tokens, those of held-out classes among them, are cut to text.context, "
+                f"{config.text.context}; a larger one reads them whole"
+            )
         return notes
 
 
