@@ -102,11 +102,7 @@ def settle_run(config: options.Config) -> tuple[Settled, Collection]:
         raise UserError('image.tower: found given with input "records", expected a tower; set input = "store"')
     # What is at hand or not comes first: weights may have to be fetched.
     data = open_collection(config.data, as_store=config.input == "store")
-    store = data if isinstance(data, Store) else None
-    settled = None
-    if store is not None:
-        settled = settle(config, store)
-        check_store(settled, store)
+    settled = _settle_with(config, data) if isinstance(data, Store) else None
     check_splits(config.data, data)
     _check_together(config)
     templates = _templates(config)
@@ -142,11 +138,7 @@ def settle_plan(config: options.Config) -> tuple[Settled, Collection | None]:
         UserError: as `settle`; a store of another tower.
     """
     found = at_hand(config.data, as_store=config.input == "store")
-    store = found if isinstance(found, Store) else None
-    settled = settle(config, store, documents_of(config))
-    if store is not None:
-        check_store(settled, store)
-    return settled, found
+    return _settle_with(config, found, documents_of(config)), found
 
 
 def settle_published(config: options.Config) -> tuple[Settled, Collection | None]:
@@ -159,11 +151,8 @@ def settle_published(config: options.Config) -> tuple[Settled, Collection | None
     check_weights(config.train.locks, {"image": config.image.weights, "text": config.text.weights})
     has_data = config.data.records or config.data.store
     data = open_collection(config.data, as_store=config.input == "store") if has_data else None
-    store = data if isinstance(data, Store) else None
     documents = documents_of(dataclasses.replace(config, input="records"))
-    settled = settle(config, store, documents)
-    if store is not None:
-        check_store(settled, store)
+    settled = _settle_with(config, data, documents)
     notes, templates = preset_notes(settled.image, documents), _templates(config)
     return dataclasses.replace(settled, notes=tuple(notes), templates=templates), data
 
@@ -219,6 +208,17 @@ def open_tokenizer(name: str, data: Collection | None) -> Tokenizer:
         where = f"in {data.directory}" if data else "any data"
         raise UserError(f"data.tokenizer: found none in the config or {where}, expected a tokenizer's file or folder")
     return load_tokenizer(path)
+
+
+def _settle_with(
+    config: options.Config, found: Collection | None, documents: Mapping[str, Any] = MappingProxyType({})
+) -> Settled:
+    """`settle` with what was found; where that is a store, it must be of this config."""
+    store = found if isinstance(found, Store) else None
+    settled = settle(config, store, documents)
+    if store is not None:
+        check_store(settled, store)
+    return settled
 
 
 def _sources(config: options.Config) -> dict[str, str]:
