@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lit_jax.base.sharding import filled_blocks, local_rows, over_batch, put_batch, put_rows
+from lit_jax.evaluation.gzsl import Rivals
 from lit_jax.evaluation.metrics import KS, TopK, hits_of
 
 BLOCK = 1024  # photos at a time
@@ -58,8 +59,9 @@ class Likelihoods:
 
 
 def predict(
-    photos: np.ndarray, labels: np.ndarray, classes: np.ndarray, mesh: Mesh, *, k: int = max(KS)
-) -> Predictions:
+    photos: np.ndarray, labels: np.ndarray, classes: np.ndarray, mesh: Mesh, *, k: int = max(KS),
+    less: np.ndarray | None = None,
+) -> Predictions:  # fmt: skip
     """Ranks the classes for each photo by the product of their embeddings.
 
     Args:
@@ -68,8 +70,9 @@ def predict(
         classes: `[K, D]` float32.
         mesh: devices; blocks are split over them.
         k: how many of the best to name; fewer if there are fewer classes.
+        less: `[K]` float32, what is taken from the scores of each class, see `lit_jax.evaluation.gzsl`; None for 0.
     """
-    best, rank = _by_block(_named(min(k, len(classes))), photos, labels, classes, mesh)
+    best, rank = _by_block(_named(min(k, len(classes))), photos, labels, put_classes(classes, mesh, less), mesh)
     return Predictions(np.asarray(labels, np.int64), best.astype(np.int32), rank.astype(np.int32), len(classes))
 
 
@@ -79,19 +82,47 @@ class Classes(NamedTuple):
     Attributes:
         distinct: `[U, D]` float32.
         columns: `[K]` int32, which of them each class has; None if all differ.
+        less: `[K]` float32, what is taken from the scores of each class; None for nothing.
     """
 
     distinct: jax.Array
     columns: jax.Array | None
+    less: jax.Array | None = None
 
 
-def put_classes(classes: np.ndarray, mesh: Mesh) -> Classes:
-    """Class embeddings `[K, D]`, whole on each device."""
+def put_classes(classes: np.ndarray, mesh: Mesh, less: np.ndarray | None = None) -> Classes:
+    """Class embeddings `[K, D]` and what is taken from their scores `[K]`, whole on each device."""
+    off = None if less is None else put_rows(np.asarray(less, np.float32), mesh, split=False)
     distinct, column = np.unique(classes, axis=0, return_inverse=True)
     if len(distinct) == len(classes):
-        return Classes(put_rows(classes, mesh, split=False), None)
+        return Classes(put_rows(classes, mesh, split=False), None, off)
     columns = put_rows(column.reshape(-1).astype(np.int32), mesh, split=False)
-    return Classes(put_rows(distinct, mesh, split=False), columns)
+    return Classes(put_rows(distinct, mesh, split=False), columns, off)
+
+
+def rivals(photos: jax.Array, labels: np.ndarray, classes: Classes, seen: jax.Array, mesh: Mesh) -> Rivals:
+    """The best seen and the best unseen species of photos that are on the devices already.
+
+    Args:
+        photos: `[B, D]` float32, of all hosts.
+        labels: `[B / hosts]` integers, of this host's photos.
+        classes: from `put_classes`, K of them.
+        seen: `[K]` bool, whole on each device: the species of training.
+        mesh: the devices.
+
+    Returns:
+        Of this host's photos.
+    """
+    on_device = put_batch({"labels": np.asarray(labels, np.int32)}, mesh)["labels"]
+    gap, *right = (local_rows(x) for x in _answering(_compared, mesh)(photos, on_device, classes, seen))
+    return Rivals(gap.astype(np.float64), *right, np.asarray(labels, np.int64))
+
+
+def all_rivals(photos: np.ndarray, labels: np.ndarray, classes: np.ndarray, seen: np.ndarray, mesh: Mesh) -> Rivals:
+    """`rivals` of any number of photos `[N, D]` that are not on the devices; classes `[K, D]`, seen `[K]` bool."""
+    mask = put_rows(np.asarray(seen, bool), mesh, split=False)
+    gap, *right = _by_block(_compared, photos, labels, put_classes(classes, mesh), mesh, mask)
+    return Rivals(gap.astype(np.float64), *right, np.asarray(labels, np.int64))
 
 
 def ranks(photos: jax.Array, labels: np.ndarray, classes: Classes, mesh: Mesh) -> np.ndarray:
@@ -111,10 +142,11 @@ def ranks(photos: jax.Array, labels: np.ndarray, classes: Classes, mesh: Mesh) -
 
 
 def likelihoods(
-    photos: np.ndarray, labels: np.ndarray, classes: np.ndarray, mesh: Mesh, *, factor: float
-) -> Likelihoods:
+    photos: np.ndarray, labels: np.ndarray, classes: np.ndarray, mesh: Mesh, *, factor: float,
+    less: np.ndarray | None = None,
+) -> Likelihoods:  # fmt: skip
     """What the softmax of `factor` times the scores says of each photo; arguments as for `predict`."""
-    found = _by_block(_likely, photos, labels, classes, mesh, jnp.float32(factor))
+    found = _by_block(_likely, photos, labels, put_classes(classes, mesh, less), mesh, jnp.float32(factor))
     return Likelihoods(*(values.astype(np.float64) for values in found))
 
 
@@ -135,6 +167,15 @@ def _ranked(scores: jax.Array, label: jax.Array) -> tuple[jax.Array]:
     return (jnp.sum((scores > own) | ((scores == own) & before), 1),)
 
 
+def _compared(scores: jax.Array, label: jax.Array, seen: jax.Array) -> tuple[jax.Array, ...]:
+    """The first four parts of `Rivals` from the scores of a block."""
+    sides = [jnp.where(mask[None], scores, -jnp.inf) for mask in (seen, ~seen)]
+    best, named = zip(*((jnp.max(side, 1), jnp.argmax(side, 1)) for side in sides), strict=True)
+    # Where there is no species of one kind, the other's is named whatever the margin.
+    gap = jnp.clip(best[0] - best[1], -1e3, 1e3)
+    return gap, named[0] == label, named[1] == label, seen[label]
+
+
 def _likely(scores: jax.Array, label: jax.Array, factor: jax.Array) -> tuple[jax.Array, ...]:
     """The three parts of `Likelihoods` from the scores of a block."""
     own = jnp.take_along_axis(scores, label[:, None], 1)
@@ -151,12 +192,11 @@ def _by_block(
     answer: Callable[..., tuple[jax.Array, ...]],
     photos: np.ndarray,
     labels: np.ndarray,
-    classes: np.ndarray,
+    keys: Classes,
     mesh: Mesh,
     *more: jax.Array,
 ) -> list[np.ndarray]:
     """`answer` of the scores of each block of photos, put together."""
-    keys = put_classes(classes, mesh)
     function = _answering(answer, mesh)
     blocks = []
     size = -(-min(BLOCK, len(photos)) // mesh.size) * mesh.size
@@ -172,6 +212,7 @@ def _answering(answer: Callable[..., tuple[jax.Array, ...]], mesh: Mesh) -> Call
     def of_block(photos: jax.Array, labels: jax.Array, keys: Classes, *more: jax.Array) -> tuple[jax.Array, ...]:
         # Whatever the hardware does by default: ranking must not depend on the place where it is done.
         scores = jnp.matmul(photos, keys.distinct.T, precision=jax.lax.Precision.HIGHEST)
-        return answer(scores if keys.columns is None else scores[:, keys.columns], labels, *more)
+        scores = scores if keys.columns is None else scores[:, keys.columns]
+        return answer(scores if keys.less is None else scores - keys.less[None], labels, *more)
 
     return jax.jit(of_block, out_shardings=over_batch(mesh))

@@ -1,0 +1,355 @@
+"""Words to photos without a gradient: a ridge regression from what is known of a class in words to its mean photo.
+
+The features of photos are centred, scaled to norm 1 and, if that helps, whitened by their scatter within classes
+(Fisher's linear discriminant); a class is the mean of its photos. A linear map from words to these means is fitted on
+the classes with photos, and gives a vector to any class that has words. It takes seconds, and is the yardstick of every
+figure of species without a photo; `lit_jax.training` can begin where it ends.
+
+Everything is chosen by *inner hold-outs*: some of the classes that have photos are set aside in turn, and are named
+from their words by what the others taught. Sources: ridge regression from attributes, Romera-Paredes & Torr 2015, "An
+embarrassingly simple approach to zero-shot learning"; its dual form with kernels is that of Gaussian processes. NumPy
+alone, in float64.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from lit_jax.errors import UserError
+from lit_jax.evaluation.gzsl import Rivals, best_margin, curve
+
+PENALTIES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+"""Of the ridge, beside kernels whose diagonal is 1."""
+SHRINKAGES = (1.0, 0.9, 0.7, 0.5, 0.3)
+"""How far the scatter within classes is drawn to that of a ball before whitening; 1 leaves features as they are."""
+FOLDS = 5
+PER_CLASS, SCATTER = 30, 200_000  # photos of a class that are named, and of all whose scatter is taken, at the most
+ROWS = 1 << 14  # photos at a time
+
+
+class Images(NamedTuple):
+    """How the features of a photo become a vector in which classes are compared: ``unit((x - centre) @ kernel)``.
+
+    Attributes:
+        centre: `[W]` float64.
+        kernel: `[W, D]` float64.
+    """
+
+    centre: np.ndarray
+    kernel: np.ndarray
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Unit vectors `[N, D]` of features `[N, W]`."""
+        return np.concatenate(
+            [
+                unit((np.asarray(features[start : start + ROWS], np.float64) - self.centre) @ self.kernel)
+                for start in range(0, len(features), ROWS)
+            ]
+        )
+
+
+class Solution(NamedTuple):
+    """A whole closed form.
+
+    Attributes:
+        images: of photos.
+        kernel: `[F, D]` float64, of words.
+        bias: `[D]` float64, the mean of the classes' means.
+    """
+
+    images: Images
+    kernel: np.ndarray
+    bias: np.ndarray
+
+    def classes(self, words: np.ndarray) -> np.ndarray:
+        """Unit vectors `[K, D]` of the words of classes `[K, F]`."""
+        return unit(words @ self.kernel + self.bias)
+
+
+class Choice(NamedTuple):
+    """What inner hold-outs chose, or may choose among.
+
+    Attributes:
+        words: name of the kind of words.
+        shrinkage: see `SHRINKAGES`.
+        penalty: see `PENALTIES`.
+        top1: mean accuracy among the classes held out inside.
+        margin: for seen classes, with which the folds' mean harmonic mean is greatest, see `lit_jax.evaluation.gzsl`.
+        harmonic: that mean.
+        ausuc: mean over the folds.
+    """
+
+    words: str
+    shrinkage: float
+    penalty: float
+    top1: float
+    margin: float
+    harmonic: float
+    ausuc: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Photos:
+    """Photos of the training split by class.
+
+    Attributes:
+        features: `[N, W]` of any float type.
+        labels: `[N]` int64, row of each photo's class among the words.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def classes(self) -> np.ndarray:
+        """Rows of the classes with photos, ascending."""
+        return np.unique(self.labels)
+
+
+class Fold(NamedTuple):
+    """Which classes one inner hold-out leaves out, and which photos of the others are not learnt from.
+
+    Attributes:
+        learnt: `[N]` bool, photos that are learnt from.
+        aside: `[N]` bool, photos of the same classes that are named only.
+        heldout: `[N]` bool, photos of classes that are not learnt from.
+    """
+
+    learnt: np.ndarray
+    aside: np.ndarray
+    heldout: np.ndarray
+
+
+def folds_of(labels: np.ndarray, *, folds: int = FOLDS, seed: int = 0) -> list[Fold]:
+    """Inner hold-outs: each class is held out once, and of the others a part of the photos is set aside.
+
+    Args:
+        labels: `[N]` integers.
+        folds: how many.
+        seed: of the draw.
+
+    Raises:
+        UserError: fewer than two classes a fold.
+    """
+    classes = np.unique(labels)
+    if len(classes) < 2 * folds:
+        raise UserError(
+            f"inner hold-outs: found {len(classes)} classes with photos, expected {2 * folds} or more for {folds} "
+            "parts of two; ask for fewer parts, or bring more classes"
+        )
+    rng = np.random.default_rng(seed)
+    part_of = dict(zip(rng.permutation(classes).tolist(), np.arange(len(classes)) % folds, strict=True))
+    of_class = np.array([part_of[label] for label in labels.tolist()])
+    of_photo = rng.permutation(len(labels)) % folds
+    return [
+        Fold((of_class != k) & (of_photo != k), (of_class != k) & (of_photo == k), of_class == k) for k in range(folds)
+    ]
+
+
+def solve(photos: Photos, words: np.ndarray, *, shrinkage: float, penalty: float, dims: int = 0) -> Solution:
+    """The closed form from all photos.
+
+    Args:
+        photos: to learn from.
+        words: `[K, F]` of all classes; rows of classes without photos are not read.
+        shrinkage: see `SHRINKAGES`.
+        penalty: see `PENALTIES`; more than 0.
+        dims: D; 0 for W. Fewer keep the directions in which photos differ most.
+    """
+    whitened = _Whitened.of(photos, photos.features.mean(0, dtype=np.float64))
+    images = whitened.at(shrinkage, dims)
+    classes = photos.classes
+    means = _means(images(photos.features), photos.labels, classes)
+    bias = means.mean(0)
+    seen = np.asarray(words[classes], np.float64)
+    return Solution(images, seen.T @ _ridge(seen @ seen.T, means - bias, penalty), bias)
+
+
+def choose(
+    photos: Photos, words: Mapping[str, np.ndarray], *, shrinkages: Sequence[float] = SHRINKAGES,
+    penalties: Sequence[float] = PENALTIES, folds: int = FOLDS, seed: int = 0,
+    tell: Callable[[str], None] = lambda _: None,
+) -> list[Choice]:  # fmt: skip
+    """Tries kinds of words, whitenings and penalties on inner hold-outs.
+
+    Args:
+        photos: of the training split.
+        words: kinds of words by name, `[K, F]` each.
+        shrinkages: to try.
+        penalties: to try.
+        folds: how many inner hold-outs.
+        seed: of the draw.
+        tell: hears of progress.
+
+    Returns:
+        One choice a kind of words, its best, the best first. Of equally good ones the greater penalty and shrinkage
+        are taken.
+
+    Raises:
+        UserError: as `folds_of`.
+    """
+    grid = [(shrinkage, penalty) for shrinkage in shrinkages for penalty in penalties]
+    found: dict[str, list[list[Rivals]]] = {name: [] for name in words}
+    for number, fold in enumerate(_prepared(photos, shrinkages, folds, seed)):
+        for name, features in words.items():
+            found[name].append([fold.rivals(shrinkage, features, penalty) for shrinkage, penalty in grid])
+        tell(f"inner hold-out {number + 1} of {folds}")
+    return sorted((_best(name, grid, rivals) for name, rivals in found.items()), key=lambda one: -one.top1)
+
+
+def _best(words: str, grid: Sequence[tuple[float, float]], folds: Sequence[Sequence[Rivals]]) -> Choice:
+    """The best of a grid by the accuracy of photos of classes held out inside, among these classes."""
+    top1 = np.mean([[np.mean(one.unseen_right[~one.of_seen]) for one in fold] for fold in folds], 0)
+    best = max(range(len(grid)), key=lambda at: (top1[at], grid[at][1], grid[at][0]))
+    rivals = [fold[best] for fold in folds]
+    margin, reached = best_margin(rivals)
+    area = float(np.mean([curve(one).ausuc for one in rivals]))
+    return Choice(words, *grid[best], float(top1[best]), margin, reached, area)
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    """Scales the last axis to norm 1; a zero vector stays zero."""
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+
+
+def joined(*parts: np.ndarray) -> np.ndarray:
+    """Several kinds of words as one, of equal weight: the kernel of the result is the mean of their kernels."""
+    return np.concatenate([unit(np.asarray(part, np.float64)) / np.sqrt(len(parts)) for part in parts], -1)
+
+
+class _Whitened(NamedTuple):
+    """The scatter of photos within their classes, taken apart.
+
+    Attributes:
+        centre: `[W]`.
+        values: `[W]` eigenvalues, ascending.
+        vectors: `[W, W]` eigenvectors, one a column.
+        total: `[W, W]` second moments of all photos, for `dims`.
+    """
+
+    centre: np.ndarray
+    values: np.ndarray
+    vectors: np.ndarray
+    total: np.ndarray
+
+    @classmethod
+    def of(cls, photos: Photos, centre: np.ndarray) -> "_Whitened":
+        rows = np.arange(len(photos.labels))
+        if len(rows) > SCATTER:
+            rows = np.sort(np.random.default_rng(0).choice(rows, SCATTER, replace=False))
+        total = np.zeros((len(centre), len(centre)))
+        means = _means(_centred(photos.features[rows], centre), photos.labels[rows], photos.classes)
+        within, place = np.zeros_like(total), np.searchsorted(photos.classes, photos.labels[rows])
+        for start in range(0, len(rows), ROWS):
+            block = slice(start, start + ROWS)
+            values = _centred(photos.features[rows[block]], centre)
+            total += values.T @ values
+            values = values - means[place[block]]
+            within += values.T @ values
+        values, vectors = np.linalg.eigh(within / len(rows))
+        return cls(centre, values, vectors, total / len(rows))
+
+    def scales(self, shrinkage: float) -> np.ndarray:
+        """`[W]`: by how much each of the directions `vectors` is stretched; their mean square is 1."""
+        scales = ((1 - shrinkage) * np.maximum(self.values, 0) + shrinkage * self.values.mean()) ** -0.5
+        return scales / np.sqrt(np.mean(scales**2))
+
+    def at(self, shrinkage: float, dims: int = 0) -> Images:
+        """The map of photos at one shrinkage."""
+        kernel = (self.vectors * self.scales(shrinkage)) @ self.vectors.T
+        kernel = np.eye(len(self.centre)) if shrinkage >= 1 else kernel
+        if 0 < dims < len(kernel):
+            kernel = kernel @ np.linalg.eigh(kernel.T @ self.total @ kernel)[1][:, ::-1][:, :dims]
+        return Images(self.centre, kernel)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prepared:
+    """One inner hold-out: means of the classes learnt from, and the photos to name, at each shrinkage."""
+
+    learnt: np.ndarray
+    heldout: np.ndarray
+    means: Mapping[float, np.ndarray]
+    aside: Mapping[float, np.ndarray]
+    unseen: Mapping[float, np.ndarray]
+    aside_labels: np.ndarray
+    unseen_labels: np.ndarray
+
+    def vectors(self, shrinkage: float, words: np.ndarray, penalty: float, wanted: np.ndarray) -> np.ndarray:
+        seen = np.asarray(words[self.learnt], np.float64)
+        means = self.means[shrinkage]
+        bias = means.mean(0)
+        solved = _ridge(seen @ seen.T, means - bias, penalty)
+        return unit(np.asarray(words[wanted], np.float64) @ seen.T @ solved + bias)
+
+    def rivals(self, shrinkage: float, words: np.ndarray, penalty: float) -> Rivals:
+        every = np.concatenate([self.learnt, self.heldout])
+        photos = np.concatenate([self.aside[shrinkage], self.unseen[shrinkage]])
+        labels = np.concatenate([self.aside_labels, self.unseen_labels])
+        scores = photos @ self.vectors(shrinkage, words, penalty, every).T
+        return rivals_of(scores, labels, every, np.arange(len(every)) < len(self.learnt))
+
+
+def rivals_of(scores: np.ndarray, labels: np.ndarray, classes: np.ndarray, seen: np.ndarray) -> Rivals:
+    """The best seen and unseen classes of photos from scores in host memory.
+
+    Args:
+        scores: `[N, K]`.
+        labels: `[N]`, each photo's class, by its entry in `classes`.
+        classes: `[K]` what the columns stand for.
+        seen: `[K]` bool, of which there were photos in training.
+    """
+    sides = [np.where(mask, scores, -np.inf) for mask in (seen, ~seen)]
+    best = [side.max(1) for side in sides]
+    right = [classes[side.argmax(1)] == labels for side in sides]
+    gap = np.clip(best[0] - best[1], -1e3, 1e3)
+    return Rivals(gap, *right, np.isin(labels, classes[seen]), labels)
+
+
+def _prepared(photos: Photos, shrinkages: Sequence[float], folds: int, seed: int) -> Iterator[_Prepared]:
+    centre = photos.features.mean(0, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    for fold in folds_of(photos.labels, folds=folds, seed=seed):
+        own = Photos(photos.features[fold.learnt], photos.labels[fold.learnt])
+        aside, unseen = (_some(photos.labels, mask, rng) for mask in (fold.aside, fold.heldout))
+        whitened = _Whitened.of(own, centre)
+        scales = {shrinkage: whitened.scales(shrinkage) for shrinkage in shrinkages}
+        # In the directions of the scatter a whitening is one factor each: photos are turned there once.
+        learnt, named, guessed = (
+            _centred(features, centre) @ whitened.vectors
+            for features in (own.features, photos.features[aside], photos.features[unseen])
+        )
+        yield _Prepared(
+            own.classes, np.unique(photos.labels[fold.heldout]),
+            {s: _means(unit(learnt * by), own.labels, own.classes) for s, by in scales.items()},
+            {s: unit(named * by) for s, by in scales.items()},
+            {s: unit(guessed * by) for s, by in scales.items()},
+            photos.labels[aside], photos.labels[unseen],
+        )  # fmt: skip
+
+
+def _some(labels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Row numbers of at most `PER_CLASS` photos of each class among those of a mask."""
+    rows = rng.permutation(np.flatnonzero(mask))
+    rows = rows[np.argsort(labels[rows], kind="stable")]
+    _, starts, counts = np.unique(labels[rows], return_index=True, return_counts=True)
+    return np.sort(rows[np.arange(len(rows)) - np.repeat(starts, counts) < PER_CLASS])
+
+
+def _centred(features: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    return unit(np.asarray(features, np.float64) - centre)
+
+
+def _means(vectors: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """`[C, D]` means of unit vectors by class."""
+    place = np.searchsorted(classes, labels)
+    share = 1 / np.bincount(place, minlength=len(classes))[place]
+    averaging = sparse.csr_matrix((share, (place, np.arange(len(place)))), (len(classes), len(place)))
+    return np.asarray(averaging @ vectors)
+
+
+def _ridge(kernel: np.ndarray, targets: np.ndarray, penalty: float) -> np.ndarray:
+    return np.linalg.solve(kernel + penalty * np.eye(len(kernel)), targets)
