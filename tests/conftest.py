@@ -1,3 +1,4 @@
+import gc
 import importlib.util
 import os
 import pathlib
@@ -28,6 +29,8 @@ import pytest  # noqa: E402
 from lit_jax.models import storage  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Tracing makes objects by the hundred thousand, of which few are garbage: a quarter of its time is the search for them.
+gc.set_threshold(100_000, 50, 100)
 
 
 def random_like(tower, example, *, seed=0, scale=0.3):
