@@ -218,7 +218,10 @@ def test_a_text_tower_that_others_trained_is_planned_with_every_letter():
     assert parts["LU"]["projection and loss"] == 2 * projections[0] + 3 * projections[1] + loss
 
 
-@pytest.mark.parametrize("locks", locking.LOCKS)
+@pytest.mark.parametrize(
+    "locks",
+    [locks if locks in ("LL", "UU", "uu") else pytest.param(locks, marks=pytest.mark.slow) for locks in locking.LOCKS],
+)
 def test_every_pair_of_letters_is_planned(tiny_config, locks):
     run = tiny_run(tiny_config, train__locks=locks)
     parts = abstract_run.step_flops(run, "records")
