@@ -139,9 +139,8 @@ def count_by_stages(tower):
     """The parameters of a tower from one of at most two blocks a stage: those after the first are alike."""
     if isinstance(tower, InvertedResNet):
         depths = [stage[0] for stage in tower.stages]
-        short = tower.clone(
-            stages=tuple((min(depth, 2), *stage[1:]) for depth, stage in zip(depths, tower.stages, strict=True))
-        )
+        stages = tuple((min(stage[0], 2), *stage[1:]) for stage in tower.stages)
+        short = tower.clone(stages=stages, padding="equal", norm_epsilon=1e-5)  # one trace for either padding
     else:
         depths, short = tower.depths, tower.clone(depths=tuple(min(depth, 2) for depth in tower.depths))
     shapes = shapes_of(short)
