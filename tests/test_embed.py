@@ -344,7 +344,8 @@ def test_equal_captions_cannot_be_told_without_distinct_texts(stored, tiny_confi
 def test_the_commands_without_tensorflow(stored, trained, tiny_config, tmp_path, capsys, monkeypatch):
     """Training, evaluation and the check of a store, in one process that never imports TensorFlow."""
     code = f"""
-import sys
+import gc, sys
+gc.set_threshold(100_000, 50, 100)  # as in tests.conftest
 from lit_jax import embed, evaluate, main
 shared = ["--config={tiny_config}", "--config.data.store={stored.directory}"]
 main.main([*shared, "--config.input=store", "--workdir={tmp_path / "run"}", "--config.train.devices=1"])
@@ -387,7 +388,8 @@ main.main(["--config={tiny_config}", "--workdir={folder / "records"}", "--config
 overrides = {{"data.store": "{folder / "store"}"}}
 loaded, _ = config.load("{tiny_config}", overrides)
 embed(loaded, "{folder / "store"}", Making("float32", batch_size=32, shard_rows=20))
-loaded, _ = config.load("{tiny_config}", {{**overrides, "input": "store"}})
+first = {{"train.epochs": "1", "optimizer.horizon_epochs": "3"}}  # of three epochs
+loaded, _ = config.load("{tiny_config}", {{**overrides, **first, "input": "store"}})
 main.train(loaded, "{folder / "run"}")
 """
     flags = f"--xla_force_host_platform_device_count=2 {QUICK}"
@@ -406,8 +408,8 @@ main.train(loaded, "{folder / "run"}")
 def test_two_hosts_embed_and_train_as_one(two_hosts, stored, trained):
     folder, _ = two_hosts
     assert files(folder / "store") == files(stored.directory)
-    # The order does not depend on the number of hosts, so the whole run is that of one.
-    assert losses(folder / "run") == pytest.approx(losses(trained[0]), rel=1e-3)
+    # The order does not depend on the number of hosts, so the run is that of one.
+    assert losses(folder / "run") == pytest.approx(losses(trained[0])[:4], rel=1e-3)
 
 
 def test_two_hosts_train_one_model(two_hosts, tiny_config, tmp_path):
