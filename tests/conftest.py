@@ -1,3 +1,4 @@
+import gc
 import importlib.util
 import os
 import pathlib
@@ -11,6 +12,8 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Which line of Python made an operation is of no use in a compiled program, and takes a while to write down.
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+# Nor are the names of the modules that it stands in.
+os.environ.setdefault("FLAX_PROFILE", "0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Compiled programs are kept between runs of the suite, and between its processes.
 os.environ.setdefault(
@@ -28,6 +31,8 @@ import pytest  # noqa: E402
 from lit_jax.models import storage  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Tracing makes objects by the hundred thousand, of which few are garbage: a quarter of its time is the search for them.
+gc.set_threshold(100_000, 50, 100)
 
 
 def random_like(tower, example, *, seed=0, scale=0.3):
@@ -122,6 +127,16 @@ def tower_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("tower") / "tower.npz"
     write_npz(path, named(params, family(tower)))
     return path
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_config, tmp_path_factory):
+    """An unbroken run on one device: its folder, in which nothing is to be changed, and its results."""
+    from lit_jax import config
+    from lit_jax.main import train
+
+    workdir = tmp_path_factory.mktemp("runs") / "finished"
+    return workdir, train(config.load(tiny_config, {"train.devices": "1"})[0], workdir)
 
 
 @pytest.fixture(scope="session")

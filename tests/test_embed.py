@@ -329,10 +329,11 @@ def test_training_finds_a_flipped_byte_at_its_first_read(stored, tiny_config, tm
 
 @pytest.mark.parametrize("same_caption", ["masked", "multi"])
 def test_what_becomes_of_equal_captions_is_a_choice(stored, trained, tiny_config, tmp_path, same_caption):
-    options = {"input": "store", "data__store": stored.directory, "train__devices": 1, "train__epochs": 1}
-    train(load(tiny_config, model__same_caption=same_caption, **options), tmp_path / "run")
+    options = {"input": "store", "data__store": stored.directory, "train__devices": 1}
+    built = built_of(load(tiny_config, model__same_caption=same_caption, **options), tmp_path)
+    _, metrics = built.step(built.start()[0], built.locked, next(built.feed(0)))
     # The same first batch, whose eight classes have two captions each: some of 16 pairs share one.
-    assert losses(tmp_path / "run")[0] < losses(trained[0])[0] - 1e-3
+    assert float(metrics["loss"]) < losses(trained[0])[0] - 1e-3
 
 
 def test_equal_captions_cannot_be_told_without_distinct_texts(stored, tiny_config, tmp_path):
@@ -343,7 +344,8 @@ def test_equal_captions_cannot_be_told_without_distinct_texts(stored, tiny_confi
 def test_the_commands_without_tensorflow(stored, trained, tiny_config, tmp_path, capsys, monkeypatch):
     """Training, evaluation and the check of a store, in one process that never imports TensorFlow."""
     code = f"""
-import sys
+import gc, sys
+gc.set_threshold(100_000, 50, 100)  # as in tests.conftest
 from lit_jax import embed, evaluate, main
 shared = ["--config={tiny_config}", "--config.data.store={stored.directory}"]
 main.main([*shared, "--config.input=store", "--workdir={tmp_path / "run"}", "--config.train.devices=1"])
@@ -377,15 +379,17 @@ def two_hosts(tiny_config, tmp_path_factory):
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     code = f"""
-import sys
+import gc, sys
 from lit_jax import config, main
 from lit_jax.embed import Making, embed
+gc.set_threshold(100_000, 50, 100)  # as in tests.conftest
 main.main(["--config={tiny_config}", "--workdir={folder / "records"}", "--config.train.devices=0",
-           "--coordinator=localhost:{port}", "--processes=2", "--process=" + sys.argv[1]])
+           "--config.train.epochs=1", "--coordinator=localhost:{port}", "--processes=2", "--process=" + sys.argv[1]])
 overrides = {{"data.store": "{folder / "store"}"}}
 loaded, _ = config.load("{tiny_config}", overrides)
 embed(loaded, "{folder / "store"}", Making("float32", batch_size=32, shard_rows=20))
-loaded, _ = config.load("{tiny_config}", {{**overrides, "input": "store"}})
+first = {{"train.epochs": "1", "optimizer.horizon_epochs": "3"}}  # of three epochs
+loaded, _ = config.load("{tiny_config}", {{**overrides, **first, "input": "store"}})
 main.train(loaded, "{folder / "run"}")
 """
     flags = f"--xla_force_host_platform_device_count=2 {QUICK}"
@@ -404,15 +408,15 @@ main.train(loaded, "{folder / "run"}")
 def test_two_hosts_embed_and_train_as_one(two_hosts, stored, trained):
     folder, _ = two_hosts
     assert files(folder / "store") == files(stored.directory)
-    # The order does not depend on the number of hosts, so the whole run is that of one.
-    assert losses(folder / "run") == pytest.approx(losses(trained[0]), rel=1e-3)
+    # The order does not depend on the number of hosts, so the run is that of one.
+    assert losses(folder / "run") == pytest.approx(losses(trained[0])[:4], rel=1e-3)
 
 
 def test_two_hosts_train_one_model(two_hosts, tiny_config, tmp_path):
     folder, outputs = two_hosts
     results = json.loads((folder / "records" / "results.json").read_text())
     assert (results["seen"]["images"], results["heldout"]["images"]) == (24, 28)  # each photo once, over both hosts
-    assert len(losses(folder / "records")) == 11 and "on 4 devices" in outputs[0] and "devices" not in outputs[1]
+    assert len(losses(folder / "records")) == 4 and "on 4 devices" in outputs[0] and "devices" not in outputs[1]
     # The first global batch is the first batches of both hosts, one after the other.
     alone = built_of(load(tiny_config, train__devices=4), tmp_path / "alone")
     tokenizer = settling.open_tokenizer("", alone.data)

@@ -4,6 +4,8 @@ import html.parser
 import json
 import os
 import pathlib
+import shutil
+import signal
 import subprocess
 import sys
 import types
@@ -16,7 +18,7 @@ from data_prep.conversion.options import Options
 from data_prep.sources import folder
 from data_prep.sources.items import Source
 from lit_jax import config, evaluate
-from lit_jax.embedding import class_embeddings
+from lit_jax.embedding import class_embeddings, photo_embeddings
 from lit_jax.errors import UserError
 from lit_jax.evaluation import intervals, page, report, tables
 from lit_jax.main import train
@@ -28,10 +30,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
-def run(tiny_config, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("evaluate") / "run"
-    loaded, _ = config.load(tiny_config, {"train.devices": "1"})
-    return workdir, train(loaded, workdir)
+def run(finished, tmp_path_factory):
+    """A copy of the run, in which evaluations are written."""
+    return shutil.copytree(finished[0], tmp_path_factory.mktemp("evaluate") / "run"), finished[1]
 
 
 def command(*arguments):
@@ -172,7 +173,29 @@ def test_ids_of_another_list_do_not_rename_photos(run, records, tmp_path):
     }
 
 
-def test_ctrl_c_in_the_middle_of_the_photos_is_one_line(run):
+def test_ctrl_c_in_the_middle_of_the_photos_is_one_line(run, monkeypatch, capsys):
+    whole = photo_embeddings.image_embeddings
+
+    def one(photos):
+        yield next(iter(photos))  # TensorFlow reads ahead and JAX computes at that moment
+        signal.raise_signal(signal.SIGINT)
+        yield from photos
+
+    monkeypatch.setattr(
+        photo_embeddings, "image_embeddings", lambda parts, params, photos: whole(parts, params, one(photos))
+    )
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            command("--checkpoint", run[0], "--split", "train", "--batch-size", 16)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (stopped.value.code, capsys.readouterr().err) == (130, "interrupted\n")
+    assert not (run[0] / "evaluation-train.json").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_nothing_to_be_said_where_the_process_ends(run):
     code = """
 import os, signal, sys
 from lit_jax import evaluate
@@ -208,7 +231,9 @@ def test_a_run_on_many_devices_is_evaluated_on_one(tiny_config, tmp_path):
 
 def test_a_run_with_prompt_templates_is_evaluated_with_them(tiny_config, tmp_path):
     (tmp_path / "templates.txt").write_text("an engraving of a {}\n{order}\n")
-    loaded, _ = config.load(tiny_config, {"evaluation.templates": str(tmp_path / "templates.txt"), "train.epochs": "1"})
+    loaded, _ = config.load(
+        tiny_config, {"evaluation.templates": str(tmp_path / "templates.txt"), "train.devices": "1"}
+    )
     results = train(loaded, tmp_path / "run")
     (tmp_path / "templates.txt").unlink()
     command("--checkpoint", tmp_path / "run", "--split", "heldout", "--step", "latest")

@@ -243,7 +243,7 @@ def test_without_projection_the_widths_must_agree():
     with pytest.raises(
         ValueError, match="embed_dim: found 6 without image projection, expected the image tower's width 8"
     ):
-        models.init(tiny(projection=False), jax.random.key(0), image_size=8, context=5)
+        jax.eval_shape(init_of(tiny(projection=False)), jax.random.key(0))
 
 
 def test_a_zero_vector_stays_zero_with_a_finite_gradient():

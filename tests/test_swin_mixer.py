@@ -107,10 +107,11 @@ def test_leftovers_gaps_and_another_depth_are_named_in_one_line(tower):
         assert "\n" not in str(error.value)
 
 
-@TOWERS
-@pytest.mark.parametrize(
-    ("dtype", "bound"), [(jnp.float16, 0.02), pytest.param(jnp.bfloat16, 0.1, marks=pytest.mark.slow)]
-)
+# The first Swin's blocks are the second's, but for the norms and the scores.
+@pytest.mark.parametrize(("tower", "dtype", "bound"), [
+    (MIXER, jnp.float16, 0.02), (SWINV2, jnp.float16, 0.02), pytest.param(SWIN, jnp.float16, 0.02, marks=pytest.mark.slow),
+    *(pytest.param(tower, jnp.bfloat16, 0.1, marks=pytest.mark.slow) for tower in (MIXER, SWIN, SWINV2)),
+])  # fmt: skip
 def test_half_precision_stays_close(tower, dtype, bound):
     params = drawn(tower)
     expected = apply(tower, params, images(16))
@@ -177,6 +178,7 @@ def test_offsets_are_the_same_where_the_relative_position_is():
     assert index[0, 5] == 0 and index[5, 0] == 14 and index[1, 0] == index[5, 4] == 8
 
 
+@pytest.mark.slow
 def test_odd_maps_and_pictures_that_are_no_squares_have_features():
     for tower in (SWIN, SWINV2):
         params = drawn(tower, 24)  # both maps hold a whole window

@@ -143,7 +143,7 @@ def test_the_step_descends_the_loss_of_a_naive_twin(rng):
 
 
 @pytest.mark.parametrize(("loss", "devices"), [
-    ("softmax", 2), pytest.param("softmax", 4, marks=pytest.mark.slow), ("softmax", 8),
+    *(pytest.param("softmax", devices, marks=pytest.mark.slow) for devices in (2, 4)), ("softmax", 8),
     *(pytest.param("sigmoid", devices, marks=pytest.mark.slow) for devices in (2, 4, 8)),
 ])  # fmt: skip
 def test_losses_are_the_same_on_1_2_4_and_8_devices(loss, devices):

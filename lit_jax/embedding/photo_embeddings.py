@@ -1,6 +1,7 @@
 """Features of photos, through the image tower or from an embedding store, and their embeddings in the common space."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator
 
 import jax
@@ -44,7 +45,7 @@ class Photos:
 
 @dataclasses.dataclass(frozen=True)
 class Embedder:
-    """The jitted parts of an evaluation; built once, so that each is compiled once."""
+    """The jitted parts of an evaluation."""
 
     model: TwoTower
     mesh: Mesh
@@ -53,8 +54,9 @@ class Embedder:
     projected: Callable[[Params, jax.Array], jax.Array]
 
 
+@functools.lru_cache(maxsize=8)
 def embedder(model: TwoTower, mesh: Mesh) -> Embedder:
-    """Builds the jitted functions for a model on a mesh."""
+    """The jitted functions for a model on a mesh, the same ones for all who ask in this process."""
     return Embedder(
         model,
         mesh,

@@ -8,7 +8,6 @@ bytes.
 
 import contextlib
 import dataclasses
-import functools
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,15 +18,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lit_jax import config as options
-from lit_jax import models
 from lit_jax.base import console, hosts
 from lit_jax.base.files import alone_in, incomplete
 from lit_jax.base.hosts import on_first_host
-from lit_jax.base.sharding import check_divides, local_rows, make_mesh, over_batch, put_batch, put_replicated
+from lit_jax.base.sharding import check_divides, local_rows, make_mesh, put_batch, put_replicated
 from lit_jax.data import embedding_store, record_batches
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.embedding_store import Store
 from lit_jax.data.records import RecordSet
+from lit_jax.embedding.photo_embeddings import embedder
 from lit_jax.errors import UserError
 from lit_jax.models import building
 from lit_jax.models.building import Towers
@@ -200,13 +199,10 @@ class _Through:
     mesh: Mesh
     making: Making
 
-    @functools.cached_property
+    @property
     def features(self) -> Callable[[Params, jax.Array], jax.Array]:
         """The jitted tower."""
-        return jax.jit(
-            lambda tower, images: models.image_features(self.model, tower, images),
-            out_shardings=over_batch(self.mesh),
-        )
+        return embedder(self.model, self.mesh).features
 
     def write(self, aside: pathlib.Path, pieces: Sequence[Piece], *, done: int) -> None:
         """Writes shards one after the other, with progress; `done` of them were finished before."""

@@ -204,9 +204,7 @@ def initial_params(
     joint = {name: shapes[name] for name in shapes if name not in letters and name in wanted and whole_model}
     fresh = wanted - pretrained - set(joint)
     # Only what is used is initialised: a locked ViT-L is not drawn at random first.
-    init = _init_of(model, **towers.sizes)
-    drawn = jax.jit(lambda key: {name: tree for name, tree in init(key).items() if name in fresh})
-    params = drawn(jax.random.key(towers.seed)) if fresh else {}
+    params = _init_of(model, frozenset(fresh), **towers.sizes)(jax.random.key(towers.seed)) if fresh else {}
     reports = {}
     for name in pretrained - ({IMAGE} if towers.from_store else set()):
         params[name], reports[name] = load_tower(towers, model, name)
@@ -250,5 +248,10 @@ def param_shapes(towers: Towers, model: TwoTower) -> Params:
 
 
 @functools.lru_cache(maxsize=8)
-def _init_of(model: TwoTower, *, image_size: int, context: int) -> Callable[[jax.Array], Params]:
-    return jax.jit(lambda key: models.init(model, key, image_size=image_size, context=context))
+def _init_of(
+    model: TwoTower, parts: frozenset[str] | None = None, *, image_size: int, context: int
+) -> Callable[[jax.Array], Params]:
+    if parts is None:
+        return jax.jit(lambda key: models.init(model, key, image_size=image_size, context=context))
+    whole = _init_of(model, image_size=image_size, context=context)
+    return jax.jit(lambda key: {name: tree for name, tree in whole(key).items() if name in parts})

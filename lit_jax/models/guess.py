@@ -129,9 +129,11 @@ def presets_of(arrays: Mapping[str, np.ndarray], kind: str) -> list[str]:
     likeliest = max(shares, key=lambda tower: shares[tower])
     if shares[likeliest] < 0.5:
         return []
+    sides = {side for array in arrays.values() for side in np.shape(array)}
     found: dict[str, int] = {}
     for name, preset in presets.items():
-        if preset.tower is likeliest:  # tracing all of them would take long
+        # Tracing takes long: only those whose width is a side of some array, where they have one width.
+        if preset.tower is likeliest and ("width" not in preset.options or preset.options["width"] in sides):
             differing = weights.differing(arrays, *_traced(preset))
             if differing is not None and all(path.endswith(_FREE) for path in differing):
                 found[name] = len(differing)

@@ -32,8 +32,8 @@ from lit_jax.settling import Settled, open_tokenizer
 from lit_jax.text.captions import class_captions
 from lit_jax.text.classes import read_class_table
 from lit_jax.text.tokenizers import END_ID, PAD_ID, Tokenizer, lengths
-from lit_jax.training import optimizer, train_step
-from lit_jax.training.experiment import build_step
+from lit_jax.training import train_step
+from lit_jax.training.experiment import optimizer_and_step
 from lit_jax.training.length import Length, run_length
 
 AHEAD = 2  # batches that wait on the device, the depth of `lit_jax.data.record_batches.ahead`
@@ -253,13 +253,15 @@ def step_and_shapes(run: Run, source: str) -> tuple[Any, train_step.State, Param
     if source == "store":
         params.pop(IMAGE, None)
     moving, locked = locking.split_locked(params, config.train.locks)
-    adamw = optimizer.adamw(config.optimizer, optimizer.schedule_of(config.optimizer, run.length), towers.locks)
     precision = config.train.precision
+    adamw, step = optimizer_and_step(
+        run.model, run.mesh, run.length, config.optimizer, config.model, towers.locks, precision
+    )
     state = jax.eval_shape(
         lambda moving: train_step.initial_state(moving, adamw, initial_loss_scale(precision)), moving
     )
     locked = jax.eval_shape(lambda locked: building.stored(towers, run.model, locked), locked)
-    return build_step(run.model, adamw, run.mesh, config.model, precision), state, locked
+    return step, state, locked
 
 
 def step_memory(run: Run, batch: int) -> dict[str, int]:

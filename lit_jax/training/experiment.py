@@ -5,6 +5,7 @@
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -40,6 +41,8 @@ from lit_jax.text.tokenizers import Tokenizer
 from lit_jax.training import optimizer, train_step
 from lit_jax.training.length import Length, run_length
 
+Step = Callable[[train_step.State, Params, train_step.Batch], tuple[train_step.State, train_step.Metrics]]
+
 
 @dataclasses.dataclass
 class Experiment:
@@ -55,7 +58,7 @@ class Experiment:
     data: collection.Collection
     feed: input_stream.Feed
     schedule: optax.Schedule
-    step: Callable[[train_step.State, Params, train_step.Batch], tuple[train_step.State, train_step.Metrics]]
+    step: Step
     start: Callable[[], tuple[train_step.State, list[str]]]
     abstract_state: train_step.State
     locked: Params
@@ -95,8 +98,9 @@ def build(config: Settled, data: collection.Collection, workdir: pathlib.Path) -
         set_aside(examples, fraction, config.seed) if fraction else None,
     )  # fmt: skip
     length = run_length(config.train, photos=parts.photos_to_train_on, accumulate=config.optimizer.accumulate)
-    schedule = optimizer.schedule_of(config.optimizer, length)
-    adamw = optimizer.adamw(config.optimizer, schedule, towers.locks)
+    adamw, step = optimizer_and_step(
+        model, mesh, length, config.optimizer, config.model, towers.locks, config.train.precision
+    )
     texts = class_prompts(
         parts.table, data.templates, config.templates, drop_repeats=data.drop_repeats,
         protocol=config.evaluation.protocol,
@@ -107,8 +111,8 @@ def build(config: Settled, data: collection.Collection, workdir: pathlib.Path) -
         mesh=mesh,
         data=data,
         feed=parts.feed(),
-        schedule=schedule,
-        step=build_step(model, adamw, mesh, config.model, config.train.precision),
+        schedule=optimizer.schedule_of(config.optimizer, length),
+        step=step,
         start=lambda: _start(towers, model, adamw, mesh, parts=moving),
         abstract_state=_abstract_state(moving, adamw, config.train.precision, mesh),
         locked=put_replicated(building.stored(towers, model, locked), mesh),
@@ -264,11 +268,17 @@ class _Parts:
         return notes
 
 
-def build_step(
-    model: TwoTower, adamw: optax.GradientTransformation, mesh: Mesh, joint: options.Model, precision: str
-) -> Callable[[train_step.State, Params, train_step.Batch], tuple[train_step.State, train_step.Metrics]]:
-    """The jitted training step as the options describe it."""
-    return train_step.make_step(
+@functools.lru_cache(maxsize=8)
+def optimizer_and_step(
+    model: TwoTower, mesh: Mesh, length: Length, chosen: options.Optimizer, joint: options.Model, locks: str,
+    precision: str,
+) -> tuple[optax.GradientTransformation, Step]:  # fmt: skip
+    """The optimizer and the jitted training step as the options describe them.
+
+    Kept for the next run in this process that is alike, whose step is then neither traced nor compiled again.
+    """
+    adamw = optimizer.adamw(chosen, optimizer.schedule_of(chosen, length), locks)
+    return adamw, train_step.make_step(
         model, adamw, max_scale=joint.scale_max, dynamic_scale=precision == "float16",
         same_caption=joint.same_caption, block=joint.loss_block, mesh=mesh,
     )  # fmt: skip
