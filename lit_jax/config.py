@@ -129,11 +129,20 @@ class Image:
 class Text:
     """Options of the text tower, and of the captions as it reads them."""
 
-    tower: str = option("transformer", "a preset of docs/towers.md; transformer for the sizes below")
+    tower: str = option(
+        "transformer",
+        "a preset of docs/towers.md; transformer for the sizes below; units for the sum of a text's units",
+    )
     weights: str = option(
         "", "file or folder of pre-trained weights, or hf-hub:OWNER/NAME, for the locks LL, LU and UU", free=True
     )
     context: int = option(0, "tokens read at the most; 0 for the preset's, or 64", low=0)
+    units: str = option(
+        "",
+        "what a text is read as, besides a sentence: phrases (parts between commas), words, letters (three to five in "
+        "a row), or several with commas; for tower units, which reads nothing else, and for BERT's form",
+        is_late=True,
+    )
     width: int = option(384, "channels", low=1)
     depth: int = option(12, "blocks", low=1)
     heads: int = option(6, "attention heads", low=1)
@@ -181,6 +190,13 @@ class Model:
     scale_init: float = option(1 / 0.07, "initial logit scale, the factor itself", low=1)
     scale_max: float = option(100.0, "the logit scale is clamped to this", low=1)
     bias_init: float = option(-10.0, "initial logit bias of the sigmoid loss")
+    start: str = option(
+        "",
+        "where the last layers of both towers start: drawn at random, or at the closed form (solve) from words to the "
+        "mean photos of classes, which needs an embedding store",
+        ("", "solve"),
+        is_late=True,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -202,6 +218,13 @@ class Optimizer:
     )
     horizon_epochs: float = option(0.0, "epochs after which the cosine is 0; 0 for train.epochs", low=0)
     clip_norm: float = option(0.0, "largest global norm of the gradient; 0 for none", low=0)
+    pull: float = option(
+        0.0,
+        "weight of the squared distance to the parameters at the start, added to the loss; training then keeps what "
+        "they knew of species without a photo",
+        low=0,
+        is_late=True,
+    )
     pretrained_scale: float = option(
         1.0, "factor of the learning rate of unlocked pre-trained towers (letter U)", low=0
     )
@@ -213,7 +236,7 @@ class Train:
     """Options of the run: what is locked, its length, its batches, its precision, its devices."""
 
     locks: str = option("Lu", "LiT's letters, image tower first: L locked, U pre-trained, u from scratch")
-    epochs: float = option(10.0, "passes over the training split", low=1e-6)
+    epochs: float = option(10.0, "passes over the training split; 0 to keep the start as it is", low=0)
     epoch_steps: int = option(0, "batches that count as an epoch; 0 for a pass over the training split", low=0)
     batch_size: int = option(256, "pairs of the global batch", low=1)
     precision: str = option("float32", "dtype of the arithmetic", ("float32", "bfloat16", "float16"))
@@ -227,6 +250,14 @@ class Evaluation:
     every_epochs: float = option(1.0, "epochs between zero-shot evaluations; 0 for the end only", low=0)
     batch_size: int = option(256, "photos or prompts at a time", low=1, free=True)
     templates: str = option("", "file of prompt templates; empty for the caption templates")
+    margin_folds: int = option(
+        0,
+        "parts in which the training species are held out in turn, each for a training of its own, to fit the margin "
+        "by which seen species are held back where seen and unseen ones are asked together; 0 for no margin",
+        low=0,
+        high=20,
+        is_late=True,
+    )
     protocol: str = option(
         "caption",
         "class names in prompts: as captions say them, or by common name, supercategory and genus",

@@ -21,7 +21,15 @@ from lit_jax.data.records import RecordSet, is_record_set, open_records
 from lit_jax.errors import UserError
 from lit_jax.models import locking, weight_files
 from lit_jax.models.building import Towers, check_weights
-from lit_jax.models.settled import TOWER_OPTIONS, beside_weights, check_names, preset_notes, settled_image, settled_text
+from lit_jax.models.settled import (
+    OWN_TEXT,
+    TOWER_OPTIONS,
+    beside_weights,
+    check_names,
+    preset_notes,
+    settled_image,
+    settled_text,
+)
 from lit_jax.text.prompts import read_templates
 from lit_jax.text.tokenizers import Tokenizer, load_tokenizer
 
@@ -232,6 +240,7 @@ def _check_together(config: options.Config) -> None:
     scale = config.data.crop_scale
     if not 0 < scale[0] <= scale[1]:
         raise UserError(f"data.crop_scale: found {scale}, expected two shares of the area, the smaller first")
+    _check_start(config)
     if config.model.same_caption == "plain":
         return
     if not config.text.distinct:
@@ -243,6 +252,26 @@ def _check_together(config: options.Config) -> None:
         raise UserError(
             f"model.same_caption: found {config.model.same_caption} on {jax.process_count()} hosts, expected plain: "
             'they do not know each other\'s captions; set input = "store"'
+        )
+
+
+def _check_start(config: options.Config) -> None:
+    """Refuses a start, or a margin, that asks for what the run has not."""
+    for name, asked in (("model.start", config.model.start == "solve"), ("evaluation.margin_folds",
+                        config.evaluation.margin_folds > 0)):  # fmt: skip
+        if asked and config.input != "store":
+            raise UserError(
+                f'{name}: found with input "records", expected an embedding store, whose features it needs at once; '
+                'make one with python -m lit_jax.embed and set input = "store"'
+            )
+    if not config.train.epochs and config.model.start != "solve":
+        raise UserError("train.epochs: found 0, expected more than 0, or the start to keep: set model.start to solve")
+    if config.model.start == "solve" and not config.model.projection:
+        raise UserError("model.start: found solve without model.projection, expected one; set model.projection")
+    if config.model.start == "solve" and config.text.tower == OWN_TEXT:
+        raise UserError(
+            f"model.start: found solve with text.tower {config.text.tower}, expected a tower that has words from the "
+            "start: units, or one with weights such as minilm_l6"
         )
 
 

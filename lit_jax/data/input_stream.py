@@ -100,6 +100,8 @@ def from_store(
 ) -> Feed:
     """Stored features: ``features`` `[B, W]`, ``tokens`` `[U, T]` and, where each is once, ``caption`` `[B]`.
 
+    Of captions whose features by a locked text tower stand in the place of their tokens, ``words`` `[U, F]`.
+
     The whole split is shuffled anew each epoch, whatever its size. Every host sees the same order and takes its part
     of each batch.
 
@@ -191,7 +193,8 @@ def _stored_texts(captions: CaptionTable, caption: np.ndarray, each_once: bool) 
 
 
 def _arrays(texts: Texts) -> dict[str, np.ndarray]:
-    return {"tokens": texts.tokens} | ({"caption": texts.caption} if texts.caption is not None else {})
+    name = "tokens" if np.issubdtype(texts.tokens.dtype, np.integer) else "words"
+    return {name: texts.tokens} | ({"caption": texts.caption} if texts.caption is not None else {})
 
 
 def _own_part(whole: np.ndarray) -> np.ndarray:

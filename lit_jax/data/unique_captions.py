@@ -31,7 +31,7 @@ class CaptionTable(NamedTuple):
     """All captions of some classes, tokenised once.
 
     Attributes:
-        tokens: `[C, T]` int32, distinct rows.
+        tokens: `[C, T]` int32, distinct rows; or `[C, F]` float32, what a locked text tower makes of them.
         class_ids: `[K]` int64, ascending.
         rows: `[K, M]` int64: row numbers of each class's captions, in the order of the templates, then padding.
         counts: `[K]` int64: how many captions each class has.

@@ -29,6 +29,8 @@ class About:
         results: of the last evaluation; empty before the first.
         evaluated: batches consumed before the last evaluation.
         store: fingerprint of the embedding store that was trained on; empty for none.
+        margin: for seen species where unseen ones are asked beside them, with what was measured of it inside the
+            training split, see `lit_jax.training.margin.fit`; empty where none was fitted.
         chosen_on: of a model that was taken out of its run as the best: the split by which; empty if it was asked for.
     """
 
@@ -47,6 +49,7 @@ class About:
     evaluated: int = 0
     store: str = ""
     chosen_on: str = ""
+    margin: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def options(self) -> options.Config:

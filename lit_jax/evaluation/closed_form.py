@@ -220,6 +220,14 @@ def joined(*parts: np.ndarray) -> np.ndarray:
     return np.concatenate([unit(np.asarray(part, np.float64)) / np.sqrt(len(parts)) for part in parts], -1)
 
 
+def some_of_each(labels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Row numbers of at most `PER_CLASS` photos of each class, `[N]` labels, among those of a mask `[N]` bool."""
+    rows = rng.permutation(np.flatnonzero(mask))
+    rows = rows[np.argsort(labels[rows], kind="stable")]
+    _, starts, counts = np.unique(labels[rows], return_index=True, return_counts=True)
+    return np.sort(rows[np.arange(len(rows)) - np.repeat(starts, counts) < PER_CLASS])
+
+
 class _Whitened(NamedTuple):
     """The scatter of photos within their classes, taken apart.
 
@@ -306,7 +314,7 @@ def rivals_of(scores: np.ndarray, labels: np.ndarray, classes: np.ndarray, seen:
     best = [side.max(1) for side in sides]
     right = [classes[side.argmax(1)] == labels for side in sides]
     gap = np.clip(best[0] - best[1], -1e3, 1e3)
-    return Rivals(gap, *right, np.isin(labels, classes[seen]), labels)
+    return Rivals(gap, right[0], right[1], np.isin(labels, classes[seen]), labels)
 
 
 def _prepared(photos: Photos, shrinkages: Sequence[float], folds: int, seed: int) -> Iterator[_Prepared]:
@@ -314,7 +322,7 @@ def _prepared(photos: Photos, shrinkages: Sequence[float], folds: int, seed: int
     rng = np.random.default_rng(seed)
     for fold in folds_of(photos.labels, folds=folds, seed=seed):
         own = Photos(photos.features[fold.learnt], photos.labels[fold.learnt])
-        aside, unseen = (_some(photos.labels, mask, rng) for mask in (fold.aside, fold.heldout))
+        aside, unseen = (some_of_each(photos.labels, mask, rng) for mask in (fold.aside, fold.heldout))
         whitened = _Whitened.of(own, centre)
         scales = {shrinkage: whitened.scales(shrinkage) for shrinkage in shrinkages}
         # In the directions of the scatter a whitening is one factor each: photos are turned there once.
@@ -329,14 +337,6 @@ def _prepared(photos: Photos, shrinkages: Sequence[float], folds: int, seed: int
             {s: unit(guessed * by) for s, by in scales.items()},
             photos.labels[aside], photos.labels[unseen],
         )  # fmt: skip
-
-
-def _some(labels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Row numbers of at most `PER_CLASS` photos of each class among those of a mask."""
-    rows = rng.permutation(np.flatnonzero(mask))
-    rows = rows[np.argsort(labels[rows], kind="stable")]
-    _, starts, counts = np.unique(labels[rows], return_index=True, return_counts=True)
-    return np.sort(rows[np.arange(len(rows)) - np.repeat(starts, counts) < PER_CLASS])
 
 
 def _centred(features: np.ndarray, centre: np.ndarray) -> np.ndarray:

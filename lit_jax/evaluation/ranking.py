@@ -114,15 +114,15 @@ def rivals(photos: jax.Array, labels: np.ndarray, classes: Classes, seen: jax.Ar
         Of this host's photos.
     """
     on_device = put_batch({"labels": np.asarray(labels, np.int32)}, mesh)["labels"]
-    gap, *right = (local_rows(x) for x in _answering(_compared, mesh)(photos, on_device, classes, seen))
-    return Rivals(gap.astype(np.float64), *right, np.asarray(labels, np.int64))
+    found = [local_rows(x) for x in _answering(_compared, mesh)(photos, on_device, classes, seen)]
+    return Rivals(found[0].astype(np.float64), found[1], found[2], found[3], np.asarray(labels, np.int64))
 
 
 def all_rivals(photos: np.ndarray, labels: np.ndarray, classes: np.ndarray, seen: np.ndarray, mesh: Mesh) -> Rivals:
     """`rivals` of any number of photos `[N, D]` that are not on the devices; classes `[K, D]`, seen `[K]` bool."""
     mask = put_rows(np.asarray(seen, bool), mesh, split=False)
-    gap, *right = _by_block(_compared, photos, labels, put_classes(classes, mesh), mesh, mask)
-    return Rivals(gap.astype(np.float64), *right, np.asarray(labels, np.int64))
+    found = _by_block(_compared, photos, labels, put_classes(classes, mesh), mesh, mask)
+    return Rivals(found[0].astype(np.float64), found[1], found[2], found[3], np.asarray(labels, np.int64))
 
 
 def ranks(photos: jax.Array, labels: np.ndarray, classes: Classes, mesh: Mesh) -> np.ndarray:

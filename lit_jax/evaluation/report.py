@@ -131,13 +131,13 @@ class _Vectors:
 
     def of(self, prompts: Sequence[Sequence[str]]) -> np.ndarray:
         """`[K, D]` unit vectors of K classes' prompts."""
-        context, tokenizer = self.trained.config.text.context, self.trained.tokenizer
+        text, tokenizer = self.trained.config.text, self.trained.tokenizer
         key = kept_embeddings.key_of(
-            self.trained.params, self.trained.model.text, context, tokenizer.model_bytes, prompts
+            self.trained.params, self.trained.model.text, building.text_length(text), tokenizer.model_bytes, prompts
         )
         embed = class_embeddings.text_embedder(
-            self.parts, self.params, lambda batch: tokenizer.encode(batch, context), batch_size=self.batch_size,
-            end_id=tokenizer.end_id if self.trained.config.text.bucket else None,
+            self.parts, self.params, building.reading(text, tokenizer), batch_size=self.batch_size,
+            end_id=tokenizer.end_id if text.bucket else None,
         )  # fmt: skip
 
         def make() -> np.ndarray:

@@ -1,15 +1,18 @@
 """Zero-shot classification: class embeddings from prompts, scores, and exact top-k over every photo once."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from lit_jax.base.hosts import from_all_hosts
+from lit_jax.base.sharding import put_rows
 from lit_jax.embedding.class_embeddings import Tokenise, class_embeddings, text_embedder
 from lit_jax.embedding.photo_embeddings import Embedder, Photos, PhotosOf
 from lit_jax.errors import UserError
 from lit_jax.evaluation import ranking
+from lit_jax.evaluation.gzsl import Rivals
 from lit_jax.evaluation.metrics import TopK, hits_of
 from lit_jax.models.locking import Params
 
@@ -67,6 +70,44 @@ class Task:
     class_ids: tuple[int, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class Together:
+    """Photos of seen and of unseen species, each to be named among all of them.
+
+    Attributes:
+        splits: where the photos are.
+        class_ids: the candidates.
+        seen: those of training.
+    """
+
+    splits: tuple[str, ...]
+    class_ids: tuple[int, ...]
+    seen: frozenset[int]
+
+
+def compare(
+    parts: Embedder,
+    params: Params,
+    photos: Iterable[Photos],
+    class_emb: np.ndarray,
+    together: Together,
+    species_of: Mapping[int, int],
+) -> Rivals:
+    """The best seen and the best unseen species of every photo, of all hosts; arguments as for `classify`."""
+    row_of = {class_id: row for row, class_id in enumerate(together.class_ids)}
+    on_device = ranking.put_classes(class_emb, parts.mesh)
+    seen = np.array([class_id in together.seen for class_id in together.class_ids])
+    mask = put_rows(seen, parts.mesh, split=False)
+    found = []
+    for batch in photos:
+        labels = np.array([row_of[species_of.get(i, i)] for i in batch.class_id.tolist()])
+        here = ranking.rivals(parts.projected(params, batch.features), labels, on_device, mask, parts.mesh)
+        # Padding is dropped on the host, where every batch of every host has the same number of rows.
+        kept = from_all_hosts(batch.mask).reshape(-1)
+        found.append(Rivals(*(from_all_hosts(values).reshape(-1)[kept] for values in here)))
+    return functools.reduce(Rivals.__add__, found)
+
+
 class Interrupted(Exception):
     """An evaluation was asked to stop before its end."""
 
@@ -84,6 +125,7 @@ class Evaluator:
         batch_size: prompts at a time, over all hosts.
         end_id: see `text_embedder`.
         species_of: each class id to that of the first row of its species.
+        together: seen and unseen species asked together; None where the data has not photos of both.
         keep: whether features of photos may be kept from one call to the next: the image tower is locked.
         kept: those features, by split.
     """
@@ -96,11 +138,19 @@ class Evaluator:
     batch_size: int
     keep: bool
     species_of: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    together: Together | None = None
     end_id: int | None = None
     kept: dict[str, list[Photos]] = dataclasses.field(default_factory=dict)
 
-    def __call__(self, params: Params, *, interrupted: Callable[[], bool] = lambda: False) -> dict[str, TopK]:
-        """Hits by task, class by class.
+    def embedded(self, params: Params, class_ids: Sequence[int]) -> np.ndarray:
+        """`[K, D]` unit vectors of classes from their prompts."""
+        embed = text_embedder(self.parts, params, self.tokenise, batch_size=self.batch_size, end_id=self.end_id)
+        return class_embeddings(embed, [self.class_prompts[class_id] for class_id in class_ids])
+
+    def __call__(
+        self, params: Params, *, interrupted: Callable[[], bool] = lambda: False
+    ) -> tuple[dict[str, TopK], Rivals | None]:
+        """Hits by task, class by class; and where there are photos of both, the best seen and unseen species of each.
 
         Args:
             params: of the whole model, on the mesh.
@@ -110,11 +160,10 @@ class Evaluator:
             Interrupted: as soon as `interrupted` says so.
         """
         if not self.tasks:
-            return {}
+            return {}, None
         # Tasks share classes: each is embedded once.
         class_ids = sorted({class_id for task in self.tasks for class_id in task.class_ids})
-        embed = text_embedder(self.parts, params, self.tokenise, batch_size=self.batch_size, end_id=self.end_id)
-        class_emb = class_embeddings(embed, [self.class_prompts[class_id] for class_id in class_ids])
+        class_emb = self.embedded(params, class_ids)
         row_of = {class_id: row for row, class_id in enumerate(class_ids)}
         features = self.kept if self.keep else {}
         hits = {}
@@ -124,7 +173,11 @@ class Evaluator:
             rows = [row_of[class_id] for class_id in task.class_ids]
             photos = features[task.split]
             hits[task.name] = classify(self.parts, params, photos, class_emb[rows], task.class_ids, self.species_of)
-        return hits
+        if self.together is None:
+            return hits, None
+        rows = [row_of[class_id] for class_id in self.together.class_ids]
+        photos = [batch for split in self.together.splits for batch in features[split]]
+        return hits, compare(self.parts, params, photos, class_emb[rows], self.together, self.species_of)
 
     def _photos(self, split: str, params: Params, interrupted: Callable[[], bool]) -> Iterator[Photos]:
         for photos in self.photos(split, params):

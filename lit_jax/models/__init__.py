@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 
-from lit_jax.models import bert, bit, efficientnet, mixer, resnet, swin, swinv2, t5, text, vit
+from lit_jax.models import bert, bit, efficientnet, mixer, resnet, swin, swinv2, t5, text, units, vit
 from lit_jax.models.names import Family
 from lit_jax.models.names import bert as bert_names
 from lit_jax.models.names import bit as bit_names
@@ -16,7 +16,16 @@ from lit_jax.models.names import text as text_names
 from lit_jax.models.names import vit as vit_names
 from lit_jax.models.presets import Preprocessing, Preset
 from lit_jax.models.text import TextTransformer
-from lit_jax.models.two_tower import TwoTower, embed_text, image_features, init, project, stored
+from lit_jax.models.two_tower import (
+    TwoTower,
+    embed_text,
+    image_features,
+    init,
+    project,
+    project_text,
+    stored,
+    text_features,
+)
 from lit_jax.models.vit import ViT
 
 IMAGE_PRESETS: dict[str, Preset] = {
@@ -42,6 +51,7 @@ _FAMILIES: dict[type[nn.Module], Family] = {
     swinv2.SwinV2: swinv2_names.FAMILY,
     TextTransformer: text_names.FAMILY,
     bert.Bert: bert_names.FAMILY,
+    units.BertUnits: bert_names.FAMILY,
     t5.T5Encoder: t5_names.FAMILY,
 }
 
@@ -64,5 +74,7 @@ __all__ = [
     "image_features",
     "init",
     "project",
+    "project_text",
     "stored",
+    "text_features",
 ]

@@ -15,12 +15,14 @@ from lit_jax.data.images import INTERPOLATIONS, PLAIN, Augmentation, Pictures, V
 from lit_jax.errors import UserError
 from lit_jax.models import guess, weight_files, weights
 from lit_jax.models.joint import load_joint
-from lit_jax.models.locking import IMAGE, LETTERS, LOCKS, TOWERS, Params, lock_letters
+from lit_jax.models.locking import IMAGE, LETTERS, LOCKS, TEXT, TOWERS, Params, lock_letters
 from lit_jax.models.presets import Tower
-from lit_jax.models.settled import OWN_IMAGE, OWN_TEXT, check_patch
+from lit_jax.models.settled import OWN_IMAGE, OWN_TEXT, UNITS, check_patch
 from lit_jax.models.two_tower import TwoTower
+from lit_jax.models.units import BertUnits, Units
 from lit_jax.models.weights import LoadReport
 from lit_jax.text.tokenizers import Tokenizer
+from lit_jax.text.units import SLOTS, Reading, kinds_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +50,22 @@ class Towers:
     @property
     def sizes(self) -> dict[str, int]:
         """Side of the pictures, and tokens of a sentence, as `lit_jax.models.init` takes them."""
-        return {"image_size": self.image.size, "context": self.text.context}
+        return {"image_size": self.image.size, "context": text_length(self.text)}
+
+
+def text_length(text: options.Text) -> int:
+    """T: numbers that a text tower reads of a text, tokens and units."""
+    return (text.context if text.tower != UNITS else 0) + (SLOTS if text.units else 0)
+
+
+def reading(text: options.Text, tokenizer: Tokenizer) -> Reading:
+    """How texts become what the text tower of settled options reads."""
+    return Reading(tokenizer, text.context if text.tower != UNITS else 0, kinds_of(text.units))
+
+
+def reads_words(towers: Towers, model: TwoTower, *, from_store: bool) -> bool:
+    """Whether a locked text tower runs once a caption, before training, instead of in each step."""
+    return from_store and lock_letters(towers.locks)[TEXT] == "L" and model.text_projection
 
 
 def view_of(image: options.Image) -> View:
@@ -116,8 +133,13 @@ def _image_tower(image: options.Image, dtype: Any) -> Tower:
 
 def _text_tower(text: options.Text, embed_dim: int, tokenizer: Tokenizer, dtype: Any) -> Tower:
     given = {"vocab_size": tokenizer.vocab_size, "end_id": tokenizer.end_id, "dtype": dtype, "remat": text.remat}
+    kinds = kinds_of(text.units)
+    if text.tower == UNITS:
+        return Units(len(kinds), embed_dim, dtype)
     if text.tower != OWN_TEXT and models.TEXT_PRESETS[text.tower].tower is not models.TextTransformer:
         preset = models.TEXT_PRESETS[text.tower]
+        if kinds:
+            preset = dataclasses.replace(preset, tower=BertUnits, options={**preset.options, "kinds": len(kinds)})
         _check_vocabulary(text, tokenizer, preset.options["vocab_size"])
         given["vocab_size"] = preset.options["vocab_size"]
         if "context" in preset.options:  # rows of a table of positions, of which a run may read the first only

@@ -10,10 +10,14 @@ from lit_jax import models
 from lit_jax.data.embedding_store import GIVEN
 from lit_jax.errors import UserError
 from lit_jax.models import guess, preprocessing
+from lit_jax.models.bert import Bert
 from lit_jax.models.presets import HALF, Preset, Tower, image_shapes
+from lit_jax.text.units import kinds_of
 
 OWN_IMAGE, OWN_TEXT = "vit", "transformer"
 """Towers whose sizes stand in the config itself."""
+UNITS = "units"
+"""The text tower that reads units of a text alone, see `lit_jax.models.units`."""
 
 TOWER_OPTIONS = (
     "size", "patch", "width", "depth", "heads", "mlp_dim", "pool", "mean", "std", "interpolation", "resize",
@@ -82,7 +86,7 @@ def check_names(image: options.Image, text: options.Text) -> None:
     """Raises `UserError`, with the nearest name, for a tower that there is not: weights to fetch may be large."""
     if image.tower not in (OWN_IMAGE, GIVEN):
         _preset("image", image.tower, models.IMAGE_PRESETS)
-    if text.tower != OWN_TEXT:
+    if text.tower not in (OWN_TEXT, UNITS):
         _preset("text", text.tower, models.TEXT_PRESETS)
 
 
@@ -106,7 +110,8 @@ def settled_text(text: options.Text) -> options.Text:
     Raises:
         UserError: an unknown tower, a size that is the preset's to say, a pool that it does not have.
     """
-    preset = None if text.tower == OWN_TEXT else _preset("text", text.tower, models.TEXT_PRESETS)
+    preset = None if text.tower in (OWN_TEXT, UNITS) else _preset("text", text.tower, models.TEXT_PRESETS)
+    units = _settled_units(text, preset)
     pool = text.pool or _default_pool(preset)
     pools = getattr(preset.tower, "POOLS", ()) if preset else ()
     if pools and pool not in pools:
@@ -116,9 +121,19 @@ def settled_text(text: options.Text) -> options.Text:
     said = {name: preset.options[name] for name in _TEXT_SHAPE if name in preset.options} if preset else {}
     _leave_to_preset("text", text, said)
     # Where padding is read too, every sentence has the whole context.
-    bucket = 0 if pool == "last" else text.bucket
+    bucket = 0 if pool == "last" or units else text.bucket
     context = text.context or (preset.size if preset else 64)
-    return dataclasses.replace(text, pool=pool, context=context, bucket=bucket, **said)
+    return dataclasses.replace(text, pool=pool, context=context, bucket=bucket, units=units, **said)
+
+
+def _settled_units(text: options.Text, preset: Preset | None) -> str:
+    kinds = kinds_of(text.units)
+    if kinds and text.tower != UNITS and (preset is None or preset.tower is not Bert):
+        raise UserError(
+            f"text.units: found {text.units} with text.tower {text.tower}, expected none; units are read by the tower "
+            "units alone, or beside a tower of BERT's form such as minilm_l6"
+        )
+    return ",".join(kinds) or ("letters" if text.tower == UNITS else "")
 
 
 def _default_pool(preset: Preset | None) -> str:
@@ -135,7 +150,7 @@ def _is_open(section: str, values: options.Image | options.Text, name: str) -> b
 def _preset(section: str, name: str, presets: Mapping[str, Preset]) -> Preset:
     if name in presets:
         return presets[name]
-    others = (OWN_IMAGE, GIVEN) if section == "image" else (OWN_TEXT,)
+    others = (OWN_IMAGE, GIVEN) if section == "image" else (OWN_TEXT, UNITS)
     near = difflib.get_close_matches(name, [*presets, *others], n=1, cutoff=0)
     raise UserError(
         f"{section}.tower: found {name}, expected one of the towers in docs/towers.md, or {' or '.join(others)}; did "

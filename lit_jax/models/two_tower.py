@@ -142,6 +142,31 @@ def embed_text(model: TwoTower, params: Params, tokens: jax.Array) -> jax.Array:
     return unit(_projected(params[TEXT_PROJECTION], features) if model.text_projection else features)
 
 
+def text_features(model: TwoTower, tower_params: Params, tokens: jax.Array) -> jax.Array:
+    """What the last layer of the text side reads: tokens `[B, T]` to `[B, F]`; see `last_layer`.
+
+    Raises:
+        ValueError: if that layer is within a tower that does not tell it apart.
+    """
+    if not model.text_projection and not hasattr(model.text, "features"):
+        raise ValueError(f"text: found {type(model.text).__name__}, expected a tower whose last layer is apart")
+    method = None if model.text_projection else "features"
+    features: jax.Array = model.text.apply({"params": tower_params}, tokens, method=method)  # type: ignore[assignment]
+    return features
+
+
+def project_text(model: TwoTower, params: Params, features: jax.Array) -> jax.Array:
+    """Features `[B, F]` of texts, by a tower that has no projection, to unit-norm float32 embeddings `[B, D]`."""
+    return unit(_projected(params[TEXT_PROJECTION], features.astype(model.dtype)))
+
+
+def with_last_layer(model: TwoTower, params: Params, layer: Params) -> Params:
+    """The parameters with another last layer of the text side, ``{"kernel": [F, D], "bias": [D]}``."""
+    if model.text_projection:
+        return {**params, TEXT_PROJECTION: layer}
+    return {**params, TEXT: {**params[TEXT], "projection": layer}}
+
+
 def _projected(layer: Params, features: jax.Array) -> jax.Array:
     return features @ layer["kernel"].astype(features.dtype) + layer["bias"].astype(features.dtype)[None]
 

@@ -25,7 +25,7 @@ from lit_jax.data.epoch_order import number_aside
 from lit_jax.data.unique_captions import rounded_up
 from lit_jax.errors import UserError
 from lit_jax.models import building, locking
-from lit_jax.models.locking import IMAGE, Params
+from lit_jax.models.locking import IMAGE, TEXT, Params
 from lit_jax.models.two_tower import TwoTower
 from lit_jax.planning import arithmetic
 from lit_jax.settling import Settled, open_tokenizer
@@ -212,7 +212,7 @@ def expected_distinct(batch: int, captions: int) -> float:
 def text_shape(run: Run, batch: int) -> tuple[int, int]:
     """(U, T) of a global batch on average: rows and tokens of its texts."""
     text, data = run.config.text, run.data
-    tokens = text.context
+    tokens = building.text_length(text)
     if text.bucket and data.longest:
         tokens = min(-(-data.longest // text.bucket) * text.bucket, tokens)
     if not text.distinct:
@@ -238,12 +238,24 @@ def batch_shapes(run: Run, batch: int, source: str, *, devices: int = 0) -> dict
         shapes["caption"] = jax.ShapeDtypeStruct((photos,), jnp.int32)
     else:
         rows = photos
-    shapes["tokens"] = jax.ShapeDtypeStruct((rows, tokens), jnp.int32)
+    width = _words_width(run, source)
+    shapes["words" if width else "tokens"] = jax.ShapeDtypeStruct(
+        (rows, width or tokens), jnp.float32 if width else jnp.int32
+    )
     if source == "store":
         shapes["features"] = jax.ShapeDtypeStruct((photos, config.image.width), STORED[run.data.dtype])
     else:
         shapes["image"] = jax.ShapeDtypeStruct((photos, config.image.size, config.image.size, 3), jnp.uint8)
     return shapes
+
+
+def _words_width(run: Run, source: str) -> int:
+    """F, where a locked text tower runs once a caption before training; 0 where it runs in each step."""
+    if not building.reads_words(run.config.towers, run.model, from_store=source == "store"):
+        return 0
+    tokens = jax.ShapeDtypeStruct((1, building.text_length(run.config.text)), jnp.int32)
+    tower = building.param_shapes(run.config.towers, run.model)[TEXT]
+    return int(jax.eval_shape(lambda tower, x: models.text_features(run.model, tower, x), tower, tokens).shape[-1])
 
 
 def step_and_shapes(run: Run, source: str) -> tuple[Any, train_step.State, Params]:
@@ -336,9 +348,12 @@ def step_flops(run: Run, source: str) -> dict[str, int]:
             lambda tower, images: models.image_features(model, tower, images),
             "image", state.params, locked, batch["image"],
         )  # fmt: skip
-    parts["text tower"] = _tower_flops(
-        lambda tower, tokens: model.text.apply({"params": tower}, tokens), "text", state.params, locked, batch["tokens"]
-    )
+    parts["text tower"] = 0
+    if "tokens" in batch:
+        parts["text tower"] = _tower_flops(
+            lambda tower, tokens: model.text.apply({"params": tower}, tokens),
+            "text", state.params, locked, batch["tokens"],
+        )  # fmt: skip
     whole = arithmetic.count(step, state, locked, batch)
     return {**parts, "projection and loss": whole - sum(parts.values()), "step": whole}
 

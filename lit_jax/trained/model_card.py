@@ -121,7 +121,7 @@ from lit_jax.trained.loading import load_whole"""
 found = load_whole({name!r})
 captions = {captions!r}
 {features}
-words = found.tokenizer.encode(captions, found.config.text.context)
+words = building.reading(found.config.text, found.tokenizer)(captions)
 of_photo = models.project(found.model, found.params, features)
 of_words = models.embed_text(found.model, found.params, words)
 print(captions[int((of_photo @ of_words.T)[0].argmax())])

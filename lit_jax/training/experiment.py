@@ -18,7 +18,7 @@ from lit_jax import config as options
 from lit_jax.base.precision import initial_loss_scale
 from lit_jax.base.sharding import check_divides, make_mesh, put_replicated, replicated, with_sharding
 from lit_jax.data import collection, input_stream
-from lit_jax.data.embedding_store import GIVEN, Store
+from lit_jax.data.embedding_store import GIVEN, Rows, Store
 from lit_jax.data.epoch_order import set_aside
 from lit_jax.data.record_batches import Batches
 from lit_jax.data.records import is_record_set
@@ -28,8 +28,10 @@ from lit_jax.embedding.photo_embeddings import ASIDE
 from lit_jax.embedding.trained import About
 from lit_jax.errors import UserError
 from lit_jax.evaluation import zeroshot
+from lit_jax.evaluation.closed_form import Choice, Photos
 from lit_jax.models import building, locking
-from lit_jax.models.locking import IMAGE, Params
+from lit_jax.models.locking import IMAGE, TEXT, Params
+from lit_jax.models.settled import UNITS
 from lit_jax.models.two_tower import TwoTower
 from lit_jax.models.weight_files import exists
 from lit_jax.models.weights import LoadReport
@@ -40,7 +42,9 @@ from lit_jax.text.prompts import class_prompts
 from lit_jax.text.tokenizers import Tokenizer
 from lit_jax.training import optimizer, train_step
 from lit_jax.training.length import Length, run_length
+from lit_jax.training.start import Taught, choose, from_closed_form, text_features
 
+Start = Callable[[], tuple[train_step.State, list[str]]]
 Step = Callable[[train_step.State, Params, train_step.Batch], tuple[train_step.State, train_step.Metrics]]
 
 
@@ -49,7 +53,8 @@ class Experiment:
     """A run, built and ready to go. Only `about` and `notes` change on the way.
 
     The state before the first step is made by `start`, with what is to be noted of its weights: a run that resumes
-    never has it. `abstract_state` holds its shapes, dtypes and shardings.
+    never has it. `abstract_state` holds its shapes, dtypes and shardings. `without` gives the stream and the start of a
+    training without some photos, `[N]` bool of the training split.
     """
 
     config: Settled
@@ -59,11 +64,13 @@ class Experiment:
     feed: input_stream.Feed
     schedule: optax.Schedule
     step: Step
-    start: Callable[[], tuple[train_step.State, list[str]]]
+    start: Start
+    without: Callable[[np.ndarray], tuple[input_stream.Feed, Start]]
     abstract_state: train_step.State
     locked: Params
     about: About
     evaluator: zeroshot.Evaluator
+    species_of: Mapping[int, int]
     notes: list[str]
     length: Length
 
@@ -95,8 +102,9 @@ def build(config: Settled, data: collection.Collection, workdir: pathlib.Path) -
     examples, fraction = data.examples(config.data.train_split), config.data.select_fraction
     parts = _Parts(
         config, data, mesh, model, tokenizer, read_class_table(data.class_table),
-        set_aside(examples, fraction, config.seed) if fraction else None,
+        set_aside(examples, fraction, config.seed) if fraction else None, locked,
     )  # fmt: skip
+    parts = dataclasses.replace(parts, choice=functools.cache(parts.chosen))
     length = run_length(config.train, photos=parts.photos_to_train_on, accumulate=config.optimizer.accumulate)
     adamw, step = optimizer_and_step(
         model, mesh, length, config.optimizer, config.model, towers.locks, config.train.precision
@@ -113,23 +121,40 @@ def build(config: Settled, data: collection.Collection, workdir: pathlib.Path) -
         feed=parts.feed(),
         schedule=optimizer.schedule_of(config.optimizer, length),
         step=step,
-        start=lambda: _start(towers, model, adamw, mesh, parts=moving),
+        start=functools.partial(_start, parts, adamw, moving, locked),
+        without=functools.partial(_without, parts, adamw, moving, locked),
         abstract_state=_abstract_state(moving, adamw, config.train.precision, mesh),
         locked=put_replicated(building.stored(towers, model, locked), mesh),
         about=parts.about(digests),
         evaluator=parts.evaluator(texts, keeps=IMAGE in digests),
+        species_of=parts.table.species_of,
         notes=[*config.notes, *parts.notes(texts, reports), *_about_species(config.data, data, parts.table)],
         length=length,
     )
 
 
 def _start(
-    towers: building.Towers, model: TwoTower, adamw: optax.GradientTransformation, mesh: Mesh,
-    *, parts: Collection[str],
-) -> tuple[train_step.State, list[str]]:  # fmt: skip
-    moving, reports = building.initial_params(towers, model, parts=parts)
+    parts: "_Parts", adamw: optax.GradientTransformation, wanted: Collection[str], locked: Params
+) -> tuple[train_step.State, list[str]]:
+    towers = parts.config.towers
+    moving, reports = building.initial_params(towers, parts.model, parts=wanted)
+    notes = _described(reports)
+    if parts.config.model.start == "solve":
+        choice = parts.choice() if parts.choice else parts.chosen()
+        moving = from_closed_form(parts.model, moving, parts.taught({**moving, **locked}[TEXT]), choice)
+        notes.append(
+            f"starts at the closed form: whitening {1 - choice.shrinkage:.1f}, penalty {choice.penalty:g}, chosen on "
+            f"training species held out in turn, of which it named {100 * choice.top1:.1f} % among themselves"
+        )
     state = train_step.initial_state(moving, adamw, initial_loss_scale(towers.precision))
-    return put_replicated(state, mesh), _described(reports)
+    return put_replicated(state, parts.mesh), notes
+
+
+def _without(
+    parts: "_Parts", adamw: optax.GradientTransformation, wanted: Collection[str], locked: Params, aside: np.ndarray
+) -> tuple[input_stream.Feed, Start]:
+    parts = dataclasses.replace(parts, aside=aside if parts.aside is None else aside | parts.aside)
+    return parts.feed(), functools.partial(_start, parts, adamw, wanted, locked)
 
 
 def _abstract_state(
@@ -158,7 +183,11 @@ def _check_weights(towers: building.Towers, model: TwoTower, store: Store) -> No
 
 @dataclasses.dataclass(frozen=True)
 class _Parts:
-    """What a run is built of. `aside` tells which photos of the training split are not trained on, `[N]` bool."""
+    """What a run is built of. `aside` tells which photos of the training split are not trained on, `[N]` bool.
+
+    `choice` gives whitening and penalty of the closed form, of the whole run: found once, and used for trainings
+    without some of the species too. `locked` are the parameters that do not move.
+    """
 
     config: Settled
     data: collection.Collection
@@ -167,6 +196,8 @@ class _Parts:
     tokenizer: Tokenizer
     table: ClassTable
     aside: np.ndarray | None
+    locked: Params
+    choice: Callable[[], Choice] | None = None
 
     @property
     def photos_to_train_on(self) -> int:
@@ -201,13 +232,36 @@ class _Parts:
             )  # fmt: skip
         texts = class_captions(self.table, data.templates, drop_repeats=data.drop_repeats)
         captions = caption_table(dict(zip(self.table.ids, texts, strict=True)), self.tokenise)
+        if building.reads_words(config.towers, self.model, from_store=True):
+            words = text_features(self.model, self.locked[TEXT], captions.tokens)
+            captions, rows = captions._replace(tokens=words), rows._replace(bucket=0)
         return input_stream.from_store(
             data, split, self.mesh, batches=batches, captions=captions, rows=rows, place=config.data.store_on
         )
 
+    def chosen(self) -> Choice:
+        """Whitening and penalty of the closed form."""
+        moving = (
+            {} if TEXT in self.locked else building.initial_params(self.config.towers, self.model, parts=(TEXT,))[0]
+        )
+        return choose(self.taught({**moving, **self.locked}[TEXT]), seed=self.config.seed)
+
+    def taught(self, tower: Params) -> Taught:
+        """What the closed form learns from: photos to train on, and the captions of all classes by the text tower."""
+        assert isinstance(self.data, Store), "settling refuses the closed form without a store"
+        rows = Rows(self.data, self.config.data.train_split)
+        kept = np.arange(len(rows)) if self.aside is None else np.flatnonzero(~self.aside)
+        table = self.table.subset(dict.fromkeys(self.table.species_of.values()))
+        row_of = {class_id: row for row, class_id in enumerate(table.ids)}
+        labels = np.array([row_of[self.table.species_of[i]] for i in rows.class_ids[kept].tolist()])
+        texts = class_captions(table, self.data.templates, drop_repeats=self.data.drop_repeats)
+        tokens = self.tokenise([text for group in texts for text in group])
+        words = text_features(self.model, tower, tokens).astype(np.float64)
+        return Taught(Photos(rows.take(kept), labels), words.reshape(len(table), -1, words.shape[-1]).mean(1))
+
     def tokenise(self, texts: Sequence[str]) -> np.ndarray:
         """Texts to tokens, `[n, T]` int32."""
-        return self.tokenizer.encode(texts, self.config.text.context)
+        return building.reading(self.config.text, self.tokenizer)(texts)
 
     def evaluator(self, texts: Mapping[int, Sequence[str]], *, keeps: bool) -> zeroshot.Evaluator:
         """Zero-shot evaluation with the prompts `texts` of each class id; `keeps` features if the tower is locked."""
@@ -221,6 +275,7 @@ class _Parts:
             ),
             tasks=training_tasks(config.data, self.data, self.table.species_of),
             species_of=self.table.species_of,
+            together=together(config.data, self.data, self.table.species_of),
             class_prompts=class_embeddings.prompts_of_species(texts, self.table.species_of),
             tokenise=self.tokenise,
             batch_size=size,
@@ -260,7 +315,7 @@ class _Parts:
         distinct = {text for group in texts.values() for text in group}
         words = self.tokenizer
         longest = max(len(words.pieces(text)) for text in distinct) + len(words.processor.start) + 1
-        if longest > config.text.context:
+        if config.text.tower != UNITS and longest > config.text.context:
             notes.append(
                 f"prompts of up to {longest} tokens, those of held-out classes among them, are cut to text.context, "
                 f"{config.text.context}; a larger one reads them whole"
@@ -314,6 +369,20 @@ def training_tasks(
         tasks.append(zeroshot.Task("heldout", split, tuple(sorted(heldout))))
         tasks.append(zeroshot.Task("heldout_among_all", split, tuple(sorted(heldout | seen))))
     return tasks
+
+
+def together(
+    chosen: options.Data, records: collection.Collection, species_of: Mapping[int, int]
+) -> zeroshot.Together | None:
+    """Photos of seen and of held-out species, among all of them; None where the data has not both."""
+    splits = (chosen.seen_split, chosen.heldout_split)
+    if not all(split in records.splits for split in splits):
+        return None
+    seen, every = (
+        {species_of[class_id] for split in wanted for class_id in records.classes_in(split)}
+        for wanted in ((chosen.train_split, chosen.seen_split), (chosen.train_split, *splits))
+    )
+    return zeroshot.Together(splits, tuple(sorted(every)), frozenset(seen))
 
 
 def chosen_on(data: options.Data) -> str:

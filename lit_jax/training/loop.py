@@ -19,9 +19,9 @@ from lit_jax.base.files import alone_in, write_json
 from lit_jax.base.hosts import ensure_same_on_hosts, from_all_hosts, on_first_host
 from lit_jax.embedding.photo_embeddings import ASIDE
 from lit_jax.errors import Stopped, UserError
-from lit_jax.evaluation import tables, zeroshot
+from lit_jax.evaluation import gzsl, tables, zeroshot
 from lit_jax.models.locking import Params
-from lit_jax.training import checkpoint, metrics_log, train_step
+from lit_jax.training import checkpoint, margin, metrics_log, train_step
 from lit_jax.training.experiment import Experiment, chosen_on
 
 PATIENCE = 100  # float16 steps in a row without a finite gradient before a run is given up
@@ -96,7 +96,7 @@ def _resumed(experiment: Experiment, manager: Any) -> train_step.State:
     saved = checkpoint.read_about(manager, latest)
     changed = options.difference(saved.config, experiment.about.config)
     checkpoint.check_fits(saved, experiment.about, changed, where=str(experiment.workdir))
-    progress = {name: getattr(saved, name) for name in ("position", "results", "evaluated")}
+    progress = {name: getattr(saved, name) for name in ("position", "results", "evaluated", "margin")}
     experiment.about = dataclasses.replace(experiment.about, **progress)
     return checkpoint.restore(manager, latest, experiment.abstract_state)
 
@@ -111,12 +111,21 @@ def _drive(experiment: Experiment, state: train_step.State, manager: Any, told: 
         bar = console.Progress(experiment.length.steps, start=start, quiet=jax.process_index() != 0)
         progress = stack.enter_context(bar)
         progress.line(_opening(experiment, state, start))
+        if config.evaluation.margin_folds and not experiment.about.margin:
+            found = margin.fit(experiment, tell=progress.line, interrupted=lambda: _stop_asked(told, at=False))
+            experiment.about = dataclasses.replace(experiment.about, margin=found)
+            progress.line(_about_margin(found))
         watch = _Watch(experiment, state, log, progress, manager)
         if start in evaluate_at and experiment.about.evaluated != start:
             # A run that was stopped before or in an evaluation owes it, and its checkpoint the score.
             if not _evaluate(experiment, state.params, start, told, log, progress):
                 raise Stopped(_stopped(start))
             checkpoint.complete(manager, experiment.about, score=_score(experiment.about.results))
+        if experiment.length.steps == 0 and manager.latest_step() is None:
+            # The start is kept as it is: a model like any other.
+            if not _evaluate(experiment, state.params, 0, told, log, progress):
+                raise Stopped(_stopped(0))
+            _save(experiment, manager, state)
         for current, metrics in _steps(experiment, state, start):
             step = watch.step(metrics)
             evaluates, stops = step in evaluate_at, _stop_asked(told, at=step % config.log.every_steps == 0)
@@ -236,18 +245,22 @@ def _evaluate(
     """
     alone = jax.process_count() == 1
     try:
-        hits = experiment.evaluator({**moving, **experiment.locked}, interrupted=lambda: alone and bool(told))
+        hits, rivals = experiment.evaluator({**moving, **experiment.locked}, interrupted=lambda: alone and bool(told))
     except zeroshot.Interrupted:
         return False
     candidates = {task.name: len(task.class_ids) for task in experiment.evaluator.tasks}
     results = {task: {**found.summary(), "candidates": candidates[task]} for task, found in hits.items()}
+    if rivals is not None:
+        results["gzsl"] = gzsl.summary(rivals, experiment.about.margin.get("margin"))
     experiment.about = dataclasses.replace(experiment.about, results=results, evaluated=step)
     epoch = step / experiment.length.steps_per_epoch
     logged = ("top1", "top5", "candidates")
-    flat = {f"{task}/{name}": row[name] for task, row in results.items() for name in logged}
+    flat = {f"{task}/{name}": results[task][name] for task in hits for name in logged}
+    if rivals is not None:
+        flat |= {f"gzsl/{name}": results["gzsl"][name] for name in ("seen", "unseen", "harmonic", "ausuc")}
     if log is not None:
         log.add({"step": step, "epoch": epoch, **flat})
-    shown = ", ".join(f"{task} top-1 {100 * row['top1']:.2f} %" for task, row in results.items())
+    shown = ", ".join(f"{task} top-1 {100 * results[task]['top1']:.2f} %" for task in hits)
     progress.line(f"epoch {epoch:.2f}: {shown or 'no split to evaluate'}")
     return True
 
@@ -327,6 +340,16 @@ def _opening(experiment: Experiment, state: train_step.State, start: int) -> str
     return "\n".join(lines)
 
 
+def _about_margin(found: Mapping[str, Any]) -> str:
+    """What the fit of the margin found."""
+    return (
+        f"margin {found['margin']:.3f} for seen species: with it, inside the training split, "
+        f"{100 * found['seen']:.1f} % of photos of seen and {100 * found['unseen']:.1f} % of unseen species were named "
+        "rightly among all, "
+        f"harmonic mean {found['harmonic']:.3f}"
+    )
+
+
 def _about_best(results: Mapping[str, Any]) -> str:
     """Which checkpoint is the best, and whether its figures say so of photos that it was not chosen by."""
     best = results["best"]
@@ -343,11 +366,13 @@ def _about_best(results: Mapping[str, Any]) -> str:
 
 def _results(experiment: Experiment, log: metrics_log.MetricsLog | None, best: int) -> dict[str, Any]:
     losses = [record for record in (log.records if log else ()) if "loss" in record]
+    steps, per_epoch = experiment.length.steps, experiment.length.steps_per_epoch
     return {
         **experiment.about.results,
+        "margin": experiment.about.margin,
         "best": {"step": best, "chosen_on": chosen_on(experiment.config.data)},
-        "step": experiment.length.steps,
-        "epochs": experiment.length.steps / experiment.length.steps_per_epoch,
+        "step": steps,
+        "epochs": steps / per_epoch,
         "loss": losses[-1]["loss"] if losses else None,
         "seed": experiment.config.seed,
         "locks": experiment.config.train.locks,

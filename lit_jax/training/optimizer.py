@@ -9,7 +9,7 @@ import optax
 
 from lit_jax import config as options
 from lit_jax.errors import UserError
-from lit_jax.models.locking import Params, lock_letters
+from lit_jax.models.locking import LOGIT_BIAS, LOGIT_SCALE, Params, lock_letters
 from lit_jax.training.length import Length
 
 
@@ -65,9 +65,9 @@ def schedule_of(chosen: options.Optimizer, length: Length) -> optax.Schedule:
     if chosen.warmup_steps and chosen.warmup_epochs:
         raise UserError("optimizer.warmup_steps: found warmup_epochs as well, expected one of the two; set one to 0")
     warmup = chosen.warmup_steps or round(chosen.warmup_epochs * per_epoch)
-    horizon = length.steps // chosen.accumulate
+    horizon = max(length.steps // chosen.accumulate, 1)  # of a run without steps too
     if chosen.horizon_epochs:
-        horizon = math.ceil(chosen.horizon_epochs * per_epoch)
+        horizon = max(math.ceil(chosen.horizon_epochs * per_epoch), 1)
     return warmup_cosine(peak=chosen.lr, warmup_steps=warmup, horizon_steps=horizon)
 
 
@@ -87,11 +87,29 @@ def adamw(chosen: options.Optimizer, schedule: optax.Schedule, locks: str) -> op
     unlocked = [tower for tower, letter in lock_letters(locks).items() if letter == "U"]
     if unlocked and chosen.pretrained_scale != 1:
         chain = optax.chain(chain, _scaled(dict.fromkeys(unlocked, chosen.pretrained_scale)))
+    if chosen.pull:
+        chain = optax.chain(_pulled(chosen.pull), chain)
     if chosen.clip_norm:
         chain = optax.chain(optax.clip_by_global_norm(chosen.clip_norm), chain)
     if chosen.accumulate > 1:
         return optax.MultiSteps(chain, chosen.accumulate).gradient_transformation()
     return chain
+
+
+def _pulled(weight: float) -> optax.GradientTransformation:
+    """Adds the gradient of `weight` times the squared distance to the start; logit scale and bias are free.
+
+    Source: L2-SP, Li et al. 2018, "Explicit Inductive Bias for Transfer Learning" (arXiv 1802.01483). The start is part
+    of the optimizer's state, so that a run that resumes is held to the same one.
+    """
+
+    def update(gradient: Any, start: Any, params: Any) -> tuple[Any, Any]:
+        def pulled(path: tuple[Any, ...], g: jax.Array, p: jax.Array, s: jax.Array) -> jax.Array:
+            return g if path[0].key in (LOGIT_SCALE, LOGIT_BIAS) else g + 2 * weight * (p - s)
+
+        return jax.tree_util.tree_map_with_path(pulled, gradient, params, start), start
+
+    return optax.GradientTransformation(lambda params: jax.tree.map(jax.numpy.array, params), update)
 
 
 def _scaled(scales: Mapping[str, float]) -> optax.GradientTransformation:

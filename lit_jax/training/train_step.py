@@ -64,7 +64,8 @@ def pair_loss(
         moving: parameters that get gradients.
         locked: parameters that get none: they are under `stop_gradient`.
         batch: ``image`` `[B, H, W, 3]` uint8, or ``features`` `[B, W]`, the locked tower's features of the photos;
-            ``tokens`` `[U, T]` int32; and, unless U is B and pair i has row i, ``caption`` `[B]` int32, the row of
+            ``tokens`` `[U, T]` int32, or ``words`` `[U, F]` float32, what a locked text tower makes of them; and,
+            unless U is B and pair i has row i, ``caption`` `[B]` int32, the row of
             each pair.
         same_caption: what becomes of other pairs with the same caption, see `lit_jax.training.losses`.
         block: photos at a time in the loss; 0 to choose.
@@ -76,7 +77,10 @@ def pair_loss(
     params = {**moving, **jax.lax.stop_gradient(locked)}
     features = batch["features"] if "features" in batch else _tower(model, params, locked, batch["image"])
     image_emb = models.project(model, params, features)
-    text_emb = models.embed_text(model, params, batch["tokens"])
+    if "words" in batch:
+        text_emb = models.project_text(model, params, batch["words"])
+    else:
+        text_emb = models.embed_text(model, params, batch["tokens"])
     scale = jnp.exp(params[LOGIT_SCALE])
     options: dict[str, Any] = {
         "caption": batch.get("caption"),
@@ -145,7 +149,9 @@ def make_step(
             "skipped": 1.0 - finite.astype(jnp.float32),
         }
         if has_floor(state.params, batch, same_caption):
-            metrics["loss_floor"] = losses.softmax_floor(batch["caption"], len(batch["tokens"]))
+            metrics["loss_floor"] = losses.softmax_floor(
+                batch["caption"], len(batch["words" if "words" in batch else "tokens"])
+            )
         loss_scale = next_loss_scale(state.loss_scale, finite, dynamic=dynamic_scale)
         return State(state.step + 1, state.updates + finite, params, opt_state, loss_scale), metrics
 

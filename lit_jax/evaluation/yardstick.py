@@ -1,0 +1,92 @@
+"""What words alone give on the features of a store: the closed form, beside every figure of species without a photo."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lit_jax.data.embedding_store import Rows, Store
+from lit_jax.evaluation import closed_form, gzsl
+from lit_jax.evaluation.closed_form import SHRINKAGES, Photos
+from lit_jax.text.classes import RANKS, ClassTable
+from lit_jax.text.units import BUCKETS, NONE, encode
+
+WAYS = {"photos as they are": (1.0,), "photos whitened": SHRINKAGES}
+"""Two forms of the closed form by the whitenings that it may choose among."""
+
+
+def kinds_of(table: ClassTable) -> dict[str, np.ndarray]:
+    """What a class table says of its classes, each kind `[K, F]`: whole ranks, words of the names, letters in a row."""
+    names = [" ".join(row.get(column, "") for column in ("common_name", "name")) for row in table.rows()]
+    columns = [c for c in (*RANKS, "name") if any(table.columns.get(c, ())) and len(set(table.columns[c])) > 1]
+    ranks = [", ".join(row[column] for column in columns) for row in table.rows()]
+    return {
+        "ranks": sets_of(ranks, "phrases"),
+        "words of the names": sets_of(names, "words"),
+        "letters of the names": sets_of(names, "letters"),
+    }
+
+
+def sets_of(texts: Sequence[str], kind: str) -> np.ndarray:
+    """`[K, F]` float64 unit vectors: which units each text has, those that no text has left out."""
+    numbers = encode(texts, (kind,))
+    there = np.zeros((len(texts), BUCKETS))
+    rows = np.broadcast_to(np.arange(len(texts))[:, None], numbers.shape)
+    there[rows[numbers != NONE], numbers[numbers != NONE]] = 1
+    return closed_form.unit(there[:, there.any(0)])
+
+
+def mixed(kinds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The kinds alone, and all pairs of them in equal parts."""
+    names = list(kinds)
+    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+    both = {f"{a} and {b}": closed_form.joined(kinds[a], kinds[b]) for a, b in pairs}
+    return {name: closed_form.unit(np.asarray(one, np.float64)) for name, one in kinds.items()} | both
+
+
+def measure(
+    store: Store, table: ClassTable, splits: tuple[str, str, str], kinds: Mapping[str, np.ndarray], *, seed: int = 0,
+    tell: Callable[[str], None] = lambda _: None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The closed form on species without a photo: kind of words, whitening, penalty and margin by inner hold-outs.
+
+    Args:
+        store: of the features.
+        table: its classes.
+        splits: to learn from; of other photos of the same species; of species that are not learnt from.
+        kinds: what is known of the classes in words, `[K, F]` each, in the order of the table.
+        seed: of the inner hold-outs.
+        tell: hears of progress.
+
+    Returns:
+        One row for each of `WAYS`: ``method``, ``words``, ``whitening``, ``penalty``, ``inner`` (accuracy of the
+        classes held out inside, and ``inner_all`` of every kind), ``top1`` among the species of the last split,
+        ``chance``, and ``gzsl`` as `lit_jax.evaluation.gzsl.summary`.
+
+    Raises:
+        UserError: too few species for inner hold-outs.
+    """
+    row_of = {class_id: table.index_of(table.species_of[class_id]) for class_id in table.ids}
+    features, labels = [], []
+    for split in splits:
+        rows = Rows(store, split)
+        features.append(rows.take(np.arange(len(rows))))
+        labels.append(np.array([row_of[class_id] for class_id in rows.class_ids.tolist()]))
+    photos = Photos(features[0], labels[0])
+    found = []
+    for way, shrinkages in WAYS.items():
+        choices = closed_form.choose(photos, mixed(kinds), shrinkages=shrinkages, seed=seed, tell=tell)
+        best = choices[0]
+        words = mixed(kinds)[best.words]
+        solved = closed_form.solve(photos, words, shrinkage=best.shrinkage, penalty=best.penalty)
+        classes = np.unique(np.concatenate(labels))
+        seen = np.isin(classes, np.concatenate(labels[:2]))
+        scores = solved.images(np.concatenate(features[1:])) @ solved.classes(words[classes]).T
+        rivals = closed_form.rivals_of(scores, np.concatenate(labels[1:]), classes, seen)
+        found.append({
+            "method": f"closed form, {way}", "words": best.words, "whitening": 1 - best.shrinkage,
+            "penalty": best.penalty, "inner": best.top1, "inner_all": {one.words: one.top1 for one in choices},
+            "top1": float(np.mean(rivals.unseen_right[~rivals.of_seen])), "chance": 1 / max(int((~seen).sum()), 1),
+            "gzsl": gzsl.summary(rivals, best.margin) | {"harmonic_inside": best.harmonic},
+        })  # fmt: skip
+    return found

@@ -1,0 +1,170 @@
+"""The margin for seen species, fitted inside the training split by trainings that leave some of its species out.
+
+Where species with and without photos in training are asked together, seen species are held back by a margin (see
+`lit_jax.evaluation.gzsl`). It may be chosen on training data alone: the training species are divided into parts, and
+for each part a model is trained without it, which then names photos of that part and other photos of the rest, among
+all training species. What is found there is stored with every checkpoint of the run.
+"""
+
+import functools
+import itertools
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lit_jax.base.files import written_aside
+from lit_jax.base.hosts import from_all_hosts, on_first_host
+from lit_jax.data.embedding_store import Rows, Store
+from lit_jax.embedding.photo_embeddings import ASIDE, from_store, image_embeddings
+from lit_jax.errors import Stopped, UserError
+from lit_jax.evaluation import calibration, closed_form, gzsl, ranking
+from lit_jax.models.locking import Params
+from lit_jax.training import train_step
+from lit_jax.training.experiment import Experiment
+
+
+class Trial(NamedTuple):
+    """What one training without some of its species says.
+
+    Attributes:
+        photos: `[N, D]` float32, embeddings of photos that it did not learn from.
+        labels: `[N]` int64, number of each one's species.
+        classes: `[K, D]` float32, embeddings of all training species.
+        seen: `[K]` bool, of which it had photos.
+    """
+
+    photos: np.ndarray
+    labels: np.ndarray
+    classes: np.ndarray
+    seen: np.ndarray
+
+
+def fit(experiment: Experiment, *, tell: Callable[[str], None], interrupted: Callable[[], bool]) -> dict[str, Any]:
+    """Fits the margin of a run, and the temperatures that hold with it.
+
+    Each trial is kept in the run's folder as soon as it is done, so that a run that was stopped goes on with the next.
+
+    Args:
+        experiment: the run.
+        tell: hears a line a trial.
+        interrupted: asked after each step of training.
+
+    Returns:
+        ``margin``; ``seen``, ``unseen``, ``harmonic`` and ``ausuc``, means over the trials at that margin; ``folds``;
+        ``species`` held out in each; and ``factors``: the factor of similarities, ``1 / temperature``, at which the
+        model is as sure as it is right, where it names a ``seen`` and where an ``unseen`` species. JSON-ready.
+
+    Raises:
+        UserError: too few species; records instead of a store.
+        Stopped: if asked to.
+    """
+    number, data = experiment.config.evaluation.margin_folds, experiment.data
+    if not isinstance(data, Store):
+        raise UserError(
+            'evaluation.margin_folds: found a run on records, expected input = "store"; make one with '
+            "python -m lit_jax.embed, so that no photo passes the tower again"
+        )
+    species = species_of_rows(experiment, data)
+    folds = closed_form.folds_of(species, folds=number, seed=experiment.config.seed)
+    trials = []
+    for place, fold in enumerate(folds):
+        path = experiment.workdir / "margin" / f"trial-{place}-of-{number}.npz"
+        if not path.exists():
+            trial = _trial(experiment, data, fold, interrupted)
+            on_first_host(functools.partial(_write, path, trial), "a trial of the margin")
+        trials.append(Trial(**np.load(path)))
+        held, right = int((~trials[-1].seen).sum()), gzsl.at(_rivals(experiment, trials[-1]), np.inf)[1]
+        tell(f"margin: trained without {held} of the species ({place + 1} of {number}), named {100 * right:.1f} % of "
+             "their photos among them")  # fmt: skip
+    return _fitted(experiment, trials)
+
+
+def _trial(experiment: Experiment, data: Store, fold: closed_form.Fold, interrupted: Callable[[], bool]) -> Trial:
+    feed, start = experiment.without(~fold.learnt)
+    first, _ = start()
+    state = first
+    stream = itertools.islice(feed(0), experiment.length.steps)
+    for current, _ in train_step.run(first, experiment.locked, stream, experiment.step):
+        state = current
+        if interrupted():
+            raise Stopped("stopped while the margin was fitted; run the same command to go on from there")
+    return judged(experiment, data, {**state.params, **experiment.locked}, fold)
+
+
+def judged(experiment: Experiment, data: Store, params: Params, fold: closed_form.Fold) -> Trial:
+    """What parameters say of photos that a fold does not learn from."""
+    species = species_of_rows(experiment, data)
+    named = np.zeros(len(species), bool)
+    for part in (fold.aside, fold.heldout):
+        named[closed_form.some_of_each(species, part, np.random.default_rng(experiment.config.seed))] = True
+    evaluator, split = experiment.evaluator, experiment.config.data.train_split
+    photos = from_store(evaluator.parts, data, batch_size=evaluator.batch_size, aside=(split, named))
+    found, class_ids = image_embeddings(evaluator.parts, params, photos(ASIDE, params))
+    found, class_ids = _of_all_hosts(found), _of_all_hosts(class_ids)
+    classes = np.unique(species)
+    own = np.array([experiment.species_of[class_id] for class_id in class_ids.tolist()])
+    return Trial(
+        found, np.searchsorted(classes, own), evaluator.embedded(params, classes.tolist()),
+        np.isin(classes, species[fold.learnt]),
+    )  # fmt: skip
+
+
+def species_of_rows(experiment: Experiment, data: Store) -> np.ndarray:
+    """`[N]` int64: the species of each photo of the training split."""
+    class_ids = Rows(data, experiment.config.data.train_split).class_ids
+    return np.array([experiment.species_of[class_id] for class_id in class_ids.tolist()])
+
+
+def _fitted(experiment: Experiment, trials: list[Trial]) -> dict[str, Any]:
+    rivals = [_rivals(experiment, trial) for trial in trials]
+    margin, reached = gzsl.best_margin(rivals)
+    seen, unseen = np.mean([gzsl.at(one, margin) for one in rivals], 0)
+    factors = {}
+    for kind, wanted in (("seen", True), ("unseen", False)):
+        named = [(one.gap > margin) == wanted for one in rivals]
+        if sum(map(np.sum, named)):
+            factors[kind] = calibration.fit_factor(_losses(experiment, trials, named, margin))
+    return {
+        "margin": margin, "seen": float(seen), "unseen": float(unseen), "harmonic": reached,
+        "ausuc": float(np.mean([gzsl.curve(one).ausuc for one in rivals])), "folds": len(trials),
+        "species": [int((~trial.seen).sum()) for trial in trials], "factors": factors,
+    }  # fmt: skip
+
+
+def _losses(
+    experiment: Experiment, trials: list[Trial], named: list[np.ndarray], margin: float
+) -> Callable[[float], ranking.Likelihoods]:
+    """Likelihoods of the photos of all trials that `named` tells, at a factor."""
+
+    def at(factor: float) -> ranking.Likelihoods:
+        parts = [
+            ranking.likelihoods(
+                trial.photos[mask], trial.labels[mask], trial.classes, experiment.mesh, factor=factor,
+                less=margin * trial.seen,
+            )
+            for trial, mask in zip(trials, named, strict=True)
+            if mask.any()
+        ]  # fmt: skip
+        return ranking.Likelihoods(*(np.concatenate([getattr(part, name) for part in parts])
+                                     for name in ("confidence", "loss", "slope")))  # fmt: skip
+
+    return at
+
+
+def _rivals(experiment: Experiment, trial: Trial) -> gzsl.Rivals:
+    return ranking.all_rivals(trial.photos, trial.labels, trial.classes, trial.seen, experiment.mesh)
+
+
+def _write(path: pathlib.Path, trial: Trial) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(path) as aside, open(aside, "wb") as file:
+        np.savez(file, **trial._asdict())
+
+
+def _of_all_hosts(rows: np.ndarray) -> np.ndarray:
+    """Rows of every host, of which each may have another number."""
+    counts = from_all_hosts(np.array(len(rows)))
+    padded = np.concatenate([rows, np.zeros((int(counts.max()) - len(rows), *rows.shape[1:]), rows.dtype)])
+    return np.concatenate([part[:n] for part, n in zip(from_all_hosts(padded), counts.tolist(), strict=True)])
