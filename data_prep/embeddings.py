@@ -1,6 +1,7 @@
 """Embeddings computed elsewhere to an embedding store: `python -m data_prep.embeddings` or `lit-jax-import`."""
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,19 +14,22 @@ from data_prep.import_embeddings.embedding_files import (
 )
 from data_prep.import_embeddings.embeddings import SHARD_ROWS, Storing, import_embeddings
 from data_prep.import_embeddings.heads import HeadUse, read_left_out
+from data_prep.import_embeddings.stores import photos_of_store, store_among
 from lit_jax.data import embedding_store
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.text.candidates import read_class_tables
-from lit_jax.text.classes import read_class_table
+from lit_jax.text.classes import NAME_COLUMNS, read_class_table
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command; see ``--help``."""
     arguments = _parser().parse_args(argv)
     with user_errors_in_one_line("run the same command to go on"):
-        _check(arguments)
-        given = _given(arguments)
-        table, lines = read_class_tables(arguments.classes)
+        store = _store(arguments)
+        _check(arguments, bool(store))
+        given = photos_of_store(store) if store else _given(arguments)
+        tables = [store.class_table, *arguments.classes] if store else arguments.classes
+        table, lines = read_class_tables(tables)
         for line in lines:
             print(line, flush=True)
         import_embeddings(
@@ -34,13 +38,24 @@ def main(argv: Sequence[str] | None = None) -> None:
             arguments.out,
             options_of(arguments),
             Storing(arguments.dtype, arguments.shard_rows, arguments.tower_name),
-            head=_head(arguments) if arguments.head else None,
+            head=_head(arguments, named=bool(store)) if arguments.head else None,
             restart=arguments.restart,
         )
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def _store(arguments: argparse.Namespace) -> embedding_store.Store | None:
+    """The store that is given instead of files of embeddings."""
+    folder = store_among(arguments.embeddings or ())
+    return embedding_store.open_store(folder) if folder else None
+
+
+def _check(arguments: argparse.Namespace, of_store: bool) -> None:
     """Refuses options that do not go together."""
+    if of_store and (arguments.ids or arguments.tower_name or not arguments.head):
+        raise UserError(
+            "--embeddings: found a store, expected --head and neither --ids nor --tower-name beside it: its photos are "
+            "listed and its tower has a name"
+        )
     if not (arguments.embeddings or arguments.head):
         raise UserError("--embeddings: found none, expected files of embeddings, a classifier with --head, or both")
     if arguments.embeddings and not (arguments.ids or arguments.head):
@@ -67,12 +82,17 @@ def _given(arguments: argparse.Namespace) -> Given | None:
     return Given(embeddings, read_ids(arguments.ids), arguments.ids.parent) if arguments.ids else Given(embeddings, [])
 
 
-def _head(arguments: argparse.Namespace) -> HeadUse:
+def _head(arguments: argparse.Namespace, *, named: bool) -> HeadUse:
     from data_prep.import_embeddings.head_files import read_head  # with it comes JAX, which embeddings do without
 
     head = read_head(arguments.head, arguments.head_name)
     left_out = read_left_out(arguments.leave_out) if arguments.leave_out else frozenset()
-    return HeadUse(head, read_class_table(arguments.classes[0]).ids, left_out, arguments.head_anyway)
+    first = read_class_table(arguments.classes[0])
+    if named and head.labels is None and len(first) == len(head.weight):
+        # The store's table numbers the classes: a head without names goes by its own table's order, and then by name.
+        columns = [first.columns.get(column, ("",) * len(first)) for column in NAME_COLUMNS]
+        head = dataclasses.replace(head, labels=tuple(zip(*columns, strict=True)))
+    return HeadUse(head, first.ids, left_out, arguments.head_anyway)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,7 +104,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     kinds = ", ".join(READERS)
-    add("--embeddings", type=Path, nargs="+", metavar="FILE", help=f"[N, W] or [N, V, W]: {kinds}")
+    add(
+        "--embeddings",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help=f"[N, W] or [N, V, W]: {kinds}; with --head a store as well",
+    )
     add("--ids", type=Path, metavar="CSV", help="row by row: file, and if wanted class and split")
     tables = "class table, CSV or JSON; of several the first numbers the classes"
     add("--classes", type=Path, nargs="+", required=True, metavar="CSV", help=tables)

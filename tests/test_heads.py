@@ -402,14 +402,40 @@ def test_another_width_is_refused(folder, capsys):
 
 
 def test_options_of_a_head_need_one(folder, capsys):
+    store = store_of(folder, photos=False).directory
+    capsys.readouterr()
     for given, message in (
         ([], "--embeddings: found none"),
         (["--embeddings", "x.npy"], "--ids: found none"),
         (["--embeddings", "x.npy", "--ids", "y.csv", "--head-anyway"], "--head: found none"),
+        (["--embeddings", str(store), "x.npy"], "and 1 more, expected one store or files alone"),
+        (["--embeddings", str(store)], "--embeddings: found a store, expected --head and neither --ids nor"),
+        (["--embeddings", str(folder)], "found no manifest.json of lit_jax store"),
+        (["--embeddings", str(store), "--head", "x.npz"], "store: found rows of a classifier, expected photos alone"),
     ):
         with pytest.raises(SystemExit):
             main(["--classes", str(folder / "classes.csv"), "--out", str(folder / "o"), *given])
         assert message in capsys.readouterr().err
+
+
+def test_photos_may_come_from_a_store(folder):
+    """One of given embeddings: the same photos, the same rows, the tower's name kept; a head goes by its own table."""
+    plain = folder / "plain"
+    given = ["--embeddings", folder / "photos.npz", "--ids", folder / "photos.csv", "--classes", folder / "classes.csv"]
+    main([str(argument) for argument in [*given, "--out", plain, "--vocab-size", 0, "--tower-name", "t"]])
+    write_class_table(ClassTable(tuple(range(C)), {"name": NAMES[::-1]}), folder / "reversed.csv")
+    weight, bias = a_head()
+    np.savez(folder / "reversed.npz", weight=weight[::-1], bias=bias[::-1])
+    named = ["--head", folder / "reversed.npz", "--classes", folder / "reversed.csv", "--embeddings", plain]
+    main([str(argument) for argument in [*named, "--out", folder / "out", "--vocab-size", 0]])
+    store = embedding_store.open_store(folder / "out")
+    direct = store_of(folder, "--tower-name", "t", out="direct")
+    for split in ("train", "validation"):
+        ours, theirs = rows_of(store, split), rows_of(direct, split)
+        for one, other in zip(ours, theirs, strict=True):
+            assert one.keys() == other.keys()
+            assert all(np.allclose(one[key], other[key], rtol=1e-3) for key in one)
+    assert (store.tower["name"], store.tower["digest"]) == ("t", direct.tower["digest"])
 
 
 # -- training

@@ -206,11 +206,13 @@ class Given(NamedTuple):
         embeddings: N of them, from `read_embeddings`.
         items: the rows of the list, from `read_ids`; N where embeddings have no names.
         folder: where the list lies: relative names of embeddings count from here, as those of the list do.
+        tower: what a store tells of the tower that made them; None where they are of files.
     """
 
     embeddings: Embeddings
     items: Sequence[Item]
     folder: Path = Path()
+    tower: Mapping[str, Any] | None = None
 
 
 class Rows(NamedTuple):

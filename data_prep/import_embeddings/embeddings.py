@@ -47,6 +47,7 @@ class About(NamedTuple):
     tower: dict[str, Any]
     records: str
     dtype: str
+    width: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +113,8 @@ def import_embeddings(
     note_twins(photos, np.array(rows), hashes)
     tower = _tower(storing.tower_name or embeddings.title, embeddings.width)
     records = _records_digest(photos, table)
+    if given is not None and given.tower is not None:
+        tower = dict(given.tower)
     plan = {
         **_plan_options(options),
         "tower": tower,
@@ -121,7 +124,7 @@ def import_embeddings(
         "shard_rows": storing.shard_rows,
         **placed.about,
     }
-    about = About({**tower, **placed.about, "import": _digest(plan)}, records, storing.dtype)
+    about = About({**tower, **placed.about, "import": _digest(plan)}, records, storing.dtype, embeddings.width)
     if embedding_store.is_store(out) and not restart:
         return _up_to_date(out, about)
     if placed.untrained and not options.allow_no_training:
@@ -237,7 +240,7 @@ def _finish(
         directory=aside,
         splits={split: tuple(found) for split, found in written.items()},
         views={split: _views(split, views) for split in shards},
-        width=about.tower["width"],
+        width=about.width,
         dtype=about.dtype,
         record_lengths={split: tuple(len(part) for part in parts) for split, parts in shards.items()},
         tower=about.tower,
