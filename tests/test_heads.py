@@ -285,6 +285,7 @@ def test_without_training_photos_all_given_ones_say_where(folder, capsys):
     np.testing.assert_allclose([head[14], head[15]], expected[4:], rtol=1e-5, atol=1e-5)
     printed = capsys.readouterr().out
     assert "around the mean of all 40 photos given (no label is used)" in printed
+    assert "2 of 6 rows of the head and 40 photos; accuracy on the head's own species is no zero-shot figure" in printed
     assert "head rows not stored, for they are to be left out: 4 (Pica pica (Magpie), " in printed
 
 
@@ -422,6 +423,8 @@ def test_photos_may_come_from_a_store(folder):
     """One of given embeddings: the same photos, the same rows, the tower's name kept; a head goes by its own table."""
     plain = folder / "plain"
     given = ["--embeddings", folder / "photos.npz", "--ids", folder / "photos.csv", "--classes", folder / "classes.csv"]
+    views = np.stack([photos_of(a_head()[0]), photos_of(a_head()[0], seed=2)], axis=1)
+    np.savez(folder / "photos.npz", emb=views, files=np.array(FILES))  # evaluation keeps the first view only
     main([str(argument) for argument in [*given, "--out", plain, "--vocab-size", 0, "--tower-name", "t"]])
     write_class_table(ClassTable(tuple(range(C)), {"name": NAMES[::-1]}), folder / "reversed.csv")
     weight, bias = a_head()
@@ -436,12 +439,13 @@ def test_photos_may_come_from_a_store(folder):
             assert one.keys() == other.keys()
             assert all(np.allclose(one[key], other[key], rtol=1e-3) for key in one)
     assert (store.tower["name"], store.tower["digest"]) == ("t", direct.tower["digest"])
+    assert store.views == direct.views == {"train": 2, "validation": 1}
 
 
 # -- training
 
 
-def test_a_mixed_store_trains_and_evaluates_as_any(folder, tmp_path, undrawn):
+def test_a_mixed_store_trains_is_evaluated_and_exported_as_any(folder, tmp_path, undrawn):
     (folder / "out.txt").write_text("Apus apus\nSitta europaea\n")
     store = store_of(folder, "--leave-out", folder / "out.txt", "--vocab-size", 300)
     assert (len(rows_of(store)[0]), store.examples("train"), store.examples("heldout")) == (4, 24, 20)
@@ -466,6 +470,13 @@ def get_config():
     results = train(loaded, tmp_path / "run")
     assert results["heldout"]["images"] == 20 and results["heldout"]["classes"] == 2
     assert np.isfinite(results["seen"]["top1"])
+    from lit_jax import evaluate, export
+
+    export.main([f"--checkpoint={tmp_path / 'run'}", f"--out={tmp_path / 'model'}"])
+    evaluate.main([f"--checkpoint={tmp_path / 'run'}", "--split=heldout", "--step=latest"])
+    assert {"model.safetensors", "README.md"} <= {path.name for path in (tmp_path / "model").iterdir()}
+    found = json.loads((tmp_path / "run" / "evaluation-heldout.json").read_text())
+    assert found["top1"] == results["heldout"]["top1"]
 
 
 def test_the_command_loads_jax_for_a_head_only(folder):

@@ -33,7 +33,8 @@ def shapes(tower, size):
 
 
 def tower_of(about):
-    return models.IMAGE_PRESETS[about["preset"]].build(**about["options"])
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in about["options"].items()}
+    return models.IMAGE_PRESETS[about["preset"]].build(**given)  # JSON has no tuples, and a list cannot be hashed
 
 
 def image_error(path):

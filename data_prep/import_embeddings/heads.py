@@ -342,7 +342,11 @@ def _together(rows: Rows, head: Head, kept: Mapping[int, int], place: Place, tab
     if twice:
         raise UserError(f"ids: found a photo named {twice}, expected no photo in a folder named head; rename it")
     row_of |= {image_id: first + i for i, image_id in enumerate(ids.values())}
-    print(f"{len(kept)} of {len(weight)} rows of the head and {len(rows.photos)} photos", flush=True)
+    print(
+        f"{len(kept)} of {len(weight)} rows of the head and {len(rows.photos)} photos; accuracy on the head's own "
+        "species is no zero-shot figure, for it has learnt from photos of them",
+        flush=True,
+    )
     about: dict[str, Any] = {
         "name": head.title, "array": head.array, "digest": head.digest, "classes": len(weight), "rows": len(kept),
         "centred_on_photos": place.photos, "scale": place.scale, "spread_of_classes": place.classes,
