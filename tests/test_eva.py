@@ -77,7 +77,13 @@ def test_where_features_are_read():
     assert np.abs(outputs[0] - outputs[1]).max() > 0.01 and np.abs(outputs[1] - expected).max() > 0.01
 
 
-@pytest.mark.parametrize("name", sorted(COUNTS))
+# Presets of one size share what they are built from: the others wait for the long run.
+FAST = ("eva02_ti14", "eva02_b14", "eva02_clip_l14_336")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in sorted(COUNTS)]
+)
 def test_a_preset_has_as_many_parameters_as_timms(name):
     preset = models.IMAGE_PRESETS[name]
     assert weights.count(presets.image_shapes(preset.build(), preset.size)[0]) == COUNTS[name]

@@ -56,7 +56,7 @@ def of_kind(kind):
 SLOW = {
     "clip_l14.hugging_face", "swinv2_t.timm_from_12", "swin_t.timm_192",
     "swinv2_t_w16.timm", "swin_t.microsoft", "siglip_b16.timm", "bit_r50x1.hugging_face", "mobilenetv2_100.torchvision",
-    "tf_mobilenetv2_100.hugging_face",
+    "tf_mobilenetv2_100.hugging_face", "clip_l14_336_two_blocks.timm", "eva02_clip_l14_336_two_blocks.timm",
 }  # fmt: skip
 
 
