@@ -86,7 +86,7 @@ def _head(arguments: argparse.Namespace, *, named: bool) -> HeadUse:
     from data_prep.import_embeddings.head_files import read_head  # with it comes JAX, which embeddings do without
 
     head = read_head(arguments.head, arguments.head_name)
-    left_out = read_left_out(arguments.leave_out) if arguments.leave_out else frozenset()
+    left_out = read_left_out(arguments.leave_out) if arguments.leave_out else ()
     first = read_class_table(arguments.classes[0])
     if named and head.labels is None and len(first) == len(head.weight):
         # The store's table numbers the classes: a head without names goes by its own table's order, and then by name.

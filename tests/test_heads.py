@@ -287,6 +287,7 @@ def test_without_training_photos_all_given_ones_say_where(folder, capsys):
     assert "around the mean of all 40 photos given (no label is used)" in printed
     assert "2 of 6 rows of the head and 40 photos; accuracy on the head's own species is no zero-shot figure" in printed
     assert "head rows not stored, for they are to be left out: 4 (Pica pica (Magpie), " in printed
+    assert "names to leave out that are no class of the table: 1 (Unheard of)" in printed
 
 
 def test_photos_without_labels_say_where_by_themselves(folder, capsys):
@@ -355,7 +356,8 @@ def test_every_view_of_a_row_is_the_row(folder):
 def test_names_to_leave_out_are_read_from_tables_and_lists(tmp_path):
     write_class_table(TABLE.subset([10]), tmp_path / "t.csv")
     (tmp_path / "t.txt").write_text("Pica_pica\n\nMAGPIE\n")
-    assert read_left_out(tmp_path / "t.csv") == read_left_out(tmp_path / "t.txt") == {"pica pica", "magpie"}
+    assert read_left_out(tmp_path / "t.csv") == (("Pica pica", "Magpie"),)
+    assert read_left_out(tmp_path / "t.txt") == (("Pica_pica",), ("MAGPIE",))
 
 
 # -- what is refused
@@ -390,10 +392,13 @@ def test_a_single_answer_is_no_better_than_chance_where_photos_are_uneven(folder
         (["--ids", "x.csv"], False, "--ids: found a list and no --embeddings, expected both"),
         (["--head-name", "fc.weight"], True, "found no 'fc.weight' (bias, weight), expected it; correct --head-name"),
         (["--leave-out", "{folder}/classes.csv"], True, "found 6 classes, all of them left out or held out"),
+        (["--leave-out", "{folder}/photos.csv"], True, "photos.csv: found file, split, expected a column 'name'"),
+        (["--leave-out", "{folder}/none.txt"], True, "--leave-out: found 1 names and none in the class table (Nemo)"),
         (["--heldout", "6"], False, "heldout: found 6, expected fewer than the 6 species"),
     ],
 )
 def test_what_does_not_go_together_is_refused(folder, capsys, arguments, photos, message):
+    (folder / "none.txt").write_text("Nemo\n")
     assert message in refusal(capsys, folder, *(text.format(folder=folder) for text in arguments), photos=photos)
 
 

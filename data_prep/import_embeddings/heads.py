@@ -54,13 +54,13 @@ class HeadUse:
     Attributes:
         head: the head.
         ordered: class ids of its rows where it has no labels: those of the first class table, in its order.
-        leave_out: names, see `read_left_out`, of species that the text side is never to read.
+        leave_out: species that the text side is never to read, each by its names; see `read_left_out`.
         anyway: go on though the head does not name the photos.
     """
 
     head: Head
     ordered: tuple[int, ...]
-    leave_out: frozenset[str] = frozenset()
+    leave_out: tuple[tuple[str, ...], ...] = ()
     anyway: bool = False
 
 
@@ -82,18 +82,19 @@ class Place(NamedTuple):
     classes: int
 
 
-def read_left_out(path: Path) -> frozenset[str]:
-    """Keys, see `species_key`, of the names and common names in a class table (CSV, JSON) or a text, one a line.
+def read_left_out(path: Path) -> tuple[tuple[str, ...], ...]:
+    """The names of each species in a class table (CSV, JSON; name and common name) or a text, one a line.
 
     Raises:
         UserError: what `read_class_table` or `read_names` refuses.
     """
     if path.suffix.lower() in (".csv", ".json"):
         table = read_class_table(path)
-        names = [name for column in NAME_COLUMNS for name in table.columns.get(column, ())]
+        columns = [table.columns[column] for column in NAME_COLUMNS if column in table.columns]
+        rows = list(zip(*columns, strict=True))
     else:
-        names = list(read_names(path))
-    return frozenset(filter(None, map(species_key, names)))
+        rows = [(name,) for name in read_names(path)]
+    return tuple(tuple(filter(None, row)) for row in rows)
 
 
 def rows_with_head(given: Given | None, use: HeadUse, table: ClassTable, options: Options) -> Rows:
@@ -108,7 +109,7 @@ def rows_with_head(given: Given | None, use: HeadUse, table: ClassTable, options
     """
     head = use.head
     class_ids = _class_ids(use, table)
-    left = {table.species_of[i] for i in table.ids if _is_left_out(table, i, use.leave_out)}
+    left = _left_out(use.leave_out, table)
     rows = _photo_rows(given, head, table, options)
     if given is not None and given.embeddings.width != head.weight.shape[1]:
         raise UserError(
@@ -192,9 +193,22 @@ class _Finder:
         return None
 
 
-def _is_left_out(table: ClassTable, class_id: int, keys: Collection[str]) -> bool:
-    row = table.row(table.index_of(class_id))
-    return any(species_key(row.get(column, "")) in keys for column in NAME_COLUMNS)
+def _left_out(names: Sequence[Sequence[str]], table: ClassTable) -> set[int]:
+    """Ids of the species that bear one of some names, as name or as common name; those of no class are told."""
+    of: dict[str, set[int]] = defaultdict(set)
+    for column in NAME_COLUMNS:
+        for class_id, value in zip(table.ids, table.columns.get(column, ("",) * len(table)), strict=True):
+            of[species_key(value)].add(table.species_of[class_id])
+    of.pop("", None)
+    found = [set().union(*(of.get(species_key(name), ()) for name in row)) for row in names]
+    unknown = [row[0] for row, species in zip(names, found, strict=True) if row and not species]
+    if names and len(unknown) == len(names):
+        raise UserError(
+            f"--leave-out: found {len(names)} names and none in the class table ({unknown[0]}), expected names or "
+            f"common names such as {table.names[0]}; correct the list"
+        )
+    note("names to leave out that are no class of the table", unknown)
+    return set().union(*found)
 
 
 def _named_heldout(table: ClassTable, options: Options, of_head: Collection[int], has_photos: bool) -> frozenset[int]:
