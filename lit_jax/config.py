@@ -103,8 +103,9 @@ class Image:
     mlp_dim: int = option(0, "hidden width of the MLPs; 0 for 4 times the width", low=0)
     pool: str = option(
         "",
-        "where a ViT's features are read: token, mean (gap) or attention (map); empty for the preset's, or token",
-        ("", "token", "gap", "map"),
+        "where a ViT's features are read: token, mean (gap), mean before the last norm (gap_norm) or attention (map); "
+        "empty for what stands beside the weights, else the preset's, or token",
+        ("", "token", "gap", "gap_norm", "map"),
     )
     mean: tuple[float, float, float] = option(
         (-1.0, -1.0, -1.0), "mean of the pixels, from 0 to 1, by channel; -1,-1,-1 for what comes with the weights"

@@ -24,6 +24,7 @@ from lit_jax.embedding.to_store import Making
 from lit_jax.errors import UserError
 from lit_jax.evaluation import report
 from lit_jax.main import train
+from lit_jax.text.classes import read_class_table
 from lit_jax.trained import loading
 from lit_jax.training import checkpoint, loop, metrics_log
 from tests.conftest import QUICK, built_of
@@ -366,6 +367,66 @@ def test_photos_can_be_evaluated_after_training_from_a_store(trained, records, t
     by_tower = loading.load(trained[0], step="latest", with_image_tower=True)
     found = report.evaluate(by_tower, records, "validation", batch_size=24, devices=1)
     assert found["top1"] == trained[1]["seen"]["top1"]
+
+
+@pytest.fixture(scope="module")
+def with_head(stored, records, tmp_path_factory):
+    """The store's photos beside the rows of a classifier that reads the same tower, by the command."""
+    from data_prep import embeddings
+
+    table = read_class_table(stored.class_table)
+    folder = tmp_path_factory.mktemp("head")
+    sums = dict.fromkeys(table.ids, 0.0)
+    for split in stored.splits:
+        rows = embedding_store.Rows(stored, split)
+        for class_id, feature in zip(rows.class_ids, rows.whole()[:, 0].astype(np.float64), strict=True):
+            sums[class_id] += feature / np.linalg.norm(feature)
+    means = np.stack([sums[i] / np.linalg.norm(sums[i]) for i in table.ids])
+    # The nearest mean, as a linear layer.
+    weight = 50 * (means - means.mean(0))
+    np.savez(folder / "head.npz", weight=weight, bias=-25 * (means**2).sum(1), names=np.array(table.names))
+    arguments = ["--head", folder / "head.npz", "--embeddings", stored.directory, "--classes", stored.class_table]
+    arguments += ["--out", folder / "store", "--dtype", "float32", "--vocab-size", 300, "--head-anyway"]
+    embeddings.main([str(argument) for argument in arguments])
+    return embedding_store.open_store(folder / "store"), weight
+
+
+def features_by_id(store):
+    """Split and view 0 of each photo, by its id."""
+    found = {}
+    for split in store.splits:
+        rows = embedding_store.Rows(store, split)
+        ids = embedding_store.image_ids(store, split)
+        found.update({i: (split, row) for i, row in zip(ids, rows.take(np.arange(len(rows))), strict=True)})
+    return found
+
+
+def test_a_classifiers_rows_stand_beside_the_photos_of_a_store(with_head, stored):
+    store, weight = with_head
+    described = {name: value for name, value in store.tower.items() if name not in ("head", "import")}
+    assert described == dict(stored.tower) and store.records != stored.records
+    found, photos = features_by_id(store), features_by_id(stored)
+    head = {name: found.pop(name) for name in list(found) if name.startswith("head/")}
+    assert found.keys() == photos.keys()
+    for name, (split, row) in photos.items():
+        assert found[name][0] == split and np.array_equal(found[name][1], row)
+    table = read_class_table(stored.class_table)
+    held = {table.names[table.index_of(i)] for i in stored.classes_in("heldout")}
+    assert {name.split("/")[2] for name in head} == set(table.names) - held
+    centre = np.mean([row for split, row in photos.values() if split == "train"], axis=0, dtype=np.float64)
+    around = weight - weight.mean(0)
+    for name, (split, row) in head.items():
+        moved = around[int(name.split("/")[1])] * store.tower["head"]["scale"] + centre
+        assert split == "train" and np.allclose(row, moved, atol=1e-4)
+
+
+def test_a_run_on_rows_of_a_classifier_evaluates_photos_through_the_tower(with_head, tiny_config, records, tmp_path):
+    """The config's records are at hand, and are not those of the store: it is a set of its own."""
+    store, _ = with_head
+    results = train(load(tiny_config, input="store", data__store=store.directory, train__devices=1), tmp_path / "run")
+    by_tower = loading.load(tmp_path / "run", step="latest", with_image_tower=True)
+    found = report.evaluate(by_tower, records, "validation", batch_size=24, devices=1)
+    assert found["top1"] == results["seen"]["top1"]
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,8 @@ def shapes(tower, size):
 
 
 def tower_of(about):
-    return models.IMAGE_PRESETS[about["preset"]].build(**about["options"])
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in about["options"].items()}
+    return models.IMAGE_PRESETS[about["preset"]].build(**given)  # JSON has no tuples, and a list cannot be hashed
 
 
 def image_error(path):
@@ -56,6 +57,7 @@ SLOW = {
     "clip_l14.hugging_face", "swinv2_t.timm_from_12", "swin_t.timm_192",
     "swinv2_t_w16.timm", "swin_t.microsoft", "siglip_b16.timm", "bit_r50x1.hugging_face", "mobilenetv2_100.torchvision",
     "tf_mobilenetv2_100.hugging_face", "vit_b16.timm", "mixer_b16.timm",
+    "clip_l14_336_two_blocks.timm", "eva02_clip_l14_336_two_blocks.timm",
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from lit_jax.models import bert, storage, t5, text, weights
 TEXT = {"vocab_size": 11, "end_id": 2, "width": 8, "depth": 1, "heads": 2}
 TOWERS = {
     **{name: models.IMAGE_PRESETS[name].build for name in ("bit_r50x1", "resnet50", "swin_t", "swinv2_t")},
-    **{name: models.IMAGE_PRESETS[name].build for name in ("vit_b16", "mixer_s32", "efficientnet_lite0")},
+    **{name: models.IMAGE_PRESETS[name].build for name in ("vit_b16", "mixer_s32", "efficientnet_lite0", "eva02_ti14")},
     "bert": lambda **more: bert.Bert(**TEXT, context=6, **more),
     "t5": lambda **more: t5.T5Encoder(**TEXT, mlp_dim=4, head_dim=4, **more),
     "transformer": lambda **more: text.TextTransformer(**TEXT, context=6, embed_dim=4, **more),

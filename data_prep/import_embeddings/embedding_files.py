@@ -6,7 +6,8 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -58,7 +59,7 @@ class Embeddings:
     """Embeddings of N photos that were computed elsewhere.
 
     Attributes:
-        parts: arrays `[n, V, W]` of one float type, N rows in all.
+        parts: arrays `[n, V, W]` of floats, N rows in all; files that were read have one type.
         names: N image ids as their maker spelt them, or None.
         title: what to call them.
     """
@@ -82,7 +83,7 @@ class Embeddings:
 
     def take(self, rows: np.ndarray, views: int) -> np.ndarray:
         """The first `views` views of some rows, `[n]` row numbers in any order: `[n, views, W]`."""
-        out = np.empty((len(rows), views, self.width), self.parts[0].dtype)
+        out = np.empty((len(rows), views, self.width), np.result_type(*(part.dtype for part in self.parts)))
         ends = np.cumsum([len(part) for part in self.parts])
         order = np.argsort(rows)  # so that a file is read from its beginning to its end
         part_of = np.searchsorted(ends, rows[order], side="right")
@@ -205,11 +206,40 @@ class Given(NamedTuple):
         embeddings: N of them, from `read_embeddings`.
         items: the rows of the list, from `read_ids`; N where embeddings have no names.
         folder: where the list lies: relative names of embeddings count from here, as those of the list do.
+        tower: what a store tells of the tower that made them; None where they are of files.
     """
 
     embeddings: Embeddings
     items: Sequence[Item]
     folder: Path = Path()
+    tower: Mapping[str, Any] | None = None
+
+
+class Rows(NamedTuple):
+    """Embeddings that are to be stored.
+
+    Attributes:
+        embeddings: of them and, it may be, of others.
+        photos: which are stored, with their class and split.
+        row_of: image id to row number in `embeddings`.
+        notes: what a person should know of it, in lines.
+        untrained: see `Placement`.
+        about: what the store is to tell of its tower besides name and width, JSON values.
+    """
+
+    embeddings: Embeddings
+    photos: list[Planned]
+    row_of: Mapping[str, int]
+    notes: tuple[str, ...]
+    untrained: str = ""
+    about: Mapping[str, Any] = MappingProxyType({})
+
+
+def placed_rows(given: Given, table: ClassTable, options: Options) -> Rows:
+    """Every photo that has an embedding and a class; raises what `match_rows` and `place_embedded` refuse."""
+    row_of = match_rows(given)
+    photos, placed = place_embedded(given.items, row_of, table, options)
+    return Rows(given.embeddings, photos, row_of, placed.notes, placed.untrained)
 
 
 def match_rows(given: Given) -> dict[str, int]:
@@ -246,8 +276,8 @@ def match_rows(given: Given) -> dict[str, int]:
             f"({names[0]}), expected the same spelling; correct one, or go by the order of the rows with "
             "--by-order"
         )
-    _note("embeddings left out, for they have no row in the list", [name for name in names if name not in listed])
-    _note("rows of the list left out, for they have no embedding", [name for name in ids if name not in row_of])
+    note("embeddings left out, for they have no row in the list", [name for name in names if name not in listed])
+    note("rows of the list left out, for they have no embedding", [name for name in ids if name not in row_of])
     return row_of
 
 
@@ -262,12 +292,12 @@ def place_embedded(
 ) -> tuple[list[Planned], Placement]:
     """All photos with an embedding, their class and split, and what `place_items` found; raises what it refuses."""
     placed = place_items(items, table, options)
-    _note("rows of the list left out, for they name no class", [skip.image_id for skip in placed.skips])
+    note("rows of the list left out, for they name no class", [skip.image_id for skip in placed.skips])
     placed = placed._replace(items=[row for row in placed.items if row[0].image_id in row_of])
     photos = [Planned(item.path, item.image_id, class_id, split, 0) for item, class_id, split in placed.items]
     check_heldout_apart(table, photos)
     empty = placed.present - {photo.class_id for photo in photos}
-    _note("classes without an embedding", [table.names[table.index_of(class_id)] for class_id in sorted(empty)])
+    note("classes without an embedding", [table.names[table.index_of(class_id)] for class_id in sorted(empty)])
     if placed.drawn:
         photos = draw_validation(photos, options.validation_fraction, options.seed)
     return photos, placed
@@ -280,12 +310,13 @@ def note_twins(photos: Sequence[Planned], rows: np.ndarray, hashes: np.ndarray) 
     for i in np.flatnonzero(size[group] > 1).tolist():
         members[int(group[i])].append(photos[i])
     twins = [photo for same in members.values() if len({p.split for p in same}) > 1 for photo in same]
-    _note(
+    note(
         "equal embeddings in different splits, likely of the same photo, and all stored",
         sorted(photo.image_id for photo in twins),
     )
 
 
-def _note(what: str, names: Sequence[str]) -> None:
+def note(what: str, names: Sequence[str]) -> None:
+    """Tells of some things in a line: what of them, how many and the first ones; nothing if there are none."""
     if names:
         print(f"{what}: {len(names)} ({some(names, _SHOWN)})", flush=True)

@@ -26,10 +26,11 @@ from data_prep.conversion.workspace import disk_errors_in_one_line
 from data_prep.import_embeddings.embedding_files import (
     Embeddings,
     Given,
-    match_rows,
+    Rows,
     note_twins,
-    place_embedded,
+    placed_rows,
 )
+from data_prep.import_embeddings.heads import HeadUse, rows_with_head
 from data_prep.sources.items import HELDOUT, TRAIN
 from lit_jax.base.files import alone_in, clear_parts, incomplete
 from lit_jax.data import embedding_store
@@ -46,6 +47,7 @@ class About(NamedTuple):
     tower: dict[str, Any]
     records: str
     dtype: str
+    width: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,22 +67,24 @@ class Storing:
 
 
 def import_embeddings(
-    given: Given,
+    given: Given | None,
     table: ClassTable,
     out: str | Path,
     options: Options | None = None,
     storing: Storing | None = None,
     *,
+    head: HeadUse | None = None,
     restart: bool = False,
 ) -> embedding_store.Store:
     """Writes a store, or goes on writing it.
 
     Args:
-        given: the embeddings and the list of their photos.
+        given: the embeddings and the list of their photos; without labels where there is a head, or None.
         table: the classes.
         out: the folder to make; ``out.incomplete`` is used in the meantime.
         options: of captions, splits and tokenizer; those of photos have no meaning here.
         storing: how to store them; by default `Storing()`.
+        head: a classifier's last layer, whose rows are stored too; see `rows_with_head`.
         restart: replace what an earlier run left in these folders, finished or not.
 
     Returns:
@@ -89,26 +93,28 @@ def import_embeddings(
     Raises:
         UserError: a bad option; a folder of something else, or a store, finished or not, of other embeddings or
             options; an embedding that is not finite or too large for `dtype`; a full disk; and all that
-            `match_rows` and `data_prep.conversion.plan.place_items` refuse.
+            `match_rows`, `data_prep.conversion.plan.place_items` and `rows_with_head` refuse.
     """
     options, notes = with_templates(options or Options(), table)
     storing = storing or Storing()
     _check(options, storing)
-    embeddings = given.embeddings
     out = Path(os.path.abspath(out))
     embedding_store.refuse_foreign(out)  # before the embeddings are read
     captions = class_captions(table, options.templates, drop_repeats=options.drop_repeats)
-    row_of = match_rows(given)
-    photos, placed = place_embedded(given.items, row_of, table, options)
+    placed = _placed(given, table, options, head)
+    embeddings, photos, row_of = placed.embeddings, placed.photos, placed.row_of
     views = f"{embeddings.views} view{'s' if embeddings.views > 1 else ''}"
     classes = len({photo.class_id for photo in photos})
     print(f"{len(photos)} embeddings of {classes} classes, width {embeddings.width}, {views}", flush=True)
-    print("\n".join([*notes, *placed.notes, *(f"warning: {line}" for line in species_warnings(table))]), flush=True)
+    for line in (*notes, *placed.notes, *(f"warning: {line}" for line in species_warnings(table))):
+        print(line, flush=True)
     rows = [row_of[photo.image_id] for photo in photos]
     digest, hashes = embeddings.scan()
     note_twins(photos, np.array(rows), hashes)
     tower = _tower(storing.tower_name or embeddings.title, embeddings.width)
     records = _records_digest(photos, table)
+    if given is not None and given.tower is not None:
+        tower = dict(given.tower)
     plan = {
         **_plan_options(options),
         "tower": tower,
@@ -116,8 +122,9 @@ def import_embeddings(
         "list, split or class": [records, _digest(rows)],
         "dtype": storing.dtype,
         "shard_rows": storing.shard_rows,
+        **placed.about,
     }
-    about = About({**tower, "import": _digest(plan)}, records, storing.dtype)
+    about = About({**tower, **placed.about, "import": _digest(plan)}, records, storing.dtype, embeddings.width)
     if embedding_store.is_store(out) and not restart:
         return _up_to_date(out, about)
     if placed.untrained and not options.allow_no_training:
@@ -132,6 +139,14 @@ def import_embeddings(
         made = _finish(aside, out, shards, written, embeddings.views, about, options)
     print("\n".join(_summary(made, table)), flush=True)
     return made
+
+
+def _placed(given: Given | None, table: ClassTable, options: Options, head: HeadUse | None) -> Rows:
+    if head is not None:
+        return rows_with_head(given, head, table, options)
+    if given is None:
+        raise ValueError("neither embeddings nor a head")
+    return placed_rows(given, table, options)
 
 
 def _tower(name: str, width: int) -> dict[str, Any]:
@@ -225,7 +240,7 @@ def _finish(
         directory=aside,
         splits={split: tuple(found) for split, found in written.items()},
         views={split: _views(split, views) for split in shards},
-        width=about.tower["width"],
+        width=about.width,
         dtype=about.dtype,
         record_lengths={split: tuple(len(part) for part in parts) for split, parts in shards.items()},
         tower=about.tower,

@@ -2,11 +2,12 @@
 
 import flax.linen as nn
 
-from lit_jax.models import bert, bit, efficientnet, mixer, resnet, swin, swinv2, t5, text, units, vit
+from lit_jax.models import bert, bit, efficientnet, eva, mixer, resnet, swin, swinv2, t5, text, units, vit
 from lit_jax.models.names import Family
 from lit_jax.models.names import bert as bert_names
 from lit_jax.models.names import bit as bit_names
 from lit_jax.models.names import efficientnet as efficientnet_names
+from lit_jax.models.names import eva as eva_names
 from lit_jax.models.names import mixer as mixer_names
 from lit_jax.models.names import resnet as resnet_names
 from lit_jax.models.names import swin as swin_names
@@ -36,6 +37,7 @@ IMAGE_PRESETS: dict[str, Preset] = {
     **mixer.PRESETS,
     **swin.PRESETS,
     **swinv2.PRESETS,
+    **eva.PRESETS,
 }
 """Every published image tower by name."""
 TEXT_PRESETS: dict[str, Preset] = {**text.PRESETS, **bert.PRESETS, **t5.PRESETS}
@@ -49,6 +51,7 @@ _FAMILIES: dict[type[nn.Module], Family] = {
     mixer.Mixer: mixer_names.FAMILY,
     swin.Swin: swin_names.FAMILY,
     swinv2.SwinV2: swinv2_names.FAMILY,
+    eva.Eva: eva_names.FAMILY,
     TextTransformer: text_names.FAMILY,
     bert.Bert: bert_names.FAMILY,
     units.BertUnits: bert_names.FAMILY,

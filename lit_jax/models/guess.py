@@ -20,6 +20,7 @@ _FREE = ("position_embedding", "embedding/embedding", "token/embedding", "projec
 # What weights are right for and no array shows.
 _UNSEEN = ("padding", "norm_epsilon", "activation")
 _TIMM = "timm/"
+_OPENAI = "openai/"
 
 
 class Other(NamedTuple):
@@ -63,6 +64,9 @@ def other_tower(name: str, source: str, documents: Mapping[str, Any]) -> Other |
 def _by_documents(config: Mapping[str, Any], name: str) -> list[str]:
     """Presets that timm's or transformers' JSON tells of."""
     presets = models.IMAGE_PRESETS
+    if _is_quick(config):
+        shape = _seen(presets[name])
+        return [other for other, preset in presets.items() if _OPENAI in preset.weights and _seen(preset) == shape]
     if config.get("architecture"):
         return [other for other, preset in presets.items() if _timm_name(preset) == config["architecture"]]
     if "tf_padding" not in config:  # which transformers writes for mobile nets
@@ -73,6 +77,14 @@ def _by_documents(config: Mapping[str, Any], name: str) -> list[str]:
         for other, preset in presets.items()
         if _seen(preset) == shape and getattr(preset.build(), "padding", "") == padding
     ]
+
+
+def _is_quick(config: Mapping[str, Any]) -> bool:
+    """Whether timm's file is of OpenAI's own CLIP, whose activation is another one whatever timm's name of it."""
+    of = config.get("pretrained_cfg") or {}
+    return "_clip_quickgelu_" in str(config.get("architecture")) or (
+        of.get("tag") == "openai" and "_clip_" in str(config.get("architecture"))
+    )
 
 
 def _seen(preset: Preset) -> Any:

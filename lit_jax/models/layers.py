@@ -54,11 +54,11 @@ class Attention(nn.Module):
         q = nn.DenseGeneral(**split, name="query")(queries)
         k = nn.DenseGeneral(**split, name="key")(values)
         v = nn.DenseGeneral(**split, name="value")(values)
-        mixed = _attend(q, k, v, mask, causal)
+        mixed = attend(q, k, v, mask, causal)
         return nn.DenseGeneral(width, axis=(-2, -1), dtype=self.dtype, name="out")(mixed)
 
 
-def _attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, causal: bool) -> jax.Array:
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = None, causal: bool = False) -> jax.Array:
     """`softmax(q k / sqrt(d)) v` for `[B, T, H, d]`, `[B, S, H, d]`; the softmax is in float32."""
     # Scaled before the product, which could overflow float16 otherwise.
     scores = jnp.einsum("bthd,bshd->bhts", q / math.sqrt(q.shape[-1]), k).astype(jnp.float32)
@@ -69,6 +69,12 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, ca
         scores = jnp.where(visible, scores, -jnp.inf)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     return jnp.einsum("bhts,bshd->bthd", weights, v)
+
+
+def with_class_token(patches: jax.Array, token: jax.Array) -> jax.Array:
+    """`[B, N, D]` patches behind a class token `[1, 1, D]`: `[B, 1 + N, D]`."""
+    batch, _, width = patches.shape
+    return jnp.concatenate([jnp.broadcast_to(token.astype(patches.dtype), (batch, 1, width)), patches], 1)
 
 
 class Mlp(nn.Module):
@@ -133,7 +139,10 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """`depth` blocks and a last norm; with `remat` only each block's input is kept for the backward pass."""
+    """`depth` blocks and, unless `last_norm` is False, a last norm.
+
+    With `remat` only each block's input is kept for the backward pass.
+    """
 
     depth: int
     heads: int
@@ -144,6 +153,7 @@ class Encoder(nn.Module):
     dtype: Dtype = jnp.float32
     remat: bool = False
     layer_scale: bool = False
+    last_norm: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -161,7 +171,7 @@ class Encoder(nn.Module):
             self.heads, self.hidden, self.causal, self.activation, self.norm_epsilon, self.dtype, self.layer_scale,
             name="blocks",
         )(x, mask)  # fmt: skip
-        return nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="norm")(x)
+        return nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="norm")(x) if self.last_norm else x
 
 
 class AttentionPool(nn.Module):

@@ -20,7 +20,8 @@ def read(documents: Mapping[str, Any], *, source: str, given: Collection[str] = 
         given: options that the config sets; what the files say of them is not looked at.
 
     Returns:
-        Some of ``mean``, ``std``, ``interpolation``, ``resize``, ``crop_fraction`` and ``size``.
+        Some of ``mean``, ``std``, ``interpolation``, ``resize``, ``crop_fraction``, ``size`` and, of a timm classifier,
+        the ``pool`` that its head reads, for towers that have a choice.
 
     Raises:
         UserError: a filter or a way of resizing that is not ours, where the config does not say what to take.
@@ -34,6 +35,8 @@ def read(documents: Mapping[str, Any], *, source: str, given: Collection[str] = 
         found = _timm(config.get("pretrained_cfg", config))
     else:
         found = {}
+    if pool := _timm_pool(config):
+        found = {**found, "pool": pool}
     found = {name: value for name, value in found.items() if name not in given}
     for name, ours in (("interpolation", tuple(INTERPOLATIONS)), ("resize", RESIZES)):
         if found.get(name, ours[0]) not in ours:
@@ -42,6 +45,16 @@ def read(documents: Mapping[str, Any], *, source: str, given: Collection[str] = 
                 "one that is nearest"
             )
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+
+
+def _timm_pool(config: Mapping[str, Any]) -> str:
+    """Where the head of a timm model reads, by our names; empty if the file does not say."""
+    options = config.get("model_args") or {}
+    pool = options.get("global_pool", config.get("global_pool"))
+    if pool == "avg":
+        # Its default: one norm, behind the mean.
+        return "gap" if options.get("fc_norm", options.get("use_fc_norm")) is False else "gap_norm"
+    return {"token": "token", "map": "map"}.get(str(pool), "")
 
 
 def _timm(config: Mapping[str, Any]) -> dict[str, Any]:

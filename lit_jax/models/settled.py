@@ -54,7 +54,13 @@ def settled_image(image: options.Image, known: Mapping[str, Any]) -> options.Ima
     if image.pool and not has_pool:
         raise UserError(f"image.pool: found {image.pool} with image.tower {image.tower}, expected none; leave it out")
     if has_pool:
-        tower = preset.build(pool=image.pool or preset.options.get("pool", "token"))
+        pool = image.pool or known.get("pool") or preset.options.get("pool", "token")
+        pools = getattr(preset.tower, "POOLS", ())
+        if pools and pool not in pools:
+            raise UserError(
+                f"image.pool: found {pool} with image.tower {image.tower}, expected {' or '.join(pools)}; leave it out"
+            )
+        tower = preset.build(pool=pool)
         image = dataclasses.replace(image, pool=tower.pool)
     check_patch(tower, image.size)
     width = image_shapes(tower, image.size)[1]

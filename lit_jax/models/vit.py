@@ -22,7 +22,8 @@ class ViT(nn.Module):
         depth: L, blocks.
         heads: attention heads.
         mlp_dim: hidden width of the MLPs; 0 for 4 times the width.
-        pool: ``token`` reads the class token, ``gap`` the mean of the patches, ``map`` attention pooling.
+        pool: ``token`` reads the class token, ``gap`` the mean of the patches, ``map`` attention pooling. ``gap_norm``
+            reads the mean of the patches before the last norm and norms it, beside a class token (timm's ``avg``).
         dtype: computation dtype.
         registers: tokens without a position that nobody reads; they stand behind the class token.
         pre_norm: a norm before the first block (CLIP).
@@ -61,10 +62,13 @@ class ViT(nn.Module):
             x = nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="pre_norm")(x)
         x = Encoder(
             self.depth, self.heads, hidden, activation=self.activation, norm_epsilon=self.norm_epsilon,
-            dtype=self.dtype, layer_scale=self.layer_scale, name="encoder",
+            dtype=self.dtype, layer_scale=self.layer_scale, last_norm=self.pool != "gap_norm", name="encoder",
         )(x)  # fmt: skip
         if self.pool == "token":
             return x[:, 0]
+        if self.pool == "gap_norm":
+            x = x[:, 1 + self.distilled + self.registers :].mean(1)
+            return nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="pool_norm")(x)
         x = x[:, self.registers :]
         if self.pool == "gap":
             return x.mean(1)
@@ -74,7 +78,7 @@ class ViT(nn.Module):
         """Patches `[B, N, D]` with class token, registers and positions."""
         batch, _, width = patches.shape
         front = []
-        if self.pool == "token":
+        if self.pool in ("token", "gap_norm"):
             front.append(self.param("class_token", nn.initializers.zeros, (1, 1, width)))
         if self.distilled:
             front.append(self.param("distillation_token", nn.initializers.zeros, (1, 1, width)))
@@ -171,6 +175,16 @@ PRESETS = {
     "openclip_b32": _vit("b", 32, 224, CLIP, "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", _MIT, activation="gelu", **_CLIP),
     "openclip_b16": _vit("b", 16, 224, CLIP, "laion/CLIP-ViT-B-16-laion2B-s34B-b88K", _MIT, activation="gelu", **_CLIP),
     "openclip_l14": _vit("l", 14, 224, HALF, "laion/CLIP-ViT-L-14-laion2B-s32B-b82K", _MIT, activation="gelu", **_CLIP),
+    "openclip_l14_336": _vit(
+        "l",
+        14,
+        336,
+        HALF.but(resize="square"),
+        "timm/vit_large_patch14_clip_336.laion2b_ft_in12k_in1k",
+        _APACHE,
+        activation="gelu",
+        **_CLIP,
+    ),
     "openclip_h14": _vit("h", 14, 224, CLIP, "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", _MIT, activation="gelu", **_CLIP),
     "openclip_g14": _vit("g", 14, 224, CLIP, "laion/CLIP-ViT-g-14-laion2B-s34B-b88K", _MIT, activation="gelu", **_CLIP),
     "openclip_bigg14": _vit(

@@ -14,6 +14,7 @@ from lit_jax.text.classes import (
     folder_columns,
     match_in,
     no_name_column,
+    read_class_table,
     read_rows,
     some,
     species_key,
@@ -21,6 +22,7 @@ from lit_jax.text.classes import (
 )
 
 _NEAR = 0.88  # ratio of `difflib` from which names are near: one letter of nine
+_FOLDERS = FOLDER_COLUMNS[:2]
 _LONE = ""  # stands for the only word of a name
 
 _Values = tuple[str, ...]
@@ -59,6 +61,46 @@ def read_candidates(path: str | Path, own: ClassTable) -> tuple[ClassTable, list
     taken = _with_all_of_a_species(own, taken)
     notes += _candidate_notes(table, own, taken, by_name or ())
     return _under_ids(table, taken, itertools.count(max(own.ids) + 1)), list(dict.fromkeys(notes))
+
+
+def read_class_tables(paths: Sequence[str | Path]) -> tuple[ClassTable, list[str]]:
+    """One table of the classes of several files, such as those of a classifier and those of photos.
+
+    The first file is read by `read_class_table`, and its ids stay. A row of a later file that `read_candidates` takes
+    for one of its classes adds what the table does not say yet; any other becomes a further class under a new id.
+    Folders are those of the latest file that says so: photos lie in them.
+
+    Args:
+        paths: at least one.
+
+    Returns:
+        The table, and what a person should know of how the files were put together, in lines.
+
+    Raises:
+        UserError: what `read_class_table` refuses.
+    """
+    table = read_class_table(paths[0])
+    lines: list[str] = []
+    for path in paths[1:]:
+        further, notes = read_candidates(path, table)
+        same = sum(class_id in table.species_of for class_id in further.ids)
+        lines += [f"{path}: {same} of its {len(further)} classes are in the table already", *notes]
+        table = _joined(table, further)
+    return table, lines
+
+
+def _joined(own: ClassTable, further: ClassTable) -> ClassTable:
+    """The rows of both, those of one id as one."""
+    rows = dict(zip(own.ids, own.rows(), strict=True))
+    columns = dict.fromkeys([*own.columns, *further.columns])
+    used: set[str] = set()  # a folder is of one class
+    for class_id, row in zip(further.ids, further.rows(), strict=True):
+        folders = {column: row[column] for column in _FOLDERS if row.get(column) and row[column] not in used}
+        used |= set(folders.values())
+        before = rows.get(class_id)
+        says = {column: value for column, value in row.items() if before is None or column not in _FOLDERS}
+        rows[class_id] = {**says, **{c: value for c, value in (before or {}).items() if value}, **folders}
+    return ClassTable(tuple(rows), {c: tuple(row.get(c, "") for row in rows.values()) for c in columns})
 
 
 def _with_all_of_a_species(own: ClassTable, taken: Mapping[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
@@ -105,7 +147,7 @@ def _identifying(table: ClassTable, own: ClassTable) -> Iterator[tuple[_Values, 
     yield table.names, own.names
     common, own_common = (t.columns.get("common_name", blank) for t, blank in zip((table, own), none, strict=True))
     yield from ((common, own_common), (table.names, own_common), (common, own.names))
-    for column in FOLDER_COLUMNS[:2]:
+    for column in _FOLDERS:
         yield table.columns.get(column, none[0]), own.columns.get(column, none[1])
         yield table.names, own.columns.get(column, none[1])
 

@@ -14,9 +14,10 @@ import numpy as np
 from lit_jax import config as options
 from lit_jax import models
 from lit_jax.errors import UserError
-from lit_jax.models import bit, efficientnet, resnet
+from lit_jax.models import bit, efficientnet, eva, resnet
 from lit_jax.models.building import Towers
 from lit_jax.models.locking import IMAGE, LOGIT_BIAS, LOGIT_SCALE, PROJECTION, TEXT, Params
+from lit_jax.models.names import eva as eva_names
 from lit_jax.models.names import text, vit
 from lit_jax.models.two_tower import TwoTower
 from lit_jax.models.weight_files import Flat, write_safetensors
@@ -188,6 +189,8 @@ def _timm_vision(image: options.Image, model: TwoTower, params: Params, reason: 
     name, size = _timm_model(image, tower, reason), image.size
     family = models.family(tower)
     dialect = next(dialect for dialect in family.dialects if "timm" in dialect.name)
+    if isinstance(tower, eva.Eva) and not tower.mlp_norm:
+        dialect = eva_names.FUSED
     trunk = named(params[IMAGE], family, dialect)
     if getattr(tower, "registers", 0):
         # timm's has no position for the class token, whose own is added to it.
@@ -218,7 +221,8 @@ def _timm_model(image: options.Image, tower: Any, reason: str) -> str:
         raise _refused("image.tower", name, f"{reason}, or a preset that timm has")
     if getattr(tower, "distilled", False):
         raise _refused("image.tower", name, f"{reason}, since timm reads both of its tokens")
-    if isinstance(tower, models.ViT) and tower.pool != preset.options.get("pool", "token"):
+    usual = preset.options.get("pool", "token")
+    if getattr(tower, "pool", usual) != usual:
         raise _refused("image.pool", tower.pool, f"{reason}, or the pool of the preset")
     size = _TIMM_SIZES.get(name, preset.size)
     if image.size != size and not isinstance(tower, _ANY_SIZE):

@@ -111,21 +111,17 @@ def _drive(experiment: Experiment, state: train_step.State, manager: Any, told: 
         bar = console.Progress(experiment.length.steps, start=start, quiet=jax.process_index() != 0)
         progress = stack.enter_context(bar)
         progress.line(_opening(experiment, state, start))
-        if config.evaluation.margin_folds and not experiment.about.margin:
-            found = margin.fit(experiment, tell=progress.line, interrupted=lambda: _stop_asked(told, at=False))
-            experiment.about = dataclasses.replace(experiment.about, margin=found)
-            progress.line(_about_margin(found))
+        _fit_margin(experiment, progress, told)
         watch = _Watch(experiment, state, log, progress, manager)
-        if start in evaluate_at and experiment.about.evaluated != start:
+        is_kept = experiment.length.steps == 0 and manager.latest_step() is None  # a start that is the whole run
+        if is_kept or (start in evaluate_at and experiment.about.evaluated != start):
             # A run that was stopped before or in an evaluation owes it, and its checkpoint the score.
             if not _evaluate(experiment, state.params, start, told, log, progress):
                 raise Stopped(_stopped(start))
-            checkpoint.complete(manager, experiment.about, score=_score(experiment.about.results))
-        if experiment.length.steps == 0 and manager.latest_step() is None:
-            # The start is kept as it is: a model like any other.
-            if not _evaluate(experiment, state.params, 0, told, log, progress):
-                raise Stopped(_stopped(0))
-            _save(experiment, manager, state)
+            if is_kept:
+                _save(experiment, manager, state)
+            else:
+                checkpoint.complete(manager, experiment.about, score=_score(experiment.about.results))
         for current, metrics in _steps(experiment, state, start):
             step = watch.step(metrics)
             evaluates, stops = step in evaluate_at, _stop_asked(told, at=step % config.log.every_steps == 0)
@@ -338,6 +334,15 @@ def _opening(experiment: Experiment, state: train_step.State, start: int) -> str
         *(f"note: {note}" for note in experiment.notes),
     ]
     return "\n".join(lines)
+
+
+def _fit_margin(experiment: Experiment, progress: console.Progress, told: Sequence[int]) -> None:
+    """Fits the margin for seen species, where one is asked for and none was stored yet."""
+    if not experiment.config.evaluation.margin_folds or experiment.about.margin:
+        return
+    found = margin.fit(experiment, tell=progress.line, interrupted=lambda: _stop_asked(told, at=False))
+    experiment.about = dataclasses.replace(experiment.about, margin=found)
+    progress.line(_about_margin(found))
 
 
 def _about_margin(found: Mapping[str, Any]) -> str:

@@ -49,6 +49,8 @@ MORE = {
     "deit_s16": {"image.tower": "deit_s16", **SMALL, **_LAST, "model.embed_dim": 400},
     "openclip_b32": {"image.tower": "openclip_b32", **SMALL, "text.causal": True, "model.embed_dim": 512},
     "swinv2_t": {"image.tower": "swinv2_t", **SMALL, **_LAST, "model.embed_dim": 48},
+    "eva02_ti14": {"image.tower": "eva02_ti14", **SMALL, **_LAST, "model.embed_dim": 48},
+    "eva02_clip_b16": {"image.tower": "eva02_clip_b16", **SMALL, **_LAST, "model.embed_dim": 48},
     "bit_r50x1": {"image.tower": "bit_r50x1", **SMALL, **_LAST, "model.embed_dim": 48},
     "mobilenetv2_100": {"image.tower": "mobilenetv2_100", "image.size": 128, **SMALL, **_LAST, "model.embed_dim": 48},
     "tf_efficientnet_lite1": {"image.tower": "tf_efficientnet_lite1", **SMALL, **_LAST, "model.embed_dim": 48},

@@ -46,6 +46,7 @@ TIMM = Dialect(
         _B + "mlp/contract": _T + "mlp.fc2",
         _B + "mlp_scale/gamma": _T + "ls2.gamma",
         "encoder/norm": "norm",
+        "pool_norm": "fc_norm",
         "pool/probe": "attn_pool.latent",
         "pool/attention/query": "attn_pool.q",
         "pool/attention/key": "attn_pool.kv.[0/2]",
