@@ -219,17 +219,25 @@ def _candidate_notes(
     used = {class_id for ids in taken.values() for class_id in ids}
     theirs = {species_key(name): name for row, name in enumerate(table.names) if row not in taken}
     ours = {species_key(name): name for i, name in zip(own.ids, own.names, strict=True) if i not in used}
-    near = [f"{theirs[key]} ({ours[match]})" for key, match in _near(theirs, ours)]
+    near = [f"{theirs[key]} ({ours[match]})" for key, match in near_keys(theirs, ours)]
     if near:
         notes.append(f"further classes though near to one of the data: {some(near)}; correct them if they are the same")
     return notes
 
 
-def _near(keys: Iterable[str], others: Iterable[str]) -> Iterator[tuple[str, str]]:
+def near_keys(keys: Iterable[str], others: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Keys that look like a misspelt one of the others, with that one.
 
     Of names of several words one is right mostly, and only names that share a word are compared: to compare ten
     thousand names with as many takes minutes.
+
+    Args:
+        keys: names as `species_key`, or any other function that makes equal names equal, gives them.
+        others: likewise.
+
+    Example:
+        >>> list(near_keys(["pica pika", "corvus corax"], ["pica pica", "parus major"]))
+        [('pica pika', 'pica pica')]
     """
     sharing: dict[str, list[str]] = defaultdict(list)
     for other in others:
