@@ -1,13 +1,18 @@
 """Embeddings of classes, from the prompts that name them."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from lit_jax import models
 from lit_jax.base.sharding import put_rows
 from lit_jax.embedding.photo_embeddings import Embedder
 from lit_jax.errors import UserError
 from lit_jax.models.locking import Params
+from lit_jax.models.two_tower import TwoTower
 from lit_jax.text.tokenizers import lengths
 
 Tokenise = Callable[[Sequence[str]], np.ndarray]
@@ -17,6 +22,7 @@ EmbedTexts = Callable[[Sequence[str]], np.ndarray]
 
 
 TEXTS = 1 << 15  # prompts whose embeddings are held at a time
+ROWS = 256  # texts at a time, where their features are asked for
 
 
 def text_embedder(
@@ -92,6 +98,21 @@ def class_embeddings(
         tick(min(start + TEXTS, len(distinct)), len(distinct))
     assert sums is not None
     return (sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def text_features(model: TwoTower, tower: Params, tokens: np.ndarray) -> np.ndarray:
+    """What the last layer of the text side reads of texts: `[N, T]` int32 to `[N, F]` float32."""
+    parts = []
+    for start in range(0, len(tokens), ROWS):
+        rows = tokens[start : start + ROWS]
+        padded = np.concatenate([rows, np.repeat(rows[-1:], ROWS - len(rows), 0)])
+        parts.append(np.asarray(_reader(model)(tower, jnp.asarray(padded)), np.float32)[: len(rows)])
+    return np.concatenate(parts)
+
+
+@functools.lru_cache(maxsize=2)
+def _reader(model: TwoTower) -> Callable[[Params, jax.Array], jax.Array]:
+    return jax.jit(lambda tower, tokens: models.text_features(model, tower, tokens))
 
 
 def prompts_of_species(prompts: Mapping[int, Sequence[str]], species_of: Mapping[int, int]) -> dict[int, Sequence[str]]:

@@ -42,6 +42,7 @@ def write(path: str | os.PathLike[str], result: Mapping[str, Any], *, name: str)
 def page(result: Mapping[str, Any], *, name: str) -> str:
     """The HTML text of `write`."""
     sections = [
+        _unseen(result),
         _by_rank(result),
         _by_supercategory(result),
         _calibration(result),
@@ -135,6 +136,68 @@ def _shared(result: Mapping[str, Any]) -> str:
         f"{len(result['same_prompts'])} groups; no model could name more than {_percent(result['ceiling'], 2)} of the "
         "photos rightly.</p>"
     )
+
+
+def _unseen(result: Mapping[str, Any]) -> str:
+    """Seen and unseen species asked together: whether a species without a photo may be believed."""
+    found = result.get("gzsl")
+    if not found:
+        return ""
+    plain, has_margin = found["without_margin"], found["margin"] is not None
+    n = f"{found['unseen_images']:,} photos of {found['unseen_classes']:,} species"
+    trust = f"{100 * found['unseen']:.0f} of 100"
+    lead = (
+        f"<p><b>Of a species that it has no photo of, the model names {trust} photos rightly</b> when any of "
+        f"{round(1 / found['chance']):,} species could be meant, and {100 * found['seen']:.0f} of 100 of a species "
+        f"with photos in training. Measured on {n} without and {found['seen_images']:,} photos of "
+        f"{found['seen_classes']:,} species with photos in training; guessing would be right in "
+        f"{_percent(found['chance'], 2)}.</p>"
+    )
+    held = (
+        f"Species of training are held back by a margin of {found['margin']:.3f}, which was fitted inside the training "
+        f"split. Without it the model would name {_percent(plain['unseen'])} of the photos of unseen species rightly."
+        if has_margin
+        else "No margin was fitted: species with photos in training win nearly always."
+    )
+
+    def cells(name: str, row: Mapping[str, float]) -> list[str]:
+        return [name, _percent(row["seen"]), _percent(row["unseen"]), f"{row['harmonic']:.3f}"]
+
+    rows = [cells("as trained", plain)]
+    if has_margin:
+        rows += [cells("with the margin", found), cells("mean over species", found["macro"])]
+        rows += [cells("inside training", found["inside"])] if found.get("inside") else []
+    rows += [cells(row["method"], row["gzsl"]) for row in result.get("closed_form") or ()]
+    ranks = [[rank, _percent(row["seen"]), _percent(row["unseen"])] for rank, row in found["by_rank"].items()]
+
+    def draw(axis: Any) -> None:
+        lines = [("this model", found, BLUE)]
+        lines += [(row["method"], row["gzsl"], colour) for row, colour in
+                  zip(result.get("closed_form") or (), (PALE, WARM), strict=False)]  # fmt: skip
+        for name, one, colour in reversed(lines):
+            axis.plot(*zip(*[(100 * u, 100 * s) for u, s in one["curve"]], strict=True), color=colour, label=name)
+        axis.scatter([100 * plain["unseen"]], [100 * plain["seen"]], color=INK, s=22, zorder=3, label="as trained")
+        if has_margin:
+            axis.scatter([100 * found["unseen"]], [100 * found["seen"]], color=WARM, s=36, zorder=3,
+                         label="with the margin")  # fmt: skip
+        axis.set(xlabel="photos of unseen species named rightly (%)", ylabel="photos of seen species (%)")
+        axis.set(xlim=(0, 100), ylim=(0, 100))
+        axis.legend(frameon=False, fontsize=8, loc="upper right")
+
+    table = _table(["named among all species", "seen", "unseen", "harmonic mean"], rows)
+    by_rank = _table(["right at the rank of", "seen", "unseen"], ranks)
+    text = f"{held} The curve shows what other margins would give; the area under it is {found['ausuc']:.3f}."
+    body = f'<div class="pair">{_plot(draw, size=(4.6, 4.0))}<div>{table}{by_rank}</div></div>'
+    return f"<h2>Species that it has no photo of</h2>\n{lead}<p>{text}</p>\n{body}{_names_told_apart(result)}"
+
+
+def _names_told_apart(result: Mapping[str, Any]) -> str:
+    """What a person should look at where species were told apart by their names."""
+    species = result.get("species") or {}
+    if not species.get("near"):
+        return ""
+    near = "; ".join(f"{_named(name, '')} ({_named(other, '')})" for name, other in species["near"].items())
+    return f"<p>Counted as unseen though nearly the name of a species of training: {near}.</p>"
 
 
 def _by_rank(result: Mapping[str, Any]) -> str:

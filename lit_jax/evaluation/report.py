@@ -6,6 +6,7 @@ how well photos and captions find each other, and which classes are hardest.
 """
 
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,11 +23,11 @@ from lit_jax.data.embedding_store import Store
 from lit_jax.embedding import class_embeddings, kept_embeddings, photo_embeddings
 from lit_jax.embedding.trained import About, Trained
 from lit_jax.errors import UserError
-from lit_jax.evaluation import calibration, ranking, ranks, retrieval
+from lit_jax.evaluation import calibration, ranking, ranks, retrieval, unseen, yardstick
 from lit_jax.evaluation.intervals import of_mean
 from lit_jax.evaluation.ranking import Predictions
 from lit_jax.models import building
-from lit_jax.models.locking import IMAGE, LOGIT_SCALE, Params
+from lit_jax.models.locking import IMAGE, LOGIT_SCALE, TEXT, Params
 from lit_jax.text.captions import fields
 from lit_jax.text.classes import ClassTable, read_class_table
 from lit_jax.text.prompts import class_prompts, duplicates, templates_for
@@ -77,8 +78,10 @@ def evaluate(
         ``top1``, ``top5``, ``images``, ``classes`` (with photos), ``candidates``, ``chance``, ``same_prompts``
         (groups of class names that share all prompts), ``ceiling`` (of top-1, because of those), ``ranks``,
         ``by_supercategory``, ``calibration``, ``retrieval``, ``per_class`` (names, images, top1, top5, taken_for),
-        ``common_names`` (of what classes are taken for) and facts about the run; beside each accuracy its
-        ``_interval``; JSON-ready.
+        ``common_names`` (of what classes are taken for), ``species`` (how many with photos were in training, and how
+        that was told), ``gzsl`` (see `unseen.together`; None where there are not photos of both kinds) and facts about
+        the run, and ``closed_form`` (rows of `yardstick.measure`, for held-out species of a store); beside each
+        accuracy its ``_interval``; JSON-ready.
 
     Raises:
         UserError: a split that is not there, classes that do not cover its photos, an odd batch size.
@@ -98,13 +101,14 @@ def evaluate(
     params = _on_device(trained, mesh)
     vectors = _Vectors(trained, parts, params, batch_size, keep_in)
     class_emb = vectors.of([texts[class_id] for class_id in table.ids])
-    photos_of = photo_embeddings.photos_of(
-        parts, data, pictures=building.pictures_of(config.image), batch_size=batch_size
-    )
-    photos, class_ids = photo_embeddings.image_embeddings(parts, params, photos_of(split, params))
-    row_of = {class_id: row for row, class_id in enumerate(table.ids)}
-    labels = np.array([row_of[species_of[class_id]] for class_id in class_ids.tolist()])
-    found = ranking.predict(photos, labels, class_emb, mesh)
+    photos_of = functools.partial(
+        _embedded, parts, params,
+        photo_embeddings.photos_of(parts, data, pictures=building.pictures_of(config.image), batch_size=batch_size),
+    )  # fmt: skip
+    photos, labels = photos_of(split, species_of, table)
+    species = unseen.species_in_training(trained.about, data, table)
+    less = _held_back(trained.about, species)
+    found = ranking.predict(photos, labels, class_emb, mesh, less=less)
     same = duplicates([list(texts[i]) for i in table.ids])
     factor = float(np.exp(np.asarray(trained.params[LOGIT_SCALE])))
     return {
@@ -112,11 +116,91 @@ def evaluate(
         "same_prompts": [[table.names[row] for row in group] for group in same],
         "ceiling": ranks.ceiling(found.hits().images, same),
         **_by_rank(found, table),
-        "calibration": _calibration(photos, found, class_emb, mesh, factor, seed=config.seed),
+        "calibration": _calibration(photos, found, class_emb, mesh, factor, less, seed=config.seed),
+        "species": unseen.described(species, table, np.unique(labels).tolist()),
+        "gzsl": _gzsl(
+            trained,
+            data,
+            split,
+            unseen.Asked(photos, labels, class_emb, table, species.seen),
+            photos_of,
+            vectors,
+            templates,
+            protocol,
+        ),
+        "closed_form": _closed_form(trained, data, split, templates, protocol),
         "retrieval": _retrieval(trained.about, table, photos, labels, vectors),
         **_facts(trained, data, split, species_of, templates),
         "protocol": protocol,
     }
+
+
+def _embedded(
+    parts: photo_embeddings.Embedder, params: Params, photos: photo_embeddings.PhotosOf, split: str,
+    species_of: Mapping[int, int], table: ClassTable,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Embeddings `[N, D]` of the photos of a split, and the row of each one's species in a table."""
+    found, class_ids = photo_embeddings.image_embeddings(parts, params, photos(split, params))
+    row_of = {class_id: row for row, class_id in enumerate(table.ids)}
+    return found, np.array([row_of[species_of[class_id]] for class_id in class_ids.tolist()])
+
+
+def _held_back(about: About, species: unseen.Species) -> np.ndarray | None:
+    """What is taken from the scores of each class: the model's margin, where seen and unseen species are candidates."""
+    is_mixed = bool(species.seen.any()) and not bool(species.seen.all())
+    return about.margin["margin"] * species.seen if about.margin and is_mixed else None
+
+
+def _gzsl(
+    trained: Trained, data: Collection, split: str, asked: unseen.Asked, photos_of: Any, vectors: "_Vectors",
+    templates: Sequence[str], protocol: str,
+) -> dict[str, Any] | None:  # fmt: skip
+    """Photos of seen and of unseen species named among all; None where there are not both.
+
+    In the run's own data they are those of its seen and of its held-out split, whichever of them is judged; elsewhere,
+    those of the split.
+    """
+    chosen, about = trained.config.data, trained.about
+    own = (chosen.seen_split, chosen.heldout_split)
+    if split in own and all(name in data.splits for name in own) and fingerprint(data) == about.fingerprint:
+        table = read_class_table(data.class_table)
+        wanted = {i for name in own for i in data.classes_in(name)} | set(about.train_classes)
+        table = table.subset(sorted(wanted))
+        species_of, first = table.species_of, table.subset(sorted(set(table.species_of.values())))
+        texts = class_embeddings.prompts_of_species(_prompts(about, table, templates, protocol), species_of)
+        both = [photos_of(name, species_of, first) for name in own]
+        photos, labels = (np.concatenate(parts) for parts in zip(*both, strict=True))
+        seen = unseen.species_in_training(about, data, first).seen
+        asked = unseen.Asked(photos, labels, vectors.of([texts[i] for i in first.ids]), first, seen)
+    if asked.seen[asked.labels].all() or not asked.seen[asked.labels].any():
+        return None
+    factor = float(np.exp(np.asarray(trained.params[LOGIT_SCALE])))
+    return unseen.together(asked, about.margin, factor, vectors.parts.mesh)
+
+
+def _closed_form(
+    trained: Trained, data: Collection, split: str, templates: Sequence[str], protocol: str
+) -> list[dict[str, Any]]:
+    """What the closed form reaches on the same species, where the features of the run's photos are in a store.
+
+    It reads ranks and names of the class table and, where a pre-trained text tower is locked, what that makes of them.
+    """
+    chosen, about, text = trained.config.data, trained.about, trained.config.text
+    splits = (chosen.train_split, chosen.seen_split, chosen.heldout_split)
+    if not isinstance(data, Store) or fingerprint(data) != about.fingerprint or split != chosen.heldout_split:
+        return []
+    if not all(name in data.splits for name in splits):
+        return []
+    table = read_class_table(data.class_table)
+    kinds = yardstick.kinds_of(table)
+    if building.reads_words(trained.config.towers, trained.model, from_store=True):
+        prompts = _prompts(about, table, templates, protocol)
+        tokens = building.reading(text, trained.tokenizer)([prompts[class_id][0] for class_id in table.ids])
+        kinds["the text tower"] = class_embeddings.text_features(trained.model, trained.params[TEXT], tokens)
+    try:
+        return yardstick.measure(data, table, splits, kinds, seed=trained.config.seed)
+    except UserError:  # too few species to hold some out inside; there is no yardstick then
+        return []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +278,14 @@ def _by_rank(found: Predictions, table: ClassTable) -> dict[str, Any]:
 
 
 def _calibration(
-    photos: np.ndarray, found: Predictions, class_emb: np.ndarray, mesh: Mesh, factor: float, *, seed: int
+    photos: np.ndarray,
+    found: Predictions,
+    class_emb: np.ndarray,
+    mesh: Mesh,
+    factor: float,
+    less: np.ndarray | None,
+    *,
+    seed: int,
 ) -> dict[str, Any] | None:
     """Calibration before and after one temperature, fitted on photos that are not counted; None for a few photos."""
     order = np.random.default_rng(seed).permutation(len(photos))
@@ -204,7 +295,7 @@ def _calibration(
 
     def at(rows: np.ndarray) -> Callable[[float], ranking.Likelihoods]:
         own, labels = photos[rows], found.labels[rows]
-        return lambda factor: ranking.likelihoods(own, labels, class_emb, mesh, factor=factor)
+        return lambda factor: ranking.likelihoods(own, labels, class_emb, mesh, factor=factor, less=less)
 
     best = calibration.fit_factor(at(fitted))
     correct = found.rank[rest] == 0

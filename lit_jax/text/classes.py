@@ -170,6 +170,11 @@ def table_of_entries(entries: Sequence[Mapping[str, Any]], where: str) -> ClassT
     return table_of_rows(where, *_from_entries(entries, where))
 
 
+def table_of_text(text: str, where: str) -> ClassTable:
+    """The class table of CSV that is in memory already, as a checkpoint keeps it; see `read_class_table`."""
+    return table_of_rows(where, *_from_csv(Path(where), text.removeprefix("\ufeff")))
+
+
 def read_rows(path: Path) -> tuple[list[str], list[str], list[list[str]]]:
     """Header, the place of each row in words for error texts, and the rows, as they stand in a file."""
     text = _read_text(path)

@@ -48,13 +48,43 @@ def text(about: About, step: int, facts: Facts, table: ClassTable | None) -> str
     ]  # fmt: skip
     if about.results:
         parts += ["## Zero-shot accuracy", _results(about, step)]
+        parts += _unseen(about)
     parts += ["## Model", _model(about, facts)]
     if table is not None:
         parts += ["## Classes and captions", _data(about, table, filled)]
-    if step:
+    if step or about.train_classes:
         parts += ["## Training", _training(about, step)]
     parts += ["## Limits", _limits(about, facts)]
     return "\n\n".join(parts) + "\n"
+
+
+def _unseen(about: About) -> list[str]:
+    """How far the model may be trusted with a species that it has no photo of, and its margin."""
+    found = about.results.get("gzsl")
+    if not found:
+        return []
+
+    def row(name: str, one: Mapping[str, float]) -> str:
+        return f"| {name} | {100 * one['seen']:.1f} % | {100 * one['unseen']:.1f} % | {one['harmonic']:.3f} |"
+
+    lines = [row("as trained", found["without_margin"])]
+    if about.margin:
+        lines += [row(f"with the margin, {about.margin['margin']:.3f}", found), row("over species", found["macro"]),
+                  row("inside the training split", about.margin)]  # fmt: skip
+    held = (
+        "The margin is taken from the scores of species that were in training. It was fitted on training species held "
+        f"out in turn, {about.margin['folds']} times, and is stored in `model.json`."
+        if about.margin
+        else "No margin was fitted: among all species, those that were in training win nearly always."
+    )
+    return [
+        "## Species without a photo",
+        f"{found['seen_images']:,} photos of {found['seen_classes']:,} species of training and "
+        f"{found['unseen_images']:,} photos of {found['unseen_classes']:,} species that were not, each named among "
+        "all.",
+        "\n".join(["| | seen | unseen | harmonic mean |", "| --- | --- | --- | --- |", *lines]),
+        held,
+    ]
 
 
 def _front_matter(config: options.Config, facts: Facts) -> str:
@@ -75,7 +105,7 @@ def _hub_name(source: str) -> str:
 def _summary(about: About, step: int) -> str:
     config = about.options
     what = "Names photos among classes that are given only in words."
-    if not step:
+    if not step and not about.train_classes:
         return f"{what} These are published towers as they are, before any training of our own."
     letters = lock_letters(config.train.locks)
     image = "embeddings computed elsewhere" if config.image.tower == GIVEN else f"`{config.image.tower}`"

@@ -42,7 +42,7 @@ from lit_jax.text.prompts import class_prompts
 from lit_jax.text.tokenizers import Tokenizer
 from lit_jax.training import optimizer, train_step
 from lit_jax.training.length import Length, run_length
-from lit_jax.training.start import Taught, choose, from_closed_form, text_features
+from lit_jax.training.start import Taught, choose, from_closed_form
 
 Start = Callable[[], tuple[train_step.State, list[str]]]
 Step = Callable[[train_step.State, Params, train_step.Batch], tuple[train_step.State, train_step.Metrics]]
@@ -233,7 +233,7 @@ class _Parts:
         texts = class_captions(self.table, data.templates, drop_repeats=data.drop_repeats)
         captions = caption_table(dict(zip(self.table.ids, texts, strict=True)), self.tokenise)
         if building.reads_words(config.towers, self.model, from_store=True):
-            words = text_features(self.model, self.locked[TEXT], captions.tokens)
+            words = class_embeddings.text_features(self.model, self.locked[TEXT], captions.tokens)
             captions, rows = captions._replace(tokens=words), rows._replace(bucket=0)
         return input_stream.from_store(
             data, split, self.mesh, batches=batches, captions=captions, rows=rows, place=config.data.store_on
@@ -256,7 +256,7 @@ class _Parts:
         labels = np.array([row_of[self.table.species_of[i]] for i in rows.class_ids[kept].tolist()])
         texts = class_captions(table, self.data.templates, drop_repeats=self.data.drop_repeats)
         tokens = self.tokenise([text for group in texts for text in group])
-        words = text_features(self.model, tower, tokens).astype(np.float64)
+        words = class_embeddings.text_features(self.model, tower, tokens).astype(np.float64)
         return Taught(Photos(rows.take(kept), labels), words.reshape(len(table), -1, words.shape[-1]).mean(1))
 
     def tokenise(self, texts: Sequence[str]) -> np.ndarray:

@@ -4,21 +4,15 @@ Gradient training from a random start forgets what carries over to a species wit
 held near it (``optimizer.pull``), it has to improve on it. See `lit_jax.evaluation.closed_form`.
 """
 
-import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lit_jax import models
 from lit_jax.evaluation import closed_form
 from lit_jax.evaluation.closed_form import Choice, Photos
 from lit_jax.models.locking import PROJECTION, Params
 from lit_jax.models.two_tower import TwoTower, with_last_layer
-
-TEXTS = 256  # at a time
 
 
 class Taught(NamedTuple):
@@ -64,21 +58,6 @@ def _scaled(taught: Taught) -> tuple[np.ndarray, float]:
     """Words of a mean square norm of 1, for which penalties are meant, and what they were divided by."""
     size = float(np.sqrt(np.mean(np.sum(taught.words[taught.photos.classes] ** 2, 1))))
     return taught.words / size, size
-
-
-def text_features(model: TwoTower, tower: Params, tokens: np.ndarray) -> np.ndarray:
-    """What the last layer of the text side reads of texts: `[N, T]` int32 to `[N, F]` float32."""
-    parts = []
-    for start in range(0, len(tokens), TEXTS):
-        rows = tokens[start : start + TEXTS]
-        padded = np.concatenate([rows, np.repeat(rows[-1:], TEXTS - len(rows), 0)])
-        parts.append(np.asarray(_reader(model)(tower, jnp.asarray(padded)), np.float32)[: len(rows)])
-    return np.concatenate(parts)
-
-
-@functools.lru_cache(maxsize=2)
-def _reader(model: TwoTower) -> Callable[[Params, jax.Array], jax.Array]:
-    return jax.jit(lambda tower, tokens: models.text_features(model, tower, tokens))
 
 
 def _layer(kernel: np.ndarray, bias: np.ndarray) -> Params:
