@@ -9,8 +9,8 @@ r"""Birds without a photo: species of CUB-200-2011 that are held out of training
 The recipe for a collection of ten to a few hundred species. Captions hold the ranks, which a species shares with its
 relatives, with commas between them. The text side reads them twice: as a sentence, by a locked MiniLM, and as whole
 phrases, of which relatives have some in common. The last layers of both towers are the closed form from these words to
-the mean photos of species, whose whitening and penalty are chosen on training species held out in turn. It is kept as it
-is: training from there, ``--config.train.epochs=5``, gained nothing on those species, and `benchmarks/cub_unseen.py`
+the mean photos of species; its whitening and penalty are chosen on training species held out in turn. It is kept as it
+is: training from there (``--config.train.epochs=5``) gained nothing on those species. `benchmarks/cub_unseen.py`
 measures both.
 """
 

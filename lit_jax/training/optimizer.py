@@ -64,7 +64,7 @@ def schedule_of(chosen: options.Optimizer, length: Length) -> optax.Schedule:
     per_epoch = length.steps_per_epoch / chosen.accumulate
     if chosen.warmup_steps and chosen.warmup_epochs:
         raise UserError("optimizer.warmup_steps: found warmup_epochs as well, expected one of the two; set one to 0")
-    warmup = chosen.warmup_steps or round(chosen.warmup_epochs * per_epoch)
+    warmup = (chosen.warmup_steps or round(chosen.warmup_epochs * per_epoch)) if length.steps else 0
     horizon = max(length.steps // chosen.accumulate, 1)  # of a run without steps too
     if chosen.horizon_epochs:
         horizon = max(math.ceil(chosen.horizon_epochs * per_epoch), 1)
