@@ -197,6 +197,7 @@ def _results(about: About, step: int) -> str:
         f"| {what.get(name, name)} | {row['images']:,} | {row['candidates']:,} | {_rate(row, 'top1')} | "
         f"{_rate(row, 'top5')} |"
         for name, row in about.results.items()
+        if "top1" in row
     ]
     prompts = "these prompts" if about.prompt_templates else "the captions below as prompts"
     lines += [

@@ -1,0 +1,285 @@
+"""Species without a photo: the margin, the closed form, units of a text, and a run that uses all three."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lit_jax.errors import UserError
+from lit_jax.evaluation import closed_form, gzsl
+from lit_jax.evaluation.closed_form import Photos
+from lit_jax.text import units
+
+
+def brute_force(scores, labels, seen, margin):
+    """Accuracies of either kind from all scores, one photo after the other."""
+    right = {True: [], False: []}
+    for row, label in zip(scores, labels, strict=True):
+        best = max(range(len(row)), key=lambda k: (row[k] - margin * seen[k], not seen[k]))
+        right[bool(seen[label])].append(best == label)
+    return np.mean(right[True]), np.mean(right[False])
+
+
+@pytest.fixture(scope="module")
+def scored():
+    """Scores of 300 photos over 12 classes, seven of them seen; seen ones are ahead."""
+    rng = np.random.default_rng(3)
+    seen = np.arange(12) < 7
+    labels = rng.integers(0, 12, 300)
+    scores = rng.normal(size=(300, 12)) * 0.3 + 0.8 * np.eye(12)[labels] + 0.5 * seen
+    return scores, labels, seen, closed_form.rivals_of(scores, labels, np.arange(12), seen)
+
+
+def test_accuracies_at_a_margin_are_those_of_a_loop_over_all_photos(scored):
+    scores, labels, seen, rivals = scored
+    for margin in (-1.0, 0.0, 0.3, 0.77, 5.0):
+        assert gzsl.at(rivals, margin) == pytest.approx(brute_force(scores, labels, seen, margin))
+
+
+def test_the_curve_holds_every_margin_and_its_area_is_that_of_a_fine_grid(scored):
+    *_, rivals = scored
+    line = gzsl.curve(rivals)
+    for place in (0, 1, 50, len(line.margins) - 1):
+        assert (line.seen[place], line.unseen[place]) == pytest.approx(gzsl.at(rivals, line.margins[place]))
+    fine = np.array([gzsl.at(rivals, margin) for margin in np.linspace(-4, 4, 20001)])
+    assert line.ausuc == pytest.approx(np.trapezoid(fine[:, 0], fine[:, 1]), abs=1e-3)
+    assert line.unseen[0] == 0 and line.seen[-1] == 0  # at the ends only one kind is named
+
+
+def test_the_best_margin_is_the_best_of_a_fine_grid(scored):
+    *_, rivals = scored
+    margin, reached = gzsl.best_margin([rivals])
+    found = [float(gzsl.harmonic(*gzsl.at(rivals, one))) for one in np.linspace(-2, 3, 4001)]
+    assert reached == pytest.approx(max(found)) == pytest.approx(float(gzsl.harmonic(*gzsl.at(rivals, margin))))
+
+
+def test_a_summary_has_the_shares_with_and_without_a_margin(scored):
+    scores, labels, seen, rivals = scored
+    found = json.loads(json.dumps(gzsl.summary(rivals, 0.4)))
+    s, u = brute_force(scores, labels, seen, 0.4)
+    assert (found["seen"], found["unseen"], found["harmonic"]) == pytest.approx((s, u, 2 * s * u / (s + u)))
+    assert found["without_margin"]["unseen"] == pytest.approx(brute_force(scores, labels, seen, 0)[1])
+    assert (found["seen_classes"], found["unseen_classes"]) == (7, 5)
+    assert found["seen_images"] + found["unseen_images"] == 300
+
+
+@pytest.fixture(scope="module")
+def collection():
+    """Photos of 20 classes whose means are a linear function of six known properties, and noise along one direction."""
+    rng = np.random.default_rng(0)
+    words = (rng.random((20, 6)) < 0.5).astype(float)
+    means = words @ rng.normal(size=(6, 24)) * 0.5
+    labels = np.repeat(np.arange(20), 15)
+    noise = rng.normal(size=(300, 24)) * 0.1 + rng.normal(size=(300, 1)) * rng.normal(size=24)
+    return Photos((means[labels] + noise + 3).astype(np.float32), labels), closed_form.unit(words + 0.1)
+
+
+def test_the_closed_form_is_the_ridge_regression_of_its_formula(collection):
+    photos, words = collection
+    own = photos.labels < 15
+    solved = closed_form.solve(Photos(photos.features[own], photos.labels[own]), words, shrinkage=1.0, penalty=0.3)
+    x = photos.features[own].astype(np.float64)
+    z = x - x.mean(0)
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    means = np.stack([z[photos.labels[own] == c].mean(0) for c in range(15)])
+    kernel = words @ words.T
+    expected = kernel[15:, :15] @ np.linalg.inv(kernel[:15, :15] + 0.3 * np.eye(15)) @ (means - means.mean(0))
+    expected += means.mean(0)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(solved.classes(words[15:]), expected, atol=1e-9)
+    np.testing.assert_allclose(solved.images(x), z, atol=1e-9)
+
+
+def test_whitened_photos_scatter_alike_in_all_directions(collection):
+    photos, words = collection
+    z = closed_form.solve(photos, words, shrinkage=1e-6, penalty=1.0).images
+    x = photos.features.astype(np.float64) - z.centre
+    x = x / np.linalg.norm(x, axis=1, keepdims=True) @ z.kernel
+    for label in range(20):
+        x[photos.labels == label] -= x[photos.labels == label].mean(0)
+    spread = np.linalg.eigvalsh(x.T @ x)
+    assert spread.max() / spread.min() < 1.01
+
+
+def test_inner_hold_outs_prefer_words_that_carry_over_and_whitening_that_removes_noise(collection):
+    photos, words = collection
+    names = np.eye(20)
+    found = closed_form.choose(photos, {"names by heart": names, "properties": words})
+    assert [one.words for one in found] == ["properties", "names by heart"]
+    assert found[0].shrinkage < 1 and found[0].top1 > 0.5 and 0 < found[0].harmonic <= 1
+    with pytest.raises(UserError, match="found 3 classes with photos, expected 10 or more"):
+        closed_form.folds_of(np.arange(30) % 3)
+
+
+def test_folds_hold_out_each_class_once_and_set_aside_only_photos_of_others():
+    labels = np.repeat(np.arange(11), 10)
+    folds = closed_form.folds_of(labels, folds=3)
+    held = np.concatenate([np.unique(labels[fold.heldout]) for fold in folds])
+    assert sorted(held) == list(range(11))
+    for fold in folds:
+        assert (fold.learnt.astype(int) + fold.aside + fold.heldout == 1).all()
+        assert not set(labels[fold.heldout]) & set(labels[fold.learnt | fold.aside])
+
+
+def test_units_of_relatives_are_shared_and_spelling_does_not_count():
+    names = ["Great Tit, Parus, major, Paridae", "COAL  TIT, Periparus, ater, paridae."]
+    numbers = units.encode(names, ("phrases", "words"))
+    sets = [set(row[row != units.NONE].tolist()) for row in numbers]
+    shared = {number // units.BUCKETS for number in sets[0] & sets[1]}
+    assert len(sets[0] & sets[1]) == 3 and shared == {0, 1}  # the family as a phrase and as a word, and "tit"
+    assert len(sets[0]) == 4 + 5
+    with pytest.raises(UserError, match="text.units: found 'letter', expected some of phrases"):
+        units.kinds_of("letter")
+
+
+def test_a_text_of_more_units_than_are_read_is_cut():
+    long = units.encode([" ".join(f"word{i}" for i in range(2 * units.SLOTS))], ("words",))
+    assert (long >= 0).all() and long.max() < units.BUCKETS
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Given embeddings of 30 species in ten genera, whose features are those of the genus and a little of their own."""
+    from data_prep import embeddings
+
+    folder = tmp_path_factory.mktemp("unseen")
+    rng = np.random.default_rng(1)
+    genera = rng.normal(size=(10, 16))
+    rows, features, photos = ["name,genus,family"], [], ["file,class,split"]
+    for number in range(30):
+        genus = number % 10
+        name = f"Genus{'abcdefghij'[genus]} epithet{number}"
+        rows.append(f"{name},{name.split()[0]},Family{genus // 2}")
+        split = "heldout" if number >= 20 else None
+        for place in range(12):
+            features.append(genera[genus] + rng.normal(size=16) * 0.2 + number * 0.02)
+            photos.append(f"{number}_{place}.jpg,{name},{split or ('train' if place < 8 else 'validation')}")
+    np.savez(folder / "found.npz", emb=np.array(features, np.float32), files=[one.split(",")[0] for one in photos[1:]])
+    (folder / "classes.csv").write_text("\n".join(rows))
+    (folder / "photos.csv").write_text("\n".join(photos))
+    embeddings.main([
+        f"--embeddings={folder / 'found.npz'}", f"--ids={folder / 'photos.csv'}", f"--classes={folder / 'classes.csv'}",
+        f"--out={folder / 'store'}", "--template={name}, {genus}, {family}", "--vocab-size=400",
+    ])  # fmt: skip
+    return folder / "store"
+
+
+CONFIG = """
+from lit_jax.config import defaults
+def get_config():
+    config = defaults()
+    config.input = "store"
+    config.data.store = {store!r}
+    config.image.tower, config.image.width = "given", 16
+    config.text.tower, config.text.units = "units", "phrases"
+    config.model.embed_dim, config.model.start = 16, "solve"
+    config.optimizer.pull, config.optimizer.lr = 0.1, 1e-3
+    config.train.epochs, config.train.batch_size = 0.0, 32
+    config.evaluation.batch_size, config.evaluation.margin_folds = 64, 3
+    config.log.tensorboard = False
+    return config
+"""
+
+
+@pytest.fixture(scope="module")
+def kept(store, tmp_path_factory):
+    """The results of a run that keeps the closed form, and its folder."""
+    from lit_jax import config, main
+
+    folder = tmp_path_factory.mktemp("kept")
+    (folder / "config.py").write_text(CONFIG.format(store=str(store)))
+    loaded, _ = config.load(folder / "config.py")
+    return main.train(loaded, folder / "run"), folder / "run"
+
+
+def test_the_closed_form_kept_as_a_model_is_that_of_numpy(kept, store):
+    from lit_jax.data.embedding_store import Rows, open_store
+    from lit_jax.evaluation import yardstick
+    from lit_jax.text.captions import class_captions
+    from lit_jax.text.classes import read_class_table
+
+    results, _ = kept
+    opened = open_store(store)
+    table = read_class_table(opened.class_table)
+    words = yardstick.sets_of([one[0] for one in class_captions(table, opened.templates)], "phrases")
+    train, heldout = (Rows(opened, split) for split in ("train", "heldout"))
+    photos = Photos(train.whole()[:, 0], train.class_ids)
+    (choice,) = closed_form.choose(photos, {"captions": words})
+    solved = closed_form.solve(photos, words, shrinkage=choice.shrinkage, penalty=choice.penalty)
+    new = np.unique(heldout.class_ids)
+    named = new[(solved.images(heldout.whole()[:, 0]) @ solved.classes(words[new]).T).argmax(1)]
+    assert results["heldout"]["top1"] == pytest.approx(np.mean(named == heldout.class_ids), abs=0.02)
+    assert results["heldout"]["top1"] > 0.5 and results["step"] == 0
+
+
+def test_a_margin_is_fitted_inside_training_stored_and_used(kept):
+    results, folder = kept
+    found, fitted = results["gzsl"], results["margin"]
+    assert found["margin"] == fitted["margin"] > 0 and fitted["folds"] == 3 and sum(fitted["species"]) == 20
+    assert found["without_margin"]["unseen"] < found["unseen"]
+    assert fitted["harmonic"] > 0
+    assert len(list((folder / "margin").glob("trial-*.npz"))) == 3
+    from lit_jax.trained.loading import load
+
+    assert load(folder).about.margin == fitted
+
+
+def test_training_goes_on_from_the_closed_form_and_resumes_with_the_same_margin(kept, tmp_path, capsys):
+    import shutil
+
+    from lit_jax import config, main
+
+    _, folder = kept
+    shutil.copytree(folder / "margin", tmp_path / "run" / "margin")
+    trials = [path.stat().st_mtime_ns for path in sorted((tmp_path / "run" / "margin").iterdir())]
+    loaded, _ = config.load(folder.parent / "config.py", {"train.epochs": "2"})
+    results = main.train(loaded, tmp_path / "run")
+    assert results["step"] == 10 and results["loss"] < 3.5
+    assert results["heldout"]["top1"] > 0.5
+    # Trials that were done are not done again.
+    assert trials == [path.stat().st_mtime_ns for path in sorted((tmp_path / "run" / "margin").iterdir())]
+    assert "starts at the closed form" in capsys.readouterr().out
+
+
+def test_an_evaluation_tells_seen_from_unseen_on_page_and_card(kept, tmp_path, capsys):
+    from lit_jax import evaluate, export
+
+    results, folder = kept
+    evaluate.main([f"--checkpoint={folder}", "--split=heldout"])
+    out = capsys.readouterr().out
+    assert "seen and unseen among all" in out and "closed form, photos whitened" in out
+    result = json.loads((folder / "evaluation-heldout.json").read_text())
+    for name in ("seen", "unseen", "harmonic", "ausuc", "margin"):
+        assert result["gzsl"][name] == pytest.approx(results["gzsl"][name])
+    assert result["species"] == {"seen": 0, "unseen": 10, "by": "ids"}
+    assert set(result["gzsl"]["by_rank"]) >= {"species", "genus"}
+    assert result["gzsl"]["by_rank"]["genus"]["unseen"] >= result["gzsl"]["by_rank"]["species"]["unseen"]
+    page = (folder / "evaluation-heldout.html").read_text()
+    assert "Species that it has no photo of" in page and f"{100 * results['gzsl']['unseen']:.0f} of 100" in page
+    export.main([f"--checkpoint={folder}", f"--out={tmp_path / 'model'}"])
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "## Species without a photo" in card and f"{results['margin']['margin']:.3f}" in card
+    capsys.readouterr()
+    evaluate.main([f"--checkpoint={tmp_path / 'model'}", "--split=heldout", f"--store={folder_store(folder)}"])
+    assert f"{results['margin']['margin']:.3f}" in capsys.readouterr().out
+
+
+def folder_store(folder):
+    """The store that a run was trained on."""
+    return json.loads((folder / "config.json").read_text())["data.store"]
+
+
+def test_options_that_need_a_store_or_words_are_refused_in_one_line(kept, tmp_path):
+    from lit_jax import config
+    from lit_jax.settling import settle_run
+
+    _, folder = kept
+    for overrides, message in (
+        ({"text.tower": "transformer", "text.units": ""}, "model.start: found solve with text.tower transformer"),
+        ({"text.tower": "transformer"}, "text.units: found phrases with text.tower transformer"),
+        ({"model.start": ""}, "train.epochs: found 0"),
+        ({"input": "records", "image.tower": "vit", "image.weights": "x.npz"}, "records"),
+        ({"evaluation.margin_folds": "30"}, "evaluation.margin_folds: found 30"),
+    ):
+        with pytest.raises(UserError, match=message):
+            settle_run(config.load(folder.parent / "config.py", overrides)[0])
