@@ -17,7 +17,7 @@ from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.evaluation import leaks
 from lit_jax.evaluation.kinship import accuracy_by_kinship, kinship
 from lit_jax.evaluation.near_duplicates import MOST, WITHIN
-from lit_jax.text.classes import ClassTable, read_class_table
+from lit_jax.text.classes import ClassTable, read_class_table, some
 from lit_jax.text.labels import read_labels
 
 SHOWN = 10  # rows of a table
@@ -71,11 +71,19 @@ def _of_heldout(
     per_class: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """What the JSON says of held-out species: names in training, relatives, and the tower's labels if there are any."""
-    seen, unseen = (data.classes_in(split) for split in (parsed.train_split, parsed.heldout))
+    seen = data.classes_in(parsed.train_split)
+    both = sorted(set(seen) & set(data.classes_in(parsed.heldout)))
+    unseen = [class_id for class_id in data.classes_in(parsed.heldout) if class_id not in both]
+    if not unseen:
+        raise UserError(
+            f"--heldout: found no species in {parsed.heldout!r} that {parsed.train_split!r} has not, expected species "
+            "that were held out; give another split"
+        )
     names = leaks.names_in_training(table, seen, unseen, data.templates, drop_repeats=data.drop_repeats)
     groups = kinship(table, seen, unseen)
     species = {group: [table.label(class_id) for class_id in ids] for group, ids in groups.items()}
     found: dict[str, Any] = {"heldout": parsed.heldout, "species": len(unseen), "names": names}
+    found["in_both"] = [table.label(class_id) for class_id in both]
     found["kinship"] = {"species": species, "rows": accuracy_by_kinship(groups, per_class)}
     if parsed.tower_labels:
         found["tower"] = leaks.known_to_tower(table, unseen, labels)
@@ -118,7 +126,9 @@ def names_table(found: Mapping[str, Any], shown: int = SHOWN) -> str:
     """Names, relatives and the tower's labels as text; `found` is what the JSON says of held-out species."""
     names, total = found["names"], found["species"]
     species = len({row["id"] for row in names})
-    lines = [f"held-out species of which a name stands in the words of training: {species} of {total}"]
+    both = found["in_both"]
+    lines = [f"species with photos in training too, and left out here: {len(both)}, {some(both)}"] if both else []
+    lines += [f"held-out species of which a name stands in the words of training: {species} of {total}"]
     for row in names[:shown]:
         part = "" if row["whole"] else ", as a part of it or in another spelling"
         assumed = f"; {row['assumed']}" if row["assumed"] else ""

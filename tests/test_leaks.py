@@ -9,7 +9,7 @@ from lit_jax import leaks as command
 from lit_jax.data import embedding_store
 from lit_jax.errors import UserError
 from lit_jax.evaluation import kinship, leaks
-from lit_jax.text.classes import ClassTable, write_class_table
+from lit_jax.text.classes import ClassTable, read_class_table, write_class_table
 from lit_jax.text.labels import read_labels
 
 CAPTION = ("A photo of the {common_name} {name}",)
@@ -49,6 +49,8 @@ def test_names_that_training_has_read():
     assert found_names(altered(12, common_name="Northern Great-Tit"), (12,), (10,)) == {
         (10, "common name", "class table", False)
     }
+    for name in ("Parus (Parus) major", "Parus cf. major", "Parus ×major"):
+        assert found_names(altered(12, name=name), (12,), (10,), ()) == {(10, "name", "class table", False)}
     assert found_names(altered(18, name="Rana esculenta"), (18,), (10,)) == set()
     assert found_names(TABLE, (12,), (10,), ("Not a Parus major: {name}",)) == {(10, "name", "caption", False)}
     assert not found_names(TABLE, (12,), (10,), ("Not a Parus, its major {common_name} Parusmajor",))
@@ -172,6 +174,7 @@ def test_the_command_on_a_store(store, tmp_path, capsys):
         (["--train-split", "x"], "--train-split: found 'x', expected"),
         (["--results", "nowhere.json"], "--results nowhere.json: found No such file"),
         (["--tower-labels", "nowhere.txt"], "nowhere.txt: found No such file"),
+        (["--heldout", "validation"], "--heldout: found no species in 'validation' that 'train' has not"),
         (["--within", "2"], "expected a number from 0 to 1"),
         (["--most", "0"], "expected a whole number above 0"),
     ],
@@ -180,6 +183,17 @@ def test_a_mistake_is_one_line(store, tmp_path, capsys, arguments, told):
     with pytest.raises(SystemExit) as stop:
         command.main(["--store", str(store), "--out", str(tmp_path / "o.json"), *arguments])
     assert stop.value.code == 2 and told in capsys.readouterr().err and not (tmp_path / "o.json").exists()
+
+
+def test_species_of_both_splits_are_told_and_left_out(store, tmp_path, capsys):
+    command.main(["--store", str(store), "--train-split", "heldout", "--heldout", "train", "--out", str(tmp_path / "o.json")])  # fmt: skip
+    assert json.loads((tmp_path / "o.json").read_text())["in_both"] == []
+    overlapping = embedding_store.open_store(store)
+    object.__setattr__(overlapping, "class_ids", {**overlapping.class_ids, "heldout": (10, 11, 17)})
+    parsed = command._parser().parse_args(["--store", str(store)])
+    found = command._of_heldout(overlapping, read_class_table(overlapping.class_table), parsed, [], [])
+    assert found["in_both"] == ["Parus major (Great Tit)"] and found["species"] == 2
+    assert "species with photos in training too, and left out here: 1, Parus major (Great Tit)" in command.names_table(found)  # fmt: skip
 
 
 def test_without_held_out_species_photos_are_told_alone(store, tmp_path, capsys):

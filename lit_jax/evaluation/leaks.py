@@ -51,7 +51,6 @@ def near_photos(
     asked += [(split, split) for split in rows if inside]
     comparisons = []
     for split, against in asked:
-        # Each block of queries goes through all keys: the larger set is the keys.
         found = near_duplicates(rows[split], rows[against], centre, within=within, most=most, tick=tick)
         classes = rows[split].class_ids[found.queries], rows[against].class_ids[found.keys]
         comparisons.append({

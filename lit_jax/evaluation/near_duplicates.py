@@ -88,7 +88,7 @@ def near_duplicates(
         The pairs. A photo whose features are the centre itself has none.
     """
     same, found = queries is keys, []
-    done, total = 0, len(queries) * len(keys)
+    done, total = 0, sum(len(rows) * (len(keys) - same * int(rows[0])) for rows in _blocks(len(queries), QUERIES))
     for rows in _blocks(len(queries), QUERIES):
         own, kept = _unit(queries.take(rows), centre), _none()
         for others in _blocks(len(keys), KEYS, first=int(rows[0]) if same else 0):
