@@ -50,6 +50,17 @@ def test_signs_within_words_come_and_go(one, other):
     assert binomial(one) == binomial(other) != ""
 
 
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("Parus major", "parus"), ("PARUS_SP.", "parus"), ("Parus", "parus"), ("× Cuprocyparis leylandii", "cuprocyparis"), ("Parus Linnaeus, 1758", "parus"), ("cf. Parus sp.", "parus"),
+        ("P. major", ""), ("", ""), ("Anas acuta × Mareca strepera", ""),
+    ],
+)  # fmt: skip
+def test_a_genus_is_known_of_more_names_than_a_species(name, first):
+    assert identity.genus(name) == first
+
+
 def test_other_species_stay_others():
     names = ["Parus major", "Parus minor", "Pyrus major", "Parus maior", "Xema sabini", "Vulpes vulpes"]
     assert len({binomial(name) for name in names}) == len(names)

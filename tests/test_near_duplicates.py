@@ -62,10 +62,21 @@ def test_all_pairs_and_no_others(photos, within):
     assert order == list(range(len(pairs))) and not len(got.capped)
 
 
+@pytest.mark.parametrize("off", [1e-9, -1e-9])
+def test_the_threshold_is_exact_where_float32_is_not(photos, off):
+    train, other = photos
+    centre = mean_of(train)
+    cosine = cosines(other, train, centre)[30, 7]
+    got = near_duplicates(other, train, centre, within=1 - cosine + off, most=100)
+    assert ((30, 7) in set(zip(got.queries.tolist(), got.keys.tolist(), strict=True))) == (off > 0)
+
+
 def test_within_one_split_each_pair_comes_once(photos):
     train, _ = photos
     centre = mean_of(train)
-    got = near_duplicates(train, train, centre, within=0.1, most=100)
+    told = []
+    got = near_duplicates(train, train, centre, within=0.1, most=100, tick=lambda *counts: told.append(counts))
+    assert told[-1][0] == told[-1][1] < len(train) ** 2
     want = np.argwhere(np.triu(cosines(train, train, centre), 1) >= 0.9)
     assert sorted(zip(got.queries.tolist(), got.keys.tolist(), strict=True)) == [tuple(p) for p in want.tolist()]
     assert {(7, 20), (20, 21), (22, 23)} <= set(map(tuple, want.tolist()))
@@ -99,6 +110,8 @@ def test_odd_sets(photos):
         assert not len(near_duplicates(queries, keys, np.zeros(12)).queries)
     alike = InMemory(np.full((9, 12), 0.1, np.float16))  # a tower that says the same of all
     assert not len(near_duplicates(alike, alike, mean_of(alike)).queries)
+    # What rounding leaves of them is no direction.
+    assert not len(near_duplicates(alike, alike, mean_of(alike) * (1 + 3e-7)).queries)
     told = []
     near_duplicates(other, train, np.zeros(12), tick=lambda done, total: told.append((done, total)))
     assert told[-1] == (31 * 60, 31 * 60) and len(told) == 3 * 9

@@ -5,14 +5,14 @@ compared with every other one, exactly: block by block, as float32 matrix produc
 CPU), and what lies near the threshold is computed again in float64. Memory does not grow with the number of photos.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 WITHIN = 0.05
-"""One minus the cosine of centred features up to which photos are nearly the same; measured in docs/evaluation.md."""
+"""One minus the cosine of centred features up to which photos are nearly the same; docs/evaluation.md measures it."""
 
 MOST = 10  # pairs kept a photo
 QUERIES, KEYS = 1 << 14, 1 << 11  # rows at a time; scores of a block take 128 MiB
@@ -21,6 +21,7 @@ _SLACK = 1e-5  # more than float32 errs in a product of two unit vectors
 _STILL = 1e-6  # shorter than this share of itself, a centred vector is rounding alone
 
 Tick = Callable[[int, int], None]
+_Triple = tuple[np.ndarray, np.ndarray, np.ndarray]  # queries, keys, cosine
 
 
 class Features(Protocol):
@@ -87,7 +88,7 @@ def near_duplicates(
         The pairs. A photo whose features are the centre itself has none.
     """
     same, found = queries is keys, []
-    done, total = 0, len(queries) * len(keys)
+    done, total = 0, sum(len(rows) * (len(keys) - same * int(rows[0])) for rows in _blocks(len(queries), QUERIES))
     for rows in _blocks(len(queries), QUERIES):
         own, kept = _unit(queries.take(rows), centre), _none()
         for others in _blocks(len(keys), KEYS, first=int(rows[0]) if same else 0):
@@ -97,13 +98,12 @@ def near_duplicates(
             new = _above(scores, 1 - within - _SLACK, most + 1)
             if len(new[0]):
                 new = rows[new[0]], others[new[1]], new[2]
-                kept = _nearest(*map(np.concatenate, zip(kept, new, strict=True)), most + 1)
+                kept = _nearest(*_joined([kept, new]), most + 1)
             done += scores.size
             if tick:
                 tick(done, total)
         found.append(_exact(queries, keys, centre, kept, within))
-    pairs = tuple(map(np.concatenate, zip(*found, strict=True))) if found else _none()
-    return _capped(*pairs, most)
+    return _capped(_joined([_none(), *found]), most)
 
 
 def _blocks(rows: int, size: int, first: int = 0) -> Iterator[np.ndarray]:
@@ -111,7 +111,7 @@ def _blocks(rows: int, size: int, first: int = 0) -> Iterator[np.ndarray]:
         yield np.arange(start, min(start + size, rows))
 
 
-def _none() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _none() -> _Triple:
     return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float64)
 
 
@@ -125,21 +125,18 @@ def _unit(features: np.ndarray, centre: np.ndarray) -> np.ndarray:
     return values
 
 
-def _above(scores: np.ndarray, floor: float, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _above(scores: np.ndarray, floor: float, most: int) -> _Triple:
     """Row, column and score of the highest scores from a floor on, so many a row at the most."""
     rows = np.flatnonzero(scores.max(1) >= floor)  # hardly any, so that one pass over the block is all it costs
     found = [_none()]
     for start in range(0, len(rows), _CHUNK):
         some = rows[start : start + _CHUNK]
         near, column = np.nonzero(scores[some] >= floor)
-        found.append(_nearest(some[near], column, np.float64(scores[some[near], column]), most))
-    row, column, score = map(np.concatenate, zip(*found, strict=True))
-    return row, column, score
+        found.append(_nearest(some[near], column, scores[some[near], column].astype(np.float64), most))
+    return _joined(found)
 
 
-def _nearest(
-    queries: np.ndarray, keys: np.ndarray, cosine: np.ndarray, most: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _nearest(queries: np.ndarray, keys: np.ndarray, cosine: np.ndarray, most: int) -> _Triple:
     """The first pairs of each query, ordered by query, then cosine, then key."""
     order = np.lexsort((keys, -cosine, queries))
     queries, keys, cosine = queries[order], keys[order], cosine[order]
@@ -156,9 +153,9 @@ def _exact(
     queries: Features,
     keys: Features,
     centre: np.ndarray,
-    pairs: tuple[np.ndarray, np.ndarray, np.ndarray],
+    pairs: _Triple,
     within: float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> _Triple:
     """The pairs that keep to the threshold in float64, with that cosine."""
     rows, others, _ = pairs
     cosine = np.empty(len(rows))
@@ -171,8 +168,13 @@ def _exact(
     return rows[taken], others[taken], cosine[taken]
 
 
-def _capped(queries: np.ndarray, keys: np.ndarray, cosine: np.ndarray, most: int) -> Pairs:
-    queries, keys, cosine = _nearest(queries, keys, cosine, most + 1)
+def _joined(triples: Sequence[_Triple]) -> _Triple:
+    queries, keys, cosine = map(np.concatenate, zip(*triples, strict=True))
+    return queries, keys, cosine
+
+
+def _capped(pairs: _Triple, most: int) -> Pairs:
+    queries, keys, cosine = _nearest(*pairs, most + 1)
     place = _place(queries)
     taken = place < most
     return Pairs(queries[taken], keys[taken], cosine[taken], np.unique(queries[place == most]))

@@ -49,6 +49,7 @@ class _Reading:
         crossed: whether it bears a hybrid sign.
         below: epithet of the subspecies or form, if there is one.
         author: first word behind it, if there is one.
+        genus: also where no species is named.
     """
 
     key: str = ""
@@ -56,6 +57,7 @@ class _Reading:
     crossed: bool = False
     below: str = ""
     author: str = ""
+    genus: str = ""
 
 
 def binomial(name: str) -> str:
@@ -74,6 +76,19 @@ def binomial(name: str) -> str:
     """
     key = _read(name).key
     return key if " " in key else ""
+
+
+def genus(name: str) -> str:
+    """The genus of a scientific name in the form of `binomial`, of "Parus sp." and of a lone genus too.
+
+    Empty where the genus is abbreviated, and for a cross of two named species, which may have two. Of a common name it
+    is the first word, which means nothing.
+
+    Example:
+        >>> genus("Parus cf. major"), genus("PARUS SP. 2"), genus("P. major"), genus("Anas acuta × Mareca strepera")
+        ('parus', 'parus', '', '')
+    """
+    return _read(name).genus
 
 
 def matched(names: Iterable[str], known: Iterable[str]) -> Matches:
@@ -141,11 +156,12 @@ def _read(name: str) -> _Reading:
     words = [word for word in words if word.casefold() not in _CROSS]
     if len(words) < 2:
         key = _plain(words[0]) if words else ""
-        return _Reading(key if len(key) > 1 else "", doubt, bool(signs))
-    genus, epithet = map(_plain, words[:2])
-    if len(genus) < 2 or not _is_epithet(words):
-        return _Reading(doubt=doubt, crossed=bool(signs))
-    return _Reading(f"{genus} {epithet}", doubt, bool(signs), *_behind(words))
+        key = key if len(key) > 1 else ""
+        return _Reading(key, doubt, bool(signs), genus=key)
+    first, epithet = map(_plain, words[:2])
+    if len(first) < 2 or not _is_epithet(words):
+        return _Reading(doubt=doubt, crossed=bool(signs), genus=first if len(first) > 1 else "")
+    return _Reading(f"{first} {epithet}", doubt, bool(signs), *_behind(words), first)
 
 
 def _words(name: str) -> list[str]:

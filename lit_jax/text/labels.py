@@ -1,0 +1,84 @@
+"""Names that somebody else's list holds, such as the labels of a tower's own training, in whatever form they come."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lit_jax.errors import UserError
+from lit_jax.text.classes import NAME_COLUMNS, ClassTable, read_class_table
+
+SYNONYM_COLUMNS = ("synonym", "synonyms")
+_LISTS = ("label_names", "id2label", "labels", "classes", "names")  # as timm, transformers and others call them
+_PATH_OF_RANKS = re.compile(r"\d+(?:_[^_]+){5,}?_([^_]+(?:_[^_]+)*)")
+
+
+def read_labels(path: str | Path) -> list[str]:
+    """The names in a file: one a line, a class table (CSV or JSON), or JSON with a list of labels.
+
+    Of a class table these are names, common names and synonyms. JSON is a list of texts, or an object with one under
+    ``label_names`` (timm), ``id2label`` (transformers), ``labels``, ``classes`` or ``names``; those may be objects with
+    the texts as values.
+
+    Returns:
+        The names, each once. A line is also taken apart at commas, where ImageNet's labels hold several names, and a
+        folder's name of iNaturalist 2021 is taken for the species at its end.
+
+    Raises:
+        UserError: no such file, not UTF-8, other JSON, or no names in it.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: found {error.strerror}, expected a file of names; check the path") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: found other bytes than UTF-8, expected text; save the file as UTF-8") from error
+    found = _of_json(path, text) if path.suffix.lower() == ".json" else _of_text(path, text)
+    names = dict.fromkeys(name for label in found for name in _names_in(label))
+    if not names:
+        raise UserError(f"{path}: found no names, expected one a line or a class table; give another file")
+    return list(names)
+
+
+def synonyms(row: Mapping[str, str]) -> list[str]:
+    """The names in a row's synonym column, which stand apart by semicolons or bars."""
+    cells = [row.get(column, "") for column in SYNONYM_COLUMNS]
+    return [name.strip() for cell in cells for name in re.split(r"[;|\n]", cell) if name.strip()]
+
+
+def _of_table(table: ClassTable) -> list[str]:
+    columns = [column for column in NAME_COLUMNS if column in table.columns]
+    return [name for row in table.rows() for name in (*(row[column] for column in columns), *synonyms(row))]
+
+
+def _of_text(path: Path, text: str) -> list[str]:
+    lines = text.splitlines()
+    header = {cell.strip().strip('"') for cell in lines[0].split(",")} if lines else set()
+    return _of_table(read_class_table(path)) if set(NAME_COLUMNS) & header else lines
+
+
+def _of_json(path: Path, text: str) -> list[str]:
+    try:
+        value: Any = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path} line {error.lineno}: found bad JSON ({error.msg}), expected names; mend the file"
+        ) from error
+    if isinstance(value, dict):
+        value = next((value[key] for key in _LISTS if isinstance(value.get(key), list | dict)), value)
+    if isinstance(value, dict) and "categories" not in value:
+        value = list(value.values())
+    if isinstance(value, list) and all(isinstance(label, str) for label in value):
+        return value
+    return _of_table(read_class_table(path))
+
+
+def _names_in(label: str) -> list[str]:
+    label = label.strip()
+    ranks = _PATH_OF_RANKS.fullmatch(label)
+    if ranks:
+        return [" ".join(label.split("_")[6:])]
+    parts = [part.strip() for part in label.split(",")]
+    return [name for name in dict.fromkeys((label, *parts)) if any(map(str.isalpha, name))]
