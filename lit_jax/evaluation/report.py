@@ -125,8 +125,7 @@ def evaluate(
             unseen.Asked(photos, labels, class_emb, table, species.seen),
             photos_of,
             vectors,
-            templates,
-            protocol,
+            (templates, protocol),
         ),
         "closed_form": _closed_form(trained, data, split, templates, protocol),
         "retrieval": _retrieval(trained.about, table, photos, labels, vectors),
@@ -153,7 +152,7 @@ def _held_back(about: About, species: unseen.Species) -> np.ndarray | None:
 
 def _gzsl(
     trained: Trained, data: Collection, split: str, asked: unseen.Asked, photos_of: Any, vectors: "_Vectors",
-    templates: Sequence[str], protocol: str,
+    naming: tuple[Sequence[str], str],
 ) -> dict[str, Any] | None:  # fmt: skip
     """Photos of seen and of unseen species named among all; None where there are not both.
 
@@ -167,7 +166,7 @@ def _gzsl(
         wanted = {i for name in own for i in data.classes_in(name)} | set(about.train_classes)
         table = table.subset(sorted(wanted))
         species_of, first = table.species_of, table.subset(sorted(set(table.species_of.values())))
-        texts = class_embeddings.prompts_of_species(_prompts(about, table, templates, protocol), species_of)
+        texts = class_embeddings.prompts_of_species(_prompts(about, table, *naming), species_of)
         both = [photos_of(name, species_of, first) for name in own]
         photos, labels = (np.concatenate(parts) for parts in zip(*both, strict=True))
         seen = unseen.species_in_training(about, data, first).seen
