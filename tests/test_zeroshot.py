@@ -93,5 +93,5 @@ def test_a_photo_of_an_unknown_class_is_an_error_not_a_miss(records, model_and_p
 
 
 def test_without_a_split_to_evaluate_nothing_is_asked_for():
-    found = zeroshot.Evaluator(None, None, (), {}, None, batch_size=8, keep=True)({})
-    assert found == {}
+    hits, rivals = zeroshot.Evaluator(None, None, (), {}, None, batch_size=8, keep=True)({})
+    assert hits == {} and rivals is None

@@ -195,7 +195,8 @@ def choose(
     found: dict[str, list[list[Rivals]]] = {name: [] for name in words}
     for number, fold in enumerate(_prepared(photos, shrinkages, folds, seed)):
         for name, features in words.items():
-            found[name].append([fold.rivals(shrinkage, features, penalty) for shrinkage, penalty in grid])
+            kernel = fold.kernel(features)
+            found[name].append([fold.rivals(shrinkage, kernel, penalty) for shrinkage, penalty in grid])
         tell(f"inner hold-out {number + 1} of {folds}")
     return sorted((_best(name, grid, rivals) for name, rivals in found.items()), key=lambda one: -one.top1)
 
@@ -286,18 +287,25 @@ class _Prepared:
     aside_labels: np.ndarray
     unseen_labels: np.ndarray
 
-    def vectors(self, shrinkage: float, words: np.ndarray, penalty: float, wanted: np.ndarray) -> np.ndarray:
-        seen = np.asarray(words[self.learnt], np.float64)
+    @property
+    def classes(self) -> np.ndarray:
+        """Rows of all classes, those learnt from first."""
+        return np.concatenate([self.learnt, self.heldout])
+
+    def kernel(self, words: np.ndarray) -> np.ndarray:
+        """Products of the words of all classes, in the order of `classes`, with those learnt from."""
+        return np.asarray(words[self.classes], np.float64) @ np.asarray(words[self.learnt], np.float64).T
+
+    def vectors(self, shrinkage: float, kernel: np.ndarray, penalty: float) -> np.ndarray:
         means = self.means[shrinkage]
         bias = means.mean(0)
-        solved = _ridge(seen @ seen.T, means - bias, penalty)
-        return unit(np.asarray(words[wanted], np.float64) @ seen.T @ solved + bias)
+        return unit(kernel @ _ridge(kernel[: len(self.learnt)], means - bias, penalty) + bias)
 
-    def rivals(self, shrinkage: float, words: np.ndarray, penalty: float) -> Rivals:
-        every = np.concatenate([self.learnt, self.heldout])
+    def rivals(self, shrinkage: float, kernel: np.ndarray, penalty: float) -> Rivals:
+        every = self.classes
         photos = np.concatenate([self.aside[shrinkage], self.unseen[shrinkage]])
         labels = np.concatenate([self.aside_labels, self.unseen_labels])
-        scores = photos @ self.vectors(shrinkage, words, penalty, every).T
+        scores = photos @ self.vectors(shrinkage, kernel, penalty).T
         return rivals_of(scores, labels, every, np.arange(len(every)) < len(self.learnt))
 
 

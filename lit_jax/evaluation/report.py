@@ -10,7 +10,7 @@ import functools
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
@@ -100,15 +100,25 @@ def evaluate(
     parts = photo_embeddings.embedder(trained.model, mesh)
     params = _on_device(trained, mesh)
     vectors = _Vectors(trained, parts, params, batch_size, keep_in)
-    class_emb = vectors.of([texts[class_id] for class_id in table.ids])
-    photos_of = functools.partial(
-        _embedded, parts, params,
-        photo_embeddings.photos_of(parts, data, pictures=building.pictures_of(config.image), batch_size=batch_size),
-    )  # fmt: skip
-    photos, labels = photos_of(split, species_of, table)
+    others = _all_species(trained, data, split, (templates, protocol))
+    class_emb, other_emb = vectors.of_each(
+        [texts[class_id] for class_id in table.ids], others.prompts if others else ()
+    )
+    features = photo_embeddings.photos_of(
+        parts, data, pictures=building.pictures_of(config.image), batch_size=batch_size
+    )
+    # Photos of a split may be asked for twice, and pass the tower once.
+    photos_of = functools.cache(lambda name: photo_embeddings.image_embeddings(parts, params, features(name, params)))
+    photos, class_ids = photos_of(split)
+    labels = _labels(class_ids, species_of, table)
     species = unseen.species_in_training(trained.about, data, table)
     less = _held_back(trained.about, species)
     found = ranking.predict(photos, labels, class_emb, mesh, less=less)
+    asked = unseen.Asked(photos, labels, class_emb, table, species.seen)
+    if others is not None:
+        every, ids = (np.concatenate(both) for both in zip(*map(photos_of, others.splits), strict=True))
+        known = unseen.species_in_training(trained.about, data, others.table).seen
+        asked = unseen.Asked(every, _labels(ids, others.species_of, others.table), other_emb, others.table, known)
     same = duplicates([list(texts[i]) for i in table.ids])
     factor = float(np.exp(np.asarray(trained.params[LOGIT_SCALE])))
     return {
@@ -118,15 +128,7 @@ def evaluate(
         **_by_rank(found, table),
         "calibration": _calibration(photos, found, class_emb, mesh, factor, less, seed=config.seed),
         "species": unseen.described(species, table, np.unique(labels).tolist()),
-        "gzsl": _gzsl(
-            trained,
-            data,
-            split,
-            unseen.Asked(photos, labels, class_emb, table, species.seen),
-            photos_of,
-            vectors,
-            (templates, protocol),
-        ),
+        "gzsl": _gzsl(trained, asked, mesh),
         "closed_form": _closed_form(trained, data, split, templates, protocol),
         "retrieval": _retrieval(trained.about, table, photos, labels, vectors),
         **_facts(trained, data, split, species_of, templates),
@@ -134,14 +136,10 @@ def evaluate(
     }
 
 
-def _embedded(
-    parts: photo_embeddings.Embedder, params: Params, photos: photo_embeddings.PhotosOf, split: str,
-    species_of: Mapping[int, int], table: ClassTable,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Embeddings `[N, D]` of the photos of a split, and the row of each one's species in a table."""
-    found, class_ids = photo_embeddings.image_embeddings(parts, params, photos(split, params))
+def _labels(class_ids: np.ndarray, species_of: Mapping[int, int], table: ClassTable) -> np.ndarray:
+    """`[N]`: the row of each photo's species in a table of species."""
     row_of = {class_id: row for row, class_id in enumerate(table.ids)}
-    return found, np.array([row_of[species_of[class_id]] for class_id in class_ids.tolist()])
+    return np.array([row_of[species_of[class_id]] for class_id in class_ids.tolist()])
 
 
 def _held_back(about: About, species: unseen.Species) -> np.ndarray | None:
@@ -150,31 +148,41 @@ def _held_back(about: About, species: unseen.Species) -> np.ndarray | None:
     return about.margin["margin"] * species.seen if about.margin and is_mixed else None
 
 
-def _gzsl(
-    trained: Trained, data: Collection, split: str, asked: unseen.Asked, photos_of: Any, vectors: "_Vectors",
-    naming: tuple[Sequence[str], str],
-) -> dict[str, Any] | None:  # fmt: skip
-    """Photos of seen and of unseen species named among all; None where there are not both.
+class _Others(NamedTuple):
+    """All species of the run's own data, to be asked together.
 
-    In the run's own data they are those of its seen and of its held-out split, whichever of them is judged; elsewhere,
-    those of the split.
+    Attributes:
+        splits: of their photos: seen species, then held-out ones.
+        table: of the species.
+        species_of: each class id to that of its species.
+        prompts: of each species of the table.
     """
+
+    splits: tuple[str, str]
+    table: ClassTable
+    species_of: Mapping[int, int]
+    prompts: Sequence[Sequence[str]]
+
+
+def _all_species(trained: Trained, data: Collection, split: str, naming: tuple[Sequence[str], str]) -> _Others | None:
+    """What is asked together in the run's own data, where the split is its seen or its held-out one; None elsewhere."""
     chosen, about = trained.config.data, trained.about
     own = (chosen.seen_split, chosen.heldout_split)
-    if split in own and all(name in data.splits for name in own) and fingerprint(data) == about.fingerprint:
-        table = read_class_table(data.class_table)
-        wanted = {i for name in own for i in data.classes_in(name)} | set(about.train_classes)
-        table = table.subset(sorted(wanted))
-        species_of, first = table.species_of, table.subset(sorted(set(table.species_of.values())))
-        texts = class_embeddings.prompts_of_species(_prompts(about, table, *naming), species_of)
-        both = [photos_of(name, species_of, first) for name in own]
-        photos, labels = (np.concatenate(parts) for parts in zip(*both, strict=True))
-        seen = unseen.species_in_training(about, data, first).seen
-        asked = unseen.Asked(photos, labels, vectors.of([texts[i] for i in first.ids]), first, seen)
+    if split not in own or fingerprint(data) != about.fingerprint or not all(name in data.splits for name in own):
+        return None
+    wanted = {i for name in own for i in data.classes_in(name)} | set(about.train_classes)
+    table = read_class_table(data.class_table).subset(sorted(wanted))
+    species = table.subset(sorted(set(table.species_of.values())))
+    texts = class_embeddings.prompts_of_species(_prompts(about, table, *naming), table.species_of)
+    return _Others(own, species, table.species_of, [texts[class_id] for class_id in species.ids])
+
+
+def _gzsl(trained: Trained, asked: unseen.Asked, mesh: Mesh) -> dict[str, Any] | None:
+    """Photos of seen and of unseen species named among all; None where there are not both."""
     if asked.seen[asked.labels].all() or not asked.seen[asked.labels].any():
         return None
     factor = float(np.exp(np.asarray(trained.params[LOGIT_SCALE])))
-    return unseen.together(asked, about.margin, factor, vectors.parts.mesh)
+    return unseen.together(asked, trained.about.margin, factor, mesh)
 
 
 def _closed_form(
@@ -211,6 +219,13 @@ class _Vectors:
     params: Params
     batch_size: int
     keep_in: pathlib.Path | None
+
+    def of_each(self, *groups: Sequence[Sequence[str]]) -> list[np.ndarray]:
+        """`of` several groups of classes; those with equal prompts are embedded once."""
+        row_of: dict[tuple[str, ...], int] = {}
+        rows = [[row_of.setdefault(tuple(texts), len(row_of)) for texts in group] for group in groups]
+        found = self.of(list(row_of))
+        return [found[np.array(group, int)] for group in rows]
 
     def of(self, prompts: Sequence[Sequence[str]]) -> np.ndarray:
         """`[K, D]` unit vectors of K classes' prompts."""

@@ -72,15 +72,14 @@ def measure(
         rows = Rows(store, split)
         features.append(rows.take(np.arange(len(rows))))
         labels.append(np.array([row_of[class_id] for class_id in rows.class_ids.tolist()]))
-    photos = Photos(features[0], labels[0])
-    found = []
+    photos, words_of, found = Photos(features[0], labels[0]), mixed(kinds), []
+    classes = np.unique(np.concatenate(labels))
+    seen = np.isin(classes, np.concatenate(labels[:2]))
     for way, shrinkages in WAYS.items():
-        choices = closed_form.choose(photos, mixed(kinds), shrinkages=shrinkages, seed=seed, tell=tell)
+        choices = closed_form.choose(photos, words_of, shrinkages=shrinkages, seed=seed, tell=tell)
         best = choices[0]
-        words = mixed(kinds)[best.words]
+        words = words_of[best.words]
         solved = closed_form.solve(photos, words, shrinkage=best.shrinkage, penalty=best.penalty)
-        classes = np.unique(np.concatenate(labels))
-        seen = np.isin(classes, np.concatenate(labels[:2]))
         scores = solved.images(np.concatenate(features[1:])) @ solved.classes(words[classes]).T
         rivals = closed_form.rivals_of(scores, np.concatenate(labels[1:]), classes, seen)
         found.append({

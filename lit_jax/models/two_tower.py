@@ -139,7 +139,7 @@ def project(model: TwoTower, params: Params, features: jax.Array) -> jax.Array:
 def embed_text(model: TwoTower, params: Params, tokens: jax.Array) -> jax.Array:
     """Tokens `[B, T]` to unit-norm float32 embeddings `[B, D]`."""
     features: jax.Array = model.text.apply({"params": params[TEXT]}, tokens)  # type: ignore[assignment]
-    return unit(_projected(params[TEXT_PROJECTION], features) if model.text_projection else features)
+    return project_text(model, params, features) if model.text_projection else unit(features)
 
 
 def text_features(model: TwoTower, tower_params: Params, tokens: jax.Array) -> jax.Array:

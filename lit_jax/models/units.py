@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from lit_jax.models.bert import Bert
 from lit_jax.models.layers import Dtype
+from lit_jax.models.two_tower import unit
 from lit_jax.text.units import BUCKETS, SLOTS
 
 
@@ -28,11 +29,7 @@ def sets(numbers: jax.Array, kinds: int) -> jax.Array:
     places = jnp.where(numbers < 0, kinds * BUCKETS, numbers)
     there = jnp.zeros((len(numbers), kinds * BUCKETS)).at[rows, places].max(1.0, mode="drop")
     there = there.reshape(len(numbers), kinds, BUCKETS)
-    return (_unit(there) / jnp.sqrt(kinds)).reshape(len(numbers), kinds * BUCKETS)
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-12))
+    return (unit(there) / jnp.sqrt(kinds)).reshape(len(numbers), kinds * BUCKETS)
 
 
 class Units(nn.Module):
@@ -73,5 +70,5 @@ class BertUnits(Bert):
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Embeds `[B, T + SLOTS]` int32, tokens and units, as `[B, width + kinds * BUCKETS]`."""
         sentence = super().__call__(tokens[:, :-SLOTS]).astype(jnp.float32)
-        both = [_unit(sentence) * jnp.sqrt(1 / 2), sets(tokens[:, -SLOTS:], self.kinds) * jnp.sqrt(1 / 2)]
+        both = [unit(sentence) * jnp.sqrt(1 / 2), sets(tokens[:, -SLOTS:], self.kinds) * jnp.sqrt(1 / 2)]
         return jnp.concatenate(both, -1).astype(self.dtype)

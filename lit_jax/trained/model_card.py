@@ -52,7 +52,7 @@ def text(about: About, step: int, facts: Facts, table: ClassTable | None) -> str
     parts += ["## Model", _model(about, facts)]
     if table is not None:
         parts += ["## Classes and captions", _data(about, table, filled)]
-    if step or about.train_classes:
+    if not _is_published(about, step):
         parts += ["## Training", _training(about, step)]
     parts += ["## Limits", _limits(about, facts)]
     return "\n\n".join(parts) + "\n"
@@ -102,10 +102,15 @@ def _hub_name(source: str) -> str:
     return source.removeprefix(HUB).partition("@")[0]
 
 
+def _is_published(about: About, step: int) -> bool:
+    """Whether nothing was learnt here: no step was made, and no closed form kept as it is."""
+    return not step and about.config.get("model.start") != "solve"
+
+
 def _summary(about: About, step: int) -> str:
     config = about.options
     what = "Names photos among classes that are given only in words."
-    if not step and not about.train_classes:
+    if _is_published(about, step):
         return f"{what} These are published towers as they are, before any training of our own."
     letters = lock_letters(config.train.locks)
     image = "embeddings computed elsewhere" if config.image.tower == GIVEN else f"`{config.image.tower}`"
@@ -138,7 +143,8 @@ pixels = images.centre_crop(jpeg, size=found.config.image.size, view=building.vi
 features = models.image_features(found.model, found.params["image"], pixels[None])"""
     )
     imports = (
-        "import numpy\n\nfrom lit_jax import models\nfrom lit_jax.trained.loading import load_whole"
+        "import numpy\n\nfrom lit_jax import models\nfrom lit_jax.models import building\n"
+        "from lit_jax.trained.loading import load_whole"
         if given
         else """from lit_jax import models
 from lit_jax.data import images, photo

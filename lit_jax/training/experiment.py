@@ -22,7 +22,7 @@ from lit_jax.data.embedding_store import GIVEN, Rows, Store
 from lit_jax.data.epoch_order import set_aside
 from lit_jax.data.record_batches import Batches
 from lit_jax.data.records import is_record_set
-from lit_jax.data.unique_captions import caption_table
+from lit_jax.data.unique_captions import CaptionTable, caption_table
 from lit_jax.embedding import class_embeddings, photo_embeddings
 from lit_jax.embedding.photo_embeddings import ASIDE
 from lit_jax.embedding.trained import About
@@ -104,7 +104,8 @@ def build(config: Settled, data: collection.Collection, workdir: pathlib.Path) -
         config, data, mesh, model, tokenizer, read_class_table(data.class_table),
         set_aside(examples, fraction, config.seed) if fraction else None, locked,
     )  # fmt: skip
-    parts = dataclasses.replace(parts, choice=functools.cache(parts.chosen))
+    parts = dataclasses.replace(parts, captions=parts.read_captions() if isinstance(data, Store) else None)
+    choice = functools.cache(parts.chosen)  # of the whole run, and for trainings without some of its species
     length = run_length(config.train, photos=parts.photos_to_train_on, accumulate=config.optimizer.accumulate)
     adamw, step = optimizer_and_step(
         model, mesh, length, config.optimizer, config.model, towers.locks, config.train.precision
@@ -121,8 +122,8 @@ def build(config: Settled, data: collection.Collection, workdir: pathlib.Path) -
         feed=parts.feed(),
         schedule=optimizer.schedule_of(config.optimizer, length),
         step=step,
-        start=functools.partial(_start, parts, adamw, moving, locked),
-        without=functools.partial(_without, parts, adamw, moving, locked),
+        start=functools.partial(_start, parts, choice, adamw, moving),
+        without=functools.partial(_without, parts, choice, adamw, moving),
         abstract_state=_abstract_state(moving, adamw, config.train.precision, mesh),
         locked=put_replicated(building.stored(towers, model, locked), mesh),
         about=parts.about(digests),
@@ -134,14 +135,14 @@ def build(config: Settled, data: collection.Collection, workdir: pathlib.Path) -
 
 
 def _start(
-    parts: "_Parts", adamw: optax.GradientTransformation, wanted: Collection[str], locked: Params
+    parts: "_Parts", choose: Callable[[], Choice], adamw: optax.GradientTransformation, wanted: Collection[str]
 ) -> tuple[train_step.State, list[str]]:
     towers = parts.config.towers
     moving, reports = building.initial_params(towers, parts.model, parts=wanted)
     notes = _described(reports)
     if parts.config.model.start == "solve":
-        choice = parts.choice() if parts.choice else parts.chosen()
-        moving = from_closed_form(parts.model, moving, parts.taught({**moving, **locked}[TEXT]), choice)
+        choice = choose()
+        moving = from_closed_form(parts.model, moving, parts.taught({**moving, **parts.locked}[TEXT]), choice)
         notes.append(
             f"starts at the closed form: whitening {1 - choice.shrinkage:.1f}, penalty {choice.penalty:g}, chosen on "
             f"training species held out in turn, of which it named {100 * choice.top1:.1f} % among themselves"
@@ -151,10 +152,11 @@ def _start(
 
 
 def _without(
-    parts: "_Parts", adamw: optax.GradientTransformation, wanted: Collection[str], locked: Params, aside: np.ndarray
-) -> tuple[input_stream.Feed, Start]:
+    parts: "_Parts", choose: Callable[[], Choice], adamw: optax.GradientTransformation, wanted: Collection[str],
+    aside: np.ndarray,
+) -> tuple[input_stream.Feed, Start]:  # fmt: skip
     parts = dataclasses.replace(parts, aside=aside if parts.aside is None else aside | parts.aside)
-    return parts.feed(), functools.partial(_start, parts, adamw, wanted, locked)
+    return parts.feed(), functools.partial(_start, parts, choose, adamw, wanted)
 
 
 def _abstract_state(
@@ -185,8 +187,7 @@ def _check_weights(towers: building.Towers, model: TwoTower, store: Store) -> No
 class _Parts:
     """What a run is built of. `aside` tells which photos of the training split are not trained on, `[N]` bool.
 
-    `choice` gives whitening and penalty of the closed form, of the whole run: found once, and used for trainings
-    without some of the species too. `locked` are the parameters that do not move.
+    `locked` are the parameters that do not move; `captions` those of a store, read once, see `read_captions`.
     """
 
     config: Settled
@@ -197,7 +198,7 @@ class _Parts:
     table: ClassTable
     aside: np.ndarray | None
     locked: Params
-    choice: Callable[[], Choice] | None = None
+    captions: CaptionTable | None = None
 
     @property
     def photos_to_train_on(self) -> int:
@@ -230,14 +231,21 @@ class _Parts:
                 data, split, self.mesh, batches=batches, pictures=building.pictures_of(config.image, config.data),
                 tokenise=self.tokenise, rows=rows,
             )  # fmt: skip
-        texts = class_captions(self.table, data.templates, drop_repeats=data.drop_repeats)
-        captions = caption_table(dict(zip(self.table.ids, texts, strict=True)), self.tokenise)
+        assert self.captions is not None, "of a store"
         if building.reads_words(config.towers, self.model, from_store=True):
-            words = class_embeddings.text_features(self.model, self.locked[TEXT], captions.tokens)
-            captions, rows = captions._replace(tokens=words), rows._replace(bucket=0)
+            rows = rows._replace(bucket=0)  # features are not cut
         return input_stream.from_store(
-            data, split, self.mesh, batches=batches, captions=captions, rows=rows, place=config.data.store_on
+            data, split, self.mesh, batches=batches, captions=self.captions, rows=rows, place=config.data.store_on
         )
+
+    def read_captions(self) -> CaptionTable:
+        """Captions of every class as tokens or, where the text tower is locked, as what it makes of them."""
+        texts = class_captions(self.table, self.data.templates, drop_repeats=self.data.drop_repeats)
+        captions = caption_table(dict(zip(self.table.ids, texts, strict=True)), self.tokenise)
+        if building.reads_words(self.config.towers, self.model, from_store=True):
+            words = class_embeddings.text_features(self.model, self.locked[TEXT], captions.tokens)
+            captions = captions._replace(tokens=words)
+        return captions
 
     def chosen(self) -> Choice:
         """Whitening and penalty of the closed form."""

@@ -66,22 +66,25 @@ def fit(experiment: Experiment, *, tell: Callable[[str], None], interrupted: Cal
             'evaluation.margin_folds: found a run on records, expected input = "store"; make one with '
             "python -m lit_jax.embed, so that no photo passes the tower again"
         )
-    species = species_of_rows(experiment, data)
+    species = _species_of_rows(experiment, data)
     folds = closed_form.folds_of(species, folds=number, seed=experiment.config.seed)
-    trials = []
+    trials, rivals = [], []
     for place, fold in enumerate(folds):
         path = experiment.workdir / "margin" / f"trial-{place}-of-{number}.npz"
         if not path.exists():
-            trial = _trial(experiment, data, fold, interrupted)
+            trial = _trial(experiment, data, species, fold, interrupted)
             on_first_host(functools.partial(_write, path, trial), "a trial of the margin")
         trials.append(Trial(**np.load(path)))
-        held, right = int((~trials[-1].seen).sum()), gzsl.at(_rivals(experiment, trials[-1]), np.inf)[1]
+        rivals.append(_rivals(experiment, trials[-1]))
+        held, right = int((~trials[-1].seen).sum()), gzsl.at(rivals[-1], np.inf)[1]
         tell(f"margin: trained without {held} of the species ({place + 1} of {number}), named {100 * right:.1f} % of "
              "their photos among them")  # fmt: skip
-    return _fitted(experiment, trials)
+    return _fitted(experiment, trials, rivals)
 
 
-def _trial(experiment: Experiment, data: Store, fold: closed_form.Fold, interrupted: Callable[[], bool]) -> Trial:
+def _trial(
+    experiment: Experiment, data: Store, species: np.ndarray, fold: closed_form.Fold, interrupted: Callable[[], bool]
+) -> Trial:
     feed, start = experiment.without(~fold.learnt)
     first, _ = start()
     state = first
@@ -90,12 +93,11 @@ def _trial(experiment: Experiment, data: Store, fold: closed_form.Fold, interrup
         state = current
         if interrupted():
             raise Stopped("stopped while the margin was fitted; run the same command to go on from there")
-    return judged(experiment, data, {**state.params, **experiment.locked}, fold)
+    return _judged(experiment, data, {**state.params, **experiment.locked}, species, fold)
 
 
-def judged(experiment: Experiment, data: Store, params: Params, fold: closed_form.Fold) -> Trial:
+def _judged(experiment: Experiment, data: Store, params: Params, species: np.ndarray, fold: closed_form.Fold) -> Trial:
     """What parameters say of photos that a fold does not learn from."""
-    species = species_of_rows(experiment, data)
     named = np.zeros(len(species), bool)
     for part in (fold.aside, fold.heldout):
         named[closed_form.some_of_each(species, part, np.random.default_rng(experiment.config.seed))] = True
@@ -111,14 +113,13 @@ def judged(experiment: Experiment, data: Store, params: Params, fold: closed_for
     )  # fmt: skip
 
 
-def species_of_rows(experiment: Experiment, data: Store) -> np.ndarray:
+def _species_of_rows(experiment: Experiment, data: Store) -> np.ndarray:
     """`[N]` int64: the species of each photo of the training split."""
     class_ids = Rows(data, experiment.config.data.train_split).class_ids
     return np.array([experiment.species_of[class_id] for class_id in class_ids.tolist()])
 
 
-def _fitted(experiment: Experiment, trials: list[Trial]) -> dict[str, Any]:
-    rivals = [_rivals(experiment, trial) for trial in trials]
+def _fitted(experiment: Experiment, trials: list[Trial], rivals: list[gzsl.Rivals]) -> dict[str, Any]:
     margin, reached = gzsl.best_margin(rivals)
     seen, unseen = np.mean([gzsl.at(one, margin) for one in rivals], 0)
     factors = {}
