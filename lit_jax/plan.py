@@ -27,8 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         hosts.start_jax(parsed)
         settled, found = settle_plan(config)
         data = abstract_run.known_data(
-            settled.data,
-            settled.text.context,
+            settled,
             found,
             examples=parsed.examples,
             vocab_size=parsed.vocab_size,

@@ -47,7 +47,7 @@ def from_values(**more):
 def known(chosen, **numbers):
     """A settled config and the sizes of its data."""
     settled, found = settle_plan(chosen)
-    return settled, abstract_run.known_data(settled.data, settled.text.context, found, **numbers)
+    return settled, abstract_run.known_data(settled, found, **numbers)
 
 
 def recorded_run(devices=1, **more):

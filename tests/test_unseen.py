@@ -123,18 +123,35 @@ def test_folds_hold_out_each_class_once_and_set_aside_only_photos_of_others():
 
 def test_units_of_relatives_are_shared_and_spelling_does_not_count():
     names = ["Great Tit, Parus, major, Paridae", "COAL  TIT, Periparus, ater, paridae."]
-    numbers = units.encode(names, ("phrases", "words"))
-    sets = [set(row[row != units.NONE].tolist()) for row in numbers]
-    shared = {number // units.BUCKETS for number in sets[0] & sets[1]}
-    assert len(sets[0] & sets[1]) == 3 and shared == {0, 1}  # the family as a phrase and as a word, and "tit"
-    assert len(sets[0]) == 4 + 5
+    kinds = ("phrases", "words")
+    known = units.vocabulary(names, kinds)
+    sets = [set(row[row != units.NONE].tolist()) for row in units.encode(names, kinds, known)]
+    every = [unit for of_kind in known for unit in of_kind]
+    assert sorted(every[number] for number in sets[0] & sets[1]) == ["paridae", "paridae", "tit"]
+    assert len(sets[0]) == 4 + 5 and known[1][:2] == ("paridae", "tit")  # of most texts first
+    stranger = units.encode(["Marsh Tit, Poecile palustris, Paridae"], kinds, known)[0]
+    assert sorted(stranger[stranger >= len(every)] - len(every)) == [0, 0, 1, 1, 1]  # unknown phrases and words
     with pytest.raises(UserError, match="text.units: found 'letter', expected some of phrases"):
         units.kinds_of("letter")
 
 
 def test_a_text_of_more_units_than_are_read_is_cut():
-    long = units.encode([" ".join(f"word{i}" for i in range(2 * units.SLOTS))], ("words",))
-    assert (long >= 0).all() and long.max() < units.BUCKETS
+    text = " ".join(f"word{i}" for i in range(2 * units.SLOTS))
+    known = units.vocabulary([text], ("words",))
+    long = units.encode([text], ("words",), known)
+    assert (long >= 0).all() and len(known[0]) == 2 * units.SLOTS
+
+
+def test_units_of_each_kind_weigh_the_same_and_unknown_ones_count():
+    from lit_jax.models.units import sets
+
+    kinds, texts = ("phrases", "words"), ["a b, c", "c"]
+    known = units.vocabulary(texts, kinds)
+    found = np.asarray(sets(units.encode([*texts, "c, x y"], kinds, known), tuple(map(len, known))))
+    one = {"c": (1.0, 1.0), "c, x y": (1 / 2**0.5, 1 / 3**0.5), "a b, c": (1 / 2**0.5, 1 / 3**0.5)}
+    for row, (phrase, word) in zip(found, (one["a b, c"], one["c"], one["c, x y"]), strict=True):
+        assert np.isclose(row[0], phrase / 2**0.5) and np.isclose(row[len(known[0])], word / 2**0.5)  # c is first
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), [1, 1, ((1 / 2 + 1 / 3) / 2) ** 0.5], rtol=1e-6)
 
 
 @pytest.fixture(scope="module")

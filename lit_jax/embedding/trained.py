@@ -31,6 +31,7 @@ class About:
         store: fingerprint of the embedding store that was trained on; empty for none.
         margin: for seen species where unseen ones are asked beside them, with what was measured of it inside the
             training split, see `lit_jax.training.margin.fit`; empty where none was fitted.
+        units: that the text tower knows, those of each kind, see `lit_jax.text.units`; none of a tower that reads none.
         chosen_on: of a model that was taken out of its run as the best: the split by which; empty if it was asked for.
     """
 
@@ -50,6 +51,7 @@ class About:
     store: str = ""
     chosen_on: str = ""
     margin: dict[str, Any] = dataclasses.field(default_factory=dict)
+    units: list[list[str]] = dataclasses.field(default_factory=list, repr=False)
 
     @property
     def options(self) -> options.Config:

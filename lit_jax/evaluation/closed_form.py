@@ -12,6 +12,7 @@ alone, in float64.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ SHRINKAGES = (1.0, 0.9, 0.7, 0.5, 0.3)
 """How far the scatter within classes is drawn to that of a ball before whitening; 1 leaves features as they are."""
 FOLDS = 5
 PER_CLASS, SCATTER = 30, 200_000  # photos of a class that are named, and of all whose scatter is taken, at the most
+NO_SCATTER = 1e-12  # of unit vectors, a direction: one row a class has none, and nothing to whiten by
 ROWS = 1 << 14  # photos at a time
 
 
@@ -144,9 +146,14 @@ def folds_of(labels: np.ndarray, *, folds: int = FOLDS, seed: int = 0) -> list[F
     part_of = dict(zip(rng.permutation(classes).tolist(), np.arange(len(classes)) % folds, strict=True))
     of_class = np.array([part_of[label] for label in labels.tolist()])
     of_photo = rng.permutation(len(labels)) % folds
-    return [
-        Fold((of_class != k) & (of_photo != k), (of_class != k) & (of_photo == k), of_class == k) for k in range(folds)
-    ]
+    return [_fold(labels, of_class == k, of_photo == k) for k in range(folds)]
+
+
+def _fold(labels: np.ndarray, heldout: np.ndarray, aside: np.ndarray) -> Fold:
+    aside = aside & ~heldout
+    # A class whose photos are all set aside, such as one with a single row of a classifier's head, is learnt from.
+    aside &= np.isin(labels, labels[~heldout & ~aside])
+    return Fold(~heldout & ~aside, aside, heldout)
 
 
 def solve(photos: Photos, words: np.ndarray, *, shrinkage: float, penalty: float, dims: int = 0) -> Solution:
@@ -196,7 +203,7 @@ def choose(
     for number, fold in enumerate(_prepared(photos, shrinkages, folds, seed)):
         for name, features in words.items():
             kernel = fold.kernel(features)
-            found[name].append([fold.rivals(shrinkage, kernel, penalty) for shrinkage, penalty in grid])
+            found[name].append([fold.rivals(kernel, shrinkage, penalty) for shrinkage, penalty in grid])
         tell(f"inner hold-out {number + 1} of {folds}")
     return sorted((_best(name, grid, rivals) for name, rivals in found.items()), key=lambda one: -one.top1)
 
@@ -229,19 +236,18 @@ def some_of_each(labels: np.ndarray, mask: np.ndarray, rng: np.random.Generator)
     return np.sort(rows[np.arange(len(rows)) - np.repeat(starts, counts) < PER_CLASS])
 
 
-class _Whitened(NamedTuple):
-    """The scatter of photos within their classes, taken apart.
+@dataclasses.dataclass(frozen=True)
+class _Whitened:
+    """The scatter of photos within their classes, taken apart when it is asked for.
 
     Attributes:
         centre: `[W]`.
-        values: `[W]` eigenvalues, ascending.
-        vectors: `[W, W]` eigenvectors, one a column.
+        within: `[W, W]` scatter of photos around the means of their classes.
         total: `[W, W]` second moments of all photos, for `dims`.
     """
 
     centre: np.ndarray
-    values: np.ndarray
-    vectors: np.ndarray
+    within: np.ndarray
     total: np.ndarray
 
     @classmethod
@@ -258,18 +264,28 @@ class _Whitened(NamedTuple):
             total += values.T @ values
             values = values - means[place[block]]
             within += values.T @ values
-        values, vectors = np.linalg.eigh(within / len(rows))
-        return cls(centre, values, vectors, total / len(rows))
+        return cls(centre, within / len(rows), total / len(rows))
+
+    @functools.cached_property
+    def directions(self) -> tuple[np.ndarray, np.ndarray]:
+        """Eigenvalues `[W]` of the scatter, ascending, and its eigenvectors `[W, W]`, one a column."""
+        found = np.linalg.eigh(self.within)
+        return found.eigenvalues, found.eigenvectors
 
     def scales(self, shrinkage: float) -> np.ndarray:
-        """`[W]`: by how much each of the directions `vectors` is stretched; their mean square is 1."""
-        scales = ((1 - shrinkage) * np.maximum(self.values, 0) + shrinkage * self.values.mean()) ** -0.5
+        """`[W]`: by how much each of the `directions` is stretched; their mean square is 1."""
+        values, _ = self.directions
+        if values.mean() <= NO_SCATTER:
+            return np.ones_like(values)
+        scales = ((1 - shrinkage) * np.maximum(values, 0) + shrinkage * values.mean()) ** -0.5
         return scales / np.sqrt(np.mean(scales**2))
 
     def at(self, shrinkage: float, dims: int = 0) -> Images:
         """The map of photos at one shrinkage."""
-        kernel = (self.vectors * self.scales(shrinkage)) @ self.vectors.T
-        kernel = np.eye(len(self.centre)) if shrinkage >= 1 else kernel
+        kernel = np.eye(len(self.centre))
+        if shrinkage < 1:
+            _, vectors = self.directions
+            kernel = (vectors * self.scales(shrinkage)) @ vectors.T
         if 0 < dims < len(kernel):
             kernel = kernel @ np.linalg.eigh(kernel.T @ self.total @ kernel)[1][:, ::-1][:, :dims]
         return Images(self.centre, kernel)
@@ -292,21 +308,38 @@ class _Prepared:
         """Rows of all classes, those learnt from first."""
         return np.concatenate([self.learnt, self.heldout])
 
-    def kernel(self, words: np.ndarray) -> np.ndarray:
-        """Products of the words of all classes, in the order of `classes`, with those learnt from."""
-        return np.asarray(words[self.classes], np.float64) @ np.asarray(words[self.learnt], np.float64).T
+    def kernel(self, words: np.ndarray) -> "_Kernel":
+        """The words of all classes, in the order of `classes`, beside those learnt from."""
+        products = np.asarray(words[self.classes], np.float64) @ np.asarray(words[self.learnt], np.float64).T
+        values, vectors = np.linalg.eigh(products[: len(self.learnt)])
+        targets = {s: (vectors.T @ (means - means.mean(0)), means.mean(0)) for s, means in self.means.items()}
+        return _Kernel(values, products @ vectors, targets)
 
-    def vectors(self, shrinkage: float, kernel: np.ndarray, penalty: float) -> np.ndarray:
-        means = self.means[shrinkage]
-        bias = means.mean(0)
-        return unit(kernel @ _ridge(kernel[: len(self.learnt)], means - bias, penalty) + bias)
-
-    def rivals(self, shrinkage: float, kernel: np.ndarray, penalty: float) -> Rivals:
+    def rivals(self, kernel: "_Kernel", shrinkage: float, penalty: float) -> Rivals:
         every = self.classes
         photos = np.concatenate([self.aside[shrinkage], self.unseen[shrinkage]])
         labels = np.concatenate([self.aside_labels, self.unseen_labels])
-        scores = photos @ self.vectors(shrinkage, kernel, penalty).T
+        scores = photos @ kernel.classes(shrinkage, penalty).T
         return rivals_of(scores, labels, every, np.arange(len(every)) < len(self.learnt))
+
+
+class _Kernel(NamedTuple):
+    """Kinds of words of one inner hold-out, taken apart once for all penalties.
+
+    Attributes:
+        values: `[C]` eigenvalues of the products among the classes learnt from.
+        products: `[K, C]`, of all classes with those learnt from, in the directions of the eigenvectors.
+        targets: at each shrinkage the classes' means in these directions, less their mean `[D]`, and that mean.
+    """
+
+    values: np.ndarray
+    products: np.ndarray
+    targets: Mapping[float, tuple[np.ndarray, np.ndarray]]
+
+    def classes(self, shrinkage: float, penalty: float) -> np.ndarray:
+        """`[K, D]` unit vectors, as `solve` would find them."""
+        targets, bias = self.targets[shrinkage]
+        return unit((self.products / (np.maximum(self.values, 0) + penalty)) @ targets + bias)
 
 
 def rivals_of(scores: np.ndarray, labels: np.ndarray, classes: np.ndarray, seen: np.ndarray) -> Rivals:
@@ -335,7 +368,7 @@ def _prepared(photos: Photos, shrinkages: Sequence[float], folds: int, seed: int
         scales = {shrinkage: whitened.scales(shrinkage) for shrinkage in shrinkages}
         # In the directions of the scatter a whitening is one factor each: photos are turned there once.
         learnt, named, guessed = (
-            _centred(features, centre) @ whitened.vectors
+            _centred(features, centre) @ whitened.directions[1]
             for features in (own.features, photos.features[aside], photos.features[unseen])
         )
         yield _Prepared(

@@ -9,7 +9,7 @@ from lit_jax.data.embedding_store import Rows, Store
 from lit_jax.evaluation import closed_form, gzsl
 from lit_jax.evaluation.closed_form import SHRINKAGES, Photos
 from lit_jax.text.classes import RANKS, ClassTable
-from lit_jax.text.units import BUCKETS, NONE, encode
+from lit_jax.text.units import NONE, encode, vocabulary
 
 WAYS = {"photos as they are": (1.0,), "photos whitened": SHRINKAGES}
 """Two forms of the closed form by the whitenings that it may choose among."""
@@ -28,12 +28,13 @@ def kinds_of(table: ClassTable) -> dict[str, np.ndarray]:
 
 
 def sets_of(texts: Sequence[str], kind: str) -> np.ndarray:
-    """`[K, F]` float64 unit vectors: which units each text has, those that no text has left out."""
-    numbers = encode(texts, (kind,))
-    there = np.zeros((len(texts), BUCKETS))
+    """`[K, F]` float64: which of the units of all texts each text has, unit vectors if there are few enough of them."""
+    known = vocabulary(texts, (kind,))
+    numbers = encode(texts, (kind,), known)
+    there = np.zeros((len(texts), len(known[0]) + 1))
     rows = np.broadcast_to(np.arange(len(texts))[:, None], numbers.shape)
-    there[rows[numbers != NONE], numbers[numbers != NONE]] = 1
-    return closed_form.unit(there[:, there.any(0)])
+    np.add.at(there, (rows[numbers != NONE], numbers[numbers != NONE]), 1)
+    return there[:, :-1] / np.sqrt(np.maximum(there.sum(1, keepdims=True), 1))
 
 
 def mixed(kinds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

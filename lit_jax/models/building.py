@@ -133,13 +133,18 @@ def _image_tower(image: options.Image, dtype: Any) -> Tower:
 
 def _text_tower(text: options.Text, embed_dim: int, tokenizer: Tokenizer, dtype: Any) -> Tower:
     given = {"vocab_size": tokenizer.vocab_size, "end_id": tokenizer.end_id, "dtype": dtype, "remat": text.remat}
-    kinds = kinds_of(text.units)
+    sizes = tuple(len(known) for known in tokenizer.units)
+    if len(sizes) != len(kinds_of(text.units)):
+        raise UserError(
+            f"text.units: found {text.units} without classes to take units from, expected a store or records with "
+            "training photos"
+        )
     if text.tower == UNITS:
-        return Units(len(kinds), embed_dim, dtype)
+        return Units(sizes, embed_dim, dtype)
     if text.tower != OWN_TEXT and models.TEXT_PRESETS[text.tower].tower is not models.TextTransformer:
         preset = models.TEXT_PRESETS[text.tower]
-        if kinds:
-            preset = dataclasses.replace(preset, tower=BertUnits, options={**preset.options, "kinds": len(kinds)})
+        if sizes:
+            preset = dataclasses.replace(preset, tower=BertUnits, options={**preset.options, "sizes": sizes})
         _check_vocabulary(text, tokenizer, preset.options["vocab_size"])
         given["vocab_size"] = preset.options["vocab_size"]
         if "context" in preset.options:  # rows of a table of positions, of which a run may read the first only

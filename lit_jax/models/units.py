@@ -4,44 +4,53 @@ They have the simplest form in which names share what they have in common: a tex
 the vector of a genus is shared by all its species, and a species without a photo is placed by what others share.
 """
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lit_jax.models.bert import Bert
 from lit_jax.models.layers import Dtype
 from lit_jax.models.two_tower import unit
-from lit_jax.text.units import BUCKETS, SLOTS
+from lit_jax.text.units import SLOTS
 
 
-def sets(numbers: jax.Array, kinds: int) -> jax.Array:
-    """Which units a text has, each kind as a unit vector and all of equal weight.
+def sets(numbers: jax.Array, sizes: Sequence[int]) -> jax.Array:
+    """Which units a text has, all kinds of equal weight.
 
     Args:
         numbers: `[B, SLOTS]` int32 as `lit_jax.text.units.encode` gives them.
-        kinds: how many kinds of units.
+        sizes: how many units of each kind are known.
 
     Returns:
-        `[B, kinds * BUCKETS]` float32; its norm is 1 if the text has units of every kind.
+        `[B, sum(sizes)]` float32. With an entry for each unknown unit the norm would be 1, if the text has units of
+        every kind.
     """
+    total = sum(sizes)
     rows = jnp.broadcast_to(jnp.arange(len(numbers))[:, None], numbers.shape)
-    # A number behind the last is dropped; one that two units share counts once.
-    places = jnp.where(numbers < 0, kinds * BUCKETS, numbers)
-    there = jnp.zeros((len(numbers), kinds * BUCKETS)).at[rows, places].max(1.0, mode="drop")
-    there = there.reshape(len(numbers), kinds, BUCKETS)
-    return (unit(there) / jnp.sqrt(kinds)).reshape(len(numbers), kinds * BUCKETS)
+    places = jnp.where(numbers < 0, total + len(sizes), numbers)  # a place behind the last is dropped
+    there = jnp.zeros((len(numbers), total + len(sizes))).at[rows, places].add(1.0, mode="drop")
+    ends = np.cumsum(sizes).tolist()
+    parts = []
+    for place, (end, size) in enumerate(zip(ends, sizes, strict=True)):
+        known = there[:, end - size : end]
+        number = known.sum(-1) + there[:, total + place]
+        parts.append(known / jnp.sqrt(len(sizes) * jnp.maximum(number, 1))[:, None])
+    return jnp.concatenate(parts, -1)
 
 
 class Units(nn.Module):
     """A text as the sum of its units' vectors.
 
     Attributes:
-        kinds: how many kinds of units.
+        sizes: how many units of each kind are known.
         embed_dim: D, width of the result.
         dtype: computation dtype.
     """
 
-    kinds: int
+    sizes: tuple[int, ...]
     embed_dim: int
     dtype: Dtype = jnp.float32
 
@@ -55,20 +64,20 @@ class Units(nn.Module):
 
     def features(self, numbers: jax.Array) -> jax.Array:
         """`[B, F]`: what the last layer reads, see `sets`."""
-        return sets(numbers, self.kinds)
+        return sets(numbers, self.sizes)
 
 
 class BertUnits(Bert):
     """A sentence as BERT reads it, and beside it its units: unit vectors of equal weight.
 
     Attributes:
-        kinds: how many kinds of units.
+        sizes: how many units of each kind are known.
     """
 
-    kinds: int = 1
+    sizes: tuple[int, ...] = ()
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        """Embeds `[B, T + SLOTS]` int32, tokens and units, as `[B, width + kinds * BUCKETS]`."""
+        """Embeds `[B, T + SLOTS]` int32, tokens and units, as `[B, width + sum(sizes)]`."""
         sentence = super().__call__(tokens[:, :-SLOTS]).astype(jnp.float32)
-        both = [unit(sentence) * jnp.sqrt(1 / 2), sets(tokens[:, -SLOTS:], self.kinds) * jnp.sqrt(1 / 2)]
+        both = [unit(sentence) * jnp.sqrt(1 / 2), sets(tokens[:, -SLOTS:], self.sizes) * jnp.sqrt(1 / 2)]
         return jnp.concatenate(both, -1).astype(self.dtype)

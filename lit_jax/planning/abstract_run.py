@@ -32,8 +32,9 @@ from lit_jax.settling import Settled, open_tokenizer
 from lit_jax.text.captions import class_captions
 from lit_jax.text.classes import read_class_table
 from lit_jax.text.tokenizers import END_ID, PAD_ID, Tokenizer, lengths
+from lit_jax.text.units import Vocabulary, kinds_of, unlimited
 from lit_jax.training import train_step
-from lit_jax.training.experiment import optimizer_and_step
+from lit_jax.training.experiment import known_units, optimizer_and_step
 from lit_jax.training.length import Length, run_length
 
 AHEAD = 2  # batches that wait on the device, the depth of `lit_jax.data.record_batches.ahead`
@@ -53,6 +54,7 @@ class Data(NamedTuple):
         captions: C, distinct ones of the training split.
         longest: tokens of the longest of them; 0 if unknown.
         vocab_size: of the tokenizer.
+        units: that the text tower knows, see `lit_jax.text.units`; as many as can be where no captions tell.
     """
 
     source: str
@@ -63,6 +65,7 @@ class Data(NamedTuple):
     captions: int
     longest: int
     vocab_size: int
+    units: Vocabulary = ()
 
     @property
     def examples(self) -> int:
@@ -112,8 +115,7 @@ class Run:
 
 
 def known_data(
-    chosen: options.Data,
-    context: int,
+    config: Settled,
     found: Collection | None,
     *,
     examples: int = 0,
@@ -124,9 +126,8 @@ def known_data(
     """Sizes from the store or the record set of a config; numbers that are given come before what is found.
 
     Args:
-        chosen: options of the data.
-        context: tokens that a caption is cut to.
-        found: the store or the records of the options, as far as they are at hand.
+        config: of the run.
+        found: the store or the records of the config, as far as they are at hand.
         examples: photos to train on.
         vocab_size: of the tokenizer.
         captions: distinct ones.
@@ -135,7 +136,8 @@ def known_data(
     Raises:
         UserError: neither is there, and no numbers are given instead.
     """
-    split = chosen.train_split
+    chosen, kinds = config.data, kinds_of(config.text.units)
+    split, units = chosen.train_split, unlimited(kinds)
     if found is None and not examples:
         raise UserError(
             "data: found neither a store nor records of this config, expected one of them; make it, or give "
@@ -149,7 +151,8 @@ def known_data(
     if found is not None:
         photos |= {name: found.examples(name) for name in found.splits if name != split}
         classes = len(found.classes_in(split))
-        distinct, tokens = _captions(found, split, tokenizer, context)
+        distinct, tokens = _captions(found, split, tokenizer, config.text.context)
+        units = known_units(config, found, read_class_table(found.class_table))
     stored = found if isinstance(found, Store) else None
     return Data(
         source=str(found.directory) if found else "numbers on the command line",
@@ -160,6 +163,7 @@ def known_data(
         captions=captions or distinct or examples,
         longest=longest or tokens,
         vocab_size=tokenizer.vocab_size if tokenizer else vocab_size,
+        units=units,
     )
 
 
@@ -196,7 +200,7 @@ def prepare(config: Settled, data: Data, devices: int = 0) -> Run:
     if config.image.tower == GIVEN and config.input == "records":
         raise UserError('image.tower: found given with input "records", expected a tower; set input = "store"')
     # Only sizes are read of it.
-    model = building.build_model(config.towers, Tokenizer(b"", data.vocab_size, END_ID, PAD_ID, None))
+    model = building.build_model(config.towers, Tokenizer(b"", data.vocab_size, END_ID, PAD_ID, None, data.units))
     mesh = make_mesh(max(n for n in range(1, min(devices, here) + 1) if devices % n == 0), local=True)
     run = Run(config, data, model, devices, mesh)
     if config.input == "store":

@@ -57,6 +57,7 @@ class Tokenizer:
         vocab_size: number of pieces; ids run from 0 to vocab_size - 1.
         end_id: id of the end token, which closes every row of `encode`.
         pad_id: id after the end token; the end token's own where the model has no padding piece.
+        units: what a text tower that reads units knows of them, see `lit_jax.text.units.vocabulary`.
     """
 
     model_bytes: bytes = field(repr=False)
@@ -65,6 +66,7 @@ class Tokenizer:
     pad_id: int
     # A `Processor`; None where only the numbers are asked for.
     processor: Any = field(repr=False, compare=False)
+    units: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
 
     def encode(self, texts: Sequence[str], context: int) -> np.ndarray:
         """Token ids of N texts: a start token if the model has one, pieces, the end token, then padding.

@@ -2,12 +2,13 @@
 
 A text tower that knows a name only as pieces learns each name by heart. What carries over to a species without a photo
 is what its name shares with others: its order, family and genus, the words of its common name, the stems in its
-epithet. A text is read here as the set of such units, each given a number by hashing, as in fastText (arXiv
-1607.04606); no vocabulary is kept, and a unit never met before is only one that nothing was learnt of.
+epithet. A text is read here as the set of such units, as in fastText (arXiv 1607.04606), but numbered by a vocabulary
+instead of by hashing: where two units share a number, an order counts as a species that has nothing to do with it. A
+unit that is not in the vocabulary is one that nothing was learnt of; it has only its share in the length of the text.
 """
 
 import re
-import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,12 +20,14 @@ from lit_jax.text.tokenizers import Tokenizer
 
 KINDS = ("phrases", "words", "letters")
 """What may be a unit: the parts between commas, words, or three to five letters in a row with the ends of words."""
-BUCKETS = 4096
-"""Numbers of each kind of unit."""
+AT_MOST = 8192
+"""Units of each kind that a vocabulary has at the most: those that are in most texts."""
 SLOTS = 512
 """Units that are read of a text at the most."""
 NONE = -1
 """Fills the places behind the last unit."""
+Vocabulary = tuple[tuple[str, ...], ...]
+"""The units that are known, those of each kind."""
 _LETTERS = (3, 4, 5)
 
 
@@ -57,21 +60,39 @@ def units(text: str, kind: str) -> list[str]:
     return list(dict.fromkeys(words))
 
 
-def encode(texts: Sequence[str], kinds: Sequence[str]) -> np.ndarray:
+def vocabulary(texts: Sequence[str], kinds: Sequence[str]) -> Vocabulary:
+    """The units of texts, those of each kind that are in most of them; of equal ones the first in the alphabet."""
+    known = []
+    for kind in kinds:
+        counts = Counter(unit for text in texts for unit in units(text, kind))
+        known.append(tuple(sorted(counts, key=lambda unit: (-counts[unit], unit))[:AT_MOST]))
+    return tuple(known)
+
+
+def unlimited(kinds: Sequence[str]) -> Vocabulary:
+    """Stands for a vocabulary of which only the size is asked, and that not known: as many units as can be."""
+    return (("",) * AT_MOST,) * len(kinds)
+
+
+def encode(texts: Sequence[str], kinds: Sequence[str], known: Vocabulary) -> np.ndarray:
     """Numbers of the units of texts.
 
     Args:
         texts: N of them.
-        kinds: of `KINDS`; the numbers of each have a block of `BUCKETS` of their own, in this order.
+        kinds: of `KINDS`.
+        known: the vocabulary; its units are numbered in its order, kind after kind. Behind all of them there is a
+            number for the unknown units of each kind.
 
     Returns:
         `[N, SLOTS]` int32, `NONE` behind the last unit of each. What is beyond `SLOTS` is not read.
     """
+    every = [(kind, unit) for kind, of_kind in zip(kinds, known, strict=True) for unit in of_kind]
+    number_of = {unit: number for number, unit in enumerate(every)}
     out = np.full((len(texts), SLOTS), NONE, np.int32)
     for row, text in zip(out, texts, strict=True):
         numbers = [
-            block * BUCKETS + zlib.crc32(unit.encode()) % BUCKETS
-            for block, kind in enumerate(kinds)
+            number_of.get((kind, unit), len(every) + place)
+            for place, kind in enumerate(kinds)
             for unit in units(text, kind)
         ][:SLOTS]
         row[: len(numbers)] = numbers
@@ -85,7 +106,7 @@ class Reading:
     Attributes:
         tokenizer: of the sentence.
         context: tokens of a sentence; 0 where the tower reads none.
-        kinds: of units; none where the tower reads none.
+        kinds: of units; none where the tower reads none. The tokenizer knows them, see `Tokenizer.units`.
     """
 
     tokenizer: Tokenizer
@@ -95,4 +116,4 @@ class Reading:
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """`[N, T]` int32 of N texts: tokens first, then units."""
         parts = [self.tokenizer.encode(texts, self.context)] if self.context else []
-        return np.concatenate([*parts, *([encode(texts, self.kinds)] if self.kinds else [])], 1)
+        return np.concatenate([*parts, *([encode(texts, self.kinds, self.tokenizer.units)] if self.kinds else [])], 1)

@@ -40,6 +40,7 @@ from lit_jax.text.captions import class_captions
 from lit_jax.text.classes import ClassTable, read_class_table
 from lit_jax.text.prompts import class_prompts
 from lit_jax.text.tokenizers import Tokenizer
+from lit_jax.text.units import Vocabulary, kinds_of, vocabulary
 from lit_jax.training import optimizer, train_step
 from lit_jax.training.length import Length, run_length
 from lit_jax.training.start import Taught, choose, from_closed_form
@@ -89,8 +90,10 @@ def build(config: Settled, data: collection.Collection, workdir: pathlib.Path) -
     mesh = make_mesh(config.train.devices)
     check_divides(config.train.batch_size, mesh.size, name="train.batch_size")
     check_divides(config.evaluation.batch_size, mesh.size, name="evaluation.batch_size")
-    tokenizer = open_tokenizer(config.data.tokenizer, data)
-    towers = config.towers
+    towers, table = config.towers, read_class_table(data.class_table)
+    tokenizer = dataclasses.replace(
+        open_tokenizer(config.data.tokenizer, data), units=known_units(config, data, table)
+    )
     model = building.build_model(towers, tokenizer)
     if isinstance(data, Store):
         _check_weights(towers, model, data)
@@ -101,7 +104,7 @@ def build(config: Settled, data: collection.Collection, workdir: pathlib.Path) -
         digests[IMAGE] = data.tower["digest"]
     examples, fraction = data.examples(config.data.train_split), config.data.select_fraction
     parts = _Parts(
-        config, data, mesh, model, tokenizer, read_class_table(data.class_table),
+        config, data, mesh, model, tokenizer, table,
         set_aside(examples, fraction, config.seed) if fraction else None, locked,
     )  # fmt: skip
     parts = dataclasses.replace(parts, captions=parts.read_captions() if isinstance(data, Store) else None)
@@ -132,6 +135,13 @@ def build(config: Settled, data: collection.Collection, workdir: pathlib.Path) -
         notes=[*config.notes, *parts.notes(texts, reports), *_about_species(config.data, data, parts.table)],
         length=length,
     )
+
+
+def known_units(config: Settled, data: collection.Collection, table: ClassTable) -> Vocabulary:
+    """The units of the training classes' captions, for a text tower that reads units."""
+    trained = table.subset(set(data.classes_in(config.data.train_split)))
+    captions = class_captions(trained, data.templates, drop_repeats=data.drop_repeats)
+    return vocabulary([text for group in captions for text in group], kinds_of(config.text.units))
 
 
 def _start(
@@ -307,6 +317,7 @@ class _Parts:
             prompt_templates=list(self.config.templates),
             hosts=jax.process_count(),
             tokenizer=self.tokenizer.model_bytes,
+            units=list(map(list, self.tokenizer.units)),
         )
 
     def notes(self, texts: Mapping[int, Sequence[str]], reports: Mapping[str, LoadReport]) -> list[str]:
