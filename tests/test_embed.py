@@ -113,7 +113,7 @@ def test_the_best_may_be_chosen_on_training_photos_set_aside(stored, tiny_config
     loaded = load(tiny_config, train__epochs=1.2, optimizer__warmup_epochs=0, **options)
     built = built_of(loaded, tmp_path)
     assert built.length == (42 / 16, 4)
-    aside = set_aside(56, 0.25, seed=0)
+    aside = set_aside(56, 0.25, seed=loaded.seed)
     rows = embedding_store.Rows(stored, "train")
     photos = list(built.evaluator.photos(photo_embeddings.ASIDE, {}))
     found = np.concatenate([np.asarray(photo.features)[photo.mask] for photo in photos])
@@ -479,11 +479,12 @@ def test_two_hosts_train_one_model(two_hosts, tiny_config, tmp_path):
     assert (results["seen"]["images"], results["heldout"]["images"]) == (24, 28)  # each photo once, over both hosts
     assert len(losses(folder / "records")) == 4 and "on 4 devices" in outputs[0] and "devices" not in outputs[1]
     # The first global batch is the first batches of both hosts, one after the other.
-    alone = built_of(load(tiny_config, train__devices=4), tmp_path / "alone")
+    loaded = load(tiny_config, train__devices=4)
+    alone = built_of(loaded, tmp_path / "alone")
     tokenizer = settling.open_tokenizer("", alone.data)
     options = {
         "tokenise": lambda texts: tokenizer.encode(texts, 24),
-        "batches": record_batches.Batches(8, seed=0),
+        "batches": record_batches.Batches(8, seed=loaded.seed),
         "pictures": Pictures(16),
     }
     parts = [

@@ -201,7 +201,8 @@ def test_published_towers_are_locked_with_the_preprocessing_beside_them(tiny_con
 def test_a_published_text_tower_is_tuned(tiny_config, published, tmp_path):
     folder, text_params = published
     overrides = {"text__weights": folder / "text.npz", "train__locks": "LU", "optimizer__pretrained_scale": 0.5}
-    run(tiny_config, tmp_path / "run", train__devices=1, train__epochs=1, **overrides)
+    # By this seed one batch holds so few captions that the step runs in a second shape.
+    run(tiny_config, tmp_path / "run", train__devices=1, train__epochs=1, seed=0, **overrides)
     after = loading.load(tmp_path / "run")
     difference = np.abs(after.params["text"]["projection"]["kernel"] - text_params["projection"]["kernel"])
     # Three or four steps of 0.01 and less, of which half reaches the tower; nothing is drawn anew.
