@@ -133,6 +133,9 @@ def test_units_of_relatives_are_shared_and_spelling_does_not_count():
     assert sorted(stranger[stranger >= len(every)] - len(every)) == [0, 0, 1, 1, 1]  # unknown phrases and words
     with pytest.raises(UserError, match="text.units: found 'letter', expected some of phrases"):
         units.kinds_of("letter")
+    for wrong in ("phrases,phrases", "phrases:0", "words:much", "letters,"):
+        with pytest.raises(UserError, match="each once, with commas between them"):
+            units.kinds_of(wrong)
 
 
 def test_a_text_of_more_units_than_are_read_is_cut():
@@ -142,16 +145,18 @@ def test_a_text_of_more_units_than_are_read_is_cut():
     assert (long >= 0).all() and len(known[0]) == 2 * units.SLOTS
 
 
-def test_units_of_each_kind_weigh_the_same_and_unknown_ones_count():
+def test_kinds_of_units_have_their_weight_and_unknown_units_count():
     from lit_jax.models.units import sets
 
     kinds, texts = ("phrases", "words"), ["a b, c", "c"]
     known = units.vocabulary(texts, kinds)
-    found = np.asarray(sets(units.encode([*texts, "c, x y"], kinds, known), tuple(map(len, known))))
-    one = {"c": (1.0, 1.0), "c, x y": (1 / 2**0.5, 1 / 3**0.5), "a b, c": (1 / 2**0.5, 1 / 3**0.5)}
-    for row, (phrase, word) in zip(found, (one["a b, c"], one["c"], one["c, x y"]), strict=True):
-        assert np.isclose(row[0], phrase / 2**0.5) and np.isclose(row[len(known[0])], word / 2**0.5)  # c is first
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), [1, 1, ((1 / 2 + 1 / 3) / 2) ** 0.5], rtol=1e-6)
+    weights = units.weights_of("phrases:3,words")
+    assert weights == {"phrases": 0.75, "words": 0.25}
+    numbers = units.encode([*texts, "c, x y"], kinds, known)
+    found = np.asarray(sets(numbers, tuple(map(len, known)), tuple(weights.values())))
+    c, number_of = (0, len(known[0])), np.array([[2, 3], [1, 1], [2, 3]])  # phrases and words of each text
+    np.testing.assert_allclose(found[:, c] ** 2, [0.75, 0.25] / number_of, rtol=1e-6)
+    np.testing.assert_allclose((found**2).sum(1), [1, 1, 0.75 / 2 + 0.25 / 3], rtol=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from lit_jax.models.two_tower import TwoTower
 from lit_jax.models.units import BertUnits, Units
 from lit_jax.models.weights import LoadReport
 from lit_jax.text.tokenizers import Tokenizer
-from lit_jax.text.units import SLOTS, Reading, kinds_of
+from lit_jax.text.units import SLOTS, Reading, kinds_of, weights_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,17 +134,19 @@ def _image_tower(image: options.Image, dtype: Any) -> Tower:
 def _text_tower(text: options.Text, embed_dim: int, tokenizer: Tokenizer, dtype: Any) -> Tower:
     given = {"vocab_size": tokenizer.vocab_size, "end_id": tokenizer.end_id, "dtype": dtype, "remat": text.remat}
     sizes = tuple(len(known) for known in tokenizer.units)
-    if len(sizes) != len(kinds_of(text.units)):
+    weights = tuple(weights_of(text.units).values())
+    if len(sizes) != len(weights):
         raise UserError(
             f"text.units: found {text.units} without classes to take units from, expected a store or records with "
             "training photos"
         )
     if text.tower == UNITS:
-        return Units(sizes, embed_dim, dtype)
+        return Units(sizes, weights, embed_dim, dtype)
     if text.tower != OWN_TEXT and models.TEXT_PRESETS[text.tower].tower is not models.TextTransformer:
         preset = models.TEXT_PRESETS[text.tower]
         if sizes:
-            preset = dataclasses.replace(preset, tower=BertUnits, options={**preset.options, "sizes": sizes})
+            units = {"sizes": sizes, "weights": weights}
+            preset = dataclasses.replace(preset, tower=BertUnits, options={**preset.options, **units})
         _check_vocabulary(text, tokenizer, preset.options["vocab_size"])
         given["vocab_size"] = preset.options["vocab_size"]
         if "context" in preset.options:  # rows of a table of positions, of which a run may read the first only

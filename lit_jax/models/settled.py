@@ -139,7 +139,7 @@ def _settled_units(text: options.Text, preset: Preset | None) -> str:
             f"text.units: found {text.units} with text.tower {text.tower}, expected none; units are read by the tower "
             "units alone, or beside a tower of BERT's form such as minilm_l6"
         )
-    return ",".join(kinds) or ("letters" if text.tower == UNITS else "")
+    return text.units or ("letters" if text.tower == UNITS else "")
 
 
 def _default_pool(preset: Preset | None) -> str:

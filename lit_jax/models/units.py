@@ -17,12 +17,13 @@ from lit_jax.models.two_tower import unit
 from lit_jax.text.units import SLOTS
 
 
-def sets(numbers: jax.Array, sizes: Sequence[int]) -> jax.Array:
-    """Which units a text has, all kinds of equal weight.
+def sets(numbers: jax.Array, sizes: Sequence[int], weights: Sequence[float]) -> jax.Array:
+    """Which units a text has.
 
     Args:
         numbers: `[B, SLOTS]` int32 as `lit_jax.text.units.encode` gives them.
         sizes: how many units of each kind are known.
+        weights: share of each kind in a product of two texts, 1 in all.
 
     Returns:
         `[B, sum(sizes)]` float32. With an entry for each unknown unit the norm would be 1, if the text has units of
@@ -34,10 +35,10 @@ def sets(numbers: jax.Array, sizes: Sequence[int]) -> jax.Array:
     there = jnp.zeros((len(numbers), total + len(sizes))).at[rows, places].add(1.0, mode="drop")
     ends = np.cumsum(sizes).tolist()
     parts = []
-    for place, (end, size) in enumerate(zip(ends, sizes, strict=True)):
+    for place, (end, size, weight) in enumerate(zip(ends, sizes, weights, strict=True)):
         known = there[:, end - size : end]
         number = known.sum(-1) + there[:, total + place]
-        parts.append(known / jnp.sqrt(len(sizes) * jnp.maximum(number, 1))[:, None])
+        parts.append(known * jnp.sqrt(weight / jnp.maximum(number, 1))[:, None])
     return jnp.concatenate(parts, -1)
 
 
@@ -46,11 +47,13 @@ class Units(nn.Module):
 
     Attributes:
         sizes: how many units of each kind are known.
+        weights: of each kind, 1 in all.
         embed_dim: D, width of the result.
         dtype: computation dtype.
     """
 
     sizes: tuple[int, ...]
+    weights: tuple[float, ...]
     embed_dim: int
     dtype: Dtype = jnp.float32
 
@@ -64,7 +67,7 @@ class Units(nn.Module):
 
     def features(self, numbers: jax.Array) -> jax.Array:
         """`[B, F]`: what the last layer reads, see `sets`."""
-        return sets(numbers, self.sizes)
+        return sets(numbers, self.sizes, self.weights)
 
 
 class BertUnits(Bert):
@@ -72,12 +75,14 @@ class BertUnits(Bert):
 
     Attributes:
         sizes: how many units of each kind are known.
+        weights: of each kind among the units, 1 in all.
     """
 
     sizes: tuple[int, ...] = ()
+    weights: tuple[float, ...] = ()
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Embeds `[B, T + SLOTS]` int32, tokens and units, as `[B, width + sum(sizes)]`."""
         sentence = super().__call__(tokens[:, :-SLOTS]).astype(jnp.float32)
-        both = [unit(sentence) * jnp.sqrt(1 / 2), sets(tokens[:, -SLOTS:], self.sizes) * jnp.sqrt(1 / 2)]
+        both = [unit(sentence) * jnp.sqrt(1 / 2), sets(tokens[:, -SLOTS:], self.sizes, self.weights) * jnp.sqrt(1 / 2)]
         return jnp.concatenate(both, -1).astype(self.dtype)

@@ -32,15 +32,28 @@ _LETTERS = (3, 4, 5)
 
 
 def kinds_of(names: str) -> tuple[str, ...]:
-    """Kinds of units from an option such as ``phrases,letters``; none from the empty text.
+    """Kinds of units from an option such as ``phrases:3,letters``; none from the empty text.
 
     Raises:
-        UserError: an unknown kind, or one given twice.
+        UserError: an unknown kind, one given twice, or a weight that is none.
     """
-    kinds = tuple(name.strip() for name in names.split(",")) if names else ()
-    if set(kinds) - set(KINDS) or len(set(kinds)) < len(kinds):
-        raise UserError(f"text.units: found {names!r}, expected some of {', '.join(KINDS)}, each once, with commas")
-    return kinds
+    return tuple(weights_of(names))
+
+
+def weights_of(names: str) -> dict[str, float]:
+    """Weight of each kind of units of the option `kinds_of` reads, 1 where it gives none; scaled to a sum of 1.
+
+    Raises:
+        UserError: as `kinds_of`.
+    """
+    parts = [part.strip().partition(":") for part in names.split(",")] if names else []
+    weights = {kind: float(weight or 1) for kind, _, weight in parts if re.fullmatch(r"\d*\.?\d*", weight)}
+    if set(weights) - set(KINDS) or len(weights) < len(parts) or any(weight <= 0 for weight in weights.values()):
+        raise UserError(
+            f"text.units: found {names!r}, expected some of {', '.join(KINDS)}, each once, with commas between them; a "
+            "weight may follow a kind, as in phrases:3,letters"
+        )
+    return {kind: weight / sum(weights.values()) for kind, weight in weights.items()}
 
 
 def units(text: str, kind: str) -> list[str]:

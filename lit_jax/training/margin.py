@@ -57,7 +57,7 @@ def fit(experiment: Experiment, *, tell: Callable[[str], None], interrupted: Cal
         model is as sure as it is right, where it names a ``seen`` and where an ``unseen`` species. JSON-ready.
 
     Raises:
-        UserError: too few species; records instead of a store.
+        UserError: too few species, or one photo of each; records instead of a store.
         Stopped: if asked to.
     """
     number, data = experiment.config.evaluation.margin_folds, experiment.data
@@ -68,6 +68,11 @@ def fit(experiment: Experiment, *, tell: Callable[[str], None], interrupted: Cal
         )
     species = _species_of_rows(experiment, data)
     folds = closed_form.folds_of(species, folds=number, seed=experiment.config.seed)
+    if not any(fold.aside.any() for fold in folds):
+        raise UserError(
+            "evaluation.margin_folds: found one photo or row of a head for each species, expected two or more of some, "
+            "to name photos of species that are trained on; set it to 0"
+        )
     trials, rivals = [], []
     for place, fold in enumerate(folds):
         path = experiment.workdir / "margin" / f"trial-{place}-of-{number}.npz"
