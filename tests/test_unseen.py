@@ -269,6 +269,44 @@ def folder_store(folder):
     return json.loads((folder / "config.json").read_text())["data.store"]
 
 
+def test_inner_hold_outs_of_both_ways_are_prepared_once_and_choose_the_same(store, monkeypatch):
+    from lit_jax.data.embedding_store import Rows, open_store
+    from lit_jax.evaluation import yardstick
+    from lit_jax.text.classes import read_class_table
+
+    prepared, times = closed_form._prepared, []
+    monkeypatch.setattr(closed_form, "_prepared", lambda *given: times.append(given) or prepared(*given))
+    opened = open_store(store)
+    table = read_class_table(opened.class_table)
+    kinds = yardstick.kinds_of(table)
+    found = yardstick.measure(opened, table, ("train", "validation", "heldout"), kinds, seed=2)
+    assert len(times) == 1
+    train = Rows(opened, "train")
+    photos = Photos(train.take(np.arange(len(train))), train.class_ids)
+    for row, shrinkages in zip(found, yardstick.WAYS.values(), strict=True):
+        alone = closed_form.choose(photos, yardstick.mixed(kinds), shrinkages=shrinkages, seed=2)
+        assert (row["words"], 1 - row["whitening"], row["penalty"], row["inner"]) == pytest.approx(alone[0][:4], abs=0)
+        assert row["inner_all"] == {one.words: one.top1 for one in alone}
+        assert row["gzsl"]["margin"] == alone[0].margin and row["gzsl"]["harmonic_inside"] == alone[0].harmonic
+
+
+def test_only_too_few_species_leave_the_closed_form_out_of_an_evaluation(kept, store, monkeypatch):
+    from lit_jax.data.embedding_store import open_store
+    from lit_jax.evaluation import report, yardstick
+    from lit_jax.trained.loading import load
+
+    given = (load(kept[1]), open_store(store), "heldout", (), "caption")
+
+    def broken(*_, **__):
+        raise UserError("store: found a shard of another length, expected that of the manifest; copy it again")
+
+    monkeypatch.setattr(yardstick, "measure", broken)
+    with pytest.raises(UserError, match="another length"):
+        report._closed_form(*given)
+    monkeypatch.setattr(closed_form, "enough", lambda classes, folds=11: classes >= 2 * folds)
+    assert report._closed_form(*given) == []
+
+
 def test_options_that_need_a_store_or_words_are_refused_in_one_line(kept, tmp_path):
     from lit_jax import config
     from lit_jax.settling import settle_run

@@ -91,6 +91,10 @@ class Choice(NamedTuple):
     ausuc: float
 
 
+Tried = dict[tuple[float, float], list[Rivals]]
+"""What each inner hold-out gave, by shrinkage and penalty."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Photos:
     """Photos of the training split by class.
@@ -123,6 +127,11 @@ class Fold(NamedTuple):
     heldout: np.ndarray
 
 
+def enough(classes: int, folds: int = FOLDS) -> bool:
+    """Whether so many classes with photos can be held out in turn: two a fold at the least."""
+    return classes >= 2 * folds
+
+
 def folds_of(labels: np.ndarray, *, folds: int = FOLDS, seed: int = 0) -> list[Fold]:
     """Inner hold-outs: each class is held out once, and of the others a part of the photos is set aside.
 
@@ -132,10 +141,10 @@ def folds_of(labels: np.ndarray, *, folds: int = FOLDS, seed: int = 0) -> list[F
         seed: of the draw.
 
     Raises:
-        UserError: fewer than two classes a fold.
+        UserError: fewer than two classes a fold, see `enough`.
     """
     classes = np.unique(labels)
-    if len(classes) < 2 * folds:
+    if not enough(len(classes), folds):
         raise UserError(
             f"inner hold-outs: found {len(classes)} classes with photos, expected {2 * folds} or more for {folds} "
             "parts of two; ask for fewer parts, or bring more classes"
@@ -191,24 +200,41 @@ def choose(
     Raises:
         UserError: as `folds_of`.
     """
+    tried = try_out(photos, words, shrinkages=shrinkages, penalties=penalties, folds=folds, seed=seed, tell=tell)
+    return best_of(tried, shrinkages)
+
+
+def try_out(
+    photos: Photos, words: Mapping[str, np.ndarray], *, shrinkages: Sequence[float] = SHRINKAGES,
+    penalties: Sequence[float] = PENALTIES, folds: int = FOLDS, seed: int = 0,
+    tell: Callable[[str], None] = lambda _: None,
+) -> dict[str, Tried]:  # fmt: skip
+    """What `choose` chooses among, by kind of words; `best_of` chooses, among all of it or some. Arguments as there."""
     grid = [(shrinkage, penalty) for shrinkage in shrinkages for penalty in penalties]
-    found: dict[str, list[list[Rivals]]] = {name: [] for name in words}
+    found: dict[str, Tried] = {name: {at: [] for at in grid} for name in words}
     for number, fold in enumerate(_prepared(photos, shrinkages, folds, seed)):
         for name, features in words.items():
             kernel = fold.kernel(features)
-            found[name].append([fold.rivals(shrinkage, kernel, penalty) for shrinkage, penalty in grid])
+            for shrinkage, penalty in grid:
+                found[name][shrinkage, penalty].append(fold.rivals(shrinkage, kernel, penalty))
         tell(f"inner hold-out {number + 1} of {folds}")
-    return sorted((_best(name, grid, rivals) for name, rivals in found.items()), key=lambda one: -one.top1)
+    return found
 
 
-def _best(words: str, grid: Sequence[tuple[float, float]], folds: Sequence[Sequence[Rivals]]) -> Choice:
+def best_of(tried: Mapping[str, Tried], shrinkages: Sequence[float]) -> list[Choice]:
+    """The best of each kind of words at any of these shrinkages, the best kind first; see `choose`."""
+    some = {name: {at: folds for at, folds in found.items() if at[0] in shrinkages} for name, found in tried.items()}
+    return sorted((_best(name, found) for name, found in some.items()), key=lambda one: -one.top1)
+
+
+def _best(words: str, tried: Tried) -> Choice:
     """The best of a grid by the accuracy of photos of classes held out inside, among these classes."""
-    top1 = np.mean([[np.mean(one.unseen_right[~one.of_seen]) for one in fold] for fold in folds], 0)
-    best = max(range(len(grid)), key=lambda at: (top1[at], grid[at][1], grid[at][0]))
-    rivals = [fold[best] for fold in folds]
+    top1 = {at: np.mean([np.mean(one.unseen_right[~one.of_seen]) for one in folds]) for at, folds in tried.items()}
+    best = max(tried, key=lambda at: (top1[at], at[1], at[0]))
+    rivals = tried[best]
     margin, reached = best_margin(rivals)
     area = float(np.mean([curve(one).ausuc for one in rivals]))
-    return Choice(words, *grid[best], float(top1[best]), margin, reached, area)
+    return Choice(words, *best, float(top1[best]), margin, reached, area)
 
 
 def unit(x: np.ndarray) -> np.ndarray:
