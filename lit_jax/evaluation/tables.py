@@ -69,7 +69,7 @@ def gzsl_table(found: Mapping[str, Any], others: Sequence[Mapping[str, Any]] = (
 
 
 def closed_form_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of `lit_jax.evaluation.yardstick.measure` as text: what they reach, and each kind of words inside training."""
+    """Rows of `lit_jax.evaluation.yardstick.measure` as text: what they reach, and each kind of words inside."""
     found = [
         [row["method"], row["words"], f"{row['whitening']:.1f}", f"{row['penalty']:g}", f"{100 * row['top1']:.1f} %",
          f"{100 * row['chance']:.1f} %", *(f"{100 * row['gzsl'][name]:.1f} %" for name in ("seen", "unseen")),
