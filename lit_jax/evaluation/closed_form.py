@@ -247,12 +247,94 @@ def joined(*parts: np.ndarray) -> np.ndarray:
     return np.concatenate([unit(np.asarray(part, np.float64)) / np.sqrt(len(parts)) for part in parts], -1)
 
 
-def some_of_each(labels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Row numbers of at most `PER_CLASS` photos of each class, `[N]` labels, among those of a mask `[N]` bool."""
+def some_of_each(labels: np.ndarray, mask: np.ndarray, rng: np.random.Generator, most: int = PER_CLASS) -> np.ndarray:
+    """Row numbers of at most so many photos of each class, `[N]` labels, among those of a mask `[N]` bool."""
     rows = rng.permutation(np.flatnonzero(mask))
     rows = rows[np.argsort(labels[rows], kind="stable")]
     _, starts, counts = np.unique(labels[rows], return_index=True, return_counts=True)
-    return np.sort(rows[np.arange(len(rows)) - np.repeat(starts, counts) < PER_CLASS])
+    return np.sort(rows[np.arange(len(rows)) - np.repeat(starts, counts) < most])
+
+
+@dataclasses.dataclass(frozen=True)
+class Products:
+    """One inner hold-out by products alone: to try very many kinds of words on photos as they are.
+
+    The vector of a class is its kernel with C classes learnt from, times a matrix, times their mean photos, plus the
+    mean of these. So products of photos with mean photos, and of mean photos with each other, are all that is needed,
+    and the arithmetic of a kind of words depends on the number of classes and not on the width of features.
+
+    Attributes:
+        learnt: `[C]` rows of the classes learnt from.
+        heldout: `[H]` rows of those held out.
+        aside: how many photos, the first ones, are of classes learnt from.
+        labels: `[N]` row of the class of each photo that is named.
+        photos: `[N, C]` products of photos with mean photos less their mean.
+        centre: `[N]` likewise with that mean.
+        means: `[C, C]` products of mean photos, less their mean, with each other.
+        bias: `[C]` likewise with that mean.
+        square: of that mean's norm.
+    """
+
+    learnt: np.ndarray
+    heldout: np.ndarray
+    aside: int
+    labels: np.ndarray
+    photos: np.ndarray
+    centre: np.ndarray
+    means: np.ndarray
+    bias: np.ndarray
+    square: float
+
+    def right(self, kernel: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+        """Photos of classes held out, named among these: `[M]` bool, and `[M]` the rows of their classes.
+
+        Args:
+            kernel: `[K, K]` float64 between all classes.
+            penalty: see `PENALTIES`.
+        """
+        named = self.heldout[self._scores(kernel, penalty, self.heldout, first=self.aside).argmax(1)]
+        labels = self.labels[self.aside :]
+        return named == labels, labels
+
+    def rivals(self, kernel: np.ndarray, penalty: float) -> Rivals:
+        """All photos named among all classes; see `right`."""
+        classes = np.concatenate([self.learnt, self.heldout])
+        scores = self._scores(kernel, penalty, classes, first=0)
+        return rivals_of(scores, self.labels, classes, np.arange(len(classes)) < len(self.learnt))
+
+    def _scores(self, kernel: np.ndarray, penalty: float, classes: np.ndarray, first: int) -> np.ndarray:
+        own = kernel[np.ix_(self.learnt, self.learnt)]
+        weights = _ridge(own, kernel[np.ix_(self.learnt, classes)], penalty)
+        squares = (weights * (self.means @ weights)).sum(0) + 2 * self.bias @ weights + self.square
+        return (self.photos[first:] @ weights + self.centre[first:, None]) / np.sqrt(np.maximum(squares, 1e-24))
+
+
+def products(photos: Photos, *, folds: int = FOLDS, seed: int = 0, named: int = PER_CLASS) -> Iterator[Products]:
+    """The inner hold-outs of `choose` at shrinkage 1.
+
+    Args:
+        photos: of the training split.
+        folds: how many inner hold-outs.
+        seed: of the draw.
+        named: photos of a class at the most.
+
+    Raises:
+        UserError: as `folds_of`.
+    """
+    centre = photos.features.mean(0, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    for fold in folds_of(photos.labels, folds=folds, seed=seed):
+        parts = [some_of_each(photos.labels, mask, rng, named) for mask in (fold.aside, fold.heldout)]
+        rows = np.concatenate(parts)
+        labels = photos.labels[fold.learnt]
+        learnt = np.unique(labels)
+        means = _means(_centred(photos.features[fold.learnt], centre), labels, learnt)
+        bias = means.mean(0)
+        means, values = means - bias, _centred(photos.features[rows], centre)
+        yield Products(
+            learnt, np.unique(photos.labels[fold.heldout]), len(parts[0]), photos.labels[rows], values @ means.T,
+            values @ bias, means @ means.T, means @ bias, float(bias @ bias),
+        )  # fmt: skip
 
 
 class _Whitened(NamedTuple):
