@@ -58,18 +58,21 @@ class Judged(NamedTuple):
         return float(self.rates.mean())
 
 
-class Step(NamedTuple):
-    """A column that was added, or would be next.
+class Path(NamedTuple):
+    """The best column added one at a time.
 
     Attributes:
-        judged: with that column.
-        gain: mean over classes of what it adds.
-        chance: what the best of as many columns of no worth would seem to add, see `beyond_chance`.
+        steps: with one column, two, and so on, up to all candidates.
+        taken: how many columns are worth it.
     """
 
-    judged: Judged
-    gain: float
-    chance: float
+    steps: Sequence[Judged]
+    taken: int
+
+    @property
+    def chosen(self) -> Judged:
+        """With the columns that are worth it."""
+        return self.steps[self.taken - 1]
 
 
 @dataclass(frozen=True)
@@ -127,30 +130,28 @@ class Transfer:
     """What was chosen, and what each column brings.
 
     Attributes:
-        steps: the columns in the order in which they were added.
-        refused: the column that would have been next; None where none is left.
+        path: by the kind of units that does best.
+        chosen: of that path, perhaps read by several kinds.
         alone: each candidate by itself, by the kind of units that it does best by.
-        without: all candidates but one, read as the chosen ones are.
-        every: all candidates, likewise.
+        without: all candidates but one, read as the path is.
         constant: columns that say the same of all classes.
     """
 
-    steps: Sequence[Step]
-    refused: Step | None
+    path: Path
+    chosen: Judged
     alone: Sequence[Judged]
     without: Sequence[Judged]
-    every: Judged
     constant: Sequence[str]
 
     @property
     def template(self) -> str:
         """The caption template of the chosen columns."""
-        return template_of(self.steps[-1].judged.columns)
+        return template_of(self.chosen.columns)
 
     @property
     def units(self) -> str:
         """The chosen reading as the option ``text.units`` has it."""
-        return ",".join(self.steps[-1].judged.reading)
+        return ",".join(self.chosen.reading)
 
 
 def template_of(columns: Sequence[str]) -> str:
@@ -189,7 +190,9 @@ def task_of(
             f"--store {store.directory}: found {len(species)} species with photos in {split}, expected {2 * FOLDS} or "
             "more to hold some out in turn; bring more, or use --select distinct"
         )
-    rng, notes = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    notes: list[str] = []
+    folds: list[Products] = []
     if len(species) > MOST_CLASSES:
         notes.append(
             f"{MOST_CLASSES:,} of {len(species):,} classes are drawn (seed {seed}): they have fewer relatives "
@@ -202,7 +205,7 @@ def task_of(
     if len(taken) < int(wanted.sum()):
         notes.append(f"{PER_CLASS} photos a class at the most: {len(taken):,} of {int(wanted.sum()):,}")
     photos = Photos(rows.take(taken), np.searchsorted(species, species_of_class[taken]))
-    named, folds = min(PER_CLASS, max(5, NAMED // len(species))), []
+    named = min(PER_CLASS, max(5, NAMED // len(species)))
     for draw in range(DRAWS if len(species) <= FEW else 1):
         folds += closed_form.products(photos, seed=seed + draw, named=named)
         tell(f"inner hold-outs, draw {draw + 1}")
@@ -226,26 +229,35 @@ def beyond_chance(gain: np.ndarray, tried: int) -> float:
     return max(1.0, greatest) * float(gain.std(ddof=1)) / np.sqrt(len(gain))
 
 
-def climb(task: Task, columns: Sequence[str], reading: Reading) -> tuple[list[Step], Step | None]:
-    """Adds the best column one at a time as long as its gain is `beyond_chance`; also what would have been next."""
-    steps: list[Step] = []
-    taken: tuple[str, ...] = ()
-    rates = task.guessing
-    while left := [column for column in columns if column not in taken]:
-        best = max((task.judge((*taken, column), reading) for column in left), key=lambda one: one.top1)
-        step = Step(best, best.top1 - float(rates.mean()), beyond_chance(best.rates - rates, len(left)))
-        if step.gain <= step.chance:
-            return steps, step
-        steps.append(step)
-        taken, rates = best.columns, best.rates
-    return steps, None
+def climb(task: Task, columns: Sequence[str], reading: Reading) -> Path:
+    """Adds the best column one at a time, and says how many are worth it: none, if none is better than a guess.
+
+    Columns are worth it as long as the next of the path, alone or together with any number of those after it, gains
+    more than `beyond_chance`. So two columns that help together are found where the first of them seems to gain little,
+    and a long row of small gains counts as what it adds up to.
+    """
+    steps: list[Judged] = []
+    while left := [column for column in columns if not steps or column not in steps[-1].columns]:
+        before = steps[-1].columns if steps else ()
+        steps.append(max((task.judge((*before, column), reading) for column in left), key=lambda one: one.top1))
+    taken = 0
+    for number in range(len(steps)):
+        rates = steps[number - 1].rates if number else task.guessing
+        if not any(_is_gain(later.rates - rates, len(steps) - number) for later in steps[number:]):
+            break
+        taken = number + 1
+    return Path(steps, taken)
+
+
+def _is_gain(gain: np.ndarray, tried: int) -> bool:
+    return float(gain.mean()) > beyond_chance(gain, tried)
 
 
 def choose(task: Task, columns: Sequence[str], *, tell: Callable[[str], None] = lambda _: None) -> Transfer:
     """Chooses columns, and by which units their captions are read.
 
-    Columns are added for each reading by itself. Of the readings by one kind of units the best is taken, and one by
-    several in its place only where its gain, too, is `beyond_chance`.
+    Columns are added for each kind of units by itself, and the best of these paths is taken. Its caption is read by
+    several kinds together only where the gain of that, too, is `beyond_chance`.
 
     Args:
         task: of the store.
@@ -255,24 +267,31 @@ def choose(task: Task, columns: Sequence[str], *, tell: Callable[[str], None] = 
     Raises:
         UserError: all candidates say the same of all classes, or none does better than a guess.
     """
-    values = {column: _values(task, column) for column in columns}
-    useful = [column for column, found in values.items() if len(found) > 1]
+    useful = [column for column in columns if len(_values(task, column)) > 1]
     if not useful:
         raise UserError(
             f"columns: found {len(columns)} ({some(list(columns))}), all of them with one value for all classes in "
             "training, expected one that tells classes apart; add columns to the class table"
         )
-    paths = {}
-    for reading in READINGS:
-        paths[reading] = climb(task, useful, reading)
-        tell(f"read by {' and '.join(reading)}: {_share(paths[reading][0])}")
-    steps, refused = _best_path([paths[reading] for reading in READINGS if paths[reading][0]])
-    reading = steps[-1].judged.reading
+    paths = []
+    for kind in KINDS:
+        paths.append(climb(task, useful, (kind,)))
+        tell(f"read by {kind}: {_share(paths[-1])}")
+    if not any(path.taken for path in paths):
+        raise UserError(
+            "columns: found none by which species held out inside training are named better than by a guess, expected "
+            "one; fill in ranks with data_prep.ranks, or use --select distinct"
+        )
+    path = max((path for path in paths if path.taken), key=lambda path: path.chosen.top1)
+    chosen = path.chosen
+    several = [task.judge(chosen.columns, reading) for reading in READINGS if len(reading) > 1]
+    better = [one for one in several if _is_gain(one.rates - chosen.rates, len(several))]
+    reading = chosen.reading
     alone = [max((task.judge((column,), (kind,)) for kind in KINDS), key=lambda one: one.top1) for column in useful]
     others = [[column for column in useful if column != left] for left in useful] if len(useful) > 1 else []
     without = [task.judge(rest, reading) for rest in others]
     constant = [column for column in columns if column not in useful]
-    return Transfer(steps, refused, alone, without, task.judge(useful, reading), constant)
+    return Transfer(path, max([chosen, *better], key=lambda one: one.top1), alone, without, constant)
 
 
 def _values(task: Task, column: str) -> set[str]:
@@ -281,55 +300,39 @@ def _values(task: Task, column: str) -> set[str]:
     return {"" if value in task.omit or is_placeholder(value) else value for value in found}
 
 
-def _best_path(paths: Sequence[tuple[list[Step], Step | None]]) -> tuple[list[Step], Step | None]:
-    if not paths:
-        raise UserError(
-            "columns: found none by which species held out inside training are named better than by a guess, expected "
-            "one; fill in ranks with data_prep.ranks, or use --select distinct"
-        )
-    last: Callable[[tuple[list[Step], Step | None]], Judged] = lambda path: path[0][-1].judged  # noqa: E731
-    ordered = sorted(paths, key=lambda path: (len(last(path).reading), -last(path).top1))
-    best = ordered[0]
-    several = [path for path in ordered if len(last(path).reading) > len(last(best).reading)]
-    for path in several:
-        gain = last(path).rates - last(best).rates
-        if gain.mean() > beyond_chance(gain, len(several)):
-            best = path
-    return best
-
-
-def _share(steps: Sequence[Step]) -> str:
-    return f"{100 * steps[-1].judged.top1:.1f} % by {', '.join(steps[-1].judged.columns)}" if steps else "no column"
+def _share(path: Path) -> str:
+    if not path.taken:
+        return "no column is better than a guess"
+    return f"{100 * path.chosen.top1:.1f} % by {', '.join(path.chosen.columns)}"
 
 
 def report(task: Task, chosen: Transfer) -> str:
     """A choice as text for people."""
-    reading = " and ".join(chosen.steps[-1].judged.reading)
     guess = 100 * float(task.guessing.mean())
+    path, kind = chosen.path, chosen.path.steps[0].reading[0]
     head = [
         f"{len(task.table)} species of training, held out in turn; a guess names {guess:.1f} % of their photos rightly",
         *task.notes,
     ]
-    columns = [one.columns[0] for one in chosen.alone]
-    without = [f"{100 * one.top1:.1f} %" for one in chosen.without] or ["" for _ in columns]
+    without = [f"{100 * one.top1:.1f} %" for one in chosen.without] or ["" for _ in chosen.alone]
     brings = [
-        [column, f"{100 * one.top1:.1f} %", one.reading[0], rest]
-        for column, one, rest in zip(columns, chosen.alone, without, strict=True)
+        [one.columns[0], f"{100 * one.top1:.1f} %", one.reading[0], rest]
+        for one, rest in zip(chosen.alone, without, strict=True)
     ]
-    brings.append(["all of them", f"{100 * chosen.every.top1:.1f} %", reading, ""])
     brings += [[column, "says the same of all", "", ""] for column in chosen.constant]
     order = [
-        [number, step.judged.columns[-1], f"{100 * step.judged.top1:.1f} %", f"{100 * step.gain:+.1f}",
-         f"{100 * step.chance:.1f}", f"{task.margin(step.judged)[1]:.3f}"]
-        for number, step in enumerate(chosen.steps, 1)
+        [number, step.columns[-1], f"{100 * step.top1:.1f} %", f"{task.margin(step)[1]:.3f}",
+         "taken" if number <= path.taken else "within chance"]
+        for number, step in enumerate(path.steps, 1)
     ]  # fmt: skip
-    last = chosen.refused
-    if last is not None:
-        order.append(["no", last.judged.columns[-1], f"{100 * last.judged.top1:.1f} %", f"{100 * last.gain:+.1f}",
-                      f"{100 * last.chance:.1f}", f"{task.margin(last.judged)[1]:.3f}"])  # fmt: skip
+    if chosen.chosen.reading != path.steps[0].reading:
+        both = " and ".join(chosen.chosen.reading)
+        order.append(
+            ["", f"by {both}", f"{100 * chosen.chosen.top1:.1f} %", f"{task.margin(chosen.chosen)[1]:.3f}", "taken"]
+        )
     return "\n".join([
         *head,
-        text_table(["column", "alone", "best read by", f"all but it, by {reading}"], brings, left=(0, 2)),
-        text_table(["added", f"read by {reading}", "ZSL inside", "gain", "chance", "H inside"], order, left=(1,)),
+        text_table(["column", "alone", "best read by", f"all but it, by {kind}"], brings, left=(0, 2)),
+        text_table(["added", f"read by {kind}", "ZSL inside", "H inside", ""], order, left=(1, 4)),
         f'--template "{chosen.template}" and, where the text tower reads units, config.text.units = "{chosen.units}"',
     ])  # fmt: skip
