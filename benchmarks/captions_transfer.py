@@ -1,13 +1,13 @@
 r"""Captions chosen by what carries over, on CUB-100 with five times twenty species held out.
 
     python -m benchmarks.captions_transfer --embeddings CUB/inat_mobilenetv2.npz --ids CUB/splits.csv \
-        --classes CUB/classes.csv
+        --classes CUB/classes.csv --more data/demo_store
 
 For each of the draws 0 to 4: the template that ``data_prep.captions --select transfer`` chooses on the training split,
 beside the default template and that of ``--select distinct`` within 16 words. Each is read by the units, with the
 penalty and the margin, that do best on training species held out in turn; then the closed form of all training photos,
 as they are, names the species really held out, among themselves (ZSL) and among all hundred (S, U, H). Nothing is
-chosen on these photos.
+chosen on these photos. ``--more`` does the same with any other store that has the splits train, validation and heldout.
 """
 
 import argparse
@@ -87,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in ("embeddings", "ids", "classes"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--workdir", default="runs/captions_transfer")
+    parser.add_argument("--more", default="", help="another store")
     parser.add_argument("--out", default="")
     parsed = parser.parse_args(argv)
     workdir = pathlib.Path(parsed.workdir)
@@ -96,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for seed in range(DRAWS)
         ]
         draws = [of_draw(folder) for folder in folders]
+        more = {parsed.more: of_draw(pathlib.Path(parsed.more))} if parsed.more else {}
     spread = {
         name: {figure: spread_of([draw[name][figure] for draw in draws]) for figure in FIGURES} for name in draws[0]
     }
@@ -107,9 +109,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, one in spread.items()
     ]  # fmt: skip
     print(machine.table(["template", "ZSL of 20", "each draw", "S", "U", "H"], rows))
-    for seed, draw in enumerate(draws):
-        print(seed, *(f"{row['template']!r} by {row['units']}" for row in draw.values()), sep="\n  ")
-    machine.write("captions_transfer", {"heldout": HELDOUT, "spread": spread, "draws": draws}, parsed.out)
+    for name, draw in {**{f"draw {seed}": draw for seed, draw in enumerate(draws)}, **more}.items():
+        print(name)
+        for row in draw.values():
+            print(f"  {100 * row['top1']:.1f} %, H {row['harmonic']:.3f}: {row['template']!r} by {row['units']}")
+    machine.write("captions_transfer", {"heldout": HELDOUT, "spread": spread, "draws": draws, "more": more}, parsed.out)
 
 
 if __name__ == "__main__":
