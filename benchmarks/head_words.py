@@ -17,7 +17,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-
 from benchmarks import machine
 from benchmarks.cub_holdouts import DRAWS, HELDOUT, imported
 from benchmarks.cub_unseen import figures, spread_of
@@ -79,9 +78,7 @@ def all_names(parsed: argparse.Namespace, workdir: pathlib.Path) -> dict[str, An
 
 def beside_photos(parsed: argparse.Namespace, workdir: pathlib.Path, seed: int) -> dict[str, Any]:
     """The head without the twenty species of a draw, and the training photos of the other eighty."""
-    drawn = open_store(
-        imported(parsed, workdir / f"store_cub_{seed}", f"--heldout={HELDOUT}", f"--seed={seed}")
-    )
+    drawn = open_store(imported(parsed, workdir / f"store_cub_{seed}", f"--heldout={HELDOUT}", f"--seed={seed}"))
     table = read_class_table(drawn.class_table)
     names = workdir / f"heldout_{seed}.txt"
     held = table.subset(drawn.classes_in("heldout"))

@@ -8,9 +8,15 @@ from typing import Any
 from lit_jax.base import console, hosts
 from lit_jax.base.files import write_json
 from lit_jax.data.dataset_folder import check_split
-from lit_jax.data.embedding_store import open_store
-from lit_jax.errors import user_errors_in_one_line
+from lit_jax.data.embedding_store import Store, open_store
+from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.evaluation import yardstick
 from lit_jax.evaluation.probe import Yardsticks, probe, read_labelled
+from lit_jax.evaluation.tables import closed_form_table
+from lit_jax.text.classes import ClassTable, read_class_table
+
+HELDOUT = "heldout"
+"""The split of species that are not trained on, where a store has it."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -21,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         store = open_store(parsed.store)
         for option, split in (("--train-split", parsed.train_split), ("--split", parsed.split)):
             check_split(split, store.splits, store.directory, option=option)
+        table = read_class_table(store.class_table)
+        heldout = _heldout(parsed, store, table)
         class_ids = store.classes_in(parsed.train_split)
         rows = probe(
             read_labelled(store, parsed.train_split, class_ids),
@@ -29,11 +37,36 @@ def main(argv: Sequence[str] | None = None) -> None:
             tell=lambda line: print(line, flush=True),
         )  # fmt: skip
         print(table_of(rows))
+        splits = (parsed.train_split, parsed.split, heldout)
+        closed = yardstick.measure(store, table, splits, yardstick.kinds_of(table), seed=parsed.seed) if heldout else []
+        if closed:
+            print(closed_form_table(closed))
         out = pathlib.Path(parsed.out or f"runs/{store.directory.name}-probe-{parsed.split}.json")
         out.parent.mkdir(parents=True, exist_ok=True)
         facts = {"store": store.fingerprint, "split": parsed.split, "classes": len(class_ids), "seed": parsed.seed}
-        write_json(out, {**facts, "images": store.examples(parsed.split), "rows": rows})
+        write_json(out, {**facts, "images": store.examples(parsed.split), "rows": rows, "closed_form": closed})
         print(f"written to {out}")
+
+
+def _heldout(parsed: argparse.Namespace, store: Store, table: ClassTable) -> str:
+    """The split for the closed form; empty where there is none, or too few species to choose by, which is told."""
+    asked = getattr(parsed, "heldout_split", None)
+    if asked == "" or (asked is None and HELDOUT not in store.splits):
+        return ""
+    heldout = HELDOUT if asked is None else asked
+    check_split(heldout, store.splits, store.directory, option="--heldout-split")
+    others = [store.classes_in(split) for split in (parsed.train_split, parsed.split)]
+    trained = {table.species_of[class_id] for class_ids in others for class_id in class_ids}
+    both = [class_id for class_id in store.classes_in(heldout) if table.species_of[class_id] in trained]
+    if both:
+        raise UserError(
+            f"--heldout-split {heldout}: found {len(both)} species that are in {parsed.train_split} or {parsed.split} "
+            f"too ({table.label(both[0])}), expected others; choose another split, or '' for none"
+        )
+    if yardstick.has_enough(store, table, parsed.train_split):
+        return str(heldout)
+    print("too few species in training to hold some out inside: no closed form for species without a photo", flush=True)
+    return ""
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> str:
@@ -51,13 +84,16 @@ def table_of(rows: Sequence[dict[str, Any]]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lit_jax.probe",
-        description="Linear probe and nearest neighbours on the features of a store: what labels could do with them.",
+        description="Linear probe and nearest neighbours on the features of a store: what labels could do with them; "
+        "and the closed form from words for species without a photo.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("--store", required=True, help="an embedding store")
     add("--train-split", default="train", help="split with the labels to learn from")
     add("--split", default="validation", help="split to be judged on, of the same species")
+    add("--heldout-split", default=argparse.SUPPRESS, help="split of species that are not trained on, for the closed "
+        f"form from words ({HELDOUT} if the store has it; '' for none)")  # fmt: skip
     add("--shots", type=_counts, default="1,2,4,8,16,all", help="photos a class to learn from")
     add("--draws", type=int, default=3, help="how often few photos are drawn")
     add("--neighbours", type=_counts, default="1,5,20", help="how many nearest photos vote")

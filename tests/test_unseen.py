@@ -291,6 +291,138 @@ def folder_store(folder):
     return json.loads((folder / "config.json").read_text())["data.store"]
 
 
+def test_inner_hold_outs_of_both_ways_are_prepared_once_and_choose_the_same(store, monkeypatch):
+    from lit_jax.data.embedding_store import Rows, open_store
+    from lit_jax.evaluation import yardstick
+    from lit_jax.text.classes import read_class_table
+
+    prepared, times = closed_form._prepared, []
+    monkeypatch.setattr(closed_form, "_prepared", lambda *given: times.append(given) or prepared(*given))
+    opened = open_store(store)
+    table = read_class_table(opened.class_table)
+    kinds = yardstick.kinds_of(table)
+    found = yardstick.measure(opened, table, ("train", "validation", "heldout"), kinds, seed=2)
+    assert len(times) == 1
+    train = Rows(opened, "train")
+    photos = Photos(train.take(np.arange(len(train))), train.class_ids)
+    for row, shrinkages in zip(found, yardstick.WAYS.values(), strict=True):
+        alone = closed_form.choose(photos, yardstick.mixed(kinds), shrinkages=shrinkages, seed=2)
+        assert (row["words"], 1 - row["whitening"], row["penalty"], row["inner"]) == pytest.approx(alone[0][:4], abs=0)
+        assert row["inner_all"] == {one.words: one.top1 for one in alone}
+        assert row["gzsl"]["margin"] == alone[0].margin and row["gzsl"]["harmonic_inside"] == alone[0].harmonic
+
+
+def plain_phrases(table):
+    """`[K, F]` unit vectors of name, genus and family as whole phrases, without any hashing."""
+    rows = [(row["family"], row["genus"], row["name"]) for row in table.rows()]
+    vocabulary = sorted({value for row in rows for value in row})
+    there = np.array([[value in row for value in vocabulary] for row in rows], float)
+    return there / np.linalg.norm(there, axis=1, keepdims=True)
+
+
+def plain_ridge(x, y, kernel, new, penalty):
+    """Unit vectors of classes `new` from centred unit photos of others, by the dual formula, and of the others."""
+    old = np.unique(y)
+    means = np.stack([x[y == c].mean(0) for c in old])
+    weights = np.linalg.inv(kernel[np.ix_(old, old)] + penalty * np.eye(len(old))) @ (means - means.mean(0))
+    every = kernel[np.ix_(np.concatenate([old, new]), old)] @ weights + means.mean(0)
+    return every / np.linalg.norm(every, axis=1, keepdims=True)
+
+
+def test_the_probe_prints_and_writes_the_closed_form_that_plain_numpy_gives(store, tmp_path, capsys, monkeypatch):
+    from lit_jax import probe
+    from lit_jax.data.embedding_store import Rows, open_store
+    from lit_jax.evaluation import yardstick
+    from lit_jax.text.classes import read_class_table
+
+    kinds_of = yardstick.kinds_of
+    monkeypatch.setattr(yardstick, "kinds_of", lambda table: {"ranks": kinds_of(table)["ranks"]})
+    monkeypatch.setattr(probe, "probe", lambda *_, **__: [])  # the supervised half has tests of its own
+    probe.main([f"--store={store}", f"--out={tmp_path / 'o.json'}"])
+    printed = capsys.readouterr().out
+    written = json.loads((tmp_path / "o.json").read_text())
+    assert written["rows"] == []
+    row = written["closed_form"][0]
+    assert (row["method"], row["words"], row["whitening"]) == ("closed form, photos as they are", "ranks", 0)
+
+    opened = open_store(store)
+    table = read_class_table(opened.class_table)
+    splits = {split: Rows(opened, split) for split in ("train", "validation", "heldout")}
+    x = {split: rows.whole()[:, 0].astype(float) for split, rows in splits.items()}
+    centre = x["train"].mean(0)
+    x = {split: (values - centre) / np.linalg.norm(values - centre, axis=1)[:, None] for split, values in x.items()}
+    y = {split: np.array([table.index_of(i) for i in rows.class_ids]) for split, rows in splits.items()}
+    words = plain_phrases(table)
+    kernel = words @ words.T
+    inner = {}
+    for penalty in closed_form.PENALTIES:
+        rates = []
+        for fold in closed_form.folds_of(y["train"]):
+            new = np.unique(y["train"][fold.heldout])
+            vectors = plain_ridge(x["train"][fold.learnt], y["train"][fold.learnt], kernel, new, penalty)[-len(new) :]
+            named = new[(x["train"][fold.heldout] @ vectors.T).argmax(1)]
+            rates.append(np.mean(named == y["train"][fold.heldout]))
+        inner[penalty] = np.mean(rates)
+    assert row["inner"] == pytest.approx(max(inner.values())) and inner[row["penalty"]] == max(inner.values())
+    seen, new = np.unique(y["train"]), np.unique(y["heldout"])
+    vectors = plain_ridge(x["train"], y["train"], kernel, new, row["penalty"])
+    scores = np.concatenate([x["validation"], x["heldout"]]) @ vectors.T
+    labels = np.concatenate([y["validation"], y["heldout"]])
+    columns, of_seen = np.concatenate([seen, new]), np.isin(labels, seen)
+    zsl = np.mean(new[scores[~of_seen][:, len(seen) :].argmax(1)] == labels[~of_seen])
+
+    def both(margin):
+        right = columns[(scores - margin * np.isin(columns, seen)).argmax(1)] == labels
+        return right[of_seen].mean(), right[~of_seen].mean()
+
+    s, u = both(row["gzsl"]["margin"])
+    fine = np.array([both(margin) for margin in np.linspace(-2, 2, 4001)])
+    assert row["top1"] == pytest.approx(zsl) and row["chance"] == pytest.approx(0.1)
+    assert [row["gzsl"][name] for name in ("seen", "unseen", "harmonic")] == pytest.approx([s, u, 2 * s * u / (s + u)])
+    assert row["gzsl"]["ausuc"] == pytest.approx(np.trapezoid(fine[:, 0], fine[:, 1]), abs=5e-3)
+    line = next(line for line in printed.splitlines() if "photos as they are" in line)
+    for value in (f"{100 * zsl:.1f} %", "10.0 %", f"{100 * s:.1f} %", f"{100 * u:.1f} %", f"{row['penalty']:g}"):
+        assert value in line
+    assert "ZSL of 10" in printed and f"{100 * row['inner']:.1f} %" in printed
+
+
+def test_the_probe_leaves_the_closed_form_out_or_refuses_a_split_in_one_line(store, tmp_path, capsys, monkeypatch):
+    from lit_jax import probe
+
+    monkeypatch.setattr(probe, "probe", lambda *_, **__: [])
+    given = [f"--store={store}", f"--out={tmp_path / 'o.json'}"]
+    probe.main([*given, "--heldout-split="])
+    assert json.loads((tmp_path / "o.json").read_text())["closed_form"] == []
+    for split, message in (
+        ("validation", "--heldout-split validation: found 20 species that are in train or validation too (Genus"),
+        ("nowhere", "--heldout-split: found 'nowhere', expected one of"),
+    ):
+        with pytest.raises(SystemExit):
+            probe.main([*given, f"--heldout-split={split}"])
+        assert message in capsys.readouterr().err
+    monkeypatch.setattr(closed_form, "enough", lambda classes, folds=11: classes >= 2 * folds)
+    probe.main(given)
+    assert "too few species in training" in capsys.readouterr().out
+    assert json.loads((tmp_path / "o.json").read_text())["closed_form"] == []
+
+
+def test_only_too_few_species_leave_the_closed_form_out_of_an_evaluation(kept, store, monkeypatch):
+    from lit_jax.data.embedding_store import open_store
+    from lit_jax.evaluation import report, yardstick
+    from lit_jax.trained.loading import load
+
+    given = (load(kept[1]), open_store(store), "heldout", (), "caption")
+
+    def broken(*_, **__):
+        raise UserError("store: found a shard of another length, expected that of the manifest; copy it again")
+
+    monkeypatch.setattr(yardstick, "measure", broken)
+    with pytest.raises(UserError, match="another length"):
+        report._closed_form(*given)
+    monkeypatch.setattr(closed_form, "enough", lambda classes, folds=11: classes >= 2 * folds)
+    assert report._closed_form(*given) == []
+
+
 def test_options_that_need_a_store_or_words_are_refused_in_one_line(kept, tmp_path):
     from lit_jax import config
     from lit_jax.settling import settle_run

@@ -176,7 +176,7 @@ def select_columns(
         UserError: the table has no rows or lacks a column, no candidate is left, more than 62 are, no subset
             fits the budget, or `tokenize` has tokens that span a space and the longest caption is too long.
     """
-    names = _candidates(table, columns, must)
+    names = candidates(table, columns, must)
     problem = _Problem.of([table.columns[name] for name in names], tokenize, prefix, budget, omit)
     fixed = frozenset(names.index(name) for name in must)
     free = [i for i in range(len(names)) if i not in fixed]
@@ -241,7 +241,7 @@ def statistics_lines(statistics: Statistics, *, budget: int | None = None) -> li
     ]
 
 
-def _candidates(table: ClassTable, columns: Sequence[str] | None, must: Sequence[str]) -> list[str]:
+def candidates(table: ClassTable, columns: Sequence[str] | None, must: Sequence[str] = ()) -> list[str]:
     """The names of the candidate columns, those of `must` among them, in the order of the table."""
     if not len(table):
         raise UserError("class table: found no rows, expected at least one; give a table with classes")

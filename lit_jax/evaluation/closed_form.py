@@ -93,6 +93,10 @@ class Choice(NamedTuple):
     ausuc: float
 
 
+Tried = dict[tuple[float, float], list[Rivals]]
+"""What each inner hold-out gave, by shrinkage and penalty."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Photos:
     """Photos of the training split by class.
@@ -125,6 +129,11 @@ class Fold(NamedTuple):
     heldout: np.ndarray
 
 
+def enough(classes: int, folds: int = FOLDS) -> bool:
+    """Whether so many classes with photos can be held out in turn: two a fold at the least."""
+    return classes >= 2 * folds
+
+
 def folds_of(labels: np.ndarray, *, folds: int = FOLDS, seed: int = 0) -> list[Fold]:
     """Inner hold-outs: each class is held out once, and of the others a part of the photos is set aside.
 
@@ -134,10 +143,10 @@ def folds_of(labels: np.ndarray, *, folds: int = FOLDS, seed: int = 0) -> list[F
         seed: of the draw.
 
     Raises:
-        UserError: fewer than two classes a fold.
+        UserError: fewer than two classes a fold, see `enough`.
     """
     classes = np.unique(labels)
-    if len(classes) < 2 * folds:
+    if not enough(len(classes), folds):
         raise UserError(
             f"inner hold-outs: found {len(classes)} classes with photos, expected {2 * folds} or more for {folds} "
             "parts of two; ask for fewer parts, or bring more classes"
@@ -198,24 +207,41 @@ def choose(
     Raises:
         UserError: as `folds_of`.
     """
+    tried = try_out(photos, words, shrinkages=shrinkages, penalties=penalties, folds=folds, seed=seed, tell=tell)
+    return best_of(tried, shrinkages)
+
+
+def try_out(
+    photos: Photos, words: Mapping[str, np.ndarray], *, shrinkages: Sequence[float] = SHRINKAGES,
+    penalties: Sequence[float] = PENALTIES, folds: int = FOLDS, seed: int = 0,
+    tell: Callable[[str], None] = lambda _: None,
+) -> dict[str, Tried]:  # fmt: skip
+    """What `choose` chooses among, by kind of words; `best_of` chooses, among all of it or some. Arguments as there."""
     grid = [(shrinkage, penalty) for shrinkage in shrinkages for penalty in penalties]
-    found: dict[str, list[list[Rivals]]] = {name: [] for name in words}
+    found: dict[str, Tried] = {name: {at: [] for at in grid} for name in words}
     for number, fold in enumerate(_prepared(photos, shrinkages, folds, seed)):
         for name, features in words.items():
             kernel = fold.kernel(features)
-            found[name].append([fold.rivals(kernel, shrinkage, penalty) for shrinkage, penalty in grid])
+            for shrinkage, penalty in grid:
+                found[name][shrinkage, penalty].append(fold.rivals(kernel, shrinkage, penalty))
         tell(f"inner hold-out {number + 1} of {folds}")
-    return sorted((_best(name, grid, rivals) for name, rivals in found.items()), key=lambda one: -one.top1)
+    return found
 
 
-def _best(words: str, grid: Sequence[tuple[float, float]], folds: Sequence[Sequence[Rivals]]) -> Choice:
+def best_of(tried: Mapping[str, Tried], shrinkages: Sequence[float]) -> list[Choice]:
+    """The best of each kind of words at any of these shrinkages, the best kind first; see `choose`."""
+    some = {name: {at: folds for at, folds in found.items() if at[0] in shrinkages} for name, found in tried.items()}
+    return sorted((_best(name, found) for name, found in some.items()), key=lambda one: -one.top1)
+
+
+def _best(words: str, tried: Tried) -> Choice:
     """The best of a grid by the accuracy of photos of classes held out inside, among these classes."""
-    top1 = np.mean([[np.mean(one.unseen_right[~one.of_seen]) for one in fold] for fold in folds], 0)
-    best = max(range(len(grid)), key=lambda at: (top1[at], grid[at][1], grid[at][0]))
-    rivals = [fold[best] for fold in folds]
+    top1 = {at: np.mean([np.mean(one.unseen_right[~one.of_seen]) for one in folds]) for at, folds in tried.items()}
+    best = max(tried, key=lambda at: (top1[at], at[1], at[0]))
+    rivals = tried[best]
     margin, reached = best_margin(rivals)
     area = float(np.mean([curve(one).ausuc for one in rivals]))
-    return Choice(words, *grid[best], float(top1[best]), margin, reached, area)
+    return Choice(words, *best, float(top1[best]), margin, reached, area)
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -228,12 +254,94 @@ def joined(*parts: np.ndarray) -> np.ndarray:
     return np.concatenate([unit(np.asarray(part, np.float64)) / np.sqrt(len(parts)) for part in parts], -1)
 
 
-def some_of_each(labels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Row numbers of at most `PER_CLASS` photos of each class, `[N]` labels, among those of a mask `[N]` bool."""
+def some_of_each(labels: np.ndarray, mask: np.ndarray, rng: np.random.Generator, most: int = PER_CLASS) -> np.ndarray:
+    """Row numbers of at most so many photos of each class, `[N]` labels, among those of a mask `[N]` bool."""
     rows = rng.permutation(np.flatnonzero(mask))
     rows = rows[np.argsort(labels[rows], kind="stable")]
     _, starts, counts = np.unique(labels[rows], return_index=True, return_counts=True)
-    return np.sort(rows[np.arange(len(rows)) - np.repeat(starts, counts) < PER_CLASS])
+    return np.sort(rows[np.arange(len(rows)) - np.repeat(starts, counts) < most])
+
+
+@dataclasses.dataclass(frozen=True)
+class Products:
+    """One inner hold-out by products alone: to try very many kinds of words on photos as they are.
+
+    The vector of a class is its kernel with C classes learnt from, times a matrix, times their mean photos, plus the
+    mean of these. So products of photos with mean photos, and of mean photos with each other, are all that is needed,
+    and the arithmetic of a kind of words depends on the number of classes and not on the width of features.
+
+    Attributes:
+        learnt: `[C]` rows of the classes learnt from.
+        heldout: `[H]` rows of those held out.
+        aside: how many photos, the first ones, are of classes learnt from.
+        labels: `[N]` row of the class of each photo that is named.
+        photos: `[N, C]` products of photos with mean photos less their mean.
+        centre: `[N]` likewise with that mean.
+        means: `[C, C]` products of mean photos, less their mean, with each other.
+        bias: `[C]` likewise with that mean.
+        square: of that mean's norm.
+    """
+
+    learnt: np.ndarray
+    heldout: np.ndarray
+    aside: int
+    labels: np.ndarray
+    photos: np.ndarray
+    centre: np.ndarray
+    means: np.ndarray
+    bias: np.ndarray
+    square: float
+
+    def right(self, kernel: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+        """Photos of classes held out, named among these: `[M]` bool, and `[M]` the rows of their classes.
+
+        Args:
+            kernel: `[K, K]` float64 between all classes.
+            penalty: see `PENALTIES`.
+        """
+        named = self.heldout[self._scores(kernel, penalty, self.heldout, first=self.aside).argmax(1)]
+        labels = self.labels[self.aside :]
+        return named == labels, labels
+
+    def rivals(self, kernel: np.ndarray, penalty: float) -> Rivals:
+        """All photos named among all classes; see `right`."""
+        classes = np.concatenate([self.learnt, self.heldout])
+        scores = self._scores(kernel, penalty, classes, first=0)
+        return rivals_of(scores, self.labels, classes, np.arange(len(classes)) < len(self.learnt))
+
+    def _scores(self, kernel: np.ndarray, penalty: float, classes: np.ndarray, first: int) -> np.ndarray:
+        own = kernel[np.ix_(self.learnt, self.learnt)]
+        weights = _ridge(own, kernel[np.ix_(self.learnt, classes)], penalty)
+        squares = (weights * (self.means @ weights)).sum(0) + 2 * self.bias @ weights + self.square
+        return (self.photos[first:] @ weights + self.centre[first:, None]) / np.sqrt(np.maximum(squares, 1e-24))
+
+
+def products(photos: Photos, *, folds: int = FOLDS, seed: int = 0, named: int = PER_CLASS) -> Iterator[Products]:
+    """The inner hold-outs of `choose` at shrinkage 1.
+
+    Args:
+        photos: of the training split.
+        folds: how many inner hold-outs.
+        seed: of the draw.
+        named: photos of a class at the most.
+
+    Raises:
+        UserError: as `folds_of`.
+    """
+    centre = photos.features.mean(0, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    for fold in folds_of(photos.labels, folds=folds, seed=seed):
+        parts = [some_of_each(photos.labels, mask, rng, named) for mask in (fold.aside, fold.heldout)]
+        rows = np.concatenate(parts)
+        labels = photos.labels[fold.learnt]
+        learnt = np.unique(labels)
+        means = _means(_centred(photos.features[fold.learnt], centre), labels, learnt)
+        bias = means.mean(0)
+        means, values = means - bias, _centred(photos.features[rows], centre)
+        yield Products(
+            learnt, np.unique(photos.labels[fold.heldout]), len(parts[0]), photos.labels[rows], values @ means.T,
+            values @ bias, means @ means.T, means @ bias, float(bias @ bias),
+        )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

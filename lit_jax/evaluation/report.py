@@ -199,15 +199,14 @@ def _closed_form(
     if not all(name in data.splits for name in splits):
         return []
     table = read_class_table(data.class_table)
+    if not yardstick.has_enough(data, table, chosen.train_split):
+        return []
     kinds = yardstick.kinds_of(table)
     if building.reads_words(trained.config.towers, trained.model, from_store=True):
         prompts = _prompts(about, table, templates, protocol)
         tokens = building.reading(text, trained.tokenizer)([prompts[class_id][0] for class_id in table.ids])
         kinds["the text tower"] = class_embeddings.text_features(trained.model, trained.params[TEXT], tokens)
-    try:
-        return yardstick.measure(data, table, splits, kinds, seed=trained.config.seed)
-    except UserError:  # too few species to hold some out inside; there is no yardstick then
-        return []
+    return yardstick.measure(data, table, splits, kinds, seed=trained.config.seed)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -68,6 +68,23 @@ def gzsl_table(found: Mapping[str, Any], others: Sequence[Mapping[str, Any]] = (
     return "\n".join([text_table(columns, rows), *notes])
 
 
+def closed_form_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of `lit_jax.evaluation.yardstick.measure` as text: what they reach, and each kind of words inside."""
+    found = [
+        [row["method"], row["words"], f"{row['whitening']:.1f}", f"{row['penalty']:g}", f"{100 * row['top1']:.1f} %",
+         f"{100 * row['chance']:.1f} %", *(f"{100 * row['gzsl'][name]:.1f} %" for name in ("seen", "unseen")),
+         f"{row['gzsl']['harmonic']:.3f}", f"{row['gzsl']['ausuc']:.3f}"]
+        for row in rows
+    ]  # fmt: skip
+    number = rows[0]["gzsl"]["unseen_classes"]
+    columns = [f"{number} species without a photo", "words", "whitening", "penalty", f"ZSL of {number}", "chance"]
+    columns += ["seen S", "unseen U", "harmonic H", "AUSUC"]
+    kinds = sorted(rows[0]["inner_all"], key=lambda kind: -max(row["inner_all"][kind] for row in rows))
+    inside = [[kind, *(f"{100 * row['inner_all'][kind]:.1f} %" for row in rows)] for kind in kinds]
+    heads = ["words: ZSL of species held out inside", *(row["method"] for row in rows)]
+    return "\n".join([text_table(columns, found, left=(0, 1)), text_table(heads, inside)])
+
+
 def _with_range(row: Mapping[str, Any], name: str, candidates: int) -> list[str]:
     if not tells(name, candidates):
         return [NOTHING, ""]

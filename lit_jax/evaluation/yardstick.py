@@ -45,6 +45,11 @@ def mixed(kinds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: closed_form.unit(np.asarray(one, np.float64)) for name, one in kinds.items()} | both
 
 
+def has_enough(store: Store, table: ClassTable, split: str) -> bool:
+    """Whether `measure` can hold species of a split to learn from out in turn."""
+    return closed_form.enough(len({table.species_of[class_id] for class_id in store.classes_in(split)}))
+
+
 def measure(
     store: Store, table: ClassTable, splits: tuple[str, str, str], kinds: Mapping[str, np.ndarray], *, seed: int = 0,
     tell: Callable[[str], None] = lambda _: None,
@@ -65,7 +70,7 @@ def measure(
         ``chance``, and ``gzsl`` as `lit_jax.evaluation.gzsl.summary`.
 
     Raises:
-        UserError: too few species for inner hold-outs.
+        UserError: too few species for inner hold-outs, see `has_enough`.
     """
     row_of = {class_id: table.index_of(table.species_of[class_id]) for class_id in table.ids}
     features, labels = [], []
@@ -76,8 +81,11 @@ def measure(
     photos, words_of, found = Photos(features[0], labels[0]), mixed(kinds), []
     classes = np.unique(np.concatenate(labels))
     seen = np.isin(classes, np.concatenate(labels[:2]))
+    # The inner hold-outs are made once: photos as they are stand among all whitenings.
+    every = tuple(dict.fromkeys(shrinkage for way in WAYS.values() for shrinkage in way))
+    tried = closed_form.try_out(photos, words_of, shrinkages=every, seed=seed, tell=tell)
     for way, shrinkages in WAYS.items():
-        choices = closed_form.choose(photos, words_of, shrinkages=shrinkages, seed=seed, tell=tell)
+        choices = closed_form.best_of(tried, shrinkages)
         best = choices[0]
         words = words_of[best.words]
         solved = closed_form.solve(photos, words, shrinkage=best.shrinkage, penalty=best.penalty)

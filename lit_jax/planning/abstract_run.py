@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lit_jax import config as options
 from lit_jax import models
 from lit_jax.base.precision import DTYPES, initial_loss_scale
 from lit_jax.base.sharding import check_divides, make_mesh, over_batch, replicated, with_sharding

@@ -14,6 +14,9 @@ TEMPLATE = "A photo of the {common_name} {supercategory} {name}"
 OMIT = ("Animalia",)
 """Values that captions leave out: as a supercategory, Animalia only means "no better group was given"."""
 
+SEPARATORS = (",", ";")
+"""Literal texts of a template that stand between two values and never beside an absent one."""
+
 
 def fields(template: str) -> tuple[str, ...]:
     """The column names in a template's braces, in order; `{}` gives the empty name.
@@ -39,7 +42,8 @@ def caption(
     """The caption of one class: the template with its `{column}` fields filled.
 
     A value that is empty or in `omit` leaves nothing behind: white space, wherever it comes from, becomes
-    single spaces with none at the ends. `{{` and `}}` are literal braces. Nothing else is added or changed;
+    single spaces with none at the ends, and a comma or semicolon that stands alone between two fields is
+    written between values only. `{{` and `}}` are literal braces. Nothing else is added or changed;
     braces inside a value are only text.
 
     Args:
@@ -61,15 +65,19 @@ def caption(
     """
     text: list[str] = []
     used: set[str] = set(omit)
+    listed = False  # whether a value stands before in a list that commas keep apart
     for literal, column in _parse(template):
-        text.append(literal)
-        if column is not None:
-            value = value_of(row, column)
-            plain = value.strip()
-            if plain not in used:
-                text.append(plain if tidy else value)
-            if drop_repeats:
-                used.add(plain)
+        value = "" if column is None else value_of(row, column)
+        plain = value.strip()
+        is_said = plain not in used and (bool(plain) or not tidy)
+        separates = tidy and column is not None and literal.strip() in SEPARATORS
+        if not separates or (is_said and listed):
+            text.append(literal)
+        if is_said:
+            text.append(plain if tidy else value)
+        listed = is_said or (separates and listed)
+        if drop_repeats and column is not None:
+            used.add(plain)
     return " ".join("".join(text).split()) if tidy else "".join(text)
 
 

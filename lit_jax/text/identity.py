@@ -20,6 +20,7 @@ _PARTICLES = frozenset(
     {"de", "di", "da", "du", "del", "della", "von", "van", "der", "den", "ex", "et", "in", "and", "al"}
 )
 _CROSS = frozenset({"×", "x"})
+_NOTHING = _NO_SPECIES | _DOUBTS | _CROSS | {""}
 _LETTERS = str.maketrans({"æ": "ae", "œ": "oe", "Æ": "Ae", "Œ": "Oe", "ø": "o", "Ø": "O", "’": "'", "‘": "'", "ʼ": "'"})
 
 
@@ -76,6 +77,17 @@ def binomial(name: str) -> str:
     """
     key = _read(name).key
     return key if " " in key else ""
+
+
+def is_placeholder(value: str) -> bool:
+    """Whether a value stands where none is known: a hybrid sign, dash or question mark alone, "sp.", "indet.", "cf.".
+
+    Example:
+        >>> [is_placeholder(value) for value in ("×", "sp.", " - ", "?", "", "Parus sp.", "major")]
+        [True, True, True, True, True, False, False]
+    """
+    words = (word.strip("_") for word in re.findall(r"\w+", value.casefold()))
+    return all(word in _NOTHING for word in words)
 
 
 def genus(name: str) -> str:

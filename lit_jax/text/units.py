@@ -16,6 +16,7 @@ import numpy as np
 
 from lit_jax.errors import UserError
 from lit_jax.text.classes import species_key
+from lit_jax.text.identity import is_placeholder
 from lit_jax.text.tokenizers import Tokenizer
 
 KINDS = ("phrases", "words", "letters")
@@ -59,14 +60,16 @@ def weights_of(names: str) -> dict[str, float]:
 def units(text: str, kind: str) -> list[str]:
     """The distinct units of a text, in order; case, accents' composition and repeated blanks do not count.
 
+    A part between commas that only says that nothing is known, such as "sp." or "×", has none.
+
     Example:
         >>> units("Great Tit, Parus major", "phrases"), units("Great Tit", "words"), units("Tit", "letters")
         (['great tit', 'parus major'], ['great', 'tit'], ['<ti', 'tit', 'it>', '<tit', 'tit>', '<tit>'])
     """
-    key = species_key(text)
+    parts = [part.strip(" .") for part in species_key(text).split(",") if not is_placeholder(part)]
     if kind == "phrases":
-        return list(dict.fromkeys(filter(None, (part.strip(" .") for part in key.split(",")))))
-    words = re.findall(r"\w+", key)
+        return list(dict.fromkeys(parts))
+    words = [word for part in parts for word in re.findall(r"\w+", part)]
     if kind == "letters":
         marked = [f"<{word}>" for word in words]
         words = [word[at : at + n] for word in marked for n in _LETTERS for at in range(len(word) - n + 1)]

@@ -91,9 +91,7 @@ def build(config: Settled, data: collection.Collection, workdir: pathlib.Path) -
     check_divides(config.train.batch_size, mesh.size, name="train.batch_size")
     check_divides(config.evaluation.batch_size, mesh.size, name="evaluation.batch_size")
     towers, table = config.towers, read_class_table(data.class_table)
-    tokenizer = dataclasses.replace(
-        open_tokenizer(config.data.tokenizer, data), units=known_units(config, data, table)
-    )
+    tokenizer = dataclasses.replace(open_tokenizer(config.data.tokenizer, data), units=known_units(config, data, table))
     model = building.build_model(towers, tokenizer)
     if isinstance(data, Store):
         _check_weights(towers, model, data)
