@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
 
     config.text.tower = "units"
     config.text.units = "phrases:3,letters"
-    config.model.embed_dim = 512
+    config.model.embed_dim = 1280
     config.model.start = "solve"
     config.model.scale_init = 20.0
     config.model.same_caption = "multi"

@@ -3,7 +3,7 @@
 import argparse
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lit_jax import config as options
@@ -44,13 +44,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         config, prepare = options.load(parsed.config, overrides)
         workdir = pathlib.Path(parsed.workdir or config.workdir or f"runs/{pathlib.Path(parsed.config).stem}")
         hosts.start_jax(parsed)
-        if prepare and config.input == "records":
-            hosts.make_on_first_host(lambda: prepare(config), config.data.records, "records")
+        if prepare:
+            _make(config, prepare)
         try:
             train(config, workdir)
         except Stopped as stopped:
             print(stopped, file=sys.stderr)
             sys.exit(143)
+
+
+def _make(config: Config, prepare: Callable[[Config], None]) -> None:
+    """What a config that knows how to make its records trains on: these, or their embedding store."""
+    # Late as above.
+    from lit_jax.data.collection import store_folder
+    from lit_jax.embed import embed
+
+    store = store_folder(config.data) if config.input == "store" else None
+    if store is None or not store.exists():
+        hosts.make_on_first_host(lambda: prepare(config), config.data.records, "records")
+    if store is not None and not store.exists():
+        embed(config, store)
 
 
 def _parser() -> argparse.ArgumentParser:

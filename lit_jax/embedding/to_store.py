@@ -34,6 +34,7 @@ from lit_jax.models.locking import IMAGE, Params
 from lit_jax.models.settled import TOWER_OPTIONS
 from lit_jax.models.two_tower import TwoTower
 from lit_jax.settling import open_tokenizer, tokenizer_path
+from lit_jax.text.units import kinds_of, unlimited
 
 
 class Piece(NamedTuple):
@@ -159,7 +160,10 @@ def locked_tower(frozen: Frozen, records: RecordSet) -> tuple[TwoTower, Params, 
     Raises:
         UserError: weights that are missing or of another tower.
     """
-    model = building.build_model(frozen.towers, open_tokenizer(frozen.data.tokenizer, records))
+    # The text tower does not run here: what it will know is not asked.
+    units = unlimited(kinds_of(frozen.towers.text.units))
+    tokenizer = dataclasses.replace(open_tokenizer(frozen.data.tokenizer, records), units=units)
+    model = building.build_model(frozen.towers, tokenizer)
     params, found = building.load_tower(frozen.towers, model, IMAGE)
     return model, params, found.digest
 

@@ -86,7 +86,7 @@ def vocabulary(texts: Sequence[str], kinds: Sequence[str]) -> Vocabulary:
 
 
 def unlimited(kinds: Sequence[str]) -> Vocabulary:
-    """Stands for a vocabulary of which only the size is asked, and that not known: as many units as can be."""
+    """Stands for a vocabulary that is not known where at most its size is asked: as many units as can be."""
     return (("",) * AT_MOST,) * len(kinds)
 
 
