@@ -437,3 +437,22 @@ def test_options_that_need_a_store_or_words_are_refused_in_one_line(kept, tmp_pa
     ):
         with pytest.raises(UserError, match=message):
             settle_run(config.load(folder.parent / "config.py", overrides)[0])
+
+
+def test_a_large_collection_is_drawn_from_for_inner_hold_outs_and_a_small_one_is_not():
+    labels = np.repeat(np.arange(40), 10)
+    photos = Photos(np.arange(400.0)[:, None], labels)
+    assert closed_form.sampled(photos, seed=0) is photos
+    some = closed_form.sampled(photos, seed=0, classes=8, number=40)
+    assert len(some.classes) == 8 and (np.bincount(some.labels)[some.classes] == 5).all()
+    assert (some.features[:, 0] // 10 == some.labels).all()
+    again, other = (closed_form.sampled(photos, seed=seed, classes=8, number=40) for seed in (0, 1))
+    assert (again.features == some.features).all() and set(other.classes) != set(some.classes)
+
+
+def test_a_class_of_one_photo_is_learnt_from_unless_it_is_held_out():
+    labels = np.concatenate([np.arange(20), [3, 3, 3]])  # rows of a head, and photos of one class
+    for fold in closed_form.folds_of(labels, folds=5):
+        assert (fold.learnt.astype(int) + fold.aside + fold.heldout == 1).all()
+        assert set(labels[fold.learnt]) | set(labels[fold.heldout]) == set(range(20))
+        assert set(labels[fold.aside]) <= {3}

@@ -28,6 +28,7 @@ SHRINKAGES = (1.0, 0.9, 0.7, 0.5, 0.3)
 """How far the scatter within classes is drawn to that of a ball before whitening; 1 leaves features as they are."""
 FOLDS = 5
 PER_CLASS, SCATTER = 30, 200_000  # photos of a class that are named, and of all whose scatter is taken, at the most
+MOST_CLASSES, MOST_PHOTOS = 2000, 100_000  # that inner hold-outs are made of
 NO_SCATTER = 1e-12  # of unit vectors, a direction: one row a class has none, and nothing to whiten by
 ROWS = 1 << 14  # photos at a time
 
@@ -178,7 +179,9 @@ def solve(photos: Photos, words: np.ndarray, *, shrinkage: float, penalty: float
     whitened = _Whitened.of(photos, photos.features.mean(0, dtype=np.float64))
     images = whitened.at(shrinkage, dims)
     classes = photos.classes
-    means = _means(images(photos.features), photos.labels, classes)
+    averaging, means = _averaging(photos.labels, classes), np.zeros((len(classes), images.kernel.shape[1]))
+    for start in range(0, len(photos.labels), ROWS):  # never all photos at once in float64
+        means += averaging[:, start : start + ROWS] @ images(photos.features[start : start + ROWS])
     bias = means.mean(0)
     seen = np.asarray(words[classes], np.float64)
     return Solution(images, seen.T @ _ridge(seen @ seen.T, means - bias, penalty), bias)
@@ -219,13 +222,36 @@ def try_out(
     """What `choose` chooses among, by kind of words; `best_of` chooses, among all of it or some. Arguments as there."""
     grid = [(shrinkage, penalty) for shrinkage in shrinkages for penalty in penalties]
     found: dict[str, Tried] = {name: {at: [] for at in grid} for name in words}
-    for number, fold in enumerate(_prepared(photos, shrinkages, folds, seed)):
+    some = sampled(photos, seed=seed)
+    if len(some.labels) < len(photos.labels):
+        tell(f"inner hold-outs: {len(some.labels):,} photos of {len(some.classes):,} classes are drawn for them")
+    for number, fold in enumerate(_prepared(some, shrinkages, folds, seed)):
         for name, features in words.items():
             kernel = fold.kernel(features)
             for shrinkage, penalty in grid:
                 found[name][shrinkage, penalty].append(fold.rivals(kernel, shrinkage, penalty))
         tell(f"inner hold-out {number + 1} of {folds}")
     return found
+
+
+def sampled(photos: Photos, *, seed: int, classes: int = MOST_CLASSES, number: int = MOST_PHOTOS) -> Photos:
+    """All photos, or of a large collection a draw: time grows with the cube of the classes, memory with the photos.
+
+    Args:
+        photos: of the training split.
+        seed: of the draw.
+        classes: that are kept at the most.
+        number: of photos that are kept at the most, as equally many of each class as there are.
+    """
+    rng = np.random.default_rng(seed)
+    kept = photos.classes
+    if len(kept) > classes:
+        kept = rng.choice(kept, classes, replace=False)
+    mask = np.isin(photos.labels, kept)
+    if mask.all() and len(mask) <= number:
+        return photos
+    rows = some_of_each(photos.labels, mask, rng, max(2, number // len(kept)))
+    return Photos(photos.features[rows], photos.labels[rows])
 
 
 def best_of(tried: Mapping[str, Tried], shrinkages: Sequence[float]) -> list[Choice]:
@@ -494,10 +520,14 @@ def _centred(features: np.ndarray, centre: np.ndarray) -> np.ndarray:
 
 def _means(vectors: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """`[C, D]` means of unit vectors by class."""
+    return np.asarray(_averaging(labels, classes) @ vectors)
+
+
+def _averaging(labels: np.ndarray, classes: np.ndarray) -> sparse.csc_matrix:
+    """`[C, N]`, whose product with rows `[N, D]` gives their means by class."""
     place = np.searchsorted(classes, labels)
     share = 1 / np.bincount(place, minlength=len(classes))[place]
-    averaging = sparse.csr_matrix((share, (place, np.arange(len(place)))), (len(classes), len(place)))
-    return np.asarray(averaging @ vectors)
+    return sparse.csc_matrix((share, (place, np.arange(len(place)))), (len(classes), len(place)))
 
 
 def _ridge(kernel: np.ndarray, targets: np.ndarray, penalty: float) -> np.ndarray:
