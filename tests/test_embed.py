@@ -504,3 +504,28 @@ def test_a_store_goes_to_the_devices_only_where_it_fits(stored, monkeypatch):
     assert input_stream.is_on_device(stored, "train", "device", mesh) and not input_stream.is_on_device(
         stored, "train", "host", mesh
     )
+
+
+def test_a_config_that_makes_its_records_and_reads_a_store_embeds_them_once(tiny_config, records, tmp_path, monkeypatch):
+    from lit_jax import main
+
+    made = tmp_path / "made"
+    text = tiny_config.read_text().replace(repr(str(records.directory)), repr(str(made)))
+    text = text.replace("    return config\n", "    config.input = 'store'\n    return config\n")
+    text += f"""
+def prepare(config):
+    import shutil
+    shutil.copytree({str(records.directory)!r}, config.data.records)
+"""
+    (tmp_path / "makes.py").write_text(text)
+    seen = []
+    monkeypatch.setattr(main, "train", lambda config, workdir: seen.append(config.input))
+    arguments = [f"--config={tmp_path / 'makes.py'}", f"--workdir={tmp_path / 'run'}"]
+    main.main(arguments)
+    store = embedding_store.open_store(tmp_path / "made_store")
+    assert store.examples("train") == records.examples("train") and seen == ["store"]
+    shutil.rmtree(made)  # with the store there, nothing else is needed
+    before = sorted((path, path.stat().st_mtime_ns) for path in store.directory.iterdir())
+    main.main(arguments)
+    assert not made.exists() and seen == ["store"] * 2
+    assert sorted((path, path.stat().st_mtime_ns) for path in store.directory.iterdir()) == before
