@@ -166,7 +166,7 @@ def store(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("unseen")
     rng = np.random.default_rng(1)
-    genera = rng.normal(size=(10, 16))
+    genera, own = rng.normal(size=(10, 16)), 0.4 * rng.normal(size=(30, 16))
     rows, features, photos = ["name,genus,family"], [], ["file,class,split"]
     for number in range(30):
         genus = number % 10
@@ -174,7 +174,7 @@ def store(tmp_path_factory):
         rows.append(f"{name},{name.split()[0]},Family{genus // 2}")
         split = "heldout" if number >= 20 else None
         for place in range(12):
-            features.append(genera[genus] + rng.normal(size=16) * 0.2 + number * 0.02)
+            features.append(genera[genus] + own[number] + 0.4 * rng.normal(size=16))
             photos.append(f"{number}_{place}.jpg,{name},{split or ('train' if place < 8 else 'validation')}")
     np.savez(folder / "found.npz", emb=np.array(features, np.float32), files=[one.split(",")[0] for one in photos[1:]])
     (folder / "classes.csv").write_text("\n".join(rows))
@@ -238,8 +238,7 @@ def test_a_margin_is_fitted_inside_training_stored_and_used(kept):
     results, folder = kept
     found, fitted = results["gzsl"], results["margin"]
     assert found["margin"] == fitted["margin"] > 0 and fitted["folds"] == 3 and sum(fitted["species"]) == 20
-    assert found["without_margin"]["unseen"] < found["unseen"]
-    assert fitted["harmonic"] > 0
+    assert found["without_margin"]["harmonic"] + 0.1 < found["harmonic"] and fitted["harmonic"] > 0.3
     assert len(list((folder / "margin").glob("trial-*.npz"))) == 3
     from lit_jax.trained.loading import load
 
