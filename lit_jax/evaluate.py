@@ -23,7 +23,7 @@ from lit_jax.models.locking import IMAGE, TEXT
 from lit_jax.text.candidates import read_candidates
 from lit_jax.text.classes import ClassTable, read_class_table
 from lit_jax.text.prompts import PROTOCOLS, read_templates
-from lit_jax.trained.loading import load
+from lit_jax.trained.loading import folder_of, load
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -49,11 +49,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         result = evaluate(
             trained, data, split, words,
-            batch_size=parsed.batch_size, devices=parsed.devices, keep_in=_folder(parsed.checkpoint),
+            batch_size=parsed.batch_size, devices=parsed.devices, keep_in=folder_of(parsed.checkpoint),
         )  # fmt: skip
         write_json(out, result)  # before anything is printed, which head and the like may cut short
         if not parsed.no_page:
-            page.write(out.with_suffix(".html"), result, name=_folder(parsed.checkpoint).name)
+            page.write(out.with_suffix(".html"), result, name=folder_of(parsed.checkpoint).name)
         print(f"step {trained.step} ({parsed.step}) of {parsed.checkpoint}")
         print(table_of(result, all_classes=parsed.all))
         print(f"written to {out}" + ("" if parsed.no_page else f"\nas a page: {out.with_suffix('.html')}"))
@@ -91,16 +91,10 @@ def _named_classes(path: str, data: Collection) -> ClassTable:
 
 def _output(out: str, directory: str, name: str) -> pathlib.Path:
     """Where the JSON goes; refused before the evaluation if nothing can be written there."""
-    path = pathlib.Path(out) if out else _folder(directory) / f"evaluation-{name}.json"
+    path = pathlib.Path(out) if out else folder_of(directory) / f"evaluation-{name}.json"
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise UserError(f"--out: found no folder to write {path} to, expected one; give another --out")
     return path
-
-
-def _folder(directory: str) -> pathlib.Path:
-    """The folder of a run or model, also where that of its checkpoints was given."""
-    folder = pathlib.Path(os.path.abspath(directory))
-    return folder.parent if folder.name == "checkpoints" else folder
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,10 +14,15 @@ Record = dict[str, Any]
 
 
 class Progress:
-    """A progress bar on a terminal, plain lines elsewhere; silent on all hosts but the first."""
+    """A progress bar on a terminal, plain lines elsewhere; silent on all hosts but the first.
 
-    def __init__(self, total: int, *, start: int = 0, quiet: bool = False, every_seconds: float = 20.0):
-        self._console = rich.console.Console(quiet=quiet, soft_wrap=True, highlight=False)
+    `aside` tells it on standard error, where standard output is for what a command makes.
+    """
+
+    def __init__(
+        self, total: int, *, start: int = 0, quiet: bool = False, every_seconds: float = 20.0, aside: bool = False
+    ):
+        self._console = rich.console.Console(quiet=quiet, stderr=aside, soft_wrap=True, highlight=False)
         self._total, self._every, self._printed = total, every_seconds, time.monotonic()
         self._bar = rich.progress.Progress(
             rich.progress.BarColumn(),

@@ -9,6 +9,7 @@ import functools
 import io
 import os
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,10 +39,16 @@ _FORMATS = {
              HEIF_ENDINGS),
 }  # fmt: skip
 
+ENDINGS = frozenset(ending for _, endings in _FORMATS.values() for ending in endings)
+"""Of the names of files that may be photos, in small letters, without a dot."""
+
 EMPTY = "empty file"
 NOT_AN_IMAGE = "not JPEG, PNG, GIF, WebP, BMP or TIFF"
-HEIC = "HEIC, which needs pillow-heif: pip install pillow-heif and convert again with --restart, or save them as JPEG"
-AVIF = "AVIF, which this Pillow cannot read: update it and convert again with --restart, or save them as JPEG"
+_NEEDS = {
+    "HEIF": "HEIC, which needs pillow-heif: pip install pillow-heif{}, or save them as JPEG",
+    "AVIF": "AVIF, which this Pillow cannot read: update it{}, or save them as JPEG",
+}
+HEIC, AVIF = (text.format(" and convert again with --restart") for text in _NEEDS.values())
 BROKEN = "broken data"
 TRUNCATED = "truncated"
 TOO_MANY_PIXELS = "too many pixels"
@@ -128,11 +135,7 @@ def clean_photo(
     Raises:
         BadPhoto: empty, not an image, broken, truncated, too many pixels, unsupported pixels.
     """
-    kind = photo_format(raw)
-    if kind is None:
-        raise BadPhoto(NOT_AN_IMAGE if raw else EMPTY)
-    if kind in ("HEIF", "AVIF") and not can_read(kind):
-        raise BadPhoto(HEIC if kind == "HEIF" else AVIF)
+    kind = _readable_format(raw, " and convert again with --restart")
     ending = ending.lower().lstrip(".")
     notes = [f"is {kind}, named .{ending}"] if ending and ending not in _FORMATS[kind][1] else []
     with _pillow():
@@ -151,12 +154,70 @@ def clean_photo(
             notes.append(f"encoded anew from {image.format}" + (" CMYK" if image.mode == "CMYK" else ""))
         if turned:
             notes.append("turned upright as its EXIF says")
-        image = _upright_rgb_or_grey(image, ink_as_is=kind == "JPEG" and "adobe" not in image.info)
+        image = _upright_rgb_or_grey(image, ink_as_is=_ink_as_is(image, kind))
         if shrunk:
             image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
         encoded = io.BytesIO()
         image.save(encoded, "JPEG", quality=quality)
     return Photo(encoded.getvalue(), *image.size, tuple(notes))
+
+
+Source = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+"""A photo as people have it: its path, the content of its file, a picture of Pillow or an array."""
+
+
+def upright_pixels(source: Source, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The pixels of a photo as a conversion would store them, but without encoding anew what is no plain JPEG.
+
+    Args:
+        source: Path of the file, its content, a picture of Pillow, or an array `[H, W, 3]` or `[H, W]` uint8.
+        max_pixels: Width times height above which it is refused.
+
+    Returns:
+        `[H, W, 3]` uint8: EXIF rotation applied, transparency over white, the first frame of an animation.
+
+    Raises:
+        BadPhoto: as `clean_photo`; a path that cannot be read; an array of another kind.
+    """
+    if isinstance(source, np.ndarray):
+        return _checked(source)
+    if isinstance(source, Image.Image):
+        with _pillow():
+            source.load()
+            return np.asarray(_upright_rgb_or_grey(source, ink_as_is=_ink_as_is(source, source.format)).convert("RGB"))
+    try:
+        raw = source if isinstance(source, bytes) else Path(source).read_bytes()
+    except OSError as error:
+        raise BadPhoto((error.strerror or "cannot be read").lower()) from error
+    kind = _readable_format(raw)
+    with _pillow():
+        _check_whole(raw, kind)
+        image = _opened(raw, kind, max_pixels)
+        image.load()
+        return np.asarray(_upright_rgb_or_grey(image, ink_as_is=_ink_as_is(image, kind)).convert("RGB"))
+
+
+def _checked(pixels: np.ndarray) -> np.ndarray:
+    """An array of three channels, if it is one of a photo."""
+    grey = pixels.ndim == 2
+    if pixels.dtype != np.uint8 or not (grey or (pixels.ndim == 3 and pixels.shape[2] == 3)) or 0 in pixels.shape:
+        raise BadPhoto(f"array {list(pixels.shape)} of {pixels.dtype}, not [H, W, 3] or [H, W] of uint8")
+    return np.repeat(pixels[..., None], 3, 2) if grey else pixels
+
+
+def _readable_format(raw: bytes, then: str = "") -> str:
+    """The format of a file's bytes, if it can be read here; `then` is what to do once it can."""
+    kind = photo_format(raw)
+    if kind is None:
+        raise BadPhoto(NOT_AN_IMAGE if raw else EMPTY)
+    if kind in _NEEDS and not can_read(kind):
+        raise BadPhoto(_NEEDS[kind].format(then))
+    return kind
+
+
+def _ink_as_is(image: Image.Image, kind: str | None) -> bool:
+    """Whether a CMYK picture is a JPEG that is not Adobe's, see `_upright_rgb_or_grey`."""
+    return kind == "JPEG" and "adobe" not in image.info
 
 
 @functools.cache
@@ -173,20 +234,44 @@ def can_read(kind: str) -> bool:
         return kind != "AVIF" or bool(features.check("avif"))
 
 
+class _OurLimit:
+    """Pillow with our limit of pixels instead of its own, and without warnings, as long as anybody reads a photo.
+
+    Both are settings of the whole process: with threads the first that reads sets them, and the last sets them back.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = threading.Lock(), 0, contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+                Image.MAX_IMAGE_PIXELS = None
+                self._before.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", module="PIL|pillow_heif")  # odd metadata of photos that decode
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._before.close()
+
+
+_our_limit = _OurLimit()
+
+
 @contextlib.contextmanager
 def _pillow() -> Iterator[None]:
-    """Pillow with our limit instead of its own, without warnings, and with `BadPhoto` as its only error."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    """Pillow with our limit, without warnings, and with `BadPhoto` as its only error; in any number of threads."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata of photos that decode
+        with _our_limit:
             yield
     except (BadPhoto, MemoryError):
         raise
     except Exception as error:  # decoders raise nearly anything on broken data
         raise BadPhoto(TRUNCATED if "truncated" in str(error).lower() else BROKEN) from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _opened(raw: bytes, kind: str, max_pixels: int) -> Image.Image:

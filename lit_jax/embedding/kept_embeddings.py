@@ -9,11 +9,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from lit_jax import __version__
 from lit_jax.base import files
 from lit_jax.models import weights
 from lit_jax.models.locking import TEXT, TEXT_PROJECTION, Params
 from lit_jax.models.presets import Tower
+from lit_jax.version import __version__
 
 FOLDER = "class_embeddings"
 

@@ -8,7 +8,6 @@ how well photos and captions find each other, and which classes are hardest.
 import dataclasses
 import functools
 import pathlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,21 +15,20 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lit_jax import config as options
-from lit_jax.base import console
-from lit_jax.base.sharding import check_divides, make_mesh, put_replicated
+from lit_jax.base.sharding import check_divides, make_mesh
 from lit_jax.data.collection import Collection, fingerprint
 from lit_jax.data.embedding_store import Store
-from lit_jax.embedding import class_embeddings, kept_embeddings, photo_embeddings
+from lit_jax.embedding import class_embeddings, photo_embeddings
 from lit_jax.embedding.trained import About, Trained
+from lit_jax.embedding.vectors import Vectors, on_device, prompts_of
 from lit_jax.errors import UserError
 from lit_jax.evaluation import calibration, ranking, ranks, retrieval, unseen, yardstick
 from lit_jax.evaluation.intervals import of_mean
 from lit_jax.evaluation.ranking import Predictions
 from lit_jax.models import building
-from lit_jax.models.locking import IMAGE, LOGIT_SCALE, TEXT, Params
-from lit_jax.text.captions import fields
+from lit_jax.models.locking import LOGIT_SCALE, TEXT
 from lit_jax.text.classes import ClassTable, read_class_table
-from lit_jax.text.prompts import class_prompts, duplicates, templates_for
+from lit_jax.text.prompts import duplicates, templates_for
 
 HARD = ("genus", "family")  # ranks of which all groups are told, besides the species
 LARGEST = 8192  # photos at a time, unless there are more in all: a batch is filled up to its size
@@ -95,11 +93,11 @@ def evaluate(
     protocol = words.protocol or config.evaluation.protocol
     templates = templates_for(protocol, tuple(words.templates) or tuple(trained.about.prompt_templates))
     table = _table(trained.about, data, split, words.classes)
-    texts = class_embeddings.prompts_of_species(_prompts(trained.about, table, templates, protocol), table.species_of)
+    texts = class_embeddings.prompts_of_species(prompts_of(trained.about, table, templates, protocol), table.species_of)
     species_of, table = table.species_of, table.subset(dict.fromkeys(table.species_of.values()))
     parts = photo_embeddings.embedder(trained.model, mesh)
-    params = _on_device(trained, mesh)
-    vectors = _Vectors(trained, parts, params, batch_size, keep_in)
+    params = on_device(trained, mesh)
+    vectors = Vectors(trained, parts, params, batch_size, keep_in)
     others = _all_species(trained, data, split, (templates, protocol))
     class_emb, other_emb = vectors.of_each(
         [texts[class_id] for class_id in table.ids], others.prompts if others else ()
@@ -112,7 +110,7 @@ def evaluate(
     photos, class_ids = photos_of(split)
     labels = _labels(class_ids, species_of, table)
     species = unseen.species_in_training(trained.about, data, table)
-    less = _held_back(trained.about, species)
+    less = unseen.held_back(trained.about, species)
     found = ranking.predict(photos, labels, class_emb, mesh, less=less)
     asked = unseen.Asked(photos, labels, class_emb, table, species.seen)
     if others is not None:
@@ -142,12 +140,6 @@ def _labels(class_ids: np.ndarray, species_of: Mapping[int, int], table: ClassTa
     return np.array([row_of[species_of[class_id]] for class_id in class_ids.tolist()])
 
 
-def _held_back(about: About, species: unseen.Species) -> np.ndarray | None:
-    """What is taken from the scores of each class: the model's margin, where seen and unseen species are candidates."""
-    is_mixed = bool(species.seen.any()) and not bool(species.seen.all())
-    return about.margin["margin"] * species.seen if about.margin and is_mixed else None
-
-
 class _Others(NamedTuple):
     """All species of the run's own data, to be asked together.
 
@@ -173,7 +165,7 @@ def _all_species(trained: Trained, data: Collection, split: str, naming: tuple[S
     wanted = {i for name in own for i in data.classes_in(name)} | set(about.train_classes)
     table = read_class_table(data.class_table).subset(sorted(wanted))
     species = table.subset(sorted(set(table.species_of.values())))
-    texts = class_embeddings.prompts_of_species(_prompts(about, table, *naming), table.species_of)
+    texts = class_embeddings.prompts_of_species(prompts_of(about, table, *naming), table.species_of)
     return _Others(own, species, table.species_of, [texts[class_id] for class_id in species.ids])
 
 
@@ -203,57 +195,10 @@ def _closed_form(
         return []
     kinds = yardstick.kinds_of(table)
     if building.reads_words(trained.config.towers, trained.model, from_store=True):
-        prompts = _prompts(about, table, templates, protocol)
+        prompts = prompts_of(about, table, templates, protocol)
         tokens = building.reading(text, trained.tokenizer)([prompts[class_id][0] for class_id in table.ids])
         kinds["the text tower"] = class_embeddings.text_features(trained.model, trained.params[TEXT], tokens)
     return yardstick.measure(data, table, splits, kinds, seed=trained.config.seed)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Vectors:
-    """Embeds classes and captions, and keeps their embeddings if there is a folder for them."""
-
-    trained: Trained
-    parts: photo_embeddings.Embedder
-    params: Params
-    batch_size: int
-    keep_in: pathlib.Path | None
-
-    def of_each(self, *groups: Sequence[Sequence[str]]) -> list[np.ndarray]:
-        """`of` several groups of classes; those with equal prompts are embedded once."""
-        row_of: dict[tuple[str, ...], int] = {}
-        rows = [[row_of.setdefault(tuple(texts), len(row_of)) for texts in group] for group in groups]
-        found = self.of(list(row_of))
-        return [found[np.array(group, int)] for group in rows]
-
-    def of(self, prompts: Sequence[Sequence[str]]) -> np.ndarray:
-        """`[K, D]` unit vectors of K classes' prompts."""
-        text, tokenizer = self.trained.config.text, self.trained.tokenizer
-        key = kept_embeddings.key_of(
-            self.trained.params, self.trained.model.text, building.text_length(text), tokenizer.model_bytes, prompts
-        )
-        embed = class_embeddings.text_embedder(
-            self.parts, self.params, building.reading(text, tokenizer), batch_size=self.batch_size,
-            end_id=tokenizer.end_id if text.bucket else None,
-        )  # fmt: skip
-
-        def make() -> np.ndarray:
-            with console.Progress(sum(map(len, prompts))) as progress:
-                start = time.monotonic()
-
-                def tick(done: int, total: int) -> None:
-                    rate = done / max(time.monotonic() - start, 1e-9)
-                    text = f"{done:,} of {total:,} distinct prompts, {rate:.0f} a second"
-                    progress.show(done, text, seconds_left=(total - done) / rate)
-
-                return class_embeddings.class_embeddings(embed, prompts, tick=tick)
-
-        return kept_embeddings.kept(self.keep_in, key, make)
-
-
-def _on_device(trained: Trained, mesh: Mesh) -> Params:
-    tower = {name: tree for name, tree in trained.params.items() if name == IMAGE}
-    return put_replicated({**trained.params, **building.stored(trained.config.towers, trained.model, tower)}, mesh)
 
 
 def _table(about: About, data: Collection, split: str, classes: ClassTable | None) -> ClassTable:
@@ -268,12 +213,6 @@ def _table(about: About, data: Collection, split: str, classes: ClassTable | Non
             f"--classes: found no row for {name} (id {missing[0]}), expected one for each class with photos"
         )
     return table
-
-
-def _prompts(about: About, table: ClassTable, templates: Sequence[str], protocol: str) -> dict[int, Sequence[str]]:
-    # The run's own templates only: a column misspelt in a file of templates must still be refused.
-    filled = _with_columns(table, [*about.templates, *about.prompt_templates])
-    return class_prompts(filled, about.templates, templates, drop_repeats=about.drop_repeats, protocol=protocol)
 
 
 def _by_rank(found: Predictions, table: ClassTable) -> dict[str, Any]:
@@ -328,22 +267,15 @@ def _calibration(
 
 
 def _retrieval(
-    about: About, table: ClassTable, photos: np.ndarray, labels: np.ndarray, vectors: _Vectors
+    about: About, table: ClassTable, photos: np.ndarray, labels: np.ndarray, vectors: Vectors
 ) -> dict[str, Any]:
     """Photos by captions and captions by photos; classes that share a caption share it here too."""
-    captions = _prompts(about, table, (), "caption")
+    captions = prompts_of(about, table, (), "caption")
     first = [captions[class_id][0] for class_id in table.ids]
     distinct = {text: row for row, text in enumerate(dict.fromkeys(first))}
     text_of = np.array([distinct[text] for text in first])[labels]
     texts = vectors.of([[text] for text in distinct])
     return {"captions": len(distinct), **retrieval.both_ways(photos, texts, text_of)}
-
-
-def _with_columns(table: ClassTable, templates: Sequence[str]) -> ClassTable:
-    """The table with empty columns where a template asks for one that it has not: captions leave no gap there."""
-    asked = {column for template in templates for column in fields(template) if column}
-    empty = {column: ("",) * len(table) for column in sorted(asked - set(table.columns))}
-    return dataclasses.replace(table, columns={**table.columns, **empty})
 
 
 def is_other(about: About, data: Collection) -> bool:

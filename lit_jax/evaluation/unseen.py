@@ -31,17 +31,31 @@ class Species:
 
 def species_in_training(about: About, data: Collection, table: ClassTable) -> Species:
     """Decides by the identity of species, not by rows: by ids in the run's own data, by binomials in any other."""
+    return among_trained(about, table, own=fingerprint(data) == about.fingerprint)
+
+
+def among_trained(about: About, table: ClassTable, *, own: bool) -> Species:
+    """Which classes of a table were in training; `own` says that its ids are those of the run's class table."""
     if not about.class_table:  # a published model tells nothing of its training
         return Species(np.zeros(len(table), bool), None)
     trained = table_of_text(about.class_table, "the model's class table")
-    if fingerprint(data) == about.fingerprint and set(about.train_classes) <= set(trained.ids):
+    by_id: dict[int, bool] = {}
+    if own and set(about.train_classes) <= set(trained.ids):
         wanted = {trained.species_of[class_id] for class_id in about.train_classes}
-        own = np.array([trained.species_of.get(class_id, -1) in wanted for class_id in table.ids])
+        by_id = {class_id: species in wanted for class_id, species in trained.species_of.items()}
         if set(table.ids) <= set(trained.ids):
-            return Species(own, None)
+            return Species(np.array([by_id[class_id] for class_id in table.ids]), None)
     names = [trained.names[trained.index_of(class_id)] for class_id in about.train_classes]
     found = matched(table.names, names)
-    return Species(np.array([name in found.same for name in table.names]), found)
+    by_name = [name in found.same for name in table.names]
+    seen = [by_id.get(class_id, same) for class_id, same in zip(table.ids, by_name, strict=True)]
+    return Species(np.array(seen, bool), found)
+
+
+def held_back(about: About, species: Species) -> np.ndarray | None:
+    """What is taken from the scores of each class: the model's margin, where seen and unseen species are candidates."""
+    is_mixed = bool(species.seen.any()) and not bool(species.seen.all())
+    return about.margin["margin"] * species.seen if about.margin and is_mixed else None
 
 
 def described(species: Species, table: ClassTable, present: Sequence[int]) -> dict[str, Any]:

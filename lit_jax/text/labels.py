@@ -28,6 +28,12 @@ def read_labels(path: str | Path) -> list[str]:
     Raises:
         UserError: no such file, not UTF-8, other JSON, or no names in it.
     """
+    names = dict.fromkeys(name for entry in read_entries(path) for name in entry)
+    return list(names)
+
+
+def read_entries(path: str | Path) -> list[list[str]]:
+    """The names of each entry of a file, as `read_labels` finds them: one line or one row of a table is an entry."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -36,10 +42,11 @@ def read_labels(path: str | Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: found other bytes than UTF-8, expected text; save the file as UTF-8") from error
     found = _of_json(path, text) if path.suffix.lower() == ".json" else _of_text(path, text)
-    names = dict.fromkeys(name for label in found for name in _names_in(label))
-    if not names:
+    entries = [list(dict.fromkeys(name for label in entry for name in _names_in(label))) for entry in found]
+    entries = [names for names in entries if names]
+    if not entries:
         raise UserError(f"{path}: found no names, expected one a line or a class table; give another file")
-    return list(names)
+    return entries
 
 
 def synonyms(row: Mapping[str, str]) -> list[str]:
@@ -48,18 +55,22 @@ def synonyms(row: Mapping[str, str]) -> list[str]:
     return [name.strip() for cell in cells for name in re.split(r"[;|\n]", cell) if name.strip()]
 
 
-def _of_table(table: ClassTable) -> list[str]:
-    columns = [column for column in NAME_COLUMNS if column in table.columns]
-    return [name for row in table.rows() for name in (*(row[column] for column in columns), *synonyms(row))]
+def names_of_row(row: Mapping[str, str]) -> list[str]:
+    """Name, common name and synonyms of a row of a class table."""
+    return [*filter(None, (row.get(column, "") for column in NAME_COLUMNS)), *synonyms(row)]
 
 
-def _of_text(path: Path, text: str) -> list[str]:
+def _of_table(table: ClassTable) -> list[list[str]]:
+    return [names_of_row(row) for row in table.rows()]
+
+
+def _of_text(path: Path, text: str) -> list[list[str]]:
     lines = text.splitlines()
     header = {cell.strip().strip('"') for cell in lines[0].split(",")} if lines else set()
-    return _of_table(read_class_table(path)) if set(NAME_COLUMNS) & header else lines
+    return _of_table(read_class_table(path)) if set(NAME_COLUMNS) & header else [[line] for line in lines]
 
 
-def _of_json(path: Path, text: str) -> list[str]:
+def _of_json(path: Path, text: str) -> list[list[str]]:
     try:
         value: Any = json.loads(text)
     except json.JSONDecodeError as error:
@@ -71,7 +82,7 @@ def _of_json(path: Path, text: str) -> list[str]:
     if isinstance(value, dict) and "categories" not in value:
         value = list(value.values())
     if isinstance(value, list) and all(isinstance(label, str) for label in value):
-        return value
+        return [[label] for label in value]
     return _of_table(read_class_table(path))
 
 

@@ -1,6 +1,7 @@
 """Loads a trained model from a run's checkpoint, or from a folder that `lit_jax.export` wrote."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 
@@ -49,6 +50,12 @@ def load_whole(
 ) -> Trained:
     """`load` with all that the model has: its image tower too, unless it knows given embeddings only."""
     return _load(pathlib.Path(directory), step, weight_files or {}, lambda config: config.image.tower != GIVEN)
+
+
+def folder_of(directory: str | pathlib.Path) -> pathlib.Path:
+    """The folder of a run or model, also where that of its checkpoints was given."""
+    folder = pathlib.Path(os.path.abspath(directory))
+    return folder.parent if folder.name == "checkpoints" else folder
 
 
 def _load(

@@ -1,0 +1,1 @@
+"""A trained model in people's hands: own photos named, from Python and from the shell."""

@@ -1,0 +1,213 @@
+"""The classes that photos are named among: the model's own, those of a file, or a few words; and parts of them."""
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lit_jax.embedding.trained import About
+from lit_jax.errors import UserError
+from lit_jax.text.candidates import read_candidates
+from lit_jax.text.classes import (
+    NAME_COLUMNS,
+    RANKS,
+    ClassTable,
+    read_class_table,
+    read_rows,
+    some,
+    species_key,
+    table_of_text,
+)
+from lit_jax.text.labels import read_entries
+from lit_jax.text.species_lists import find_entries, nearest
+
+Classes = str | os.PathLike[str] | Sequence[str] | None
+"""A class table's path, labels, or None for the classes of the model."""
+
+Within = Mapping[str, str | Sequence[str]]
+"""Column to the value or values that a class must have there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidates:
+    """Classes to name photos among.
+
+    Attributes:
+        table: rows under the ids of the model's class table where they are the same.
+        notes: what a person should know of them, in lines.
+    """
+
+    table: ClassTable
+    notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """Classes that are ready to name photos among; from `Model.choices`.
+
+    Attributes:
+        table: K species, with the ranks that either the list or the model knows.
+        vectors: `[K, D]` unit vectors.
+        seen: `[K]` bool, which had photos in training.
+        less: `[K]` float32, the margin of seen species; None where only one kind is asked.
+        notes: what a person should know of them, in lines.
+    """
+
+    table: ClassTable
+    vectors: np.ndarray = dataclasses.field(repr=False)
+    seen: np.ndarray = dataclasses.field(repr=False)
+    less: np.ndarray | None = dataclasses.field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+
+def own_classes(about: About) -> ClassTable | None:
+    """The class table of a model; None of a published one, which has none."""
+    return table_of_text(about.class_table, "the model's class table") if about.class_table else None
+
+
+def candidates(own: ClassTable | None, classes: Classes) -> Candidates:
+    """The classes that are asked for, told apart by the identity of species.
+
+    Args:
+        own: the model's class table.
+        classes: what to choose from. Labels that are names, common names or synonyms of the model's own classes are
+            these; others are asked by their bare words.
+
+    Raises:
+        UserError: nothing to choose from; a file that is no class table.
+    """
+    if classes is None:
+        if own is None:
+            raise UserError(
+                "classes: found none, and none in the model, expected some to choose from; give --classes or --labels"
+            )
+        return Candidates(own)
+    if isinstance(classes, str | os.PathLike):
+        path = Path(classes)
+        table, notes = read_candidates(path, own) if own else (read_class_table(path), [])
+        return Candidates(table, (*(f"{path}: {note}" for note in notes), *_repeated(path)))
+    return _labelled(own, list(classes))
+
+
+def with_ranks(table: ClassTable, own: ClassTable | None) -> ClassTable:
+    """The table, with what the model's own says of the same classes where it says nothing itself."""
+    if own is None:
+        return table
+    known = set(own.ids)
+    rows = []
+    for class_id, row in zip(table.ids, table.rows(), strict=True):
+        more = own.row(own.index_of(class_id)) if class_id in known else {}
+        rows.append({c: row.get(c) or more.get(c, "") for c in (*row, *RANKS, "common_name") if c in row or c in more})
+    columns = dict.fromkeys(column for row in rows for column in row)
+    return ClassTable(table.ids, {column: tuple(row.get(column, "") for row in rows) for column in columns})
+
+
+def within(table: ClassTable, wanted: Within) -> ClassTable:
+    """The classes that have one of the values wanted in each column; case and blanks do not count.
+
+    Raises:
+        UserError: a column or a value that the table does not have, or no class that has them all.
+    """
+    keep = np.ones(len(table), bool)
+    for column, values in wanted.items():
+        if column not in table.columns:
+            raise UserError(f"within: found column {column!r}, expected one of {', '.join(table.columns)}; name one")
+        keys = [species_key(value) for value in table.columns[column]]
+        asked = [values] if isinstance(values, str) else list(values)
+        for value in asked:
+            if species_key(value) not in keys:
+                distinct = ClassTable(tuple(range(len(keys))), {"name": table.columns[column]})
+                near = nearest([value], [key for key in keys if key], distinct)
+                hint = f"; the nearest is {near[value]}" if near else ""
+                raise UserError(f"within {column}: found {value!r}, expected a {column} of the classes{hint}")
+        keep &= np.isin(keys, [species_key(value) for value in asked])
+    if not keep.any():
+        told = ", ".join(f"{column}={values}" for column, values in wanted.items())
+        raise UserError(f"within: found no class that has all of {told}, expected some; ask for fewer")
+    return table.subset(np.array(table.ids)[keep].tolist())
+
+
+def only(table: ClassTable, path: str | Path) -> Candidates:
+    """The classes that a list names; names without a class are told, with the nearest, and stop nothing.
+
+    Raises:
+        UserError: no such list, or no class in it.
+    """
+    entries = read_entries(path)
+    found = find_entries(entries, table)
+    wanted = {class_id for ids in found.ids for class_id in ids}
+    if not wanted:
+        near = next((f"; the nearest to {name} is {other}" for name, other in found.near.items()), "")
+        raise UserError(f"{path}: found none of its {len(entries)} names among the classes, expected some{near}")
+    notes = []
+    if found.missing:
+        told = [f"{name} (nearest: {found.near[name]})" if name in found.near else name for name in found.missing]
+        notes.append(
+            f"{path}: {len(found.missing)} of its {len(entries)} names are no class to choose from: {some(told, 20)}"
+        )
+    if found.assumed:
+        told = [f"{name}: {reason}" for name, reason in found.assumed.items()]
+        notes.append(f"{path}: taken for granted: {some(told)}")
+    return Candidates(table.subset([i for i in table.ids if i in wanted]), tuple(notes))
+
+
+def alike(table: ClassTable, same: Sequence[Sequence[int]]) -> list[str]:
+    """A line on classes whose prompts are all the same."""
+    told = [" = ".join(table.names[row] for row in group) for group in same]
+    return [f"asked by the same words, so that no model can tell them apart: {some(told)}"] if same else []
+
+
+def unread(table: ClassTable, about: About) -> list[str]:
+    """A line on names in letters that the model has met in no caption, such as those of another script."""
+    if not about.class_table:
+        return []
+    known = set("".join([about.class_table, *about.templates]).casefold())
+    odd = [name for name in table.names if _share(name, known) < 0.5]
+    if not odd:
+        return []
+    verb = "is" if len(odd) == 1 else "are"
+    return [f"{some(odd)} {verb} written in letters that the model has not read; its confidence means nothing there"]
+
+
+def _share(name: str, known: set[str]) -> float:
+    """Of the letters of a name those that are known."""
+    letters = [letter for letter in name.casefold() if letter.isalpha()]
+    return sum(letter in known for letter in letters) / len(letters) if letters else 1.0
+
+
+def _labelled(own: ClassTable | None, labels: list[str]) -> Candidates:
+    distinct = {species_key(label): label.strip() for label in reversed(labels) if label.strip()}
+    names = list(reversed(distinct.values()))
+    if not names:
+        raise UserError("labels: found none, expected at least one to choose from; give some")
+    full = [label for label in labels if label.strip()]
+    notes = [f"labels: {len(full) - len(names)} given more than once"] if len(full) > len(names) else []
+    if own is None:
+        return Candidates(ClassTable(tuple(range(len(names))), {"name": tuple(names)}), tuple(notes))
+    called = next(column for column in NAME_COLUMNS if column in own.columns)
+    found = find_entries([[name] for name in names], own)
+    rows: dict[int, dict[str, str]] = {}
+    for name, ids in zip(names, found.ids, strict=True):
+        fresh = max((*own.ids, *rows)) + 1
+        rows |= {i: own.row(own.index_of(i)) for i in ids} or {fresh: {called: name}}
+    if found.missing:
+        near = [f"{name} ({other})" for name, other in found.near.items()]
+        nearly = f"; near to classes of the model: {some(near)}" if near else ""
+        notes.append(f"labels: no classes of the model, asked by their bare words: {some(found.missing)}{nearly}")
+    table = ClassTable(tuple(rows), {c: tuple(row.get(c, "") for row in rows.values()) for c in own.columns})
+    return Candidates(table, tuple(notes))
+
+
+def _repeated(path: Path) -> list[str]:
+    """A line on names that a file holds more than once."""
+    header, _, rows = read_rows(path)
+    column = next((header.index(name) for name in NAME_COLUMNS if name in header), None)
+    counts = Counter(species_key(row[column]) for row in rows if row[column].strip()) if column is not None else {}
+    same = [name for name, count in counts.items() if count > 1]
+    return [f"{path}: several rows of one name count as one species: {some(same)}"] if same else []

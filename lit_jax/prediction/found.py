@@ -1,0 +1,78 @@
+"""Which photos a person means: files, folders, patterns, and a list on standard input."""
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lit_jax.data.photo import ENDINGS
+from lit_jax.errors import UserError
+
+LIST = "-"  # stands for a list of paths on standard input
+
+
+class Found(NamedTuple):
+    """Photos, and what a person should know of them.
+
+    Attributes:
+        photos: paths in the order of the arguments, each once; in a folder by name.
+        notes: lines.
+    """
+
+    photos: list[str]
+    notes: list[str]
+
+
+def find_photos(arguments: Sequence[str], listed: Iterable[str] = ()) -> Found:
+    """The photos that arguments name.
+
+    Of a folder all files below it are taken whose ending is that of a photo, and the others counted; a file that is
+    named itself is taken whatever it is called. What is not there is taken too, so that its row says so.
+
+    Args:
+        arguments: paths, folders, patterns such as ``trap/*/*.JPG`` (``**`` for any depth), or `LIST`.
+        listed: lines of standard input, for `LIST`.
+
+    Raises:
+        UserError: no photo at all.
+    """
+    notes: list[str] = []
+    every = (path for argument in arguments for path in _of_argument(argument, listed, notes))
+    photos = list(dict.fromkeys(every))
+    if not photos:
+        more = f" ({'; '.join(notes)})" if notes else ""
+        raise UserError(f"photos: found none in {', '.join(arguments)}{more}, expected at least one; check the paths")
+    return Found(photos, notes)
+
+
+def _of_argument(argument: str, listed: Iterable[str], notes: list[str]) -> Iterator[str]:
+    if argument == LIST:
+        named = [line.rstrip("\r\n") for line in listed]
+        yield from (path for line in named if line for path in _of_path(line, notes))
+    elif glob.has_magic(argument) and not os.path.exists(argument):
+        matching = sorted(glob.glob(argument, recursive=True))
+        if not matching:
+            notes.append(f"nothing is called like {argument}")
+        yield from (path for one in matching for path in _of_path(one, notes))
+    else:
+        yield from _of_path(argument, notes)
+
+
+def _of_path(path: str, notes: list[str]) -> Iterator[str]:
+    if not os.path.isdir(path):
+        yield path
+        return
+    others: Counter[str] = Counter()
+    for parent, folders, files in os.walk(path, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(name for name in files if not name.startswith(".")):
+            ending = Path(name).suffix.lower().lstrip(".")
+            if ending in ENDINGS:
+                yield os.path.join(parent, name)
+            else:
+                others[ending] += 1
+    if others:
+        told = ", ".join(f"{count} {'.' + ending if ending else 'without ending'}" for ending, count in others.items())
+        notes.append(f"{path}: left out {sum(others.values())} files that are not called like photos: {told}")

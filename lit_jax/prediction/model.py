@@ -1,0 +1,298 @@
+"""A trained model as one object: it embeds photos and texts, and names photos."""
+
+import contextlib
+import itertools
+import logging
+import os
+import pathlib
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from PIL import Image
+
+from lit_jax import config as options
+from lit_jax.base.sharding import local_rows, make_mesh, put_batch
+from lit_jax.data.embedding_store import GIVEN
+from lit_jax.data.photo import Source
+from lit_jax.embedding.class_embeddings import prompts_of_species
+from lit_jax.embedding.photo_embeddings import embedder
+from lit_jax.embedding.trained import About, Trained
+from lit_jax.embedding.vectors import Vectors, on_device, prompts_of
+from lit_jax.errors import UserError
+from lit_jax.evaluation import ranking, unseen
+from lit_jax.evaluation.ranks import SPECIES
+from lit_jax.models import building
+from lit_jax.models.locking import IMAGE, LOGIT_SCALE
+from lit_jax.models.weight_files import HUB, hub_folder
+from lit_jax.prediction import choices as choosing
+from lit_jax.prediction import reading
+from lit_jax.prediction.answers import Confidence, Named, ladder
+from lit_jax.prediction.choices import Choices, Classes, Within
+from lit_jax.prediction.found import find_photos
+from lit_jax.prediction.results import Naming
+from lit_jax.text.prompts import duplicates, templates_for
+from lit_jax.trained import loading
+from lit_jax.trained.published import published
+
+BATCH = 32  # photos at a time
+TEXTS = 256  # prompts at a time
+Photos = Source | Iterable[Source]
+"""A path, a folder, a picture, an array `[H, W, 3]` or `[N, H, W, 3]`, or any number of paths, pictures and arrays."""
+
+
+def load(
+    checkpoint: str | os.PathLike[str] | options.Config,
+    *,
+    step: str = "best",
+    image_weights: str = "",
+    text_weights: str = "",
+) -> "Model":
+    """A trained model, to embed and name photos.
+
+    Args:
+        checkpoint: a run's folder, an exported model's folder, or the name of one on the hub (``hf-hub:OWNER/NAME``);
+            or a config, or its ``.py`` file, of published towers that are not trained any further.
+        step: of a run: ``best``, ``latest`` or a number.
+        image_weights: where the locked image tower's weights are now, if not where the run found them.
+        text_weights: likewise of a locked text tower.
+
+    Raises:
+        UserError: no model there, a broken one, or one that has no image tower.
+
+    Example::
+
+        model = lit_jax.load("runs/demo")
+        for named in model.name("photos", sure=0.8):
+            print(named)
+    """
+    if isinstance(checkpoint, options.Config):
+        return Model(published(checkpoint))
+    where = os.fspath(checkpoint)
+    if where.endswith(".py"):
+        return Model(published(options.load(where, {})[0]), title=where)
+    folder = str(hub_folder(where)) if where.startswith(HUB) else where
+    moved = {"image": image_weights, "text": text_weights}
+    with _quiet():
+        trained = loading.load(folder, step=step, weight_files=moved, with_image_tower=True)
+    return Model(trained, title=where, folder=loading.folder_of(folder))
+
+
+class Model:
+    """A trained model on this machine's devices.
+
+    Attributes:
+        trained: as it was read.
+        title: where from.
+    """
+
+    def __init__(self, trained: Trained, *, title: str = "", folder: pathlib.Path | None = None) -> None:
+        if trained.config.image.tower == GIVEN or trained.model.image is None:
+            raise UserError(
+                f"model {title}: found one of embeddings computed elsewhere, expected an image tower; no photo can be "
+                "shown to it"
+            )
+        self.trained, self.title = trained, title
+        self._mesh = make_mesh(local=True)
+        self._params = on_device(trained, self._mesh)
+        self._parts = embedder(trained.model, self._mesh)
+        self._pictures = building.pictures_of(trained.config.image)
+        self._vectors = Vectors(trained, self._parts, self._params, TEXTS, folder, aside=True)
+        self._own = choosing.own_classes(trained.about)
+
+    def __repr__(self) -> str:
+        known = f"{len(self._own)} classes" if self._own else "no classes of its own"
+        return f"<lit_jax model {self.title}, step {self.trained.step}, {known}>"
+
+    @property
+    def about(self) -> About:
+        """What the model says of itself."""
+        return self.trained.about
+
+    @property
+    def confidence(self) -> Confidence:
+        """How sure the model may be taken to be, and what that was fitted on."""
+        factors = self.about.margin.get("factors", {})
+        return Confidence(float(np.exp(np.asarray(self.trained.params[LOGIT_SCALE]))), factors, _note(self.about))
+
+    def embed_photos(self, photos: Photos, *, batch_size: int = BATCH) -> Iterator[np.ndarray]:
+        """Embeddings of photos in the common space, one after the other, so that any number takes no memory.
+
+        Photos are read by Pillow in threads, turned upright by their EXIF, and resized as evaluation does it.
+
+        Args:
+            photos: paths, pictures, arrays, a folder; see `Photos`.
+            batch_size: photos at a time.
+
+        Yields:
+            `[D]` float32 of unit norm for each photo in order; NaN, with a warning, where one cannot be read.
+
+        Example::
+
+            rows = np.stack(list(model.embed_photos(["a.jpg", "b.jpg"])))
+        """
+        for batch, rows in self._embedded(photos, batch_size):
+            for one, row in zip(batch, rows, strict=True):
+                if one.error:
+                    warnings.warn(f"{one.photo}: {one.error}", stacklevel=2)
+                yield row
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Embeddings of texts as they are: `[N, D]` float32 of unit norm."""
+        if isinstance(texts, str):
+            raise UserError("texts: found one text, expected a list of them; put it in brackets")
+        if not len(texts):
+            return np.zeros((0, self.trained.config.model.embed_dim), np.float32)
+        return self._vectors.texts(list(texts))
+
+    def choices(
+        self,
+        classes: Classes = None,
+        *,
+        within: Within | None = None,
+        only: str | os.PathLike[str] | None = None,
+    ) -> Choices:
+        """Classes to name photos among, embedded: to name several lots of photos among the same ones.
+
+        Args:
+            classes: a class table's path, or labels; None for the classes of the model, those without photos in
+                training included.
+            within: a column and the value or values wanted there, such as ``{"order": "Odonata"}``.
+            only: a file with the names of a region: one a line, or a class table. Names that are no class to choose
+                from are told in the notes, with the nearest.
+
+        Raises:
+            UserError: nothing to choose from; a file, column or value that is not there.
+        """
+        about, config = self.about, self.trained.config
+        found = choosing.candidates(self._own, classes)
+        full, notes = choosing.with_ranks(found.table, self._own), [*found.notes]
+        if within:
+            full = choosing.within(full, within)
+        if only is not None:
+            listed = choosing.only(full, pathlib.Path(only))
+            full, notes = listed.table, [*notes, *listed.notes]
+        # Prompts say what the list says, as in evaluation; what the model knows beyond it is for the ranks.
+        table = found.table.subset(full.ids)
+        protocol = config.evaluation.protocol
+        templates = templates_for(protocol, tuple(about.prompt_templates))
+        texts = prompts_of_species(prompts_of(about, table, templates, protocol), table.species_of)
+        firsts = tuple(dict.fromkeys(table.species_of.values()))
+        prompts = [texts[class_id] for class_id in firsts]
+        species = unseen.among_trained(about, table.subset(firsts), own=True)
+        notes += choosing.alike(full.subset(firsts), duplicates([list(one) for one in prompts]))
+        notes += choosing.unread(full.subset(firsts), about)
+        (vectors,) = self._vectors.of_each(prompts)
+        return Choices(
+            full.subset(firsts), vectors, species.seen, unseen.held_back(about, species), tuple(notes)
+        )  # fmt: skip
+
+    def name(
+        self,
+        photos: Photos,
+        classes: Classes | Choices = None,
+        *,
+        within: Within | None = None,
+        rank: str = SPECIES,
+        top: int = 5,
+        sure: float | None = None,
+        batch_size: int = BATCH,
+    ) -> Naming:
+        """Names photos, one after the other.
+
+        Args:
+            photos: paths, pictures, arrays, a folder; see `Photos`.
+            classes: as for `choices`, or what that gave.
+            within: likewise.
+            rank: ``species``, ``genus`` and so on: of the answers, whose probabilities are sums over the species.
+            top: answers a photo.
+            sure: if given, each photo also gets the narrowest answer, from `rank` upwards, that is at least so likely.
+            batch_size: photos at a time.
+
+        Returns:
+            An iterator of `Named`; ``.all()`` makes a list, ``.frame()`` a data frame of it. A photo that cannot be
+            read has an ``error`` and no answers.
+
+        Raises:
+            UserError: as `choices`; a rank that the classes do not have; a number that makes no sense.
+        """
+        if sure is not None and not 0 < sure <= 1:
+            raise UserError(f"sure: found {sure}, expected a share above 0 and at most 1, such as 0.8")
+        if top < 1:
+            raise UserError(f"top: found {top}, expected at least 1")
+        chosen = classes if isinstance(classes, Choices) else self.choices(classes, within=within)
+        steps = ladder(chosen.table, chosen.seen)
+        if rank not in steps.rungs:
+            raise UserError(f"rank: found {rank!r}, expected one of {', '.join(steps.rungs)}, which the classes have")
+
+        def named() -> Iterator[Named]:
+            keys = ranking.put_classes(chosen.vectors, self._mesh, chosen.less)
+            for batch, rows in self._embedded(photos, batch_size):
+                scores = ranking.scores(put_batch({"rows": np.nan_to_num(rows)}, self._mesh)["rows"], keys, self._mesh)
+                likely = self.confidence.probabilities(scores[: len(batch)], chosen.seen)
+                answers = steps.top(likely, rank, top)
+                climbed = steps.climb(likely, rank, sure) if sure is not None else [None] * len(batch)
+                for one, best, up in zip(batch, answers, climbed, strict=True):
+                    yield Named(one.photo, (), None, one.error) if one.error else Named(one.photo, best, up)
+
+        return Naming(named(), self.confidence.note)
+
+    def fitting_batch(self, photos: int, batch_size: int = BATCH) -> int:
+        """How many photos to take at a time: of few no more than there are, so that one photo does not cost a batch."""
+        wanted = min(batch_size, 1 << max(photos - 1, 0).bit_length())
+        return -(-wanted // self._mesh.size) * self._mesh.size
+
+    def _embedded(self, photos: Photos, batch_size: int) -> Iterator[tuple[list[reading.Read], np.ndarray]]:
+        """Photos that were looked at, a batch at a time, and their embeddings `[size, D]`, those of broken ones NaN."""
+        if batch_size < 1:
+            raise UserError(f"batch_size: found {batch_size}, expected at least 1")
+        sources = _sources(photos)
+        first = list(itertools.islice(sources, batch_size))
+        size = self.fitting_batch(len(first), batch_size)
+        read = reading.read(itertools.chain(first, sources), self._pictures, ahead=2 * size)
+        side = self._pictures.size
+        for batch in reading.batches(read, size):
+            pixels = np.zeros((size, side, side, 3), np.uint8)
+            for row, one in zip(pixels, batch, strict=False):
+                row[:] = 0 if one.pixels is None else one.pixels
+            image = put_batch({"image": pixels}, self._mesh)["image"]
+            features = self._parts.features(self._params[IMAGE], image)
+            rows = local_rows(self._parts.projected(self._params, features)).copy()
+            rows[[place for place, one in enumerate(batch) if one.error]] = np.nan
+            yield batch, rows
+
+
+def _sources(photos: Photos) -> Iterator[Source]:
+    if isinstance(photos, str | os.PathLike):
+        return iter(find_photos([os.fspath(photos)]).photos if pathlib.Path(photos).is_dir() else [photos])
+    if isinstance(photos, bytes | Image.Image) or (isinstance(photos, np.ndarray) and photos.ndim < 4):
+        return iter([photos])
+    return iter(photos)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Orbax says of its own accord when a checkpoint is opened; as commands do it."""
+    absl = logging.getLogger("absl")
+    level = absl.level
+    absl.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        absl.setLevel(level)
+
+
+def _note(about: About) -> str:
+    """On which species the confidence was fitted, as a sentence."""
+    fitted = about.margin
+    if not fitted.get("factors"):
+        return (
+            "confidence was not fitted for this model: it is the softmax as trained and mostly too sure; use it to "
+            "compare answers, not as a probability"
+        )
+    own = choosing.own_classes(about)
+    species = {own.species_of.get(i, i) for i in about.train_classes} if own else set(about.train_classes)
+    return (
+        f"confidence was fitted on training photos of {len(species)} species, each left out of one of "
+        f"{fitted['folds']} trainings; for other species, places and cameras it may be too high"
+    )
