@@ -506,7 +506,9 @@ def test_a_store_goes_to_the_devices_only_where_it_fits(stored, monkeypatch):
     )
 
 
-def test_a_config_that_makes_its_records_and_reads_a_store_embeds_them_once(tiny_config, records, tmp_path, monkeypatch):
+def test_a_config_that_makes_its_records_and_reads_a_store_embeds_them_once(
+    tiny_config, records, tmp_path, monkeypatch
+):
     from lit_jax import main
 
     made = tmp_path / "made"

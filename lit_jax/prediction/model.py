@@ -84,6 +84,7 @@ class Model:
     Attributes:
         trained: as it was read.
         title: where from.
+        folder: of the model, for what is kept beside it; None of published towers.
     """
 
     def __init__(self, trained: Trained, *, title: str = "", folder: pathlib.Path | None = None) -> None:
@@ -92,7 +93,7 @@ class Model:
                 f"model {title}: found one of embeddings computed elsewhere, expected an image tower; no photo can be "
                 "shown to it"
             )
-        self.trained, self.title = trained, title
+        self.trained, self.title, self.folder = trained, title, folder
         self._mesh = make_mesh(local=True)
         self._params = on_device(trained, self._mesh)
         self._parts = embedder(trained.model, self._mesh)
@@ -136,6 +137,11 @@ class Model:
                 if one.error:
                     warnings.warn(f"{one.photo}: {one.error}", stacklevel=2)
                 yield row
+
+    def embedded(self, photos: Photos, *, batch_size: int = BATCH) -> Iterator[np.ndarray | str]:
+        """As `embed_photos`, but what cannot be read gives the reason instead of a vector."""
+        for batch, rows in self._embedded(photos, batch_size):
+            yield from (one.error or row for one, row in zip(batch, rows, strict=False))
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings of texts as they are: `[N, D]` float32 of unit norm."""

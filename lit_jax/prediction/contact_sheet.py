@@ -1,0 +1,96 @@
+"""What a search found as one HTML file with thumbnails inside, that can be sent to a colleague as it is."""
+
+import base64
+import html
+import io
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from PIL import Image
+
+from lit_jax.base.processes import cores
+from lit_jax.data.photo import BadPhoto, upright_pixels
+
+SIDE = 320  # pixels of the longer side of a thumbnail
+STYLE = """
+:root { color-scheme: light dark; --ink: #1d2a33; --paper: #fbfbf9; --quiet: #5b6b75; --line: #d8dee2 }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8edf0; --paper: #14191d; --quiet: #9aa9b3; --line: #2c363d } }
+body { margin: 2rem auto; max-width: 84rem; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif;
+  color: var(--ink); background: var(--paper) }
+h2 { margin: 2.5rem 0 .75rem; font-size: 1.25rem }
+ol { list-style: none; margin: 0; padding: 0; display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(14rem, 44%), 1fr)) }
+figure { margin: 0 } figcaption { font-size: .8rem; color: var(--quiet); overflow-wrap: anywhere }
+img, .none { display: block; width: 100%; aspect-ratio: 4 / 3; object-fit: contain; background: var(--line);
+  border-radius: 4px }
+.none { display: grid; place-content: center; font-size: .8rem; text-align: center }
+footer { margin: 2.5rem 0 1rem; font-size: .8rem; color: var(--quiet) }
+"""
+
+
+class Hit(NamedTuple):
+    """One photo that was found.
+
+    Attributes:
+        photo: its path, or its id in a store.
+        score: cosine with the query.
+        file: where the picture is; empty if nobody says.
+    """
+
+    photo: str
+    score: float
+    file: str = ""
+
+
+def sheet(queries: Sequence[str], found: Sequence[Sequence[Hit]], note: str) -> str:
+    """The page.
+
+    Args:
+        queries: what was asked.
+        found: the photos of each query, the best first.
+        note: stands below.
+    """
+    with ThreadPoolExecutor(cores()) as pool:
+        pictures = iter(pool.map(thumbnail, [hit.file for hits in found for hit in hits]))
+        above = _common([hit.photo for hits in found for hit in hits])
+        groups = "".join(_group(query, hits, pictures, above) for query, hits in zip(queries, found, strict=True))
+    title = html.escape("; ".join(queries))
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
+        f"<body><h1>Photos found by words</h1>\n{groups}<footer>{html.escape(note)}</footer></body></html>\n"
+    )
+
+
+def thumbnail(file: str | os.PathLike[str]) -> str:
+    """A small JPEG of a photo as a ``data:`` address; an empty text if there is none."""
+    if not file:
+        return ""
+    try:
+        picture = Image.fromarray(upright_pixels(str(file)))
+    except BadPhoto:
+        return ""
+    picture.thumbnail((SIDE, SIDE))
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=82)
+    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def _common(photos: Sequence[str]) -> int:
+    """Length of the folder that all paths share: a colleague need not know where the photos lay."""
+    folders = [os.path.dirname(photo) for photo in photos]
+    return len(os.path.commonpath(folders)) if folders and all(map(os.path.isabs, folders)) else 0
+
+
+def _group(query: str, hits: Sequence[Hit], pictures: Iterator[str], above: int) -> str:
+    cards = []
+    for place, hit in enumerate(hits, 1):
+        address, name = next(pictures), html.escape(hit.photo[above:].lstrip(os.sep))
+        shown = (
+            f'<img src="{address}" alt="{name}" loading="lazy">' if address else '<div class="none">no picture</div>'
+        )
+        caption = f"<figcaption>{place}. {name}<br>similarity {hit.score:.3f}</figcaption>"
+        cards.append(f"<li><figure>{shown}{caption}</figure></li>")
+    return f"<section><h2>{html.escape(query)}</h2><ol>{''.join(cards)}</ol></section>\n"

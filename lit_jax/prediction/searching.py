@@ -1,0 +1,97 @@
+"""What a search goes through: the photos of folders, or of an embedding store, as an index that is up to date."""
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lit_jax.base.files import digest
+from lit_jax.base.sharding import local_rows, make_mesh
+from lit_jax.data.embedding_store import Store, image_ids
+from lit_jax.embedding.photo_embeddings import embedder, from_store
+from lit_jax.embedding.trained import Trained
+from lit_jax.embedding.vectors import Vectors, on_device
+from lit_jax.errors import UserError
+from lit_jax.models import weights
+from lit_jax.models.locking import IMAGE, PROJECTION
+from lit_jax.prediction import photo_index
+from lit_jax.prediction.model import TEXTS, Model
+from lit_jax.prediction.photo_index import Entry, Index, Updated
+
+FOLDER = "photo_index"
+STORED = 4096  # rows of a store at a time
+
+
+def image_digest(trained: Trained) -> str:
+    """What decides the vector of a photo: the image tower, its projection, and how pixels reach it."""
+    tower = trained.about.locked.get(IMAGE) or weights.digest(trained.params[IMAGE])
+    projection = weights.digest(trained.params[PROJECTION]) if PROJECTION in trained.params else ""
+    return digest([tower, projection, dataclasses.asdict(trained.config.image)])
+
+
+def texts_of(trained: Trained) -> Callable[[Sequence[str]], np.ndarray]:
+    """From texts to unit vectors `[N, D]`, of a model whose image tower is not at hand."""
+    mesh = make_mesh(local=True)
+    return Vectors(trained, embedder(trained.model, mesh), on_device(trained, mesh), TEXTS).texts
+
+
+def of_photos(
+    model: Model, photos: Sequence[str], folder: Path, tell: Callable[[int, int], None] = lambda done, total: None
+) -> Updated:
+    """The index of photos, brought up to date.
+
+    Args:
+        model: embeds those that are new.
+        photos: paths, each once.
+        folder: of the index.
+        tell: hears how many new ones are done, and how many there are.
+    """
+    return photo_index.update(folder, image_digest(model.trained), list(_entries(photos)), model.embedded, tell)
+
+
+def of_store(trained: Trained, store: Store, split: str, folder: Path) -> Index:
+    """The index of a store's photos: its features in the common space, made once.
+
+    Args:
+        trained: the model; its image tower is not needed.
+        store: of its tower.
+        split: one of them; empty for all.
+        folder: of the index.
+
+    Raises:
+        UserError: a store of another tower.
+    """
+    if store.tower["digest"] != trained.about.locked.get(IMAGE):
+        raise UserError(
+            f"--store {store.directory}: found embeddings of another tower ({store.tower.get('name', 'no name')}), "
+            "expected that of the model; embed the photos with it"
+        )
+    key = digest([image_digest(trained), store.fingerprint, split])
+    found = photo_index.open_index(folder, key)
+    if found is not None:
+        return found
+    splits = [split] if split else list(store.splits)
+    entries = [Entry(f"{name}/{photo}" if not split else photo) for name in splits for photo in image_ids(store, name)]
+    rows = itertools.chain.from_iterable(_projected(trained, store, name) for name in splits)
+    return photo_index.write(folder, key, rows, entries)
+
+
+def _projected(trained: Trained, store: Store, split: str) -> Iterator[np.ndarray]:
+    mesh = make_mesh(local=True)
+    parts, params = embedder(trained.model, mesh), on_device(trained, mesh)
+    for batch in from_store(parts, store, batch_size=STORED)(split, params):
+        yield local_rows(parts.projected(params, batch.features))[batch.mask]
+
+
+def _entries(photos: Sequence[str]) -> Iterator[Entry]:
+    """With size and time, by which a change is noticed; a photo that is gone is left to the reader to tell."""
+    for photo in photos:
+        try:
+            facts = os.stat(photo)
+        except OSError:
+            yield Entry(os.path.abspath(photo))
+        else:
+            yield Entry(os.path.abspath(photo), facts.st_size, facts.st_mtime_ns)

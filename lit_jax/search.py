@@ -1,0 +1,190 @@
+"""Finds photos by words or by a photo: ``python -m lit_jax.search --checkpoint=M --photos DIR "a red beetle"``."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lit_jax.base import console
+from lit_jax.base.files import digest, written_aside
+from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.prediction import contact_sheet, photo_index
+from lit_jax.prediction.contact_sheet import Hit
+from lit_jax.prediction.photo_index import Index
+
+if TYPE_CHECKING:
+    from lit_jax.prediction.model import Model
+
+FORMATS = ("table", "jsonl", "html")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command: brings the index up to date and tells the photos most like each query."""
+    parsed = _parser().parse_args(argv)
+    with user_errors_in_one_line("run the same command to go on with the index"):
+        _check(parsed)
+        # Late: bad options are refused in a moment.
+        from lit_jax.base import hosts
+
+        hosts.keep_compiled()
+        index, queries = _of_store(parsed) if parsed.store else _of_photos(parsed)
+        if not len(index.vectors):
+            raise UserError("photos: found none that can be read, expected at least one")
+        scores, rows = photo_index.nearest(index.vectors, queries, parsed.top)
+        names = [*parsed.texts, *(f"like {photo}" for photo in parsed.like)]
+        found = [_hits(index, row, score, parsed.images) for row, score in zip(rows, scores, strict=True)]
+        _tell(parsed, names, found, f"{len(index.vectors):,} photos, all compared; model {parsed.checkpoint}")
+
+
+def _check(parsed: argparse.Namespace) -> None:
+    if not (parsed.texts or parsed.like):
+        raise UserError('query: found none, expected a text such as "a red beetle", or a photo with --like')
+    if any(not text.strip() for text in parsed.texts):
+        raise UserError("query: found an empty text, expected words")
+    if parsed.format == "html" and not parsed.out:
+        raise UserError("--format html: found no --out, expected the file to write")
+    if parsed.images and not os.path.isdir(parsed.images):
+        raise UserError(f"--images: found no folder {parsed.images}, expected that of the store's photos")
+    if parsed.out and not Path(parsed.out).absolute().parent.is_dir():
+        raise UserError(f"--out: found no folder for {parsed.out}, expected one; make it")
+
+
+def _of_photos(parsed: argparse.Namespace) -> tuple[Index, np.ndarray]:
+    """The index of photos, and the vectors of the queries `[Q, D]`."""
+    from lit_jax.prediction import searching
+    from lit_jax.prediction.found import find_photos
+    from lit_jax.prediction.model import load
+
+    found = find_photos(parsed.photos)
+    model = load(parsed.checkpoint, step=parsed.step, image_weights=parsed.image_weights)
+    places = digest(sorted(os.path.abspath(one) for one in parsed.photos))
+    folder = _folder(parsed, model.folder, places)
+    with console.Progress(len(found.photos), aside=True) as progress:
+        updated = searching.of_photos(model, found.photos, folder, _teller(progress))
+    for note in (*found.notes, *(f"left out: {photo}: {reason}" for photo, reason in updated.broken)):
+        print(note, file=sys.stderr)
+    told = f"{updated.kept:,} photos known, {updated.added:,} new, {updated.gone:,} gone"
+    print(f"index {folder}: {told}, {len(updated.broken):,} cannot be read", file=sys.stderr)
+    texts = [model.embed_texts(parsed.texts)] if parsed.texts else []
+    return updated.index, np.concatenate([*texts, *_liked(parsed, model)])
+
+
+def _of_store(parsed: argparse.Namespace) -> tuple[Index, np.ndarray]:
+    """The index of a store, and the vectors of the queries `[Q, D]`; the image tower is there for ``--like`` alone."""
+    from lit_jax.data.dataset_folder import check_split
+    from lit_jax.data.embedding_store import open_store
+    from lit_jax.prediction import searching
+    from lit_jax.prediction.model import load
+    from lit_jax.trained import loading
+
+    store = open_store(parsed.store)
+    if parsed.split:
+        check_split(parsed.split, store.splits, store.directory, option="--split")
+    model = load(parsed.checkpoint, step=parsed.step, image_weights=parsed.image_weights) if parsed.like else None
+    trained = model.trained if model else loading.load(parsed.checkpoint, step=parsed.step, with_image_tower=False)
+    folder = _folder(parsed, loading.folder_of(parsed.checkpoint), digest([store.fingerprint, parsed.split]))
+    index = searching.of_store(trained, store, parsed.split, folder)
+    texts = [searching.texts_of(trained)(parsed.texts)] if parsed.texts else []
+    return index, np.concatenate([*texts, *(_liked(parsed, model) if model else [])])
+
+
+def _teller(progress: console.Progress) -> Callable[[int, int], None]:
+    """Shows how far the new photos are."""
+    start = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        rate = done / max(time.monotonic() - start, 1e-9)
+        text = f"{done:,} of {total:,} new photos, {rate:.0f} a second"
+        progress.show(done, text, seconds_left=(total - done) / rate)
+
+    return tell
+
+
+def _folder(parsed: argparse.Namespace, beside: Path | None, key: str) -> Path:
+    if not (parsed.index or beside):
+        raise UserError("--index: found none, expected a folder to keep the index in")
+    return Path(parsed.index) if parsed.index else Path(str(beside)) / "photo_index" / key[:20]
+
+
+def _liked(parsed: argparse.Namespace, model: "Model") -> list[np.ndarray]:
+    rows = []
+    for photo, found in zip(parsed.like, model.embedded(list(parsed.like)) if parsed.like else (), strict=True):
+        if isinstance(found, str):
+            raise UserError(f"--like {photo}: found a photo that cannot be used ({found}), expected another one")
+        rows.append(found[None])
+    return rows
+
+
+def _hits(index: Index, rows: np.ndarray, scores: np.ndarray, images: str) -> list[Hit]:
+    hits = []
+    for photo, score in zip(index.photos_of(rows), scores.tolist(), strict=True):
+        # In a store a photo goes by its split and id, which mostly is its path below the photos' folder.
+        places = [photo, *(os.path.join(images, part) for part in (photo, photo.partition("/")[2]) if images and part)]
+        hits.append(Hit(photo, score, next((place for place in places if os.path.isfile(place)), "")))
+    return hits
+
+
+def _tell(parsed: argparse.Namespace, names: Sequence[str], found: Sequence[Sequence[Hit]], note: str) -> None:
+    if parsed.format == "html":
+        text = contact_sheet.sheet(names, found, note)
+    elif parsed.format == "jsonl":
+        text = "".join(
+            json.dumps({"query": name, "place": place, "photo": hit.photo, "score": round(hit.score, 6)},
+                       ensure_ascii=False) + "\n"
+            for name, hits in zip(names, found, strict=True) for place, hit in enumerate(hits, 1)
+        )  # fmt: skip
+    else:
+        text = "\n".join(
+            f"{name}\n" + console.text_table(
+                ["", "photo", "similarity"], [[str(place), hit.photo, f"{hit.score:.3f}"]
+                                              for place, hit in enumerate(hits, 1)], left=(1,),
+            ) + "\n"
+            for name, hits in zip(names, found, strict=True)
+        ) + f"{note}\n"  # fmt: skip
+    if not parsed.out:
+        print(text, end="")
+        return
+    with written_aside(parsed.out) as aside:
+        aside.write_text(text, encoding="utf-8")
+    print(f"written to {parsed.out}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lit_jax.search",
+        description="Finds photos by words, or by a photo. Every photo is compared; they are looked at once, and new "
+        "ones when they come.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("texts", nargs="*", metavar="TEXT", help="what to look for, such as 'a red beetle'; each text is one search")
+    add("--checkpoint", required=True, help="folder of a run, or of an exported model")
+    add("--step", default="best", help="of a run: best, latest or a number")
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--photos", action="append", metavar="PATH", help="a folder, file or pattern; repeatable")
+    data.add_argument("--store", help="an embedding store instead; no photo is looked at")
+    add("--split", default="", help="of the store; all if not given")
+    add("--images", default="", help="folder of the store's photos, for the pictures of a contact sheet")
+    add("--like", action="append", default=[], metavar="PHOTO", help="look for photos like this one; repeatable")
+    add("--top", type=_count, default=20, help="photos to tell of each search")
+    add("--format", choices=FORMATS, default="table", help="html is a contact sheet, one file with the pictures inside")
+    add("--out", default="", help="file to write instead of printing")
+    add("--index", default="", help="folder to keep the index in; photo_index in the model's folder if not given")
+    add("--image-weights", default="", help="where the locked image tower's weights are now")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"found {text}, expected a whole number above 0")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()

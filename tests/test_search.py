@@ -1,0 +1,163 @@
+"""Searching photos: the index and its exact neighbours against NumPy, and the command."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import lit_jax
+from lit_jax import search
+from lit_jax.errors import UserError
+from lit_jax.prediction import photo_index
+from lit_jax.prediction.photo_index import Entry
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("top", [1, 7, 500])
+def test_the_nearest_are_those_of_a_stable_sort_also_where_scores_are_equal(rng, top, monkeypatch):
+    monkeypatch.setattr(photo_index, "ROWS", 64)
+    vectors = unit(rng.normal(size=(300, 8))).astype(np.float16)
+    vectors[[5, 70, 200, 299]] = vectors[70]  # equal rows in several blocks
+    queries = np.concatenate([unit(rng.normal(size=(3, 8))), vectors[70:71].astype(np.float64)]).astype(np.float32)
+    scores, rows = photo_index.nearest(vectors, queries, top)
+    exact = queries @ vectors.astype(np.float32).T
+    order = np.argsort(-exact, axis=1, kind="stable")[:, :top]
+    assert (rows == order).all() and rows.shape == (4, min(top, 300))
+    np.testing.assert_allclose(scores, np.take_along_axis(exact, order, 1), rtol=1e-6)
+
+
+def photos(names, changed=1):
+    return [Entry(name, 10, changed) for name in names]
+
+
+def vector_of(name):
+    return unit(np.random.default_rng(abs(hash(name)) % 2**32).normal(size=8))
+
+
+def test_an_index_takes_over_what_did_not_change_and_follows_what_comes_and_goes(tmp_path, monkeypatch):
+    monkeypatch.setattr(photo_index, "PART", 2)
+    asked = []
+
+    def embed(names):
+        asked.extend(names)
+        return ["no picture" if name == "broken" else vector_of(name) for name in names]
+
+    folder = tmp_path / "of" / "index"
+    first = photo_index.update(folder, "m", photos(["a", "b", "broken", "c", "d"]), embed)
+    assert (first.kept, first.added, first.gone, first.broken) == (0, 4, 0, [("broken", "no picture")])
+    asked.clear()
+    entries = [*photos(["d", "a"]), *photos(["b"], changed=2), *photos(["e"])]
+    second = photo_index.update(folder, "m", entries, embed)
+    assert asked == ["b", "e"] and (second.kept, second.added, second.gone, second.broken) == (2, 2, 2, [])
+    found = [entry.photo for entry in second.index.entries()]
+    assert found == ["d", "a", "b", "e"] and second.index.vectors.dtype == np.float16
+    for name, row in zip(found, second.index.vectors, strict=True):
+        np.testing.assert_allclose(row, vector_of(name), atol=1e-3)
+    assert second.index.photos_of(np.array([3, 0])) == ["e", "d"]
+    asked.clear()
+    again = photo_index.update(folder, "m", entries, embed)
+    assert not asked and (again.kept, again.added, again.gone) == (4, 0, 0)
+    other = photo_index.update(folder, "another model", entries, embed)  # is made anew
+    assert len(asked) == 4 and other.kept == 0 and photo_index.open_index(folder, "m") is None
+
+
+def test_an_index_that_was_stopped_goes_on_and_one_cut_short_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(photo_index, "PART", 2)
+    asked = []
+
+    def stops(names):
+        for name in names:
+            if name == "d":
+                raise KeyboardInterrupt
+            asked.append(name)
+            yield vector_of(name)
+
+    folder, entries = tmp_path / "index", photos(["a", "b", "c", "d"])
+    with pytest.raises(KeyboardInterrupt):
+        photo_index.update(folder, "m", entries, stops)
+    kept = photo_index.open_index(folder, "m")
+    assert [entry.photo for entry in kept.entries()] == ["a", "b"]
+    whole = photo_index.update(folder, "m", entries, lambda names: [vector_of(name) for name in names])
+    assert (whole.kept, whole.added) == (2, 2)
+    (folder / "vectors.npy").write_bytes((folder / "vectors.npy").read_bytes()[:-20])
+    with pytest.raises(UserError, match="expected an index of photos; delete the folder"):
+        photo_index.open_index(folder, "m")
+
+
+@pytest.fixture(scope="module")
+def searched(finished, field_guide_folder, tmp_path_factory):
+    """A folder with a few photos and a broken one, and the arguments that search it with the tiny model."""
+    folder = tmp_path_factory.mktemp("to search")
+    photos = sorted((field_guide_folder / "photos").glob("*.jpg"))[:6]
+    for photo in photos:
+        shutil.copy(photo, folder / photo.name)
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no photo")
+    arguments = [f"--checkpoint={finished[0]}", f"--photos={folder}", f"--index={folder / 'kept' / 'index'}"]
+    return folder, photos, arguments
+
+
+def rows_of(text):
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def test_a_search_finds_what_the_towers_say_and_a_photo_finds_itself(searched, finished, capsys):
+    folder, photos, arguments = searched
+    search.main([*arguments, "a red bird", f"--like={photos[2]}", "--format=jsonl", "--top=3"])
+    told = capsys.readouterr()
+    rows = rows_of(told.out)
+    assert "0 photos known, 6 new, 0 gone, 1 cannot be read" in told.err and "broken.jpg" in told.err
+    model = lit_jax.load(finished[0])
+    vectors = np.stack(list(model.embed_photos(photos)))
+    scores = vectors @ model.embed_texts(["a red bird"])[0]
+    order = np.argsort(-scores)[:3]
+    assert [row["photo"].rpartition("/")[2] for row in rows[:3]] == [photos[at].name for at in order]
+    np.testing.assert_allclose([row["score"] for row in rows[:3]], scores[order], atol=2e-3)
+    assert rows[3]["photo"].endswith(photos[2].name) and rows[3]["score"] > 0.998
+    (folder / photos[0].name).unlink()
+    out = folder / "sheet.html"
+    search.main([*arguments, "a <red> bird", "--format=html", f"--out={out}"])
+    assert "5 photos known, 0 new, 1 gone, 1 cannot be read" in capsys.readouterr().err
+    page = out.read_text()
+    assert page.count("data:image/jpeg;base64,") == 5 and "a &lt;red&gt; bird" in page and str(folder) not in page
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ([], "query: found none, expected a text"),
+        ([" "], "query: found an empty text"),
+        (["x", "--format=html"], "--format html: found no --out"),
+        (["x", "--like=no.jpg"], "--like no.jpg: found a photo that cannot be used"),
+        (["x", "--out=no/such/file"], "--out: found no folder for no/such/file"),
+    ],
+)
+def test_what_cannot_be_searched_is_told_in_a_line(searched, more, said, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        search.main([*searched[2], *more])
+    assert stopped.value.code != 0 and said in capsys.readouterr().err
+
+
+def test_a_store_is_searched_without_its_photos_and_one_of_another_tower_is_refused(
+    finished, records, tiny_config, tmp_path, capsys
+):
+    from lit_jax import config
+    from lit_jax.data.embedding_store import image_ids
+    from lit_jax.embed import embed
+    from lit_jax.prediction import searching
+    from lit_jax.trained import loading
+
+    store = embed(config.load(tiny_config)[0], tmp_path / "store")
+    capsys.readouterr()
+    arguments = [f"--checkpoint={finished[0]}", f"--store={store.directory}", f"--index={tmp_path / 'index'}"]
+    search.main([*arguments, "a red bird", "--format=jsonl", "--split=validation", "--top=1000"])
+    rows = rows_of(capsys.readouterr().out)
+    assert sorted(row["photo"] for row in rows) == sorted(image_ids(store, "validation"))
+    other = dataclasses.replace(store, tower={**store.tower, "digest": "0" * 64})
+    trained = loading.load(finished[0], with_image_tower=False)
+    with pytest.raises(UserError, match="found embeddings of another tower .*, expected that of the model"):
+        searching.of_store(trained, other, "", tmp_path / "index")
