@@ -22,7 +22,7 @@ MODULES = sorted(
     for package in (lit_jax, data_prep)
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
 )
-COMMANDS = ["lit_jax.main", "lit_jax.evaluate", "lit_jax.embed", "lit_jax.plan", "lit_jax.export", "lit_jax.probe", "lit_jax.leaks", "data_prep.convert", "data_prep.captions", "data_prep.ranks", "data_prep.clip_templates", "data_prep.field_guide",
+COMMANDS = ["lit_jax.main", "lit_jax.evaluate", "lit_jax.embed", "lit_jax.plan", "lit_jax.export", "lit_jax.probe", "lit_jax.leaks", "lit_jax.predict", "data_prep.convert", "data_prep.captions", "data_prep.ranks", "data_prep.clip_templates", "data_prep.field_guide",
             "data_prep.pretrain_tower", "data_prep.embeddings", "data_prep.to_webdataset"]  # fmt: skip
 
 
@@ -139,6 +139,8 @@ def test_a_reader_that_has_gone_is_no_error():
         ("lit_jax.plan", "options.load", "--config=x", False),
         ("lit_jax.probe", "open_store", "--store=x", False),
         ("lit_jax.leaks", "open_store", "--store=x", False),
+        ("lit_jax.predict", "load", "--checkpoint=x y.jpg", False),
+        ("lit_jax.predict", "load", "--checkpoint=x y.jpg --out=z.csv", True),
         ("data_prep.captions", "read_class_table", "--classes=x", False),
         ("data_prep.ranks", "read_class_table", "--classes=x --from=y --out=z", False),
         ("data_prep.convert", "options_of", "--out=x", True),

@@ -125,7 +125,7 @@ def within(table: ClassTable, wanted: Within) -> ClassTable:
                 distinct = ClassTable(tuple(range(len(keys))), {"name": table.columns[column]})
                 near = nearest([value], [key for key in keys if key], distinct)
                 hint = f"; the nearest is {near[value]}" if near else ""
-                raise UserError(f"within {column}: found {value!r}, expected a {column} of the classes{hint}")
+                raise UserError(f"within {column}: found {value!r}, expected one of the classes' values{hint}")
         keep &= np.isin(keys, [species_key(value) for value in asked])
     if not keep.any():
         told = ", ".join(f"{column}={values}" for column, values in wanted.items())

@@ -116,14 +116,14 @@ class Model:
         factors = self.about.margin.get("factors", {})
         return Confidence(float(np.exp(np.asarray(self.trained.params[LOGIT_SCALE]))), factors, _note(self.about))
 
-    def embed_photos(self, photos: Photos, *, batch_size: int = BATCH) -> Iterator[np.ndarray]:
+    def embed_photos(self, photos: Photos, *, batch_size: int | None = None) -> Iterator[np.ndarray]:
         """Embeddings of photos in the common space, one after the other, so that any number takes no memory.
 
         Photos are read by Pillow in threads, turned upright by their EXIF, and resized as evaluation does it.
 
         Args:
             photos: paths, pictures, arrays, a folder; see `Photos`.
-            batch_size: photos at a time.
+            batch_size: photos at a time, also if there are fewer; None for 32, or as many as there are.
 
         Yields:
             `[D]` float32 of unit norm for each photo in order; NaN, with a warning, where one cannot be read.
@@ -133,15 +133,15 @@ class Model:
             rows = np.stack(list(model.embed_photos(["a.jpg", "b.jpg"])))
         """
         for batch, rows in self._embedded(photos, batch_size):
-            for one, row in zip(batch, rows, strict=True):
+            for one, row in zip(batch, rows[: len(batch)], strict=True):
                 if one.error:
                     warnings.warn(f"{one.photo}: {one.error}", stacklevel=2)
                 yield row
 
-    def embedded(self, photos: Photos, *, batch_size: int = BATCH) -> Iterator[np.ndarray | str]:
+    def embedded(self, photos: Photos, *, batch_size: int | None = None) -> Iterator[np.ndarray | str]:
         """As `embed_photos`, but what cannot be read gives the reason instead of a vector."""
         for batch, rows in self._embedded(photos, batch_size):
-            yield from (one.error or row for one, row in zip(batch, rows, strict=False))
+            yield from (one.error or row for one, row in zip(batch, rows[: len(batch)], strict=True))
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings of texts as they are: `[N, D]` float32 of unit norm."""
@@ -202,7 +202,7 @@ class Model:
         rank: str = SPECIES,
         top: int = 5,
         sure: float | None = None,
-        batch_size: int = BATCH,
+        batch_size: int | None = None,
     ) -> Naming:
         """Names photos, one after the other.
 
@@ -213,7 +213,7 @@ class Model:
             rank: ``species``, ``genus`` and so on: of the answers, whose probabilities are sums over the species.
             top: answers a photo.
             sure: if given, each photo also gets the narrowest answer, from `rank` upwards, that is at least so likely.
-            batch_size: photos at a time.
+            batch_size: photos at a time, also if there are fewer; None for 32, or as many as there are.
 
         Returns:
             An iterator of `Named`; ``.all()`` makes a list, ``.frame()`` a data frame of it. A photo that cannot be
@@ -244,17 +244,21 @@ class Model:
         return Naming(named(), self.confidence.note)
 
     def fitting_batch(self, photos: int, batch_size: int = BATCH) -> int:
-        """How many photos to take at a time: of few no more than there are, so that one photo does not cost a batch."""
+        """How many photos to take at a time: of few no more than there are, so that one photo does not cost a batch.
+
+        Raises:
+            UserError: fewer than one.
+        """
+        if batch_size < 1:
+            raise UserError(f"batch_size: found {batch_size}, expected at least 1")
         wanted = min(batch_size, 1 << max(photos - 1, 0).bit_length())
         return -(-wanted // self._mesh.size) * self._mesh.size
 
-    def _embedded(self, photos: Photos, batch_size: int) -> Iterator[tuple[list[reading.Read], np.ndarray]]:
+    def _embedded(self, photos: Photos, batch_size: int | None) -> Iterator[tuple[list[reading.Read], np.ndarray]]:
         """Photos that were looked at, a batch at a time, and their embeddings `[size, D]`, those of broken ones NaN."""
-        if batch_size < 1:
-            raise UserError(f"batch_size: found {batch_size}, expected at least 1")
         sources = _sources(photos)
-        first = list(itertools.islice(sources, batch_size))
-        size = self.fitting_batch(len(first), batch_size)
+        first = list(itertools.islice(sources, BATCH))
+        size = self.fitting_batch(len(first)) if batch_size is None else self.fitting_batch(batch_size, batch_size)
         read = reading.read(itertools.chain(first, sources), self._pictures, ahead=2 * size)
         side = self._pictures.size
         for batch in reading.batches(read, size):

@@ -1,0 +1,199 @@
+"""The command that names photos: ``python -m lit_jax.predict --checkpoint=runs/demo photos``."""
+
+import argparse
+import dataclasses
+import itertools
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from lit_jax.base import console, hosts
+from lit_jax.base.files import digest
+from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.models import weights
+from lit_jax.prediction import formats, output
+from lit_jax.prediction.answers import NOT_SURE, Named
+from lit_jax.prediction.choices import Choices, Within
+from lit_jax.prediction.formats import Heading
+from lit_jax.prediction.found import find_photos
+from lit_jax.prediction.model import BATCH, Model, load
+from lit_jax.prediction.sorting import sort_photo
+
+FORMATS = ("table", "csv", "jsonl", "dwc", "parquet")
+ANSWERS = 5  # a photo, where no sure answer is asked for
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command: names photos, writes a row for each and its answers, and counts."""
+    parsed = _parser().parse_args(argv)
+    goes_on = "run the same command to go on" if parsed.out and _kind(parsed) != "parquet" else ""
+    with user_errors_in_one_line(goes_on):
+        out = Path(parsed.out) if parsed.out else None
+        _check(parsed, out)
+        found = find_photos(parsed.photos, sys.stdin)
+        hosts.keep_compiled()
+        model = load(
+            parsed.checkpoint,
+            step=parsed.step,
+            image_weights=parsed.image_weights,
+            text_weights=parsed.text_weights,
+        )
+        classes = parsed.classes or (parsed.labels.split(",") if parsed.labels else None)
+        chosen = model.choices(classes, within=_within(parsed.within), only=parsed.only or None)
+        for note in (*found.notes, *chosen.notes):
+            print(f"note: {note}", file=sys.stderr, flush=True)
+        _name(parsed, model, chosen, found.photos, out)
+
+
+def _name(parsed: argparse.Namespace, model: Model, chosen: Choices, photos: list[str], out: Path | None) -> None:
+    """Names the photos that are not named yet, and tells how many came to what."""
+    batch = model.fitting_batch(len(photos), parsed.batch_size)
+    top = parsed.top or (1 if parsed.sure else ANSWERS)
+    heading = _heading(parsed, model, chosen, photos, (batch, top))
+    names = [chosen.table.label(class_id) for class_id in chosen.table.ids]
+    form = formats.format_of(_kind(parsed), heading, photos=photos, names=names)
+    is_parquet, done = _kind(parsed) == "parquet", 0
+    if out is not None and not is_parquet:
+        done = output.done_before(out, form, photos, batch)
+    naming = model.name(
+        photos[done:], chosen, rank=parsed.rank, top=top, sure=parsed.sure or None, batch_size=batch
+    )  # fmt: skip
+    # With a sure answer others are told only if they are asked for.
+    told = naming if parsed.top or not parsed.sure else (dataclasses.replace(one, answers=()) for one in naming)
+    counts: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
+    missed, start = 0, time.monotonic()
+    opened: AbstractContextManager[output.Write] = (
+        output.opened_parquet(out, heading) if is_parquet and out else output.opened(out, form, done)
+    )
+    quiet = out is None and sys.stdout.isatty()
+    with console.Progress(len(photos), start=done, quiet=quiet, aside=True) as progress, opened as write:
+        for lot in _lots(told, batch):
+            if parsed.sort_into:
+                missed += sum(not sort_photo(one, Path(parsed.sort_into), link=parsed.link) for one in lot)
+            write(lot)
+            for one in lot:
+                counts[(one.answer.rank or NOT_SURE) if one.answer else ""] += 1
+                errors[one.error] += bool(one.error)
+            now = counts.total()
+            rate = now / max(time.monotonic() - start, 1e-9)
+            left = (len(photos) - done - now) / rate
+            progress.show(
+                done + now, f"{done + now:,} of {len(photos):,} photos, {rate:.0f} a second", seconds_left=left
+            )
+    _summary(counts, errors, done, missed, out)
+
+
+def _lots(named: Iterator[Named], size: int) -> Iterator[list[Named]]:
+    while lot := list(itertools.islice(named, size)):
+        yield lot
+
+
+def _summary(counts: Counter[str], errors: Counter[str], done: int, missed: int, out: Path | None) -> None:
+    ranks = ", ".join(f"{count:,} {'to ' if rank != NOT_SURE else ''}{rank}" for rank, count in counts.items() if rank)
+    broken = [f"{count:,} {reason}" for reason, count in errors.most_common() if count]
+    lines = [f"named {counts.total() - counts['']:,} photos" + (f": {ranks}" if ranks else "")]
+    lines += [f"{done:,} were named before"] if done else []
+    lines += [f"{counts['']:,} could not be read: {', '.join(broken)}"] if broken else []
+    lines += [f"{missed:,} were gone before they could be sorted"] if missed else []
+    lines += [f"written to {out}"] if out else []
+    print("; ".join(lines), file=sys.stderr, flush=True)
+    if not done and counts.total() == counts[""]:
+        raise UserError(
+            f"photos: found none of {counts.total():,} that can be read, expected at least one; see their rows for why"
+        )
+
+
+def _heading(
+    parsed: argparse.Namespace, model: Model, chosen: Choices, photos: Sequence[str], sizes: tuple[int, int]
+) -> Heading:
+    trained = model.trained
+    moving = {name: tree for name, tree in trained.params.items() if name not in trained.about.locked}
+    decides = {
+        "model": [weights.digest(moving), sorted(trained.about.locked.items()), trained.about.margin.get("margin")],
+        "classes": [list(chosen.table.ids), chosen.table.rows(), parsed.classes, parsed.labels],
+        "photos": list(photos),
+        "options": [_kind(parsed), parsed.rank, parsed.sure, *sizes],
+    }
+    note = model.confidence.note
+    return Heading(model.title, trained.step, len(chosen), note, digest(decides)[:12])
+
+
+def _kind(parsed: argparse.Namespace) -> str:
+    """The format: as it is asked for, as the file is called, CSV for any other file, and a table on the terminal."""
+    if parsed.format:
+        return str(parsed.format)
+    return formats.ENDINGS.get(Path(parsed.out).suffix.lower(), "csv") if parsed.out else "table"
+
+
+def _check(parsed: argparse.Namespace, out: Path | None) -> None:
+    """Refuses options that make no sense, before anything is read."""
+    if parsed.classes and parsed.labels:
+        raise UserError("--labels: found it beside --classes, expected one of them; leave one out")
+    if parsed.link and not parsed.sort_into:
+        raise UserError("--link: found it without --sort-into, expected a folder to link in; give it")
+    if _kind(parsed) == "parquet":
+        formats.arrow()
+        if out is None:
+            raise UserError("--format parquet: found no --out, expected a file to write; give it")
+    if out is not None:
+        output.check(out, overwrite=parsed.overwrite)
+
+
+def _within(given: Sequence[str]) -> Within:
+    """``["order=Odonata,Diptera"]`` as columns and values."""
+    wanted: dict[str, list[str]] = {}
+    for text in given:
+        column, equals, values = text.partition("=")
+        if not equals or not column.strip() or not values.strip():
+            raise UserError(f"--within: found {text!r}, expected COLUMN=VALUE, such as order=Odonata")
+        wanted.setdefault(column.strip(), []).extend(value.strip() for value in values.split(",") if value.strip())
+    return wanted
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lit_jax.predict",
+        description="Names photos with a trained model: a row a photo and answer, with all ranks and a confidence.",
+        epilog="A photo that cannot be read is a row with the reason, and the others are answered. With --out the same "
+        "command goes on where it was stopped.",
+    )
+    parser.add_argument(
+        "photos", nargs="+", metavar="PHOTOS", help="files, folders, patterns, or - for a list on stdin"
+    )
+    parser.add_argument(
+        "--checkpoint", required=True, help="folder of a run or of an exported model, or hf-hub:OWNER/NAME"
+    )
+    parser.add_argument("--step", default="best", help="of a run: best, latest or a step; best if not given")
+    among = parser.add_argument_group("what to choose from; all classes of the model if nothing is given")
+    among.add_argument("--classes", default="", metavar="CSV", help="class table to choose from")
+    among.add_argument("--labels", default="", metavar="A,B", help="a few names instead, any words")
+    among.add_argument(
+        "--within", action="append", default=[], metavar="COLUMN=VALUE",
+        help="only classes with this value, or one of several between commas, such as order=Odonata; may be repeated",
+    )  # fmt: skip
+    among.add_argument("--only", default="", metavar="LIST", help="only classes that a file names, such as a region's")
+    answers = parser.add_argument_group("answers")
+    answers.add_argument("--rank", default="species", help="species, genus, family ...; species if not given")
+    answers.add_argument("--top", type=int, default=0, help="answers a photo; 5, or with --sure that one alone")
+    answers.add_argument(
+        "--sure", type=float, default=0.0, metavar="SHARE",
+        help="one answer a photo, the narrowest rank that is at least so likely (0.8), or none",
+    )  # fmt: skip
+    written = parser.add_argument_group("where to")
+    written.add_argument("--format", default="", choices=("", *FORMATS), help="as --out ends; a table without --out")
+    written.add_argument("--out", default="", help="file to write; standard output if not given")
+    written.add_argument("--overwrite", action="store_true", help="also if the file is there")
+    written.add_argument("--sort-into", default="", metavar="DIR", help="copy photos into folders by answer")
+    written.add_argument("--link", action="store_true", help="with --sort-into: links instead of copies")
+    parser.add_argument("--batch-size", type=int, default=BATCH, help="photos at a time")
+    parser.add_argument("--image-weights", default="", help="where the locked image tower's weights are now")
+    parser.add_argument("--text-weights", default="", help="likewise of a pre-trained text tower")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

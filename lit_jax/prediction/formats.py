@@ -1,0 +1,225 @@
+"""How answers are written: a table for people, CSV, JSON lines, Darwin Core, Parquet.
+
+A text a photo, so that any number can be written as they come, and what an interrupted command has written can be told
+apart by photo.
+"""
+
+import csv
+import dataclasses
+import importlib
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from lit_jax.errors import UserError
+from lit_jax.evaluation.ranks import SPECIES
+from lit_jax.prediction.answers import Named, percent
+from lit_jax.prediction.results import COLUMNS, rows_of
+from lit_jax.text.classes import RANKS
+from lit_jax.version import __version__
+
+DARWIN_CORE = (
+    "associatedMedia", "scientificName", "taxonRank", "vernacularName", *RANKS, "specificEpithet", "identifiedBy",
+    "identificationVerificationStatus", "identificationRemarks",
+)  # fmt: skip
+"""Terms of https://dwc.tdwg.org/terms/, one row a photo."""
+
+ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet", ".txt": "table"}
+"""Of files, and the formats that they are taken for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Heading:
+    """What every output says at its head.
+
+    Attributes:
+        model: where it was read from.
+        step: batches trained.
+        classes: how many there were to choose from.
+        note: on which species the confidence was fitted.
+        key: of model, classes, photos and options: answers under the same key are the same.
+    """
+
+    model: str
+    step: int
+    classes: int
+    note: str
+    key: str
+
+    @property
+    def line(self) -> str:
+        """As a comment."""
+        return (
+            f"# lit_jax {__version__}, model {self.model}, step {self.step}, {self.classes} classes; {self.note}; "
+            f"key {self.key}\n"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """One way to write answers.
+
+    Attributes:
+        head: what comes before the first photo.
+        text: of one photo.
+        photos: of a text without its head, which may be cut short: each photo, and the text that it has.
+    """
+
+    head: str
+    text: Callable[[Named], str]
+    photos: Callable[[str], Iterator[tuple[str, str]]]
+
+
+def format_of(name: str, heading: Heading, *, photos: Sequence[str] = (), names: Sequence[str] = ()) -> Format:
+    """A format that is text.
+
+    Args:
+        name: table, csv, jsonl or dwc.
+        heading: for its head.
+        photos: all of them, for the width of a table's column.
+        names: of the classes, likewise.
+    """
+    if name == "csv":
+        return Format(heading.line + _csv([COLUMNS]), lambda named: _csv(map(_cells, rows_of(named))), _photos_of_csv)
+    if name == "dwc":
+        head = heading.line + _csv([DARWIN_CORE])
+        return Format(head, lambda named: _csv([_darwin_core(named, heading)]), _photos_of_csv)
+    if name == "jsonl":
+        told = {"lit_jax": __version__, **dataclasses.asdict(heading)}
+        told["confidence"] = told.pop("note")
+        return Format(_json(told), lambda named: _json(record_of(named)), _photos_of_lines)
+    return _table(heading, photos, names)
+
+
+def record_of(named: Named) -> dict[str, Any]:
+    """A photo and its answers, JSON-ready."""
+    if named.error:
+        return {"photo": named.photo, "error": named.error}
+    rows = [{key: value for key, value in row.items() if value != "" and key != "photo"} for row in rows_of(named)]
+    sure = [row for row in rows if row.pop("answer") == "sure"]
+    return {"photo": named.photo, **({"sure": sure[0]} if sure else {}), "answers": rows[len(sure) :]}
+
+
+class ParquetFile:
+    """Answers as Parquet, some photos at a time.
+
+    Args:
+        path: to write.
+        heading: kept in the file's metadata under ``lit_jax``.
+    """
+
+    def __init__(self, path: str, heading: Heading) -> None:
+        pyarrow = arrow()
+        parquet = importlib.import_module("pyarrow.parquet")
+        kinds = {"confidence": pyarrow.float32(), "in_training": pyarrow.bool_()}
+        fields = [(name, kinds.get(name, pyarrow.string())) for name in COLUMNS]
+        told = json.dumps(dataclasses.asdict(heading))
+        self._schema = pyarrow.schema(fields, metadata={"lit_jax": told})
+        self._table, self._writer = pyarrow.Table, parquet.ParquetWriter(path, self._schema)
+
+    def write(self, named: Iterable[Named]) -> None:
+        """Adds photos."""
+        rows = [
+            {name: value if value != "" else None for name, value in {**row, "answer": str(row["answer"])}.items()}
+            for one in named
+            for row in rows_of(one)
+        ]
+        self._writer.write_table(self._table.from_pylist(rows, self._schema))
+
+    def close(self) -> None:
+        """Ends the file."""
+        self._writer.close()
+
+
+def arrow() -> Any:
+    """The library for Parquet.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import pyarrow
+    except ModuleNotFoundError:
+        raise UserError(
+            "--format parquet: found no pyarrow, expected it for Parquet; pip install pyarrow, or use csv"
+        ) from None
+    return pyarrow
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    told = {True: "yes", False: "no"}
+    return [told.get(value, "") if isinstance(value, bool) else str(value) for value in row.values()]
+
+
+def _csv(rows: Iterable[Sequence[str]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _photos_of_csv(text: str) -> Iterator[tuple[str, str]]:
+    rows = (row for row in csv.reader(io.StringIO(text, newline="")) if row)
+    for photo, own in itertools.groupby(rows, key=lambda row: row[0]):
+        yield photo, _csv(own)
+
+
+def _json(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def _photos_of_lines(text: str) -> Iterator[tuple[str, str]]:
+    for line in text.splitlines(keepends=True):
+        try:
+            yield json.loads(line)["photo"], line
+        except ValueError:  # cut short
+            yield "", line
+
+
+def _darwin_core(named: Named, heading: Heading) -> list[str]:
+    answer = named.answer
+    row = dict.fromkeys(DARWIN_CORE, "") | {
+        "associatedMedia": named.photo, "identifiedBy": f"lit_jax {__version__}, model {heading.model}",
+    }  # fmt: skip
+    if answer is None:
+        row["identificationRemarks"] = f"photo could not be read: {named.error}"
+    else:
+        row |= answer.ranks
+        row["identificationVerificationStatus"] = "unverified"
+        row["identificationRemarks"] = f"confidence {answer.confidence:.4f}; {heading.note}"
+        if answer.rank:
+            row |= {"scientificName": answer.name, "taxonRank": answer.rank, "vernacularName": answer.common_name}
+            row |= {answer.rank: answer.name} if answer.rank in RANKS else {}
+        else:
+            row["identificationRemarks"] = "not sure at any rank; " + row["identificationRemarks"]
+        words = answer.name.split()
+        if answer.rank == SPECIES and len(words) > 1 and words[0] == row["genus"]:
+            row["specificEpithet"] = words[1]
+    return list(row.values())
+
+
+def _table(heading: Heading, photos: Sequence[str], names: Sequence[str]) -> Format:
+    widths = [min(max(map(len, texts), default=0), most) for texts, most in ((photos, 60), (names, 60))]
+
+    def line(*cells: str) -> str:
+        photo, answer, rank, likely, note = cells
+        photo = photo if len(photo) <= widths[0] else "…" + photo[1 - widths[0] :]
+        return f"{photo:<{widths[0]}}  {answer:<{widths[1]}}  {rank:<7}  {likely:>10}  {note}".rstrip() + "\n"
+
+    def text(named: Named) -> str:
+        if named.error:
+            return line(named.photo, "", "", "", named.error)
+        answers = ([("", named.sure)] if named.sure else []) + [(f"{n}. ", a) for n, a in enumerate(named.answers, 1)]
+        marked = answers if len(answers) > 1 else [("", answers[0][1])]
+        return "".join(
+            line(
+                "" if place else named.photo,
+                mark + answer.name + (f" ({answer.common_name})" if answer.common_name else ""),
+                answer.rank, percent(answer.confidence),
+                "" if answer.in_training or not answer.rank else "no photo in training",
+            )
+            for place, (mark, answer) in enumerate(marked)
+        )  # fmt: skip
+
+    return Format(heading.line + line("photo", "answer", "rank", "confidence", ""), text, lambda _: iter(()))

@@ -1,0 +1,95 @@
+"""The file of answers: written as they come, gone on with after an interruption, and whole under its own name only."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from lit_jax.base.files import incomplete, written_aside
+from lit_jax.errors import UserError
+from lit_jax.prediction.answers import Named
+from lit_jax.prediction.formats import Format, Heading, ParquetFile
+
+Write = Callable[[Sequence[Named]], None]
+"""Writes the photos of a batch."""
+
+
+def check(path: Path, *, overwrite: bool) -> None:
+    """Refuses a place that cannot be written to, before anything is computed.
+
+    Raises:
+        UserError: no folder, no permission, or a file that is there already.
+    """
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UserError(f"--out: found no folder to write {path} to, expected one; give another --out")
+    if path.exists() and not overwrite:
+        raise UserError(f"--out {path}: found it there already, expected a new file; give another, or --overwrite")
+
+
+def done_before(path: Path, form: Format, photos: Sequence[str], batch: int) -> int:
+    """How many photos an interrupted command has named in whole batches; the file then holds these and no more.
+
+    Raises:
+        UserError: it was another command, or other photos.
+    """
+    begun = incomplete(path)
+    if not begun.exists():
+        return 0
+    with begun.open(encoding="utf-8", errors="replace", newline="") as file:
+        text = file.read()
+    if not text.startswith(form.head):
+        if form.head.startswith(text):  # stopped within its first line
+            return 0
+        raise UserError(
+            f"--out {path}: found {begun.name} of another command, model or list of photos, expected the same; give "
+            "that again, or another --out, or delete the file"
+        )
+    found = list(form.photos(text[len(form.head) :]))
+    # The last photo may lack rows. Whole batches, so that the same photos pass the tower together again.
+    done = max(len(found) - 1, 0) // batch * batch
+    if [photo for photo, _ in found[:done]] != list(photos[:done]):
+        return 0
+    with written_aside(begun) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+        file.write(form.head + "".join(own for _, own in found[:done]))
+    return done
+
+
+@contextlib.contextmanager
+def opened(path: Path | None, form: Format, done: int) -> Iterator[Write]:
+    """A way to write photos to a file, or to standard output where there is none.
+
+    The file has its own name when the body has ended without an error.
+
+    Args:
+        path: the file; None for standard output.
+        form: the format.
+        done: photos that are in the file already.
+    """
+    if path is None:
+        sys.stdout.write(form.head)
+        yield lambda named: _write(sys.stdout, form, named)
+        return
+    begun = incomplete(path)
+    with begun.open("a" if done else "w", encoding="utf-8", newline="") as file:
+        if not done:
+            file.write(form.head)
+        yield lambda named: _write(file, form, named)
+    begun.replace(path)
+
+
+@contextlib.contextmanager
+def opened_parquet(path: Path, heading: Heading) -> Iterator[Write]:
+    """The same for Parquet, which begins anew after an interruption."""
+    with written_aside(path) as aside:
+        file = ParquetFile(str(aside), heading)
+        try:
+            yield file.write
+        finally:
+            file.close()
+
+
+def _write(file: object, form: Format, named: Sequence[Named]) -> None:
+    assert hasattr(file, "write") and hasattr(file, "flush")
+    file.write("".join(map(form.text, named)))
+    file.flush()
