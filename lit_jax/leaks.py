@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lit_jax.base import console
+from lit_jax.base.command_line import Parser
 from lit_jax.base.files import write_json
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.embedding_store import Store, open_store
@@ -167,18 +168,17 @@ def _more(rows: int, shown: int) -> list[str]:
     return [f"  and {rows - shown:,} more, in the JSON"] if rows > shown else []
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m lit_jax.leaks",
         description="Leaks between splits: photos that are nearly the same, names of held-out species that training "
         "or the tower has read, and how near their relatives in training are.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     data = parser.add_mutually_exclusive_group(required=True)
     data.add_argument("--store", help="an embedding store")
     data.add_argument("--records", help="a record set instead: names and relatives only")
-    add("--splits", default="", help="splits to compare with that of training, as a,b; all if not given")
+    add("--splits", default="", help="splits to compare with that of training, as a,b (default: all)")
     add("--train-split", default="train", help="split that was trained on")
     add("--heldout", default="heldout", help="split of species that were held out")
     add("--within", type=_share, default=WITHIN, help="1 minus the least cosine of nearly equal photos")
@@ -187,7 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tower-labels", default="", help="names that the tower was trained on: one a line, a class table or JSON")
     add("--results", default="", help="evaluation JSON of the held-out split, for accuracy by nearest relative")
     add("--show", type=int, default=SHOWN, help="rows of each kind to print")
-    add("--out", default="", help="JSON to write; runs/NAME-leaks.json if not given")
+    add("--out", default="", help="JSON to write (default: runs/NAME-leaks.json)")
     return parser
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lit_jax.base import console, hosts
+from lit_jax.base.command_line import Parser
 from lit_jax.base.files import write_json
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.embedding_store import Store, open_store
@@ -81,24 +82,23 @@ def table_of(rows: Sequence[dict[str, Any]]) -> str:
     return console.text_table(["labels a class", "method", "top-1", "top-5", "mean over classes"], lines, left=(1,))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m lit_jax.probe",
         description="Linear probe and nearest neighbours on the features of a store: what labels could do with them; "
         "and the closed form from words for species without a photo.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("--store", required=True, help="an embedding store")
     add("--train-split", default="train", help="split with the labels to learn from")
     add("--split", default="validation", help="split to be judged on, of the same species")
     add("--heldout-split", default=argparse.SUPPRESS, help="split of species that are not trained on, for the closed "
-        f"form from words ({HELDOUT} if the store has it; '' for none)")  # fmt: skip
+        f"form from words; '' for none (default: {HELDOUT}, if the store has it)")  # fmt: skip
     add("--shots", type=_counts, default="1,2,4,8,16,all", help="photos a class to learn from")
     add("--draws", type=int, default=3, help="how often few photos are drawn")
     add("--neighbours", type=_counts, default="1,5,20", help="how many nearest photos vote")
     add("--seed", type=int, default=0, help="of the draws")
-    add("--out", default="", help="JSON to write; runs/STORE-probe-SPLIT.json if not given")
+    add("--out", default="", help="JSON to write (default: runs/STORE-probe-SPLIT.json)")
     return parser
 
 
