@@ -85,7 +85,7 @@ def _named_classes(path: str, data: Collection) -> ClassTable:
     """The classes of a file under the ids of the data set, as `read_candidates` finds them; prints what is odd."""
     table, notes = read_candidates(path, read_class_table(data.class_table))
     for note in notes:
-        print(f"--classes {path}: {note}", flush=True)
+        print(f"--classes {path}: {note.removeprefix(f'{path}: ')}", flush=True)
     return table
 
 
