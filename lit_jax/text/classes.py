@@ -467,10 +467,11 @@ def _unmatched(exact: Mapping[str, Lookup], alike: Mapping[str, Lookup], wanted:
     hint = f"; the nearest to {names[0]!r} is {nearest[best]!r}" if nearest[best] else ""
     shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
     has = [f"{c} ({'' if i else 'has '}{len(wanted) - len(missing[c])})" for i, c in enumerate(exact)]
-    remedy = "column 'folder'" if "folder" in exact else "add a column 'folder'"
+    remedy = "column 'folder' of the class table" if "folder" in exact else "add a column 'folder' to the class table"
     return (
         f"class names: found {len(names)} of {len(wanted)} not in column {best!r} ({shown}{hint}), expected "
-        f"all of them in one of the columns {', '.join(has)}; correct them or {remedy}"
+        f"all of them in one of the columns {', '.join(has)}; correct them or {remedy}, "
+        "add a row for a class that it lacks, or take away what is no class"
     )
 
 
