@@ -339,7 +339,10 @@ def test_bad_lists_are_refused(photos: Path, tmp_path: Path) -> None:
 
     refused([("x", "y")], "found columns path, class, expected a column file", ("path", "class"))
     refused([("", "Raven")], "row 2: found no file, expected a path")
-    refused([("x.jpg", "Raven"), ("x.jpg", "Magpie")], "twice, as class Raven in no split and as class Magpie in no split, expected one row; delete")
+    refused(
+        [("x.jpg", "Raven"), ("x.jpg", "Magpie")],
+        "twice, as class Raven in no split and as class Magpie in no split, expected one row; delete",
+    )
     with pytest.raises(UserError, match=r"nothing\.csv: found No such file or directory, expected a list of photos"):
         list(read_folder(photos, tmp_path / "nothing.csv"))
     with pytest.raises(UserError, match="found no such folder, expected the photos"):
