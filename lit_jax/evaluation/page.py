@@ -11,6 +11,7 @@ from typing import Any
 
 from lit_jax.base.files import written_aside
 from lit_jax.evaluation import tables
+from lit_jax.evaluation.calibration import why_unusable
 
 HARD_SPECIES, HARD_GROUPS = 25, 15  # rows shown of what is hardest
 ALL_CLASSES = 500  # up to so many, every class has its row
@@ -245,10 +246,12 @@ def _calibration(result: Mapping[str, Any]) -> str:
     measured = result["calibration"]
     if not measured:
         return ""
+    unusable = why_unusable(measured["temperature"])
+    shown = 1 if unusable else 2  # before and after
 
     def draw(axis: Any) -> None:
         axis.plot([0, 100], [0, 100], color="#9aa7ac", lw=1, ls="--", label="as sure as it is right")
-        for name, colour, label in (("before", WARM, "as trained"), ("after", BLUE, "after one correction")):
+        for name, colour, label in (("before", WARM, "as trained"), ("after", BLUE, "after one correction"))[:shown]:
             bins = measured[name]["bins"]
             points = [(100 * row["confidence"], 100 * row["accuracy"]) for row in bins]
             axis.plot(*zip(*points, strict=True), color=colour, lw=1.2, label=label)
@@ -261,7 +264,7 @@ def _calibration(result: Mapping[str, Any]) -> str:
 
     rows = [
         [text, *(_percent(measured[name][k]) for k in ("confidence", "accuracy", "ece"))]
-        for name, text in (("before", "as trained"), ("after", f"temperature {measured['temperature']:.2f}"))
+        for name, text in (("before", "as trained"), ("after", f"temperature {measured['temperature']:.2f}"))[:shown]
     ]
     table = _table(["", "says", "is right", "calibration error"], rows)
     text = (
@@ -269,7 +272,9 @@ def _calibration(result: Mapping[str, Any]) -> str:
         f"on {measured['fitted_on']:,} photos; this is measured on the other {measured['measured_on']:,}. It changes "
         "how sure the model says it is, never which species it names. Larger dots stand for more photos."
     )
-    if not measured["helps"]:
+    if unusable:
+        text += f" <b>Here there is no usable temperature</b>: {unusable}."
+    elif not measured["helps"]:
         text += " Here it makes the error worse, and is not to be used."
     return _section(
         "How far it can be believed", text, f'<div class="pair">{_plot(draw, size=(4.6, 4.0))}{table}</div>'

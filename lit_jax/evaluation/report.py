@@ -320,8 +320,8 @@ def _calibration(
         "fitted_on": len(fitted),
         "measured_on": len(rest),
         "temperature": factor / best,
-        # Fitted on some photos, a temperature may make others worse; it is not to be used then.
-        "helps": after["ece"] <= before["ece"],
+        # Fitted on some photos, a temperature may make others worse, or say nothing; it is not to be used then.
+        "helps": after["ece"] <= before["ece"] and not calibration.why_unusable(factor / best),
         "before": before,
         "after": after,
     }

@@ -6,6 +6,7 @@ from typing import Any
 from lit_jax.base import console
 from lit_jax.base.console import text_table
 from lit_jax.evaluation import tables
+from lit_jax.evaluation.calibration import why_unusable
 from lit_jax.evaluation.intervals import wilson
 
 NOTHING = "–"  # in the place of a figure that says nothing
@@ -211,11 +212,12 @@ def _notes(result: dict[str, Any]) -> list[str]:
     if measured:
         before, after = (f"{100 * measured[name]['ece']:.1f} %" for name in ("before", "after"))
         fitted = f"temperature {measured['temperature']:.2f}, fitted on {measured['fitted_on']:,} other photos"
-        notes.append(
-            f"calibration error {before}, {after} at {fitted}"
-            if measured["helps"]
-            else f"calibration error {before}; a {fitted}, makes it worse ({after}) and is not to be used"
-        )
+        if unusable := why_unusable(measured["temperature"]):
+            notes.append(f"calibration error {before}; no usable temperature: {unusable}")
+        elif measured["helps"]:
+            notes.append(f"calibration error {before}, {after} at {fitted}")
+        else:
+            notes.append(f"calibration error {before}; a {fitted}, makes it worse ({after}) and is not to be used")
     if result["data"]["is_other"]:
         notes.append(f"photos of {result['data']['name']}, another collection than the model was trained on")
     elif result["chosen_on"] == result["split"]:

@@ -132,6 +132,6 @@ def _calibration(
             )
             found[kind] = {
                 "answers": len(rows), "temperature": factor / own, "before": before, "after": after,
-                "helps": after["ece"] <= before["ece"],
+                "helps": after["ece"] <= before["ece"] and not calibration.why_unusable(factor / own),
             }  # fmt: skip
     return found
