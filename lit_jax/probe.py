@@ -13,7 +13,7 @@ from lit_jax.data.embedding_store import Store, open_store
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.evaluation import yardstick
 from lit_jax.evaluation.probe import Yardsticks, probe, read_labelled
-from lit_jax.evaluation.tables import closed_form_table
+from lit_jax.evaluation.tables import NOTHING, closed_form_table, tells
 from lit_jax.text.classes import ClassTable, read_class_table
 
 HELDOUT = "heldout"
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             len(class_ids), Yardsticks(parsed.shots, parsed.draws, parsed.neighbours, parsed.seed),
             tell=lambda line: print(line, flush=True),
         )  # fmt: skip
-        print(table_of(rows))
+        print(table_of(rows, len(class_ids)))
         splits = (parsed.train_split, parsed.split, heldout)
         closed = yardstick.measure(store, table, splits, yardstick.kinds_of(table), seed=parsed.seed) if heldout else []
         if closed:
@@ -70,14 +70,15 @@ def _heldout(parsed: argparse.Namespace, store: Store, table: ClassTable) -> str
     return ""
 
 
-def table_of(rows: Sequence[dict[str, Any]]) -> str:
-    """The results as text."""
+def table_of(rows: Sequence[dict[str, Any]], classes: int) -> str:
+    """The results as text, each photo named among so many classes; a dash where an accuracy cannot be below 1."""
     lines = []
     for row in rows:
         rates = []
         for name in ("top1", "top5", "mean_per_class_top1"):
             spread = f" ± {100 * row[f'{name}_sd']:.1f}" if row["draws"] > 1 else ""
-            rates.append(f"{100 * row[name]:.2f}{spread} %")
+            told = tells(name, classes)
+            rates.append(f"{100 * row[name]:.2f}{spread} %" if told else NOTHING)
         lines.append([row["shots"] or "all", row["method"], *rates])
     return console.text_table(["labels a class", "method", "top-1", "top-5", "mean over classes"], lines, left=(1,))
 
