@@ -16,7 +16,6 @@ from lit_jax.data.embedding_store import Store, open_store
 from lit_jax.data.records import RecordSet, open_records
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.evaluation import leaks
-from lit_jax.evaluation.kinship import accuracy_by_kinship, kinship
 from lit_jax.evaluation.near_duplicates import MOST, WITHIN
 from lit_jax.text.classes import ClassTable, read_class_table, some
 from lit_jax.text.labels import read_labels
@@ -72,20 +71,8 @@ def _of_heldout(
     per_class: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """What the JSON says of held-out species: names in training, relatives, and the tower's labels if there are any."""
-    seen = data.classes_in(parsed.train_split)
-    both = sorted(set(seen) & set(data.classes_in(parsed.heldout)))
-    unseen = [class_id for class_id in data.classes_in(parsed.heldout) if class_id not in both]
-    if not unseen:
-        raise UserError(
-            f"--heldout: found no species in {parsed.heldout!r} that {parsed.train_split!r} has not, expected species "
-            "that were held out; give another split"
-        )
-    names = leaks.names_in_training(table, seen, unseen, data.templates, drop_repeats=data.drop_repeats)
-    groups = kinship(table, seen, unseen)
-    species = {group: [table.label(class_id) for class_id in ids] for group, ids in groups.items()}
-    found: dict[str, Any] = {"heldout": parsed.heldout, "species": len(unseen), "names": names}
-    found["in_both"] = [table.label(class_id) for class_id in both]
-    found["kinship"] = {"species": species, "rows": accuracy_by_kinship(groups, per_class)}
+    found = leaks.of_heldout(data, table, parsed.train_split, parsed.heldout, per_class)
+    unseen = found.pop("ids")
     if parsed.tower_labels:
         found["tower"] = leaks.known_to_tower(table, unseen, labels)
     return found

@@ -12,6 +12,11 @@ from lit_jax.evaluation.intervals import wilson
 NOTHING = "–"  # in the place of a figure that says nothing
 
 
+KIN = {
+    "genus": "one of their genus in training", "family": "one of their family", "order": "one of their order",
+    "none": "no relative", "unknown": "relatives unknown",
+}  # fmt: skip
+
 FEW = 10  # held-out species, below which their accuracy is hardly one
 
 
@@ -198,6 +203,23 @@ def _about_kinds(result: dict[str, Any]) -> list[str]:
     return notes
 
 
+def _about_leaks(found: Mapping[str, Any]) -> str:
+    """What training knew of held-out species, in a line."""
+    read = len({row["id"] for row in found["names"]})
+    near = found["photos"]
+    photos = f"{near['near_photos']:,} of {near['photos']:,} photos are nearly one of training" if near else (
+        "photos were not compared (python -m lit_jax.leaks does)"
+    )  # fmt: skip
+    kin = ", ".join(
+        f"{100 * row['top1']:.0f} % of {row['judged']} with {KIN[row['group']]}"
+        for row in found["kinship"]["rows"]
+        if "top1" in row
+    )
+    return (
+        f"leaks: {photos}; names of {read} of {found['species']} held-out species were read; right by relatives: {kin}"
+    )
+
+
 def _notes(result: dict[str, Any]) -> list[str]:
     """Sentences about shared prompts, calibration, and the choice of the checkpoint."""
     notes = _about_kinds(result)
@@ -218,6 +240,8 @@ def _notes(result: dict[str, Any]) -> list[str]:
             notes.append(f"calibration error {before}, {after} at {fitted}")
         else:
             notes.append(f"calibration error {before}; a {fitted}, makes it worse ({after}) and is not to be used")
+    if result.get("leaks"):
+        notes.append(_about_leaks(result["leaks"]))
     if result["data"]["is_other"]:
         notes.append(f"photos of {result['data']['name']}, another collection than the model was trained on")
     elif result["chosen_on"] == result["split"]:
