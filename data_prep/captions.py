@@ -28,6 +28,7 @@ from data_prep.conversion.columns import (
     statistics_lines,
     words,
 )
+from lit_jax.base.command_line import Parser
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.embedding_store import open_store
 from lit_jax.errors import UserError, user_errors_in_one_line
@@ -103,28 +104,41 @@ def _by_transfer(args: argparse.Namespace, omit: Sequence[str]) -> tuple[ClassTa
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m data_prep.captions", description=(__doc__ or "").split("\n")[0])
+    parser = Parser(prog="python -m data_prep.captions", description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
         "--classes",
         metavar="FILE",
-        help="class table, CSV or JSON; with --select transfer that of the store if not given",
+        help="class table, CSV or JSON; not needed with --select transfer (default: that of the store)",
     )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--template", action="append", metavar="TEXT", help="text with {column} fields; repeatable")
+    source.add_argument(
+        "--template",
+        action="append",
+        metavar="TEXT",
+        help="text with {column} fields; repeatable (default: the paper's)",
+    )
     source.add_argument("--templates", metavar="FILE", help="file of templates, one a line")
     source.add_argument(
         "--select", nargs="?", const=DISTINCT, default="", choices=(DISTINCT, TRANSFER),
         help="choose the columns that tell classes apart best (distinct, if no value is given), or those by which "
         "species without a photo are named best (transfer)",
     )  # fmt: skip
-    parser.add_argument("--budget", type=int, metavar="N", help="with --select distinct: most tokens a caption (16)")
+    parser.add_argument(
+        "--budget", type=int, metavar="N", help="with --select distinct: most tokens a caption (default: 16)"
+    )
     parser.add_argument("--store", metavar="FOLDER", help="with --select transfer: embedding store of training photos")
-    parser.add_argument("--train-split", default="train", metavar="SPLIT", help="with --select transfer (train)")
-    parser.add_argument("--columns", metavar="A,B", help="with --select: candidate columns (all but id, folder, ...)")
-    parser.add_argument("--tokenizer", metavar="FILE", help="SentencePiece model to count by, instead of words")
-    parser.add_argument("--omit", action="append", metavar="VALUE", help="value to leave out (Animalia); repeatable")
+    parser.add_argument(
+        "--train-split", default="train", metavar="SPLIT", help="with --select transfer: split to learn from"
+    )
+    parser.add_argument(
+        "--columns", metavar="A,B", help="with --select: candidate columns (default: all but id, folder, ...)"
+    )
+    parser.add_argument("--tokenizer", metavar="FILE", help="SentencePiece model to count by (default: words)")
+    parser.add_argument(
+        "--omit", action="append", metavar="VALUE", help="value to leave out; repeatable (default: Animalia)"
+    )
     parser.add_argument("--drop-repeats", action="store_true", help="say a value once where two columns agree")
-    parser.add_argument("--show", type=int, default=6, metavar="N", help="captions to print (6)")
+    parser.add_argument("--show", type=int, default=6, metavar="N", help="captions to print")
     parser.add_argument("--out", metavar="FILE", help="CSV to write: id, name and captions of each class")
     args = parser.parse_args(argv)
     if not args.classes and args.select != TRANSFER:

@@ -5,12 +5,12 @@ They are OpenAI's, and do not come with this package. open_clip holds them in on
 will do), or given by ``--file``. It is read, not run, so nothing else of open_clip need be there.
 """
 
-import argparse
 import ast
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
+from lit_jax.base.command_line import Parser
 from lit_jax.base.files import written_aside
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.text.prompts import read_templates
@@ -55,12 +55,12 @@ def _installed() -> Path:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command: writes one template a line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m data_prep.clip_templates",
         description="CLIP's prompt templates, from open_clip, as a text file.",
     )
     parser.add_argument(
-        "--file", type=Path, help="zero_shot_metadata.py of open_clip; that of this environment if left out"
+        "--file", type=Path, help="zero_shot_metadata.py of open_clip (default: that of this environment)"
     )
     parser.add_argument("--out", type=Path, required=True, help="file to write, such as data/clip_templates.txt")
     parsed = parser.parse_args(argv)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_prep.conversion.arguments import Help, add_shared_options, options_of
+from data_prep.conversion.arguments import add_shared_options, options_of
 from data_prep.conversion.beam import BeamWriter
 from data_prep.conversion.convert import convert, dry_run
 from data_prep.conversion.options import DUPLICATES, Options
@@ -22,6 +22,7 @@ from data_prep.conversion.workspace import (
 )
 from data_prep.sources.by_name import SOURCES
 from data_prep.sources.items import Request
+from lit_jax.base.command_line import Parser
 from lit_jax.errors import user_errors_in_one_line
 from lit_jax.text.classes import some
 
@@ -32,9 +33,9 @@ LOST = 3
 def main(argv: Sequence[str] | None = None) -> None:
     """The command; see ``--help``."""
     parser = _parser()
-    arguments, flags = parser.parse_known_args(argv)
-    if flags and not arguments.beam:
-        parser.error(f"unrecognized arguments: {' '.join(flags)}")
+    given = list(sys.argv[1:] if argv is None else argv)
+    # Beam's own flags are known to Beam alone.
+    arguments, flags = parser.parse_known_args(given) if "--beam" in given else (parser.parse_args(given), [])
     with user_errors_in_one_line(), _stopped_in_one_line():
         write = BeamWriter(flags) if arguments.beam else None
         options = options_of(arguments)
@@ -92,22 +93,26 @@ def _request(arguments: argparse.Namespace, options: Options) -> Request:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     default = Options()
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m data_prep.convert",
         description="Photos and a class table to TFRecords that lit_jax and TFDS read.",
         epilog=f"Exit code: 0; {LOST} if all photos of a species had to be left out; 2 for what can be mended.",
-        formatter_class=Help,
     )
     add = parser.add_argument
     add("--source", choices=sorted(SOURCES), default="folder", help="how the photos are laid out")
     add("--images", default="", metavar="DIR", help="folder of the photos; a data set's name for --source tfds")
     add("--splits", type=Path, metavar="CSV", help="list of photos: file, and if wanted class and split")
-    add("--classes", type=Path, metavar="CSV", help="class table, CSV or JSON; by default made of the folders' names")
+    add("--classes", type=Path, metavar="CSV", help="class table, CSV or JSON (default: made of the folders' names)")
     add("--class-level", type=int, default=0, metavar="N", help="level of the folders that are classes; 0: 1, if clear")
-    add("--tfds-dir", default="", metavar="DIR", help="where TFDS built the data set, if not in its own folder")
-    add("--subsets", default="", metavar="A,B", help="parts of the source to take, by its own names")
+    add("--tfds-dir", default="", metavar="DIR", help="where TFDS built the data set (default: its own folder)")
+    add(
+        "--subsets",
+        default="",
+        metavar="A,B",
+        help="parts of the source to take, by its own names",
+    )
     add("--out", type=Path, required=True, metavar="DIR", help="folder to make")
     add_shared_options(parser)
     add("--max-side", type=int, default=default.max_side, help="shrink longer sides to this; 0: never")

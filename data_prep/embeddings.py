@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_prep.conversion.arguments import Help, add_shared_options, options_of
+from data_prep.conversion.arguments import add_shared_options, options_of
 from data_prep.import_embeddings.arrays import READERS
 from data_prep.import_embeddings.embedding_files import (
     Given,
@@ -15,6 +15,7 @@ from data_prep.import_embeddings.embedding_files import (
 from data_prep.import_embeddings.embeddings import SHARD_ROWS, Storing, import_embeddings
 from data_prep.import_embeddings.heads import HeadUse, read_left_out
 from data_prep.import_embeddings.stores import photos_of_store, store_among
+from lit_jax.base.command_line import Parser
 from lit_jax.data import embedding_store
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.text.candidates import read_class_tables
@@ -95,12 +96,11 @@ def _head(arguments: argparse.Namespace, *, named: bool) -> HeadUse:
     return HeadUse(head, first.ids, left_out, arguments.head_anyway)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m data_prep.embeddings",
         description="Embeddings of any tower, computed elsewhere, or the last layer of a classifier, or both, to an "
         "embedding store that lit_jax trains on.",
-        formatter_class=Help,
     )
     add = parser.add_argument
     kinds = ", ".join(READERS)
@@ -115,14 +115,14 @@ def _parser() -> argparse.ArgumentParser:
     tables = "class table, CSV or JSON; of several the first numbers the classes"
     add("--classes", type=Path, nargs="+", required=True, metavar="CSV", help=tables)
     add("--out", type=Path, required=True, metavar="DIR", help="folder to make")
-    add("--key", default="", metavar="NAME", help="array of the embeddings (the only one that can be, or emb)")
+    add("--key", default="", metavar="NAME", help="array of the embeddings (default: the only one that can be, or emb)")
     names = parser.add_mutually_exclusive_group()
-    names.add_argument("--files-key", default="", metavar="NAME", help="array of names in .npz (the only one)")
+    names.add_argument("--files-key", default="", metavar="NAME", help="array of names in .npz (default: the only one)")
     names.add_argument("--names", type=Path, metavar="TXT", help="names of the embeddings instead, one a line")
     names.add_argument("--by-order", action="store_true", help="row i of the CSV is embedding i in any case")
     head = parser.add_argument_group("a classifier's last layer, a row a class")
     head.add_argument("--head", metavar="FILE", help="weights, .npz or .npy, a folder, or hf-hub:OWNER/NAME")
-    head.add_argument("--head-name", default="", metavar="NAME", help="array of its weight (the usual one)")
+    head.add_argument("--head-name", default="", metavar="NAME", help="array of its weight (default: the usual one)")
     head.add_argument("--leave-out", type=Path, metavar="FILE", help="species never to be read: CSV or one a line")
     head.add_argument("--head-anyway", action="store_true", help="even if it does not name the given photos")
     add_shared_options(parser)
@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         metavar="TEXT",
         help="what made the embeddings: another store of that name "
-        "and width counts as of the same tower (name of the file)",
+        "and width counts as of the same tower (default: name of the file)",
     )
     add("--restart", action="store_true", help="replace an earlier store in the same folder")
     return parser

@@ -6,7 +6,6 @@ iNaturalist: it has seen many species, labelled at every rank, and none of those
 part: labels are numbers.
 """
 
-import argparse
 import io
 import os
 import time
@@ -23,6 +22,7 @@ from data_prep.demo import field_guide
 from data_prep.demo.drawing import Look
 from data_prep.demo.field_guide import Species
 from lit_jax.base import processes
+from lit_jax.base.command_line import Parser
 from lit_jax.models import ViT, family
 from lit_jax.models.weight_files import write_npz
 from lit_jax.models.weights import named
@@ -128,9 +128,9 @@ def pretrain(species: Sequence[Species], *, each: int, epochs: int, batch_size: 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command: draws, trains and writes the tower in float16."""
-    parser = argparse.ArgumentParser(prog="python -m data_prep.pretrain_tower", description=__doc__.split("\n")[0])
+    parser = Parser(prog="python -m data_prep.pretrain_tower", description=__doc__.split("\n")[0])
     parser.add_argument("--out", required=True, help="the .npz file to write")
-    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=16, help="passes over the photos")
     parser.add_argument("--photos", type=int, default=36, help="photos of each species")
     arguments = parser.parse_args(argv)
     species = pretraining_species(field_guide.guide(0))

@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 
 from data_prep.conversion.ranks import GENUS, SPECIES, Report, filled
+from lit_jax.base.command_line import Parser
 from lit_jax.errors import user_errors_in_one_line
 from lit_jax.text.classes import read_class_table, write_class_table
 
@@ -47,13 +48,13 @@ def lines_of(report: Report, classes: int, show: int) -> list[str]:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m data_prep.ranks", description=(__doc__ or "").split("\n")[0])
+    parser = Parser(prog="python -m data_prep.ranks", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--classes", required=True, metavar="FILE", help="class table to fill, CSV or JSON")
     parser.add_argument(
         "--from", required=True, dest="source", metavar="FILE", help="class table to take from, CSV or JSON"
     )
     parser.add_argument("--out", required=True, metavar="FILE", help="CSV to write")
-    parser.add_argument("--show", type=int, default=20, metavar="N", help="lines of each list to print (20)")
+    parser.add_argument("--show", type=int, default=20, metavar="N", help="lines of each list to print")
     return parser.parse_args(argv)
 
 

@@ -12,26 +12,24 @@ Each split is a folder. It is made as ``SPLIT.incomplete`` and renamed when it i
 on with the first shard that is missing. Equal records give equal bytes. TensorFlow is not needed.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_prep.conversion.arguments import Help
 from data_prep.conversion.to_tars import SHARD_MB, to_webdataset
+from lit_jax.base.command_line import Parser
 from lit_jax.data.records import open_records
 from lit_jax.errors import user_errors_in_one_line
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command; see ``--help``."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m data_prep.to_webdataset",
         description="A record set to webdataset shards: a folder of tars for each split.",
-        formatter_class=Help,
     )
     parser.add_argument("--records", type=Path, required=True, metavar="DIR", help="the record set")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make; a sub-folder a split")
-    parser.add_argument("--split", nargs="+", default=[], metavar="SPLIT", help="these only; otherwise all")
+    parser.add_argument("--split", nargs="+", default=[], metavar="SPLIT", help="these only (default: all)")
     parser.add_argument("--shard-mb", type=int, default=SHARD_MB, help="size of a tar, MiB")
     parser.add_argument("--workers", type=int, default=0, help="processes; 0: all cores")
     arguments = parser.parse_args(argv)

@@ -20,6 +20,7 @@ import importlib.util
 import json
 import pathlib
 import re
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -396,7 +397,7 @@ def load(
     try:
         config = module.get_config()
     except Exception as error:
-        raise UserError(f"config {path}: {_in_file(error)}") from None
+        raise UserError(f"config {path}: {_in_file(error, path)}") from None
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError(f"config {path}: found that get_config returns {config!r}, expected the config; add a return")
     flat = _flat(config)
@@ -418,30 +419,38 @@ def _module(path: pathlib.Path) -> Any:
     except SyntaxError as error:
         raise UserError(f"config {path}: found a syntax error in line {error.lineno}: {error.msg}") from None
     except Exception as error:
-        raise UserError(f"config {path}: {_in_file(error)}") from None
+        raise UserError(f"config {path}: {_in_file(error, path)}") from None
     return module
 
 
-def _in_file(error: Exception) -> str:
+def _in_file(error: Exception, path: pathlib.Path | str) -> str:
     """What is wrong in a config file, from what ml_collections or Python say of it."""
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     message = str(error).replace("\\n", " ").replace("\\", "")
     unknown = re.search(r"instead of \"(\w+)\"|[Kk]ey [\"']*([\w.]+)", message)
     if isinstance(error, AttributeError | KeyError) and unknown:
-        name = unknown[1] or unknown[2]
+        name = _with_section(unknown[1] or unknown[2], lines[-1].line or "" if lines else "")
         return f"found unknown option {name!r}, expected a known one; did you mean {nearest(name)!r}?"
     field = re.search(r"override field '(\w+)'", message)
     if field:
         name = nearest(field[1])
         return f"{name}: found a value of another type, expected {_kind(OPTIONS[name].default)}"
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    line = f" in line {trace.tb_lineno}" if trace is not None else ""
+    line = f" in line {lines[-1].lineno}" if lines else ""
     return f"found {type(error).__name__}{line}: {message.splitlines()[0] if message else 'no message'}"
 
 
+def _with_section(name: str, line: str) -> str:
+    """An option's last part with the section before it in a line of Python, where one stands there."""
+    before = re.search(rf"(\w+)(?:\.|\[[\"']){re.escape(name)}\b", line)
+    return f"{before[1]}.{name}" if before and any(option.startswith(f"{before[1]}.") for option in OPTIONS) else name
+
+
 def nearest(name: str) -> str:
-    """The valid option whose name looks most like this one; sections and last parts count on their own."""
+    """The valid option whose name looks most like this one, in its own section before any other."""
+    section, _, end = name.rpartition(".")
+    own = {option.removeprefix(f"{section}."): option for option in OPTIONS if option.startswith(f"{section}.")}
+    if section and (found := difflib.get_close_matches(end, own, n=1)):
+        return own[found[0]]
     names = difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0.5)
     if names:
         return names[0]

@@ -9,6 +9,7 @@ import jax
 
 from lit_jax import config as options
 from lit_jax.base import hosts
+from lit_jax.base.command_line import Parser
 from lit_jax.config import Config
 from lit_jax.data import embedding_store
 from lit_jax.data.collection import store_folder
@@ -71,19 +72,18 @@ def described_store(made: Store, where: str) -> str:
     return "\n".join(lines)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m lit_jax.embed",
         description="Runs the frozen image tower of a config once over its records and stores what it says of each "
         "photo. Run again to go on after an interruption. Options of the config are given as for lit_jax.main.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("--config", required=True, help="a Python file such as configs/cub.py")
     add(
         "--out",
         default="",
-        help="folder to make; data.store of the config, or that of the records and _store, if empty",
+        help="folder to make (default: data.store of the config, or that of the records and _store)",
     )
     add("--dtype", default="float16", choices=sorted(embedding_store.DTYPES), help="of the stored features")
     add("--views", type=_positive, default=1, help="of each training photo: the plain one, then random crops")

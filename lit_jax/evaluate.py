@@ -3,12 +3,12 @@
 It prints a table and writes a JSON and a page; what is measured is in `lit_jax.evaluation`.
 """
 
-import argparse
 import os
 import pathlib
 from collections.abc import Sequence
 
 from lit_jax.base import hosts
+from lit_jax.base.command_line import Parser
 from lit_jax.base.files import write_json
 from lit_jax.data.collection import Collection, fingerprint, store_folder
 from lit_jax.data.dataset_folder import check_split
@@ -85,7 +85,7 @@ def _named_classes(path: str, data: Collection) -> ClassTable:
     """The classes of a file under the ids of the data set, as `read_candidates` finds them; prints what is odd."""
     table, notes = read_candidates(path, read_class_table(data.class_table))
     for note in notes:
-        print(f"--classes {path}: {note}", flush=True)
+        print(f"--classes {path}: {note.removeprefix(f'{path}: ')}", flush=True)
     return table
 
 
@@ -97,15 +97,11 @@ def _output(out: str, directory: str, name: str) -> pathlib.Path:
     return path
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m lit_jax.evaluate", description="Names photos among classes given only in words."
-    )
+def _parser() -> Parser:
+    parser = Parser(prog="python -m lit_jax.evaluate", description="Names photos among classes given only in words.")
     parser.add_argument("--checkpoint", required=True, help="folder of a run, or of an exported model")
-    parser.add_argument(
-        "--step", default="best", help="best (by top-1 on the seen split), latest or a step; best if not given"
-    )
-    parser.add_argument("--split", default="", help="split of the record set; the run's seen split if not given")
+    parser.add_argument("--step", default="best", help="best (by top-1 on the seen split), latest or a step")
+    parser.add_argument("--split", default="", help="split of the record set (default: the run's seen split)")
     data = parser.add_mutually_exclusive_group()
     data.add_argument("--records", default="", help="another record set than the run's; its photos pass the tower")
     data.add_argument("--store", default="", help="an embedding store instead; no tower is needed")
@@ -116,19 +112,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--protocol",
         default="",
-        choices=("", *PROTOCOLS),
-        help="how classes are named in prompts; as the run's config says",
+        choices=PROTOCOLS,
+        help="how classes are named in prompts (default: as the run's config says)",
     )
     parser.add_argument("--image-weights", default="", help="where the locked image tower's weights are now")
     parser.add_argument("--text-weights", default="", help="likewise of a pre-trained text tower")
     parser.add_argument("--batch-size", type=int, default=256, help="photos and prompts at a time")
-    parser.add_argument("--devices", type=int, default=0, help="devices to use; 0 for all")
+    parser.add_argument("--devices", type=int, default=0, help="devices to use; 0: all")
     parser.add_argument("--all", action="store_true", help="print every class, not only the hardest")
     parser.add_argument("--no-page", action="store_true", help="no HTML beside the JSON")
     parser.add_argument(
         "--out",
         default="",
-        help="JSON to write; evaluation-SPLIT.json in the run's folder if not given",
+        help="JSON to write (default: evaluation-SPLIT.json in the run's folder)",
     )
     return parser
 

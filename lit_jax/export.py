@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lit_jax import config as options
+from lit_jax.base.command_line import Parser
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.models.locking import IMAGE, TEXT
 from lit_jax.models.weights import count
@@ -52,8 +53,8 @@ def _check(parsed: argparse.Namespace, overrides: dict[str, Any]) -> None:
         raise UserError(f"--hub-name: found it with format {parsed.format}, expected it with --format open_clip only")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m lit_jax.export",
         description="Writes a trained model as one folder, in lit_jax's format or in open_clip's.",
     )
@@ -62,8 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--checkpoint", default="", help="folder of a run, or of an exported model")
     source.add_argument("--config", default="", help="a Python file: published towers, before any training")
     add("--out", required=True, help="folder to make")
-    add("--format", default=FORMATS[0], choices=FORMATS, help=f"{FORMATS[0]} if not given")
-    add("--step", default="best", help="best (by top-1 on the seen split), latest or a step; best if not given")
+    add("--format", default=FORMATS[0], choices=FORMATS, help="layout of the folder")
+    add("--step", default="best", help="best (by top-1 on the seen split), latest or a step")
     add("--image-weights", default="", help="where the locked image tower's weights are now")
     add("--text-weights", default="", help="likewise of a pre-trained text tower")
     add("--hub-name", default="", help="OWNER/NAME on the hub, where open_clip will look for the tokenizer")

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lit_jax.base import console
+from lit_jax.base.command_line import Parser
 from lit_jax.base.files import write_json
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.embedding_store import Store, open_store
 from lit_jax.data.records import RecordSet, open_records
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.evaluation import leaks
-from lit_jax.evaluation.kinship import accuracy_by_kinship, kinship
 from lit_jax.evaluation.near_duplicates import MOST, WITHIN
 from lit_jax.text.classes import ClassTable, read_class_table, some
 from lit_jax.text.labels import read_labels
@@ -71,20 +71,8 @@ def _of_heldout(
     per_class: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """What the JSON says of held-out species: names in training, relatives, and the tower's labels if there are any."""
-    seen = data.classes_in(parsed.train_split)
-    both = sorted(set(seen) & set(data.classes_in(parsed.heldout)))
-    unseen = [class_id for class_id in data.classes_in(parsed.heldout) if class_id not in both]
-    if not unseen:
-        raise UserError(
-            f"--heldout: found no species in {parsed.heldout!r} that {parsed.train_split!r} has not, expected species "
-            "that were held out; give another split"
-        )
-    names = leaks.names_in_training(table, seen, unseen, data.templates, drop_repeats=data.drop_repeats)
-    groups = kinship(table, seen, unseen)
-    species = {group: [table.label(class_id) for class_id in ids] for group, ids in groups.items()}
-    found: dict[str, Any] = {"heldout": parsed.heldout, "species": len(unseen), "names": names}
-    found["in_both"] = [table.label(class_id) for class_id in both]
-    found["kinship"] = {"species": species, "rows": accuracy_by_kinship(groups, per_class)}
+    found = leaks.of_heldout(data, table, parsed.train_split, parsed.heldout, per_class)
+    unseen = found.pop("ids")
     if parsed.tower_labels:
         found["tower"] = leaks.known_to_tower(table, unseen, labels)
     return found
@@ -167,18 +155,17 @@ def _more(rows: int, shown: int) -> list[str]:
     return [f"  and {rows - shown:,} more, in the JSON"] if rows > shown else []
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m lit_jax.leaks",
         description="Leaks between splits: photos that are nearly the same, names of held-out species that training "
         "or the tower has read, and how near their relatives in training are.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     data = parser.add_mutually_exclusive_group(required=True)
     data.add_argument("--store", help="an embedding store")
     data.add_argument("--records", help="a record set instead: names and relatives only")
-    add("--splits", default="", help="splits to compare with that of training, as a,b; all if not given")
+    add("--splits", default="", help="splits to compare with that of training, as a,b (default: all)")
     add("--train-split", default="train", help="split that was trained on")
     add("--heldout", default="heldout", help="split of species that were held out")
     add("--within", type=_share, default=WITHIN, help="1 minus the least cosine of nearly equal photos")
@@ -187,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tower-labels", default="", help="names that the tower was trained on: one a line, a class table or JSON")
     add("--results", default="", help="evaluation JSON of the held-out split, for accuracy by nearest relative")
     add("--show", type=int, default=SHOWN, help="rows of each kind to print")
-    add("--out", default="", help="JSON to write; runs/NAME-leaks.json if not given")
+    add("--out", default="", help="JSON to write (default: runs/NAME-leaks.json)")
     return parser
 
 

@@ -1,6 +1,5 @@
 """The training command: ``python -m lit_jax.main --config=configs/demo.py``."""
 
-import argparse
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -8,6 +7,7 @@ from typing import Any
 
 from lit_jax import config as options
 from lit_jax.base import hosts
+from lit_jax.base.command_line import Parser
 from lit_jax.config import Config
 from lit_jax.errors import Stopped, user_errors_in_one_line
 
@@ -66,16 +66,15 @@ def _make(config: Config, prepare: Callable[[Config], None]) -> None:
         embed(config, store)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m lit_jax.main",
         description="Trains a text tower to read a locked image tower. Run again to resume after an interruption.",
         epilog=options.describe(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", required=True, help="a Python file such as configs/demo.py")
     parser.add_argument(
-        "--workdir", default="", help="folder for checkpoints and results; runs/NAME_OF_CONFIG if not given"
+        "--workdir", default="", help="folder for checkpoints and results (default: runs/NAME_OF_CONFIG)"
     )
     hosts.add_hosts(parser)
     return parser

@@ -8,6 +8,7 @@ from typing import Any
 
 from lit_jax import config as options
 from lit_jax.base import hosts
+from lit_jax.base.command_line import Parser
 from lit_jax.base.files import write_json
 from lit_jax.errors import user_errors_in_one_line
 from lit_jax.planning import abstract_run
@@ -44,23 +45,53 @@ def main(argv: Sequence[str] | None = None) -> None:
             write_json(parsed.json, planned)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m lit_jax.plan",
         description="Tells what a run will cost before it runs: parameters, steps, memory, arithmetic, the largest "
         "batch that fits, hours. Options of the config are given as for lit_jax.main.",
     )
     add = parser.add_argument
     add("--config", required=True, help="a Python file such as configs/cub.py")
-    add("--examples", type=_above_zero(int), default=0, help="photos to train on, where there are no data yet")
-    add("--vocab-size", type=_above_zero(int), default=0, help="of the tokenizer, where there is none yet")
-    add("--captions", type=_above_zero(int), default=0, help="distinct captions; those of the data, or one a photo")
-    add("--longest", type=_above_zero(int), default=0, help="tokens of the longest caption; text.context if unknown")
-    add("--device", choices=list(DEVICES), help="to plan for; this machine's if not given")
-    add("--devices", type=_above_zero(int), default=0, help="how many; train.devices, or all of this machine")
-    add("--memory", type=_above_zero(float), default=0, help="GiB of each that the program may use, instead")
-    add("--tflops", type=_above_zero(float), default=0, help="peak of each in matrix products, instead")
-    add("--utilisation", type=_share, default=UTILISATION, help=f"share of the peak reached ({UTILISATION})")
+    add(
+        "--examples",
+        type=_above_zero(int),
+        default=0,
+        help="photos to train on, where there are no data yet (default: those of the data)",
+    )
+    add(
+        "--vocab-size",
+        type=_above_zero(int),
+        default=0,
+        help="of the tokenizer, where there is none yet (default: the tokenizer's)",
+    )
+    add(
+        "--captions",
+        type=_above_zero(int),
+        default=0,
+        help="distinct captions (default: those of the data, or one a photo)",
+    )
+    add(
+        "--longest",
+        type=_above_zero(int),
+        default=0,
+        help="tokens of the longest caption (default: that of the data, or text.context)",
+    )
+    add("--device", choices=list(DEVICES), help="to plan for (default: this machine's)")
+    add("--devices", type=_above_zero(int), default=0, help="how many (default: train.devices, or all of this machine)")
+    add(
+        "--memory",
+        type=_above_zero(float),
+        default=0,
+        help="GiB of each that the program may use, instead (default: the device's)",
+    )
+    add(
+        "--tflops",
+        type=_above_zero(float),
+        default=0,
+        help="peak of each in matrix products, instead (default: the device's)",
+    )
+    add("--utilisation", type=_share, default=UTILISATION, help="share of the peak reached")
     add("--json", default="", metavar="FILE", help="write the plan there too")
     parser.set_defaults(distributed=False, coordinator="", processes=None, process=None)
     return parser

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from lit_jax.base import console, hosts
+from lit_jax.base.command_line import Parser
 from lit_jax.base.files import digest
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.models import weights
@@ -154,8 +155,8 @@ def _within(given: Sequence[str]) -> Within:
     return wanted
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m lit_jax.predict",
         description="Names photos with a trained model: a row a photo and answer, with all ranks and a confidence.",
         epilog="A photo that cannot be read is a row with the reason, and the others are answered. With --out the same "

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from lit_jax.base import console, hosts
+from lit_jax.base.command_line import Parser
 from lit_jax.base.files import write_json
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.embedding_store import Store, open_store
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.evaluation import yardstick
 from lit_jax.evaluation.probe import Yardsticks, probe, read_labelled
-from lit_jax.evaluation.tables import closed_form_table
+from lit_jax.evaluation.tables import NOTHING, closed_form_table, tells
 from lit_jax.text.classes import ClassTable, read_class_table
 
 HELDOUT = "heldout"
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             len(class_ids), Yardsticks(parsed.shots, parsed.draws, parsed.neighbours, parsed.seed),
             tell=lambda line: print(line, flush=True),
         )  # fmt: skip
-        print(table_of(rows))
+        print(table_of(rows, len(class_ids)))
         splits = (parsed.train_split, parsed.split, heldout)
         closed = yardstick.measure(store, table, splits, yardstick.kinds_of(table), seed=parsed.seed) if heldout else []
         if closed:
@@ -69,36 +70,36 @@ def _heldout(parsed: argparse.Namespace, store: Store, table: ClassTable) -> str
     return ""
 
 
-def table_of(rows: Sequence[dict[str, Any]]) -> str:
-    """The results as text."""
+def table_of(rows: Sequence[dict[str, Any]], classes: int) -> str:
+    """The results as text, each photo named among so many classes; a dash where an accuracy cannot be below 1."""
     lines = []
     for row in rows:
         rates = []
         for name in ("top1", "top5", "mean_per_class_top1"):
             spread = f" ± {100 * row[f'{name}_sd']:.1f}" if row["draws"] > 1 else ""
-            rates.append(f"{100 * row[name]:.2f}{spread} %")
+            told = tells(name, classes)
+            rates.append(f"{100 * row[name]:.2f}{spread} %" if told else NOTHING)
         lines.append([row["shots"] or "all", row["method"], *rates])
     return console.text_table(["labels a class", "method", "top-1", "top-5", "mean over classes"], lines, left=(1,))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m lit_jax.probe",
         description="Linear probe and nearest neighbours on the features of a store: what labels could do with them; "
         "and the closed form from words for species without a photo.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("--store", required=True, help="an embedding store")
     add("--train-split", default="train", help="split with the labels to learn from")
     add("--split", default="validation", help="split to be judged on, of the same species")
     add("--heldout-split", default=argparse.SUPPRESS, help="split of species that are not trained on, for the closed "
-        f"form from words ({HELDOUT} if the store has it; '' for none)")  # fmt: skip
+        f"form from words; '' for none (default: {HELDOUT}, if the store has it)")  # fmt: skip
     add("--shots", type=_counts, default="1,2,4,8,16,all", help="photos a class to learn from")
     add("--draws", type=int, default=3, help="how often few photos are drawn")
     add("--neighbours", type=_counts, default="1,5,20", help="how many nearest photos vote")
     add("--seed", type=int, default=0, help="of the draws")
-    add("--out", default="", help="JSON to write; runs/STORE-probe-SPLIT.json if not given")
+    add("--out", default="", help="JSON to write (default: runs/STORE-probe-SPLIT.json)")
     return parser
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lit_jax.base import console
+from lit_jax.base.command_line import Parser
 from lit_jax.base.files import digest, written_aside
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.prediction import contact_sheet, photo_index
@@ -155,12 +156,11 @@ def _tell(parsed: argparse.Namespace, names: Sequence[str], found: Sequence[Sequ
     print(f"written to {parsed.out}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m lit_jax.search",
         description="Finds photos by words, or by a photo. Every photo is compared; they are looked at once, and new "
         "ones when they come.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("texts", nargs="*", metavar="TEXT", help="what to look for, such as 'a red beetle'; each text is one search")
@@ -169,13 +169,13 @@ def _parser() -> argparse.ArgumentParser:
     data = parser.add_mutually_exclusive_group(required=True)
     data.add_argument("--photos", action="append", metavar="PATH", help="a folder, file or pattern; repeatable")
     data.add_argument("--store", help="an embedding store instead; no photo is looked at")
-    add("--split", default="", help="of the store; all if not given")
+    add("--split", default="", help="of the store (default: all)")
     add("--images", default="", help="folder of the store's photos, for the pictures of a contact sheet")
     add("--like", action="append", default=[], metavar="PHOTO", help="look for photos like this one; repeatable")
     add("--top", type=_count, default=20, help="photos to tell of each search")
     add("--format", choices=FORMATS, default="table", help="html is a contact sheet, one file with the pictures inside")
     add("--out", default="", help="file to write instead of printing")
-    add("--index", default="", help="folder to keep the index in; photo_index in the model's folder if not given")
+    add("--index", default="", help="folder to keep the index in (default: in photo_index of the model's folder)")
     add("--image-weights", default="", help="where the locked image tower's weights are now")
     return parser
 

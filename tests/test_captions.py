@@ -494,7 +494,7 @@ def test_the_command_writes_a_class_table_of_captions(capsys, csv_file, tmp_path
         (["--columns", "name"], "--columns, --budget: found without --select, expected with it; add --select"),
         (["--budget", "9"], "--columns, --budget: found without --select"),
         (["--select", "--drop-repeats"], "--drop-repeats: found with --select, expected with templates"),
-        (["--select", "--template", "{name}"], "not allowed with argument"),
+        (["--select", "--template", "{name}"], "found it beside --"),
         (["--template", "{nmae}"], "error: template: found column 'nmae', expected one of"),
         (["--select", "--budget", "4"], "error: budget: found 4 tokens, expected at least 5"),
     ],

@@ -416,3 +416,29 @@ def test_names_that_miss_are_told_with_the_nearest(tmp_path):
     daisies = ClassTable((1, 2), {"name": ("Bellis perennis", "Leucanthemum vulgare"), "common_name": ("Daisy",) * 2})
     found, notes = candidates(tmp_path, "common_name\nDaisy\n", daisies)
     assert found == [(3, "Daisy")] and "Daisy could be Bellis perennis or Leucanthemum vulgare" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("column", "meant"),
+    [("comon_name", "common_name"), ("nmae", "name"), ("Supercategory", "supercategory"), ("famly", "family")],
+)
+def test_a_column_that_is_nearly_a_known_one_is_told(tmp_path, column, meant):
+    header = [{meant: column}.get(name, name) for name in ("id", "common_name", "name", "supercategory", "family")]
+    path = file(tmp_path, f"{','.join(header)}\n1,a,b,c,d\n")
+    (note,) = read_class_table(path).notes
+    assert note.startswith(f"{path}: found column {column!r}, nearly {meant!r}, which is not there; rename it")
+    assert "known are name, common_name, supercategory, kingdom" in note
+    (noted,) = read_candidates(path, BIRDS)[1][:1]
+    assert noted == note
+
+
+def test_columns_of_ones_own_and_known_ones_are_not_told(tmp_path):
+    path = file(tmp_path, "id,common_name,name,names,bill,habitat,class,familyname\n1,a,b,c,d,e,f,g\n")
+    assert read_class_table(path).notes == ()
+
+
+def test_without_names_the_nearest_column_is_told(tmp_path):
+    with pytest.raises(
+        UserError, match="expected a column 'name' or 'common_name'; rename 'comon_name' to 'common_name'"
+    ):
+        read_class_table(file(tmp_path, "id,comon_name,family\n1,a,b\n"))

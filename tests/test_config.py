@@ -47,9 +47,31 @@ def test_a_misspelt_override_is_refused_with_the_nearest_name(tmp_path, name, me
         config.load(config_file(tmp_path), {name: "1"})
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "config.text.haeds = 4",
+        "config.text.width, config.text.haeds = 64, 4",
+        "text = config.text; text.haeds = 4",
+        "text = config['text']; text['haeds'] = 4",
+    ],
+)
+def test_a_misspelt_option_of_a_section_is_looked_for_in_that_section(tmp_path, line):
+    with pytest.raises(UserError, match=r"found unknown option 'text.haeds', .*; did you mean 'text.heads'\?"):
+        config.load(config_file(tmp_path, line))
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("image.haeds", "image.heads"), ("text.hed", "text.heads"), ("txt.haeds", "text.heads")],
+)
+def test_the_section_counts_before_the_name(name, meant):
+    assert config.nearest(name) == meant
+
+
 def test_a_misspelt_option_in_a_file_is_refused_too(tmp_path):
     with pytest.raises(
-        UserError, match=r"found unknown option 'epoch', expected a known one; did you mean 'train.epochs'"
+        UserError, match=r"found unknown option 'train.epoch', expected a known one; did you mean 'train.epochs'"
     ):
         config.load(config_file(tmp_path, "config.train.epoch = 3"))
     path = tmp_path / "own.py"

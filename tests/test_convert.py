@@ -339,7 +339,10 @@ def test_bad_lists_are_refused(photos: Path, tmp_path: Path) -> None:
 
     refused([("x", "y")], "found columns path, class, expected a column file", ("path", "class"))
     refused([("", "Raven")], "row 2: found no file, expected a path")
-    refused([("x.jpg", "Raven"), ("x.jpg", "Magpie")], "found it as Raven/None and as Magpie/None, expected one class")
+    refused(
+        [("x.jpg", "Raven"), ("x.jpg", "Magpie")],
+        "twice, as class Raven in no split and as class Magpie in no split, expected one row; delete",
+    )
     with pytest.raises(UserError, match=r"nothing\.csv: found No such file or directory, expected a list of photos"):
         list(read_folder(photos, tmp_path / "nothing.csv"))
     with pytest.raises(UserError, match="found no such folder, expected the photos"):
@@ -462,7 +465,7 @@ def test_a_folder_of_broken_photos_converts_with_a_report(tmp_path: Path, capsys
     found = report(out)
     assert {reason: len(left) for reason, left in found["left_out"].items()} == {
         "empty file": 2,
-        "not JPEG, PNG, GIF, WebP, BMP or TIFF": 2,
+        "not JPEG, PNG, GIF, WebP, AVIF, HEIC, BMP or TIFF": 2,
         "truncated": 3,
         "broken data": 2,
         "too many pixels": 1,

@@ -474,7 +474,10 @@ def test_lists_that_do_not_fit_are_refused(
     assert "names of embeddings: found 'Pica pica/3.jpg' twice, expected each once (1 too many)" in line(*named)
     saved(path, values())
     write_list(tmp_path / "b.csv", [*((file,) for file in FILES[:-1]), (FILES[0],)])
-    assert "found 'Pica pica/0.jpg' twice" in line("--ids", tmp_path / "b.csv")
+    assert (
+        "list of photos: found 'Pica pica/0.jpg' twice, expected each once (1 too many); delete the row and its embedding"
+        in line("--ids", tmp_path / "b.csv")
+    )
     write_list(tmp_path / "b.csv", [(f"Dodo/{i}.jpg",) for i in range(12)])
     assert "class names: found 1 of 1 not in column" in line("--ids", tmp_path / "b.csv")
     write_list(tmp_path / "b.csv", [(f"Pica pica/{i}.jpg",) for i in range(12)])

@@ -402,6 +402,30 @@ def test_a_temperature_that_makes_it_worse_is_not_said_to_help(run):
     assert "is not to be used" in page.page(got, name="m")
 
 
+@pytest.mark.parametrize(("temperature", "why"), [(14155.0, "hardly tell"), (1.4e-4, "all named rightly")])
+def test_a_temperature_out_of_all_bounds_is_called_unusable(run, temperature, why):
+    command("--checkpoint", run[0], "--split", "heldout", "--no-page")
+    got = result(run)
+    got["calibration"] |= {"temperature": temperature, "helps": False}
+    got["calibration"]["before"]["ece"] = 0.05
+    note = next(line for line in tables._notes(got) if "calibration" in line)
+    assert note.startswith("calibration error 5.0 %; no usable temperature: ") and why in note
+    made = page.page(got, name="m")
+    assert "no usable temperature" in made and why in made and "temperature 14155" not in made
+    assert "after one correction" not in made  # its curve
+
+
+def test_a_temperature_at_the_end_of_the_search_does_not_help(run, records, monkeypatch):
+    monkeypatch.setattr(
+        report.calibration, "fit_factor", lambda _: 1e-3
+    )  # as where labels have nothing to do with scores
+    trained = loading.load(run[0])
+    sure = dataclasses.replace(trained, params={**trained.params, "logit_scale": trained.params["logit_scale"] + 5})
+    found = report.evaluate(sure, records, "heldout", devices=1)["calibration"]
+    assert found["after"]["ece"] <= found["before"]["ece"]  # of a model that never knows, it would
+    assert found["temperature"] > 1000 and not found["helps"]
+
+
 def test_prompts_are_embedded_once_a_model(run, records, monkeypatch):
     asked = []
     embed = class_embeddings.text_embedder

@@ -525,3 +525,95 @@ def test_the_caption_report_fits_the_table_too(tmp_path: Path, capsys: pytest.Ca
     told = capsys.readouterr().out
     assert "1 blank row left out, beginning with line 3" in told
     assert "template  A photo of the {common_name} {name}\n" in told and "A photo of the Magpie Pica pica" in told
+
+
+# -- what is amiss is told before anything is written
+
+
+def listing(path: Path, header: str, *rows: str) -> Path:
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+def test_a_split_that_is_nearly_one_of_ours_is_asked_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_photos(tmp_path / "photos", ("Pica pica", "Corvus corax"))
+    files = [f"{name}/{i}.jpg" for name in ("Pica pica", "Corvus corax") for i in range(3)]
+    names = ("train", "tarin", "validation")
+    splits = listing(tmp_path / "s.csv", "file,split", *(f"{f},{names[i % 3]}" for i, f in enumerate(files)))
+    arguments = ("--images", root, "--splits", splits, "--out", tmp_path / "out")
+    for more in ((), ("--dry-run",)):
+        line = refused(capsys, *arguments, *more)
+        assert line.startswith(
+            "error: split: found 'tarin' (2 photos), nearly 'train', expected one of train, validation"
+        )
+        assert line.endswith("pass --rename-split tarin=train, or --rename-split tarin=tarin to keep it as it is")
+    assert run(*arguments, "--rename-split", "tarin=train") == 0
+    assert open_records(tmp_path / "out").examples("train") == 4
+    arguments = (*arguments[:-1], tmp_path / "kept")
+    assert run(*arguments, "--rename-split", "tarin=tarin") == 0
+    assert open_records(tmp_path / "kept").examples("tarin") == 2
+
+
+def test_a_split_of_another_name_is_told_with_its_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_photos(tmp_path / "photos", ("Pica pica", "Corvus corax"))
+    files = [f"{name}/{i}.jpg" for name in ("Pica pica", "Corvus corax") for i in range(3)]
+    names = ("train", "summer", "validation")
+    splits = listing(tmp_path / "s.csv", "file,split", *(f"{f},{names[i % 3]}" for i, f in enumerate(files)))
+    assert run("--images", root, "--splits", splits, "--out", tmp_path / "out", "--dry-run") == 0
+    told = capsys.readouterr().out
+    assert "split summer (2 photos) is none of train, validation and heldout: it is kept, and not trained on" in told
+
+
+def test_a_dry_run_counts_empty_files_and_those_of_formats_that_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_photos(tmp_path / "photos", ("Pica pica", "Corvus corax"))
+    write(root / "Pica pica" / "empty.jpg", b"")
+    write(root / "Pica pica" / "new.AVIF", b"\0\0\0\x1cftypavif" + bytes(200))
+    monkeypatch.setattr("data_prep.conversion.report.can_read", lambda kind: kind != "AVIF")
+    monkeypatch.setattr(photos, "can_read", lambda kind: kind != "AVIF")
+    assert run("--images", root, "--out", tmp_path / "out", "--dry-run", "--validation-fraction", 0) == 0
+    told = capsys.readouterr().out
+    assert "train                7" in told  # the AVIF's name is no proof
+    assert f"        1  {photos.EMPTY}\n" in told and "left out by name, size or content: 1 photos" in told
+    assert f"photos that by their names are AVIF and will be left out (1): {photos.AVIF}" in told
+    assert run("--images", root, "--out", tmp_path / "out", "--validation-fraction", 0) == 0
+    left_out = report(tmp_path / "out")["left_out"]
+    assert left_out == {photos.AVIF: [["Pica pica/new.AVIF", ""]], photos.EMPTY: [["Pica pica/empty.jpg", ""]]}
+
+
+def test_what_is_no_photo_is_told_with_all_formats_that_are() -> None:
+    for kind in ("JPEG", "PNG", "GIF", "WebP", "AVIF", "HEIC", "BMP", "TIFF"):
+        assert kind in photos.NOT_AN_IMAGE
+
+
+def test_rows_that_come_twice_are_told_or_refused_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_photos(tmp_path / "photos", ("Pica pica", "Corvus corax"))
+    rows = [f"{name}/{i}.jpg,{'train' if i else 'val'}" for name in ("Pica pica", "Corvus corax") for i in range(3)]
+    same = listing(tmp_path / "same.csv", "file,split", *rows, rows[1], rows[1], rows[4])
+    arguments = ("--images", root, "--out", tmp_path / "out", "--splits")
+    assert run(*arguments, same, "--dry-run") == 0
+    assert (
+        "photos listed more than once, counted once: 2 (Corvus corax/1.jpg, Pica pica/1.jpg)" in capsys.readouterr().out
+    )
+    other = listing(tmp_path / "other.csv", "file,split", *rows, rows[1].replace("train", "val"))
+    line = refused(capsys, *arguments, other)
+    assert line.startswith(
+        "error: Pica pica/1.jpg: found it listed twice, as class Pica pica in split train and as class"
+    )
+    assert line.endswith("in split val, expected one row; delete the row that is wrong")
+
+
+def test_a_folder_that_the_table_lacks_is_told_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_photos(tmp_path / "photos", ("Pica pica", "Corvus corax", "unsorted"))
+    table = listing(tmp_path / "c.csv", "folder,name", "Pica pica,Pica pica", "Corvus corax,Corvus corax")
+    line = refused(capsys, "--images", root, "--classes", table, "--out", tmp_path / "out")
+    assert "found 1 of 3 not in column 'folder' ('unsorted'" in line
+    assert line.endswith(
+        "correct them or column 'folder' of the class table, add a row for a class that it lacks, or take away what is "
+        "no class"
+    )

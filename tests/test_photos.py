@@ -183,8 +183,8 @@ def preview_with_end_marker() -> bytes:
     ("raw", "reason"),
     [
         (b"", "empty file"),
-        (b"<html>404</html>", "not JPEG, PNG, GIF, WebP, BMP or TIFF"),
-        (b"\0" * 500, "not JPEG, PNG, GIF, WebP, BMP or TIFF"),
+        (b"<html>404</html>", "not JPEG, PNG, GIF, WebP, AVIF, HEIC, BMP or TIFF"),
+        (b"\0" * 500, "not JPEG, PNG, GIF, WebP, AVIF, HEIC, BMP or TIFF"),
         (JPEG[: len(JPEG) * 3 // 4], "truncated"),
         (JPEG[:-2], "truncated"),
         (JPEG[: len(JPEG) // 2] + bytes(len(JPEG) // 2), "truncated"),

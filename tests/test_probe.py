@@ -89,6 +89,13 @@ def test_more_labels_help_and_draws_are_averaged(data, monkeypatch):
     assert ("3 nearest neighbours", 1) in of and ("5 nearest neighbours", 0) in of
 
 
+@pytest.mark.parametrize(("classes", "shown"), [(4, "–"), (5, "–"), (6, "98.00 %")])
+def test_top5_is_told_only_where_it_can_be_wrong(classes, shown):
+    row = {"shots": 0, "draws": 1, "method": "linear", "top1": 0.5, "top5": 0.98, "mean_per_class_top1": 0.5}
+    line = command.table_of([row], classes).splitlines()[-1]
+    assert line.split("50.00 %")[1].strip() == shown
+
+
 def test_the_command_on_a_store(data, tmp_path, capsys):
     aside = embedding_store.begin(tmp_path / "set", {})
     (aside / embedding_store.CLASS_TABLE).write_text("id,name\n10,a\n11,b\n12,c\n")

@@ -285,6 +285,39 @@ def test_an_evaluation_tells_seen_from_unseen_on_page_and_card(kept, tmp_path, c
     assert f"{results['margin']['margin']:.3f}" in capsys.readouterr().out
 
 
+def test_an_evaluation_tells_leaks_and_accuracy_by_relatives(kept, store, capsys, monkeypatch):
+    from lit_jax import evaluate
+    from lit_jax.data.embedding_store import Rows, open_store
+    from lit_jax.evaluation import report
+
+    _, folder = kept
+    arguments = [f"--checkpoint={folder}", "--split=heldout"]
+    evaluate.main(arguments)
+    result = json.loads((folder / "evaluation-heldout.json").read_text())
+    page, printed = (folder / "evaluation-heldout.html").read_text(), capsys.readouterr().out
+    found, opened = result["leaks"], open_store(store)
+    # By NumPy alone: each held-out photo and its nearest of training, without the mean of training.
+    train, new = (np.float64(Rows(opened, split).whole()[:, 0]) for split in ("train", "heldout"))
+    unit = [(x - train.mean(0)) / np.linalg.norm(x - train.mean(0), axis=1, keepdims=True) for x in (new, train)]
+    near = int(((unit[0] @ unit[1].T).max(1) >= 0.95).sum())
+    assert 0 < near == found["photos"]["near_photos"] and found["photos"]["photos"] == 120
+    assert f"{near:,} of 120 photos of held-out species" in page and "Photos seen before" in page
+    (row,) = found["kinship"]["rows"]  # every held-out species has two of its genus in training
+    assert (row["group"], row["species"], row["images"]) == ("genus", 10, 120)
+    assert row["top1"] == pytest.approx(result["top1"]) and row["among_all"]["top1"] == pytest.approx(
+        result["gzsl"]["unseen"]
+    )
+    assert found["names"] == [] and "No name was read" in page and "Leaks: what it may owe to training" in page
+    assert f"leaks: {near} of 120 photos are nearly one of training; names of 0 of 10 held-out" in printed
+    # More photos than are compared in seconds.
+    monkeypatch.setattr(report, "COMPARED", 100)
+    evaluate.main(arguments)
+    assert f"python -m lit_jax.leaks --store={store}" in (folder / "evaluation-heldout.html").read_text()
+    # Of seen species there is nothing to leak.
+    evaluate.main([arguments[0], "--split=validation", "--no-page"])
+    assert json.loads((folder / "evaluation-validation.json").read_text())["leaks"] is None
+
+
 def folder_store(folder):
     """The store that a run was trained on."""
     return json.loads((folder / "config.json").read_text())["data.store"]

@@ -29,18 +29,13 @@ def _renaming(text: str) -> tuple[str, str]:
     return theirs, ours
 
 
-class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Tells defaults where there are any."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return super()._get_help_string(action) if action.default not in (None, False, []) else action.help
-
-
 def add_shared_options(parser: argparse.ArgumentParser) -> None:
     """Options of captions, splits and tokenizer, the same in each command that makes data; for `options_of`."""
     default, add = Options(), parser.add_argument
     texts = parser.add_mutually_exclusive_group()
-    texts.add_argument("--template", action="append", metavar="TEXT", help=f"caption; repeat for more ({TEMPLATE})")
+    texts.add_argument(
+        "--template", action="append", metavar="TEXT", help=f"caption; repeat for more (default: {TEMPLATE})"
+    )
     texts.add_argument("--templates", type=Path, metavar="FILE", help="captions, one template a line")
     add("--drop-repeats", action="store_true", help="no value twice in a caption")
     add("--seed", type=int, default=default.seed, help="decides order and all draws")

@@ -9,18 +9,19 @@ import hashlib
 import itertools
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 from data_prep.conversion.options import DROP, Options
 from data_prep.sources import photo_places
-from data_prep.sources.items import HELDOUT, TRAIN, VALIDATION, Item, Skip, known_split
-from lit_jax.data.photo import photo_format
+from data_prep.sources.items import HELDOUT, TRAIN, VALIDATION, Item, Skip, known_split, misspelt_split
+from lit_jax.data.photo import EMPTY, photo_format
 from lit_jax.errors import UserError
 from lit_jax.text.classes import ClassTable, find_species, match_folders, some
 
+_OURS = f"{TRAIN}, {VALIDATION} and {HELDOUT}"
 _SHOWN = 5  # species of several rows that are named
 _HEAD = 1 << 14  # bytes that tell two photos of equal size apart, all but always
 _THREADS = 16  # file systems answer many questions at a time, networked ones above all
@@ -131,6 +132,8 @@ def plan_photos(items: Iterable[Item | Skip], table: ClassTable, options: Option
         inputs.update(repr((item.image_id, class_id, item.split, split, found)).encode())
         if isinstance(found, str):
             skips.append(Skip(item.image_id, found))
+        elif not found[0]:
+            skips.append(Skip(item.image_id, EMPTY))
         else:
             photos.append(Planned(item.path, item.image_id, class_id, split, found[0]))
     check_heldout_apart(table, photos)
@@ -152,17 +155,18 @@ def place_items(items: Iterable[Item | Skip], table: ClassTable, options: Option
     What is to be stored in the end must still pass `check_heldout_apart` and, where the source has no splits,
     `draw_validation`: both depend on which photos can be used.
     """
-    listed, skips = _listed_once(items)
+    listed, skips, again = _listed_once(items)
     id_of = _class_ids(table, {item.class_name for item in listed})
     present = {id_of[item.class_name] for item in listed}
     _check_all_classes_present(table, present, options.allow_empty_classes)
     held = held_out_classes(table, present, options.heldout, options.heldout_classes, options.seed)
-    new_name = _renaming({item.split for item in listed}, options.rename_splits)
+    photos_in = Counter(item.split for item in listed)
+    new_name = _renaming(photos_in, options.rename_splits)
     placed = []
     for item in listed:
         class_id = id_of[item.class_name]
         placed.append((item, class_id, HELDOUT if class_id in held else new_name[item.split]))
-    notes = _placement_notes(table, id_of, new_name)
+    notes = (*_placement_notes(table, id_of, new_name), *_list_notes(photos_in, new_name, again))
     return Placement(placed, skips, frozenset(present), new_name, notes)
 
 
@@ -289,22 +293,29 @@ def shard_photos(
     return [ordered[begin:end] for begin, end in itertools.pairwise(cuts)]
 
 
-def _listed_once(items: Iterable[Item | Skip]) -> tuple[list[Item], list[Skip]]:
-    """Items in the order of their ids, each once; and those that belong to no class."""
+def _listed_once(items: Iterable[Item | Skip]) -> tuple[list[Item], list[Skip], list[str]]:
+    """Items in the order of their ids, each once; those that belong to no class; and ids that came more than once."""
     known: dict[str, Item] = {}
-    skips = []
+    skips: list[Skip] = []
+    again: set[str] = set()
     for item in items:
         if isinstance(item, Skip):
             skips.append(item)
         elif item.class_name == "":
             skips.append(Skip(item.image_id, "outside the class folders"))
-        elif known.setdefault(item.image_id, item)[1:3] != item[1:3]:
-            before = known[item.image_id]
-            raise UserError(
-                f"{item.image_id}: found it as {before.class_name}/{before.split} and as "
-                f"{item.class_name}/{item.split}, expected one class and split; correct the list"
-            )
-    return [known[image_id] for image_id in sorted(known)], skips
+        elif (before := known.setdefault(item.image_id, item)) is not item:
+            again.add(item.image_id)
+            if before[1:3] != item[1:3]:
+                both = (f"as class {one.class_name} in {_split_of(one)}" for one in (before, item))
+                raise UserError(
+                    f"{item.image_id}: found it listed twice, {' and '.join(both)}, expected one row; delete the row "
+                    "that is wrong"
+                )
+    return [known[image_id] for image_id in sorted(known)], skips, sorted(again)
+
+
+def _split_of(item: Item) -> str:
+    return f"split {item.split}" if item.split else "no split"
 
 
 def _class_ids(table: ClassTable, names: set[str | int]) -> dict[str | int, int]:
@@ -327,8 +338,8 @@ def _check_all_classes_present(table: ClassTable, present: set[int], allow_empty
         )
 
 
-def _renaming(found: set[str | None], wanted: Mapping[str, str]) -> dict[str | None, str]:
-    """Split name of the source to ours, for all that were found; None, for no split, to train."""
+def _renaming(found: Mapping[str | None, int], wanted: Mapping[str, str]) -> dict[str | None, str]:
+    """Split name of the source to ours, for all that were found with so many photos; None, for no split, to train."""
     if None in found:
         if len(found) > 1:
             raise UserError(
@@ -336,6 +347,13 @@ def _renaming(found: set[str | None], wanted: Mapping[str, str]) -> dict[str | N
             )
         return {None: TRAIN}
     names = {name: wanted.get(name) or known_split(name) or name for name in sorted(filter(None, found))}
+    for name in names:
+        if name not in wanted and (near := misspelt_split(name)):
+            raise UserError(
+                f"split: found {name!r} ({found[name]:,} photos), nearly {near!r}, expected one of {_OURS}, or a name "
+                f"that is unlike them; pass --rename-split {name}={known_split(near)}, or --rename-split {name}={name} "
+                "to keep it as it is"
+            )
     for ours in names.values():
         # TFDS reads "all" as every split together.
         if not re.fullmatch("[a-z][a-z0-9_]*", ours) or ours == "all":
@@ -368,6 +386,20 @@ def _placement_notes(
     if together:
         notes.append(f"names that stand for one class, whose photos are put together: {some(sorted(together))}")
     return tuple(notes)
+
+
+def _list_notes(
+    photos_in: Mapping[str | None, int], new_name: Mapping[str | None, str], again: Sequence[str]
+) -> list[str]:
+    """What a person may not have meant: splits of other names than ours, and photos that are listed again."""
+    notes = [
+        f"split {name} ({photos_in[name]:,} photos) is none of {_OURS}: it is kept, and not trained on"
+        for name, ours in new_name.items()
+        if name and ours not in (TRAIN, VALIDATION, HELDOUT)
+    ]
+    if again:
+        notes.append(f"photos listed more than once, counted once: {len(again)} ({some(again, 3)})")
+    return notes
 
 
 def _split_words(new_name: Mapping[str | None, str]) -> str:

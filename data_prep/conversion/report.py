@@ -12,7 +12,7 @@ from data_prep.conversion.shards import Outcome
 from data_prep.conversion.workspace import REPORT
 from data_prep.sources.items import HELDOUT, TRAIN, Skip
 from lit_jax.base.files import incomplete
-from lit_jax.data.photo import HEIC, HEIF_ENDINGS, can_read
+from lit_jax.data.photo import AVIF, AVIF_ENDINGS, HEIC, HEIF_ENDINGS, can_read
 from lit_jax.data.records import Record, encode
 from lit_jax.data.tfrecord import frame
 from lit_jax.text.classes import ClassTable, some
@@ -161,9 +161,10 @@ def _plan_warnings(table: ClassTable, plan: Plan, captions: Sequence[Sequence[st
         counts[photo.split][photo.class_id] += 1
     lines = _class_warning(table, set(table.ids) - plan.present, "no photo")
     lines += _warnings(table, plan.present, counts)
-    heic = sum(photo.path.lower().endswith(HEIF_ENDINGS) for photo in plan.photos)
-    if heic and not can_read("HEIF"):
-        lines.append(f"photos that by their names are HEIC and will be left out ({heic}): {HEIC}")
+    for kind, called, endings, remedy in (("HEIF", "HEIC", HEIF_ENDINGS, HEIC), ("AVIF", "AVIF", AVIF_ENDINGS, AVIF)):
+        number = sum(photo.path.lower().endswith(endings) for photo in plan.photos)
+        if number and not can_read(kind):
+            lines.append(f"photos that by their names are {called} and will be left out ({number}): {remedy}")
     groups = duplicates(captions)
     if groups:
         shown = "; ".join(" = ".join(table.names[i] for i in group) for group in groups[:_SHOWN])

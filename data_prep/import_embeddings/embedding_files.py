@@ -265,10 +265,13 @@ def match_rows(given: Given) -> dict[str, int]:
     row_of = {name: row for row, name in enumerate(names)}
     if len(row_of) != len(names):
         twice = next(name for row, name in enumerate(names) if row_of[name] != row)
-        raise UserError(
-            f"names of embeddings: found {twice!r} twice, expected each once ({len(names) - len(row_of)} too many); "
-            "drop one, or choose the names with --files-key or --names"
+        what, remedy = (
+            ("list of photos", "delete the row and its embedding")
+            if embeddings.names is None
+            else ("names of embeddings", "drop one, or choose the names with --files-key or --names")
         )
+        more = len(names) - len(row_of)
+        raise UserError(f"{what}: found {twice!r} twice, expected each once ({more} too many); {remedy}")
     listed = set(ids)
     if not listed & row_of.keys():
         raise UserError(

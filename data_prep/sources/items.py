@@ -1,5 +1,7 @@
 """What a reader of a source yields: photos one by one, with their classes and splits."""
 
+import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -86,6 +88,21 @@ class Source(NamedTuple):
     items: Iterable[Item | Skip]
     table: ClassTable
     archives: Mapping[Path, str] = MappingProxyType({})
+
+
+def misspelt_split(name: str) -> str:
+    """The known name that an unknown one looks like, such as ``train`` for ``tarin``; "" if there is none.
+
+    Names with digits, or of several words, are somebody's own unless their letters are all of a known one.
+    """
+    known = (TRAIN, VALIDATION, HELDOUT, *SPLIT_NAMES)
+    letters = "".join(re.findall(r"[^\W_]", name.casefold()))
+    if known_split(name):
+        return ""
+    near = [one for one in known if letters == one or (name.isalpha() and sorted(letters) == sorted(one))]
+    if name.isalpha():
+        near += difflib.get_close_matches(letters, known, n=1, cutoff=0.8)
+    return near[0] if near else ""
 
 
 def known_split(name: str) -> str:

@@ -25,6 +25,7 @@ MAX_PIXELS = 100_000_000  # larger than the photos of any common camera; decodes
 _LONGEST_SIDE = 65_500  # of a JPEG, by the reference library
 
 HEIF_ENDINGS = ("heic", "heif", "hif", "heics", "heifs")
+AVIF_ENDINGS = ("avif", "avifs")
 
 # Formats by their first bytes, with the file endings that are right for each.
 _FORMATS = {
@@ -34,7 +35,7 @@ _FORMATS = {
     "WEBP": (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), ("webp",)),
     "BMP": (re.compile(rb"BM.{12}", re.DOTALL), ("bmp", "dib")),
     "TIFF": (re.compile(rb"II[*+]\0|MM\0[*+]"), ("tif", "tiff")),
-    "AVIF": (re.compile(rb".{4}ftyp(?=.{0,56}?avi[fs])", re.DOTALL), ("avif", "avifs")),
+    "AVIF": (re.compile(rb".{4}ftyp(?=.{0,56}?avi[fs])", re.DOTALL), AVIF_ENDINGS),
     "HEIF": (re.compile(rb".{4}ftyp(?=(?:.{4}){0,14}?(?:hei[cxms]|hev[cxms]|mif1|msf1))", re.DOTALL),
              HEIF_ENDINGS),
 }  # fmt: skip
@@ -43,7 +44,7 @@ ENDINGS = frozenset(ending for _, endings in _FORMATS.values() for ending in end
 """Of the names of files that may be photos, in small letters, without a dot."""
 
 EMPTY = "empty file"
-NOT_AN_IMAGE = "not JPEG, PNG, GIF, WebP, BMP or TIFF"
+NOT_AN_IMAGE = "not JPEG, PNG, GIF, WebP, AVIF, HEIC, BMP or TIFF"
 _NEEDS = {
     "HEIF": "HEIC, which needs pillow-heif: pip install pillow-heif{}, or save them as JPEG",
     "AVIF": "AVIF, which this Pillow cannot read: update it{}, or save them as JPEG",

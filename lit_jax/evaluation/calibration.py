@@ -11,6 +11,8 @@ import numpy as np
 from scipy import optimize
 
 BINS = 15
+USABLE = (0.02, 50.0)
+"""Temperatures that are of use: above, a model is told to believe nothing; below, always to be sure."""
 
 
 class Losses(Protocol):
@@ -46,6 +48,16 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, *, bins: int = BINS
         "accuracy": float(correct.mean()),
         "bins": [{"images": n, "confidence": said, "accuracy": was} for n, said, was in rows],
     }
+
+
+def why_unusable(temperature: float) -> str:
+    """Why a temperature is not to be used; empty for one that may be."""
+    low, high = USABLE
+    if temperature > high:
+        return "its scores hardly tell what is right, so that the fit would have it believe nothing"
+    return (
+        "the photos for it are all named rightly, so that the fit would have it ever surer" if temperature < low else ""
+    )
 
 
 def fit_factor(losses: Callable[[float], Losses], *, low: float = 1e-3, high: float = 1e5) -> float:

@@ -4,10 +4,13 @@ Functions of a store, a class table and lists of names, without a model; `lit_ja
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from lit_jax.data.embedding_store import Rows, Store, image_ids
+from lit_jax.data.records import RecordSet
+from lit_jax.errors import UserError
+from lit_jax.evaluation.kinship import accuracy_by_kinship, kinship
 from lit_jax.evaluation.near_duplicates import MOST, WITHIN, Pairs, mean_of, near_duplicates
 from lit_jax.text.captions import class_captions
 from lit_jax.text.classes import ClassTable, species_key
@@ -115,6 +118,52 @@ def names_in_training(
                     "assumed": matched([name], [whole]).assumed.get(name, "") if by != "common name" and whole else "",
                 })  # fmt: skip
     return rows
+
+
+def of_heldout(
+    data: Store | RecordSet,
+    table: ClassTable,
+    train_split: str,
+    heldout: str,
+    per_class: Sequence[Mapping[str, Any]] = (),
+) -> Row:
+    """What is to be known of the species of a held-out split: names in training, and relatives there.
+
+    Args:
+        data: with both splits.
+        table: of its classes.
+        train_split: that was trained on.
+        heldout: the split of held-out species.
+        per_class: rows of an evaluation of these, see `lit_jax.evaluation.kinship.accuracy_by_kinship`.
+
+    Returns:
+        ``heldout``, ``species`` (how many), ``ids`` (theirs), ``in_both`` (names of species that have photos in
+        training too, and are left out), ``names`` (see `names_in_training`) and ``kinship``: ``species``, names by
+        group, and ``rows`` of `accuracy_by_kinship`.
+
+    Raises:
+        UserError: the split has no species that training has not.
+    """
+    seen = data.classes_in(train_split)
+    both = sorted(set(seen) & set(data.classes_in(heldout)))
+    unseen = [class_id for class_id in data.classes_in(heldout) if class_id not in both]
+    if not unseen:
+        raise UserError(
+            f"--heldout: found no species in {heldout!r} that {train_split!r} has not, expected species that were held "
+            "out; give another split"
+        )
+    groups = kinship(table, seen, unseen)
+    return {
+        "heldout": heldout,
+        "species": len(unseen),
+        "ids": unseen,
+        "names": names_in_training(table, seen, unseen, data.templates, drop_repeats=data.drop_repeats),
+        "in_both": [table.label(class_id) for class_id in both],
+        "kinship": {
+            "species": {group: [table.label(class_id) for class_id in ids] for group, ids in groups.items()},
+            "rows": accuracy_by_kinship(groups, per_class),
+        },
+    }
 
 
 def _named(table: ClassTable, class_id: int) -> Row:

@@ -11,9 +11,12 @@ from typing import Any
 
 from lit_jax.base.files import written_aside
 from lit_jax.evaluation import tables
+from lit_jax.evaluation.calibration import why_unusable
 
 HARD_SPECIES, HARD_GROUPS = 25, 15  # rows shown of what is hardest
 ALL_CLASSES = 500  # up to so many, every class has its row
+
+NEAR = 3  # leaks of a kind that are named
 
 INK, BLUE, PALE, WARM = "#1d2a33", "#2b6f8f", "#a9cbd8", "#c8763c"
 
@@ -43,6 +46,7 @@ def page(result: Mapping[str, Any], *, name: str) -> str:
     """The HTML text of `write`."""
     sections = [
         _unseen(result),
+        _leaks(result),
         _by_rank(result),
         _by_supercategory(result),
         _calibration(result),
@@ -200,6 +204,88 @@ def _names_told_apart(result: Mapping[str, Any]) -> str:
     return f"<p>Counted as unseen though nearly the name of a species of training: {near}.</p>"
 
 
+def _leaks(result: Mapping[str, Any]) -> str:
+    """What figures of held-out species may owe to training: photos and names that it knew, and relatives."""
+    found = result.get("leaks")
+    if not found:
+        return ""
+    checks = [*_near_photos(found), *_names_read(found)]
+    if found["in_both"]:
+        checks.append((False, "Species in training too", f"{html.escape(', '.join(found['in_both'][:NEAR]))}"))
+    items = "".join(
+        f'<li class="{"clean" if is_clean else "leak"}"><b>{head}</b> {text}</li>' for is_clean, head, text in checks
+    )
+    text = (
+        "A species without a photo is named too well if training saw the same picture, or read its name, and the more "
+        "easily the nearer its relatives in training are."
+    )
+    return _section("Leaks: what it may owe to training", text, f"<ul class=checks>{items}</ul>{_relatives(found)}")
+
+
+def _near_photos(found: Mapping[str, Any]) -> list[tuple[bool, str, str]]:
+    """Photos of held-out species that are nearly one of training: whether there are none, a head, and a text."""
+    near = found["photos"]
+    if near is None:
+        command = (
+            f"python -m lit_jax.leaks --store={found['store']}" if found["is_store"] else "python -m lit_jax.embed"
+        )
+        why = (
+            f"there are more than are compared here; <code>{html.escape(command)}</code> compares them"
+            if found["is_store"]
+            else f"they are compared by their features, which <code>{command}</code> stores"
+        )
+        return [(False, "Photos were not compared:", f"{why}.")]
+    of = f"{near['photos']:,} photos of held-out species"
+    if not near["near_photos"]:
+        return [(True, "No photo twice:", f"none of the {of} is nearly one of {found['train_photos']:,} in training.")]
+    pairs = "; ".join(
+        f"{html.escape(pair['photo'])} ({html.escape(pair['class'])}) is like {html.escape(pair['like'])} "
+        f"({html.escape(pair['like_class'])})"
+        for pair in near["pairs"][:NEAR]
+    )
+    share = _percent(near["near_photos"] / near["photos"])
+    return [
+        (
+            False,
+            "Photos seen before:",
+            f"{near['near_photos']:,} of {of} ({share}) are nearly one of training: {pairs}.",
+        )
+    ]
+
+
+def _names_read(found: Mapping[str, Any]) -> list[tuple[bool, str, str]]:
+    """Names of held-out species in the words of training, likewise."""
+    read = {row["id"]: row for row in reversed(found["names"])}
+    if not read:
+        text = f"no name of the {found['species']:,} held-out species stands in the captions or classes of training."
+        return [(True, "No name was read:", text)]
+    rows = "; ".join(
+        f"{_named(row['class'], row['common_name'])} as “{html.escape(row['as'])}”"
+        for row in list(read.values())[:NEAR]
+    )
+    more = f" and {len(read) - NEAR} more" if len(read) > NEAR else ""
+    return [(False, "Names read before:", f"{len(read):,} of {found['species']:,} held-out species: {rows}{more}.")]
+
+
+def _relatives(found: Mapping[str, Any]) -> str:
+    """Accuracy by the nearest relative in training."""
+    words = {
+        "genus": "of its genus", "family": "of its family", "order": "of its order", "none": "none in its order",
+        "unknown": "not known: ranks are missing",
+    }  # fmt: skip
+    rows = [row for row in found["kinship"]["rows"] if "top1" in row]
+    if not rows:
+        return ""
+    among_all = all("among_all" in row for row in rows)
+    cells = [
+        [words[row["group"]], f"{row['judged']:,}", f"{row['images']:,}", _told(row, "top1", 1),
+         *([_told(row["among_all"], "top1", 1)] if among_all else [])]
+        for row in rows
+    ]  # fmt: skip
+    heads = ["nearest relative in training", "species", "photos", "right among held-out species"]
+    return _table([*heads, *(["right among all"] if among_all else [])], cells)
+
+
 def _by_rank(result: Mapping[str, Any]) -> str:
     ranks = result["ranks"]
     if len(ranks) < 2:
@@ -245,10 +331,12 @@ def _calibration(result: Mapping[str, Any]) -> str:
     measured = result["calibration"]
     if not measured:
         return ""
+    unusable = why_unusable(measured["temperature"])
+    shown = 1 if unusable else 2  # before and after
 
     def draw(axis: Any) -> None:
         axis.plot([0, 100], [0, 100], color="#9aa7ac", lw=1, ls="--", label="as sure as it is right")
-        for name, colour, label in (("before", WARM, "as trained"), ("after", BLUE, "after one correction")):
+        for name, colour, label in (("before", WARM, "as trained"), ("after", BLUE, "after one correction"))[:shown]:
             bins = measured[name]["bins"]
             points = [(100 * row["confidence"], 100 * row["accuracy"]) for row in bins]
             axis.plot(*zip(*points, strict=True), color=colour, lw=1.2, label=label)
@@ -261,7 +349,7 @@ def _calibration(result: Mapping[str, Any]) -> str:
 
     rows = [
         [text, *(_percent(measured[name][k]) for k in ("confidence", "accuracy", "ece"))]
-        for name, text in (("before", "as trained"), ("after", f"temperature {measured['temperature']:.2f}"))
+        for name, text in (("before", "as trained"), ("after", f"temperature {measured['temperature']:.2f}"))[:shown]
     ]
     table = _table(["", "says", "is right", "calibration error"], rows)
     text = (
@@ -269,7 +357,9 @@ def _calibration(result: Mapping[str, Any]) -> str:
         f"on {measured['fitted_on']:,} photos; this is measured on the other {measured['measured_on']:,}. It changes "
         "how sure the model says it is, never which species it names. Larger dots stand for more photos."
     )
-    if not measured["helps"]:
+    if unusable:
+        text += f" <b>Here there is no usable temperature</b>: {unusable}."
+    elif not measured["helps"]:
         text += " Here it makes the error worse, and is not to be used."
     return _section(
         "How far it can be believed", text, f'<div class="pair">{_plot(draw, size=(4.6, 4.0))}{table}</div>'

@@ -22,7 +22,7 @@ from lit_jax.embedding import class_embeddings, photo_embeddings
 from lit_jax.embedding.trained import About, Trained
 from lit_jax.embedding.vectors import Vectors, on_device, prompts_of
 from lit_jax.errors import UserError
-from lit_jax.evaluation import calibration, ranking, ranks, retrieval, unseen, yardstick
+from lit_jax.evaluation import calibration, kinship, leaks, ranking, ranks, retrieval, unseen, yardstick
 from lit_jax.evaluation.intervals import of_mean
 from lit_jax.evaluation.ranking import Predictions
 from lit_jax.models import building
@@ -32,6 +32,8 @@ from lit_jax.text.prompts import duplicates, templates_for
 
 HARD = ("genus", "family")  # ranks of which all groups are told, besides the species
 LARGEST = 8192  # photos at a time, unless there are more in all: a batch is filled up to its size
+COMPARED = 50_000  # photos of training and held out that are compared with each other, at the most: seconds
+PAIRS = 20  # of near photos that are told
 FITTED = 20_000  # photos that the temperature is fitted on, at the most
 
 
@@ -79,7 +81,8 @@ def evaluate(
         ``common_names`` (of what classes are taken for), ``species`` (how many with photos were in training, and how
         that was told), ``gzsl`` (see `unseen.together`; None where there are not photos of both kinds) and facts about
         the run, and ``closed_form`` (rows of `yardstick.measure`, for held-out species of a store); beside each
-        accuracy its ``_interval``; JSON-ready.
+        accuracy its ``_interval``; ``leaks`` (of held-out species, see `leaks.of_heldout`; with ``photos`` of a store,
+        near ones in training); JSON-ready.
 
     Raises:
         UserError: a split that is not there, classes that do not cover its photos, an odd batch size.
@@ -119,14 +122,16 @@ def evaluate(
         asked = unseen.Asked(every, _labels(ids, others.species_of, others.table), other_emb, others.table, known)
     same = duplicates([list(texts[i]) for i in table.ids])
     factor = float(np.exp(np.asarray(trained.params[LOGIT_SCALE])))
+    summary, together = _summary(found, table), _gzsl(trained, asked, mesh)
     return {
-        **_summary(found, table),
+        **summary,
         "same_prompts": [[table.names[row] for row in group] for group in same],
         "ceiling": ranks.ceiling(found.hits().images, same),
         **_by_rank(found, table),
         "calibration": _calibration(photos, found, class_emb, mesh, factor, less, seed=config.seed),
         "species": unseen.described(species, table, np.unique(labels).tolist()),
-        "gzsl": _gzsl(trained, asked, mesh),
+        "gzsl": together,
+        "leaks": _leaks(trained, data, split, summary["per_class"], together),
         "closed_form": _closed_form(trained, data, split, templates, protocol),
         "retrieval": _retrieval(trained.about, table, photos, labels, vectors),
         **_facts(trained, data, split, species_of, templates),
@@ -175,6 +180,51 @@ def _gzsl(trained: Trained, asked: unseen.Asked, mesh: Mesh) -> dict[str, Any] |
         return None
     factor = float(np.exp(np.asarray(trained.params[LOGIT_SCALE])))
     return unseen.together(asked, trained.about.margin, factor, mesh)
+
+
+def _leaks(
+    trained: Trained,
+    data: Collection,
+    split: str,
+    per_class: Sequence[Mapping[str, Any]],
+    together: Mapping[str, Any] | None,
+) -> dict[str, Any] | None:
+    """What figures of held-out species may owe to training, see `leaks.of_heldout`; None of any other split."""
+    chosen, about = trained.config.data, trained.about
+    if fingerprint(data) != about.fingerprint or split != chosen.heldout_split or chosen.train_split not in data.splits:
+        return None
+    table = read_class_table(data.class_table)
+    species = [table.species_of[class_id] for class_id in data.classes_in(split)]
+    if set(species) & {table.species_of[class_id] for class_id in about.train_classes}:
+        return None
+    found = leaks.of_heldout(data, table, chosen.train_split, split, per_class)
+    if together:
+        groups = kinship.kinship(table, data.classes_in(chosen.train_split), found["ids"])
+        for row, among in zip(
+            found["kinship"]["rows"], kinship.accuracy_by_kinship(groups, together["per_class"]), strict=True
+        ):
+            row["among_all"] = {name: among[name] for name in ("top1", "top1_interval") if name in among}
+    photos = sum(data.examples(name) for name in (chosen.train_split, split))
+    if isinstance(data, Store) and photos <= COMPARED:
+        near = leaks.near_photos(data, chosen.train_split, [split])
+        found["photos"] = {"within": near["within"], **_shortened(near["comparisons"][0], table)}
+    else:
+        found["photos"] = None
+    return {
+        **found,
+        "train_photos": photos - data.examples(split),
+        "store": str(data.directory),
+        "is_store": isinstance(data, Store),
+    }
+
+
+def _shortened(comparison: Mapping[str, Any], table: ClassTable) -> dict[str, Any]:
+    """Near photos with the nearest pairs only, whose classes are names for people."""
+    pairs = [
+        {**pair, **{kind: table.label(pair[kind]) for kind in ("class", "like_class")}}
+        for pair in comparison["pairs"][:PAIRS]
+    ]
+    return {**comparison, "pairs": pairs, "capped": len(comparison["capped"])}
 
 
 def _closed_form(
@@ -259,8 +309,8 @@ def _calibration(
         "fitted_on": len(fitted),
         "measured_on": len(rest),
         "temperature": factor / best,
-        # Fitted on some photos, a temperature may make others worse; it is not to be used then.
-        "helps": after["ece"] <= before["ece"],
+        # Fitted on some photos, a temperature may make others worse, or say nothing; it is not to be used then.
+        "helps": after["ece"] <= before["ece"] and not calibration.why_unusable(factor / best),
         "before": before,
         "after": after,
     }

@@ -6,10 +6,16 @@ from typing import Any
 from lit_jax.base import console
 from lit_jax.base.console import text_table
 from lit_jax.evaluation import tables
+from lit_jax.evaluation.calibration import why_unusable
 from lit_jax.evaluation.intervals import wilson
 
 NOTHING = "–"  # in the place of a figure that says nothing
 
+
+KIN = {
+    "genus": "one of their genus in training", "family": "one of their family", "order": "one of their order",
+    "none": "no relative", "unknown": "relatives unknown",
+}  # fmt: skip
 
 FEW = 10  # held-out species, below which their accuracy is hardly one
 
@@ -197,6 +203,23 @@ def _about_kinds(result: dict[str, Any]) -> list[str]:
     return notes
 
 
+def _about_leaks(found: Mapping[str, Any]) -> str:
+    """What training knew of held-out species, in a line."""
+    read = len({row["id"] for row in found["names"]})
+    near = found["photos"]
+    photos = f"{near['near_photos']:,} of {near['photos']:,} photos are nearly one of training" if near else (
+        "photos were not compared (python -m lit_jax.leaks does)"
+    )  # fmt: skip
+    kin = ", ".join(
+        f"{100 * row['top1']:.0f} % of {row['judged']} with {KIN[row['group']]}"
+        for row in found["kinship"]["rows"]
+        if "top1" in row
+    )
+    return (
+        f"leaks: {photos}; names of {read} of {found['species']} held-out species were read; right by relatives: {kin}"
+    )
+
+
 def _notes(result: dict[str, Any]) -> list[str]:
     """Sentences about shared prompts, calibration, and the choice of the checkpoint."""
     notes = _about_kinds(result)
@@ -211,11 +234,14 @@ def _notes(result: dict[str, Any]) -> list[str]:
     if measured:
         before, after = (f"{100 * measured[name]['ece']:.1f} %" for name in ("before", "after"))
         fitted = f"temperature {measured['temperature']:.2f}, fitted on {measured['fitted_on']:,} other photos"
-        notes.append(
-            f"calibration error {before}, {after} at {fitted}"
-            if measured["helps"]
-            else f"calibration error {before}; a {fitted}, makes it worse ({after}) and is not to be used"
-        )
+        if unusable := why_unusable(measured["temperature"]):
+            notes.append(f"calibration error {before}; no usable temperature: {unusable}")
+        elif measured["helps"]:
+            notes.append(f"calibration error {before}, {after} at {fitted}")
+        else:
+            notes.append(f"calibration error {before}; a {fitted}, makes it worse ({after}) and is not to be used")
+    if result.get("leaks"):
+        notes.append(_about_leaks(result["leaks"]))
     if result["data"]["is_other"]:
         notes.append(f"photos of {result['data']['name']}, another collection than the model was trained on")
     elif result["chosen_on"] == result["split"]:

@@ -101,8 +101,9 @@ def together(asked: Asked, fitted: Mapping[str, Any], factor: float, mesh: Mesh)
 
     Returns:
         As `lit_jax.evaluation.gzsl.summary`, with ``chance``; ``by_rank``: top-1 of either kind at each rank;
-        ``calibration`` of answers that are seen and that are unseen species, where factors were fitted; and ``inside``,
-        what the margin reached inside the training split.
+        ``per_class``: ``id``, ``images`` and ``top1`` of each unseen species; ``calibration`` of answers that are seen
+        and that are unseen species, where factors were fitted; and ``inside``, what the margin reached inside the
+        training split.
     """
     margin = fitted.get("margin")
     rivals = ranking.all_rivals(asked.photos, asked.labels, asked.classes, asked.seen, mesh)
@@ -121,9 +122,19 @@ def together(asked: Asked, fitted: Mapping[str, Any], factor: float, mesh: Mesh)
         **gzsl.summary(rivals, margin),
         "chance": 1 / len(asked.table),
         "by_rank": by_rank,
+        "per_class": _of_unseen(found, asked),
         "calibration": _calibration(asked, rivals.gap > (margin or 0), less, fitted, factor, mesh),
         "inside": inside,
     }
+
+
+def _of_unseen(found: ranking.Predictions, asked: Asked) -> list[dict[str, Any]]:
+    hits = found.hits()
+    return [
+        {"id": asked.table.ids[row], "images": int(hits.images[row]), "top1": top1}
+        for row, (top1, _) in enumerate(hits.per_class().tolist())
+        if hits.images[row] and not asked.seen[row]
+    ]
 
 
 def _calibration(
@@ -146,6 +157,6 @@ def _calibration(
             )
             found[kind] = {
                 "answers": len(rows), "temperature": factor / own, "before": before, "after": after,
-                "helps": after["ece"] <= before["ece"],
+                "helps": after["ece"] <= before["ece"] and not calibration.why_unusable(factor / own),
             }  # fmt: skip
     return found

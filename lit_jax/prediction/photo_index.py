@@ -8,13 +8,14 @@
 A search is exact: every row is compared. The index is rewritten beside itself, so that it is never half-new.
 """
 
+import dataclasses
 import io
 import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -68,7 +69,8 @@ class Index(NamedTuple):
         return [found[row] for row in rows.tolist()]
 
 
-class Updated(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Updated:
     """What an update did.
 
     Attributes:
@@ -167,7 +169,8 @@ def update(
         row_of = {entry: row for row, entry in enumerate(old.entries())} if old else {}
         new = [entry for entry in entries if entry not in row_of]
         taken = [entry for entry in entries if entry in row_of]
-        gone, added, broken = len(row_of) - len(taken), 0, []
+        gone, added = len(row_of) - len(taken), 0
+        broken: list[tuple[str, str]] = []
         current, total = old, len(new)
         if current is None or gone or new:
             current = write(folder, model, _rows_of(old, [row_of[entry] for entry in taken]), taken)
@@ -244,8 +247,3 @@ def _header(number: int, width: int) -> bytes:
         out, {"descr": "<f2", "fortran_order": False, "shape": (number, width)}
     )  # fmt: skip
     return out.getvalue()
-
-
-def facts(index: Index) -> dict[str, Any]:
-    """What an index is, for outputs."""
-    return {"index": str(index.folder), "photos": len(index.vectors), "model": index.model}

@@ -5,7 +5,7 @@ import difflib
 import io
 import json
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,10 @@ RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
 
 NAME_COLUMNS = ("name", "common_name")
 FOLDER_COLUMNS = ("folder", "image_dir_name", "name", "common_name", "id")
+KNOWN_COLUMNS = (*NAME_COLUMNS, "supercategory", *RANKS, *FOLDER_COLUMNS[:2])
+"""Columns that the package itself looks for; all others are the table's own."""
+
+_MISSPELT = 0.82  # ratio of `difflib` from which a column is nearly a known one: a letter of six
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class ClassTable:
             ids are not among them.
         as_written: the table as it stands in its file, blanks around values and blank rows included; None where
             that is the same.
-        notes: what was left out of the file, in lines for people.
+        notes: what was left out of the file, and columns that look misspelt, in lines for people.
 
     Example:
         >>> table = ClassTable((7, 9), {"name": ("Pica pica", "Corvus corax")})
@@ -199,10 +203,15 @@ def table_of_rows(
     written = _as_table(header, places, rows, full if "id" in header else range(len(rows)), strip=False)
     if written != table:
         object.__setattr__(table, "as_written", written)
+    notes = [
+        f"{where}: found column {column!r}, nearly {meant!r}, which is not there; rename it if it is that (known are "
+        f"{', '.join(KNOWN_COLUMNS)}; any other is your own)"
+        for column, meant in misspelt(table.columns).items()
+    ]
     if blank := sorted(set(range(len(rows))) - set(full)):
         number = "1 blank row" if len(blank) == 1 else f"{len(blank)} blank rows"
-        note = f"{where}: {number} left out, beginning with {places[blank[0]].removeprefix(where).strip()}"
-        object.__setattr__(table, "notes", (note,))
+        notes.append(f"{where}: {number} left out, beginning with {places[blank[0]].removeprefix(where).strip()}")
+    object.__setattr__(table, "notes", tuple(notes))
     return table
 
 
@@ -269,6 +278,24 @@ def find_species(table: ClassTable, names: Iterable[str]) -> frozenset[int]:
         species = {table.species_of[class_id] for class_id in ids}
         chosen.add(species.pop() if len(species) == 1 else _refuse_several(column, name, ids))
     return frozenset(class_id for class_id in table.ids if table.species_of[class_id] in chosen)
+
+
+def misspelt(columns: Collection[str]) -> dict[str, str]:
+    """Columns that look like a misspelt one of `KNOWN_COLUMNS` that is not among them, each with that.
+
+    Example:
+        >>> misspelt(("name", "comon_name", "habitat"))
+        {'comon_name': 'common_name'}
+    """
+    known = {name: sorted(name) for name in KNOWN_COLUMNS if name not in columns}
+    found = {}
+    for column in columns:
+        key = "_".join(species_key(column).split())
+        near = [name for name, letters in known.items() if sorted(key) == letters]
+        near += difflib.get_close_matches(key, known, n=1, cutoff=_MISSPELT)
+        if near and column not in KNOWN_COLUMNS:
+            found[column] = near[0]
+    return found
 
 
 def some(names: Sequence[str], shown: int = 5) -> str:
@@ -371,10 +398,13 @@ def _refuse_repeats(what: str, values: Iterable[tuple[str, str]]) -> None:
 
 def no_name_column(what: str, columns: Iterable[str]) -> str:
     """The error text for a table of which no column holds names."""
+    columns = list(columns)
     found = ", ".join(columns) or "no other column"
-    remedy = (
-        "separate the columns by commas" if ";" in found or "\t" in found else "add or rename one, in small letters"
-    )
+    near = [(column, meant) for column, meant in misspelt(columns).items() if meant in NAME_COLUMNS]
+    if ";" in found or "\t" in found:
+        remedy = "separate the columns by commas"
+    else:
+        remedy = f"rename {near[0][0]!r} to {near[0][1]!r}" if near else "add or rename one, in small letters"
     return f"{what}: found {found}, expected a column 'name' or 'common_name'; {remedy}"
 
 
@@ -437,10 +467,11 @@ def _unmatched(exact: Mapping[str, Lookup], alike: Mapping[str, Lookup], wanted:
     hint = f"; the nearest to {names[0]!r} is {nearest[best]!r}" if nearest[best] else ""
     shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
     has = [f"{c} ({'' if i else 'has '}{len(wanted) - len(missing[c])})" for i, c in enumerate(exact)]
-    remedy = "column 'folder'" if "folder" in exact else "add a column 'folder'"
+    remedy = "column 'folder' of the class table" if "folder" in exact else "add a column 'folder' to the class table"
     return (
         f"class names: found {len(names)} of {len(wanted)} not in column {best!r} ({shown}{hint}), expected "
-        f"all of them in one of the columns {', '.join(has)}; correct them or {remedy}"
+        f"all of them in one of the columns {', '.join(has)}; correct them or {remedy}, "
+        "add a row for a class that it lacks, or take away what is no class"
     )
 
 

@@ -1,0 +1,94 @@
+import importlib
+import re
+
+import pytest
+
+from lit_jax.base.command_line import Parser
+from tests.test_contracts import COMMANDS
+
+REQUIRED = {
+    "lit_jax.main": "--config=x",
+    "lit_jax.evaluate": "--checkpoint=x",
+    "lit_jax.embed": "--config=x",
+    "lit_jax.plan": "--config=x",
+    "lit_jax.export": "--checkpoint=x --out=y",
+    "lit_jax.probe": "--store=x",
+    "lit_jax.leaks": "--store=x",
+    "data_prep.convert": "--out=x",
+    "data_prep.captions": "--classes=x",
+    "data_prep.ranks": "--classes=x --from=y --out=z",
+    "data_prep.clip_templates": "--out=x",
+    "data_prep.field_guide": "--out=x",
+    "data_prep.pretrain_tower": "--out=x",
+    "data_prep.embeddings": "--classes=x --out=y",
+    "data_prep.to_webdataset": "--records=x --out=y",
+}
+
+
+def refused(main, arguments, capsys):
+    """The one line that a command says of its arguments."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and line.startswith("error: ") and line.endswith("(--help lists the options)")
+    return line
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_refuses_arguments_in_one_line(name, capsys):
+    main, required = importlib.import_module(name).main, REQUIRED[name].split()
+    assert "--no-such-thing: found an unknown option" in refused(main, [*required, "--no-such-thing=1"], capsys)
+    least = required[0].partition("=")[0]  # misspelt: told before what is required
+    line = refused(main, [least + "z=1", *required[1:]], capsys)
+    assert f"{least}z: found an unknown option" in line and f"did you mean {least}?" in line
+
+
+def parser():
+    made = Parser(prog="python -m x")
+    made.add_argument("--number", type=int, required=True)
+    made.add_argument("--kind", choices=("fast", "slow"))
+    either = made.add_mutually_exclusive_group()
+    either.add_argument("--left")
+    either.add_argument("--right")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("", "--number: found none, expected it"),
+        ("--number", "--number: found no value, expected one"),
+        ("--number=a", "--number: found 'a', expected a whole number"),
+        ("--number=1 --kind=quick", "--kind: found 'quick', expected one of fast, slow"),
+        ("--number=1 --left=a --right=b", "--right: found it beside --left, expected one of them"),
+        ("--number=1 word", "arguments: found 'word', expected options with two dashes only"),
+    ],
+)
+def test_argument_errors_are_of_the_house_form(arguments, said, capsys):
+    assert refused(parser().parse_args, arguments.split(), capsys) == f"error: {said} (--help lists the options)"
+
+
+def test_one_of_a_group_that_is_required_is_named(capsys):
+    main = importlib.import_module("lit_jax.export").main
+    line = refused(main, ["--out=x"], capsys)
+    assert "--checkpoint, --config: found none of them, expected one" in line
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_tells_defaults_in_one_way_and_no_empty_ones(name, capsys):
+    with pytest.raises(SystemExit):
+        importlib.import_module(name).main(["--help"])
+    text = " ".join(capsys.readouterr().out.split("options of the config")[0].split())
+    assert not re.search(r"\(default: (None|False|\[\]|\(\))?\)", text)
+    assert "if not given" not in text and "if left out" not in text
+    assert "{," not in text  # a choice that is empty
+
+
+def test_help_tells_a_default_of_zero_and_keeps_lines_of_the_epilog(capsys):
+    made = Parser(prog="x", description="many words " * 30, epilog="one\n  two")
+    made.add_argument("--seed", type=int, default=0, help="of draws")
+    made.add_argument("--all", action="store_true", help="all")
+    made.add_argument("--out", default="", help="a file (default: one of the run's)")
+    text = made.format_help()
+    assert "of draws (default: 0)" in text and "\none\n  two\n" in text and "(default: one of the run's)\n" in text
+    assert max(map(len, text.splitlines())) <= 200
