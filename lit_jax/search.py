@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError("photos: found none that can be read, expected at least one")
         scores, rows = photo_index.nearest(index.vectors, queries, parsed.top)
         names = [*parsed.texts, *(f"like {photo}" for photo in parsed.like)]
-        found = [_hits(index, row, score, parsed.images) for row, score in zip(rows, scores, strict=True)]
+        photos = iter(index.photos_of(rows.reshape(-1)))
+        found = [[_hit(next(photos), score, parsed.images) for score in of_one] for of_one in scores.tolist()]
         _tell(parsed, names, found, f"{len(index.vectors):,} photos, all compared; model {parsed.checkpoint}")
 
 
@@ -122,13 +123,10 @@ def _liked(parsed: argparse.Namespace, model: "Model") -> list[np.ndarray]:
     return rows
 
 
-def _hits(index: Index, rows: np.ndarray, scores: np.ndarray, images: str) -> list[Hit]:
-    hits = []
-    for photo, score in zip(index.photos_of(rows), scores.tolist(), strict=True):
-        # In a store a photo goes by its split and id, which mostly is its path below the photos' folder.
-        places = [photo, *(os.path.join(images, part) for part in (photo, photo.partition("/")[2]) if images and part)]
-        hits.append(Hit(photo, score, next((place for place in places if os.path.isfile(place)), "")))
-    return hits
+def _hit(photo: str, score: float, images: str) -> Hit:
+    # In a store a photo goes by its split and id, which mostly is its path below the photos' folder.
+    places = [photo, *(os.path.join(images, part) for part in (photo, photo.partition("/")[2]) if images and part)]
+    return Hit(photo, score, next((place for place in places if os.path.isfile(place)), ""))
 
 
 def _tell(parsed: argparse.Namespace, names: Sequence[str], found: Sequence[Sequence[Hit]], note: str) -> None:
