@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lit_jax.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from lit_jax.config import Config
     from lit_jax.prediction.model import Model
 
 # TensorFlow only decodes pictures here: without oneDNN it does so all the same, and does not greet every user with a
@@ -17,7 +18,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 
 def load(
-    checkpoint: str | os.PathLike[str], *, step: str = "best", image_weights: str = "", text_weights: str = ""
+    checkpoint: str | os.PathLike[str] | Config, *, step: str = "best", image_weights: str = "", text_weights: str = ""
 ) -> Model:
     """A trained model, to embed and name photos: see `lit_jax.prediction.model.load`.
 

@@ -14,6 +14,7 @@ from lit_jax.base import console, hosts
 from lit_jax.base.command_line import Parser
 from lit_jax.base.files import digest
 from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.evaluation.ranks import SPECIES
 from lit_jax.models import weights
 from lit_jax.prediction import formats, output
 from lit_jax.prediction.answers import NOT_SURE, Named
@@ -22,6 +23,7 @@ from lit_jax.prediction.formats import Heading
 from lit_jax.prediction.found import find_photos
 from lit_jax.prediction.model import BATCH, Model, load
 from lit_jax.prediction.sorting import sort_photo
+from lit_jax.text.classes import RANKS
 
 FORMATS = ("table", "csv", "jsonl", "dwc", "parquet")
 ANSWERS = 5  # a photo, where no sure answer is asked for
@@ -94,7 +96,9 @@ def _lots(named: Iterator[Named], size: int) -> Iterator[list[Named]]:
 
 
 def _summary(counts: Counter[str], errors: Counter[str], done: int, missed: int, out: Path | None) -> None:
-    ranks = ", ".join(f"{count:,} {'to ' if rank != NOT_SURE else ''}{rank}" for rank, count in counts.items() if rank)
+    order = [SPECIES, *reversed(RANKS), NOT_SURE]
+    kinds = sorted((rank for rank in counts if rank), key=lambda rank: order.index(rank) if rank in order else 0)
+    ranks = ", ".join(f"{counts[rank]:,} {'to ' if rank != NOT_SURE else ''}{rank}" for rank in kinds)
     broken = [f"{count:,} {reason}" for reason, count in errors.most_common() if count]
     lines = [f"named {counts.total() - counts['']:,} photos" + (f": {ranks}" if ranks else "")]
     lines += [f"{done:,} were named before"] if done else []

@@ -69,7 +69,7 @@ def loaded_by(code):
 
 
 def test_tensorflow_is_imported_late():
-    code = "import lit_jax.training.experiment, lit_jax.evaluate, lit_jax.embed, lit_jax.main, data_prep.convert"
+    code = "import lit_jax.training.experiment, lit_jax.evaluate, lit_jax.embed, lit_jax.main, lit_jax.predict, data_prep.convert"
     assert not {"tensorflow", "tensorflow_datasets", "matplotlib.pyplot", "sentencepiece"} & loaded_by(code)
 
 

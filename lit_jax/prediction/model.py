@@ -255,7 +255,7 @@ class Model:
         return -(-wanted // self._mesh.size) * self._mesh.size
 
     def _embedded(self, photos: Photos, batch_size: int | None) -> Iterator[tuple[list[reading.Read], np.ndarray]]:
-        """Photos that were looked at, a batch at a time, and their embeddings `[size, D]`, those of broken ones NaN."""
+        """Photos that were looked at, a batch at a time, and embeddings `[size, D]`: NaN of broken ones, padding."""
         sources = _sources(photos)
         first = list(itertools.islice(sources, BATCH))
         size = self.fitting_batch(len(first)) if batch_size is None else self.fitting_batch(batch_size, batch_size)
