@@ -178,3 +178,17 @@ def test_every_shipped_config_is_valid(path):
 
 def test_examples_in_the_documentation_run():
     assert doctest.testmod(config).failed == 0
+
+
+def test_own_photos_offer_a_recipe_for_few_species_and_one_for_others():
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("own_photos", ROOT / "configs" / "own_photos.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    few = module.get_config()
+    assert (few.text.tower, few.model.start, few.evaluation.margin_folds) == ("units", "solve", 5)
+    module.FEW = False
+    others = module.get_config()
+    assert (others.text.pool, others.model.start, others.train.epochs) == ("mean", "", 20.0)
+    assert few.input == others.input == "store" and few.image.tower == others.image.tower

@@ -150,7 +150,8 @@ def folds_of(labels: np.ndarray, *, folds: int = FOLDS, seed: int = 0) -> list[F
     if not enough(len(classes), folds):
         raise UserError(
             f"inner hold-outs: found {len(classes)} classes with photos, expected {2 * folds} or more for {folds} "
-            "parts of two; ask for fewer parts, or bring more classes"
+            "parts of two; bring more, hold out fewer, ask for fewer parts, or leave out model.start and "
+            "evaluation.margin_folds"
         )
     rng = np.random.default_rng(seed)
     part_of = dict(zip(rng.permutation(classes).tolist(), np.arange(len(classes)) % folds, strict=True))

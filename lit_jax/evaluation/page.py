@@ -16,6 +16,10 @@ from lit_jax.evaluation.calibration import why_unusable
 HARD_SPECIES, HARD_GROUPS = 25, 15  # rows shown of what is hardest
 ALL_CLASSES = 500  # up to so many, every class has its row
 
+_TRUST = {
+    "genus": "if training has a species of its genus", "family": "if only one of its family",
+    "order": "if only one of its order", "none": "if no relative, not even of its order",
+}  # fmt: skip
 NEAR = 3  # leaks of a kind that are named
 
 INK, BLUE, PALE, WARM = "#1d2a33", "#2b6f8f", "#a9cbd8", "#c8763c"
@@ -89,7 +93,25 @@ def _head(result: Mapping[str, Any], title: str) -> str:
     few = tables.few_species(result) if result["classes_in_training"] == 0 else []
     warning = "".join(f'<p class="warning">{line}.</p>' for line in few)
     numbers_of = f'<div class="numbers">{boxes}</div>'
-    return f'<h1>{title}</h1>\n<p class="about">{about}</p>\n{numbers_of}{warning}{_ranges(result)}{_shared(result)}'
+    lead = f'<h1>{title}</h1>\n{_trust(result)}<p class="about">{about}</p>\n'
+    return f"{lead}{numbers_of}{warning}{_ranges(result)}{_shared(result)}"
+
+
+def _trust(result: Mapping[str, Any]) -> str:
+    """What a person must know first: how often a species without a photo is named rightly, by its relatives."""
+    found, known = result.get("gzsl"), result.get("leaks")
+    if not found or not known:
+        return ""
+    parts = [
+        f"<li><b>{100 * row['among_all']['top1']:.0f} of 100</b> {words}</li>"
+        for row in known["kinship"]["rows"]
+        if "top1" in row.get("among_all", {}) and (words := _TRUST.get(row["group"]))
+    ]
+    return (
+        f'<div class="trust"><p><b>Of a species that it has no photo of, it names {100 * found["unseen"]:.0f} of 100 '
+        f"photos rightly</b>, any of {round(1 / found['chance']):,} species allowed:</p>"
+        f"<ul>{''.join(parts)}</ul></div>\n"
+    )
 
 
 def _between(row: Mapping[str, Any], name: str) -> str:
@@ -186,7 +208,7 @@ def _unseen(result: Mapping[str, Any]) -> str:
                          label="with the margin")  # fmt: skip
         axis.set(xlabel="photos of unseen species named rightly (%)", ylabel="photos of seen species (%)")
         axis.set(xlim=(0, 100), ylim=(0, 100))
-        axis.legend(frameon=False, fontsize=8, loc="upper right")
+        axis.legend(frameon=False, fontsize=8, loc="best")
 
     table = _table(["named among all species", "seen", "unseen", "harmonic mean"], rows)
     by_rank = _table(["right at the rank of", "seen", "unseen"], ranks)
