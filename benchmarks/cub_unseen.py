@@ -5,9 +5,9 @@ r"""CUB-100, five times twenty species without a photo: the closed form, the sam
 For each of the draws 0 to 4 of twenty held-out species: the closed form as `lit_jax.probe` has it, with photos as they
 are and whitened; ``configs/cub_unseen.py``, which keeps the closed form of its text tower as a model; and with
 ``--trained`` the same trained from there for five epochs. Held-out species are named among themselves (ZSL), and among
-all hundred with the margin (GZSL). Kinds of words, whitening, penalty and margin are chosen in each draw on training species held out in
-turn; nothing is chosen on the photos that are judged. The tower may know the species: held out means held out of the
-text side.
+all hundred with the margin (GZSL). Kinds of words, whitening, penalty and margin are chosen in each draw on training
+species held out in turn; nothing is chosen on the photos that are judged. The tower may know the species: held out
+means held out of the text side.
 """
 
 import argparse
