@@ -285,5 +285,6 @@ def flops_of_run(run: Run, steps: int) -> dict[str, Any]:
     if len(inputs) < 2:
         return {"step": step, "run": whole, "saved": None}
     whole["embedding"] = sum(run.data.rows.values()) * abstract_run.photo_flops(run)
-    saved = 1 - (whole["store"] + whole["embedding"]) / whole["records"]
+    # A run that keeps its start has no steps.
+    saved = 1 - (whole["store"] + whole["embedding"]) / whole["records"] if whole["records"] else 0.0
     return {"step": step, "run": whole, "saved": saved}
