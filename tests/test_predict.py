@@ -200,7 +200,7 @@ def test_a_list_shows_itself_in_a_notebook_and_becomes_a_frame(model, photos, tm
     assert page.count("<tr>") == 4 and "&lt;b&gt;.jpg" in page and "not fitted" in page
     found = naming.all()
     assert [named.photo for named in found] == given and found._repr_html_() == page
-    assert found[2].answer is None and str(found[2]).endswith("not JPEG, PNG, GIF, WebP, BMP or TIFF")
+    assert found[2].answer is None and str(found[2]).endswith("not JPEG, PNG, GIF, WebP, AVIF, HEIC, BMP or TIFF")
     pandas = types.SimpleNamespace(DataFrame=lambda rows, columns: (rows, columns))
     monkeypatch.setitem(sys.modules, "pandas", pandas)
     rows, columns = found.frame()
@@ -389,7 +389,7 @@ def test_broken_photos_are_rows_and_the_rest_is_answered(command, messy, monkeyp
     assert code == 0 and comment.startswith("# lit_jax ") and "confidence was not fitted" in comment
     rows = {os.path.basename(row["photo"]): row for row in csv.DictReader(lines)}
     assert {name: row["error"] for name, row in rows.items() if row["error"]} == {
-        "c.jpg": "truncated", "d.jpg": "not JPEG, PNG, GIF, WebP, BMP or TIFF",
+        "c.jpg": "truncated", "d.jpg": "not JPEG, PNG, GIF, WebP, AVIF, HEIC, BMP or TIFF",
         "e.heic": "HEIC, which needs pillow-heif: pip install pillow-heif, or save them as JPEG", "f.jpg": "empty file",
         "g.jpg": "no such file or directory", "h.bmp": "too many pixels",
     }  # fmt: skip
