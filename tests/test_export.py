@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 
 import data_prep.embeddings
+import lit_jax
 from lit_jax import config, evaluate, export, models
 from lit_jax.base.files import digest
 from lit_jax.embed import embed
 from lit_jax.embedding.to_store import Making
+from lit_jax.errors import UserError
 from lit_jax.evaluation import tables
 from lit_jax.main import train
 from lit_jax.models import weight_files, weights
@@ -372,6 +374,15 @@ def published(tmp_path_factory):
     return path, params
 
 
+def names_a_photo_by_labels(config):
+    """The same towers from Python: they know no classes of their own."""
+    model = lit_jax.load(config)
+    (named,) = model.name(np.full((9, 7, 3), 99, np.uint8), ["a cat", "a dog"])
+    assert {answer.name for answer in named.answers} == {"a cat", "a dog"}
+    with pytest.raises(UserError, match="classes: found none, and none in the model"):
+        model.choices()
+
+
 @pytest.mark.parametrize("more", [(), ("--config.input=store",)], ids=["records", "store"])
 def test_a_published_model_is_exported_as_it_is(published, records, tmp_path, more, capsys):
     path, params = published
@@ -383,6 +394,8 @@ def test_a_published_model_is_exported_as_it_is(published, records, tmp_path, mo
     got = json.loads((tmp_path / "clip" / "evaluation-heldout.json").read_text())
     assert (got["images"], got["candidates"]) == (28, 4)
     assert "before any training" in (tmp_path / "clip" / "README.md").read_text()
+    if not more:
+        names_a_photo_by_labels(path)
     error = refused(capsys, evaluate, "--checkpoint", tmp_path / "clip", "--split", "heldout")
     assert "data.records" in error or "data.store" in error or "records" in error
 

@@ -31,7 +31,8 @@ from lit_jax.prediction.found import find_photos
 from lit_jax.prediction.model import Model
 from lit_jax.text.candidates import read_candidates
 from lit_jax.text.classes import ClassTable, read_class_table
-from lit_jax.trained.loading import load
+from lit_jax.trained.exporting import export
+from lit_jax.trained.loading import load, load_whole
 from tests.test_images import jpeg, natural
 
 HEIC = b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf" + bytes(200)
@@ -213,6 +214,20 @@ def test_importing_the_package_is_light():
     assert not {"jax", "numpy", "tensorflow", "PIL"} & loaded_by("import lit_jax; lit_jax.load")
 
 
+def test_an_exported_folder_names_alike_and_is_refused_when_cut_short(finished, model, photos, tmp_path):
+    export(load_whole(finished[0]), tmp_path / "folder")
+    paths = photos["validation"][0][:4]
+    assert [one.answers for one in lit_jax.load(tmp_path / "folder").name(paths)] == [
+        one.answers for one in model.name(paths)
+    ]
+    raw = (tmp_path / "folder" / "model.safetensors").read_bytes()
+    (tmp_path / "folder" / "model.safetensors").write_bytes(raw[:-100])
+    with pytest.raises(UserError, match="model.safetensors: found another content"):
+        lit_jax.load(tmp_path / "folder")
+    with pytest.raises(UserError, match="found no folder"):
+        lit_jax.load(tmp_path / "nowhere")
+
+
 # Probabilities and the climb
 
 
@@ -306,6 +321,7 @@ def test_labels_are_classes_of_the_model_or_bare_words(model):
     assert chosen.table.names == (table.names[3], "a hat", "シジュウカラ")
     assert chosen.table.row(0)["order"] == table.columns["order"][3] and list(chosen.seen[1:]) == [False, False]
     repeated, bare, script = chosen.notes
+    assert bare in model.name([], chosen).note
     assert repeated == "labels: 1 given more than once"
     assert bare == "labels: no classes of the model, asked by their bare words: a hat, シジュウカラ"
     assert script.startswith("シジュウカラ is written in letters that the model has not read")

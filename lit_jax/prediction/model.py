@@ -241,7 +241,7 @@ class Model:
                 for one, best, up in zip(batch, answers, climbed, strict=True):
                     yield Named(one.photo, (), None, one.error) if one.error else Named(one.photo, best, up)
 
-        return Naming(named(), self.confidence.note)
+        return Naming(named(), "; ".join([self.confidence.note, *chosen.notes]))
 
     def fitting_batch(self, photos: int, batch_size: int = BATCH) -> int:
         """How many photos to take at a time: of few no more than there are, so that one photo does not cost a batch.

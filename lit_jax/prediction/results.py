@@ -20,7 +20,7 @@ class NamedPhotos(list[Named]):
     """Photos and their answers, as a list; a table in a notebook.
 
     Attributes:
-        note: on which species the confidence was fitted.
+        note: on which species the confidence was fitted, and what is odd about the classes.
     """
 
     def __init__(self, named: Iterable[Named] = (), note: str = "") -> None:
@@ -41,7 +41,7 @@ class Naming(Iterator[Named]):
     Shown in a notebook it looks at the first ones, which still come first when it is gone through.
 
     Attributes:
-        note: on which species the confidence was fitted.
+        note: on which species the confidence was fitted, and what is odd about the classes.
     """
 
     def __init__(self, named: Iterator[Named], note: str) -> None:
