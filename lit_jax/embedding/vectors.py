@@ -1,6 +1,7 @@
 """Vectors of classes for a trained model: their prompts as the run words them, embedded, and kept beside the model."""
 
 import dataclasses
+import itertools
 import pathlib
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from lit_jax.models.locking import IMAGE, Params
 from lit_jax.text.captions import fields
 from lit_jax.text.classes import ClassTable
 from lit_jax.text.prompts import class_prompts
+from lit_jax.text.tokenizers import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Vectors:
         """`[K, D]` unit vectors of K classes' prompts."""
         text, tokenizer = self.trained.config.text, self.trained.tokenizer
         key = kept_embeddings.key_of(
-            self.trained.params, self.trained.model.text, building.text_length(text), tokenizer.model_bytes, prompts
+            self.trained.params, self.trained.model.text, building.text_length(text), _known(tokenizer), prompts
         )
 
         def make() -> np.ndarray:
@@ -75,6 +77,11 @@ class Vectors:
                 return class_embeddings.class_embeddings(self.texts, prompts, tick=tick)
 
         return kept_embeddings.kept(self.keep_in, key, make)
+
+
+def _known(tokenizer: Tokenizer) -> bytes:
+    """All that decides how a text is read: the model of the tokenizer, and the units of a tower that reads units."""
+    return tokenizer.model_bytes + "\0".join(itertools.chain.from_iterable(tokenizer.units)).encode()
 
 
 def on_device(trained: Trained, mesh: Mesh) -> Params:
