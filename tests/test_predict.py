@@ -214,12 +214,26 @@ def test_importing_the_package_is_light():
     assert not {"jax", "numpy", "tensorflow", "PIL"} & loaded_by("import lit_jax; lit_jax.load")
 
 
-def test_an_exported_folder_names_alike_and_is_refused_when_cut_short(finished, model, photos, tmp_path):
+def hub_of(folder, to):
+    """A hub that fetches the files of a folder as far as they are asked for."""
+
+    def snapshot_download(name, *, revision, allow_patterns):
+        to.mkdir(exist_ok=True)
+        for path in folder.iterdir():
+            if any(path.match(pattern) for pattern in allow_patterns):
+                shutil.copy(path, to)
+        return str(to)
+
+    return types.SimpleNamespace(snapshot_download=snapshot_download)
+
+
+def test_an_exported_folder_names_alike_and_is_refused_when_cut_short(finished, model, photos, tmp_path, monkeypatch):
     export(load_whole(finished[0]), tmp_path / "folder")
     paths = photos["validation"][0][:4]
-    assert [one.answers for one in lit_jax.load(tmp_path / "folder").name(paths)] == [
-        one.answers for one in model.name(paths)
-    ]
+    wanted = [one.answers for one in model.name(paths)]
+    assert [one.answers for one in lit_jax.load(tmp_path / "folder").name(paths)] == wanted
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub_of(tmp_path / "folder", tmp_path / "cache"))
+    assert [one.answers for one in lit_jax.load("hf-hub:me/mine").name(paths)] == wanted
     raw = (tmp_path / "folder" / "model.safetensors").read_bytes()
     (tmp_path / "folder" / "model.safetensors").write_bytes(raw[:-100])
     with pytest.raises(UserError, match="model.safetensors: found another content"):

@@ -162,7 +162,7 @@ def hub_folder(source: str) -> pathlib.Path:
             "or fetch the files and give their folder"
         ) from None
     name, _, revision = source.removeprefix(HUB).partition("@")
-    small = ["*.json", "*.txt", "*.model"]
+    small = ["*.json", "*.txt", "*.model", "classes.csv"]
     try:
         folder = huggingface_hub.snapshot_download(
             name, revision=revision or None, allow_patterns=[*small, "*.safetensors"]
