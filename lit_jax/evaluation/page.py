@@ -208,7 +208,7 @@ def _unseen(result: Mapping[str, Any]) -> str:
                          label="with the margin")  # fmt: skip
         axis.set(xlabel="photos of unseen species named rightly (%)", ylabel="photos of seen species (%)")
         axis.set(xlim=(0, 100), ylim=(0, 100))
-        axis.legend(frameon=False, fontsize=8, loc="best")
+        axis.legend(frameon=False, fontsize=8, loc="lower left")
 
     table = _table(["named among all species", "seen", "unseen", "harmonic mean"], rows)
     by_rank = _table(["right at the rank of", "seen", "unseen"], ranks)
