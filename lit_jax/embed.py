@@ -1,6 +1,5 @@
 """Embed once: ``python -m lit_jax.embed --config=configs/cub.py`` runs the frozen tower once over a record set."""
 
-import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ import jax
 
 from lit_jax import config as options
 from lit_jax.base import hosts
-from lit_jax.base.command_line import Parser
+from lit_jax.base.command_line import Parser, positive
 from lit_jax.config import Config
 from lit_jax.data import embedding_store
 from lit_jax.data.collection import store_folder
@@ -86,20 +85,13 @@ def _parser() -> Parser:
         help="folder to make (default: data.store of the config, or that of the records and _store)",
     )
     add("--dtype", default="float16", choices=sorted(embedding_store.DTYPES), help="of the stored features")
-    add("--views", type=_positive, default=1, help="of each training photo: the plain one, then random crops")
-    add("--batch-size", type=_positive, default=256, help="photos at a time")
-    add("--shard-rows", type=_positive, default=16384, help="photos of a shard at the most")
+    add("--views", type=positive, default=1, help="of each training photo: the plain one, then random crops")
+    add("--batch-size", type=positive, default=256, help="photos at a time")
+    add("--shard-rows", type=positive, default=16384, help="photos of a shard at the most")
     add("--restart", action="store_true", help="make anew what is there already")
     add("--verify", action="store_true", help="write nothing; compare every file with its checksum")
     hosts.add_hosts(parser)
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"found {text}, expected 1 or more")
-    return value
 
 
 if __name__ == "__main__":

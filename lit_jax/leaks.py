@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lit_jax.base import console
-from lit_jax.base.command_line import Parser
+from lit_jax.base.command_line import Parser, positive
 from lit_jax.base.files import write_json
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.embedding_store import Store, open_store
@@ -169,7 +169,7 @@ def _parser() -> Parser:
     add("--train-split", default="train", help="split that was trained on")
     add("--heldout", default="heldout", help="split of species that were held out")
     add("--within", type=_share, default=WITHIN, help="1 minus the least cosine of nearly equal photos")
-    add("--most", type=_count, default=MOST, help="near photos told of each photo, the nearest ones")
+    add("--most", type=positive, default=MOST, help="near photos told of each photo, the nearest ones")
     add("--inside", action="store_true", help="compare photos within each split too")
     add("--tower-labels", default="", help="names that the tower was trained on: one a line, a class table or JSON")
     add("--results", default="", help="evaluation JSON of the held-out split, for accuracy by nearest relative")
@@ -186,12 +186,6 @@ def _share(text: str) -> float:
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"found {text}, expected a number from 0 to 1 such as 0.05")
     return value
-
-
-def _count(text: str) -> int:
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"found {text}, expected a whole number above 0")
-    return int(text)
 
 
 if __name__ == "__main__":

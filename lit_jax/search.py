@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lit_jax.base import console
-from lit_jax.base.command_line import Parser
+from lit_jax.base.command_line import Parser, positive
 from lit_jax.base.files import digest, written_aside
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.prediction import contact_sheet, photo_index
@@ -170,18 +170,12 @@ def _parser() -> Parser:
     add("--split", default="", help="of the store (default: all)")
     add("--images", default="", help="folder of the store's photos, for the pictures of a contact sheet")
     add("--like", action="append", default=[], metavar="PHOTO", help="look for photos like this one; repeatable")
-    add("--top", type=_count, default=20, help="photos to tell of each search")
+    add("--top", type=positive, default=20, help="photos to tell of each search")
     add("--format", choices=FORMATS, default="table", help="html is a contact sheet, one file with the pictures inside")
     add("--out", default="", help="file to write instead of printing")
     add("--index", default="", help="folder to keep the index in (default: in photo_index of the model's folder)")
     add("--image-weights", default="", help="where the locked image tower's weights are now")
     return parser
-
-
-def _count(text: str) -> int:
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"found {text}, expected a whole number above 0")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -84,5 +84,12 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {' '.join(found.split())} (--help lists the options)\n")
 
 
+def positive(text: str) -> int:
+    """The type of an option that is a whole number above 0."""
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"found {text}, expected a whole number above 0")
+    return int(text)
+
+
 def _it(names: str) -> str:
     return "them" if "," in names else "it"
