@@ -128,10 +128,10 @@ def _heading(
 
 
 def _kind(parsed: argparse.Namespace) -> str:
-    """The format: as it is asked for, as the file is called, CSV for any other file, and a table on the terminal."""
+    """The format: as it is asked for, as the file is called, and a table on the terminal; empty if nobody says."""
     if parsed.format:
         return str(parsed.format)
-    return formats.ENDINGS.get(Path(parsed.out).suffix.lower(), "csv") if parsed.out else "table"
+    return formats.ENDINGS.get(Path(parsed.out).suffix.lower(), "") if parsed.out else "table"
 
 
 def _check(parsed: argparse.Namespace, out: Path | None) -> None:
@@ -140,12 +140,17 @@ def _check(parsed: argparse.Namespace, out: Path | None) -> None:
         raise UserError("--labels: found it beside --classes, expected one of them; leave one out")
     if parsed.link and not parsed.sort_into:
         raise UserError("--link: found it without --sort-into, expected a folder to link in; give it")
+    if out is not None:
+        output.check(out, overwrite=parsed.overwrite)
+        if not _kind(parsed):
+            raise UserError(
+                f"--out {out}: found ending {out.suffix or 'none'}, expected one of {', '.join(formats.ENDINGS)}; or "
+                "say what it is to be with --format"
+            )
     if _kind(parsed) == "parquet":
         formats.arrow()
         if out is None:
             raise UserError("--format parquet: found no --out, expected a file to write; give it")
-    if out is not None:
-        output.check(out, overwrite=parsed.overwrite)
 
 
 def _within(given: Sequence[str]) -> Within:

@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from lit_jax.base import console, hosts
 from lit_jax.base.command_line import Parser
 from lit_jax.base.files import write_json
@@ -12,10 +14,12 @@ from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.embedding_store import Store, open_store
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.evaluation import yardstick
-from lit_jax.evaluation.probe import Yardsticks, probe, read_labelled
+from lit_jax.evaluation.probe import Labelled, Yardsticks, probe, read_labelled
 from lit_jax.evaluation.tables import NOTHING, closed_form_table, tells
 from lit_jax.text.classes import ClassTable, read_class_table
 
+SHOTS = (1, 2, 4, 8, 16, 0)
+"""Photos a class to learn from, if nothing else is asked; 0 for all."""
 HELDOUT = "heldout"
 """The split of species that are not trained on, where a store has it."""
 
@@ -31,10 +35,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         table = read_class_table(store.class_table)
         heldout = _heldout(parsed, store, table)
         class_ids = store.classes_in(parsed.train_split)
+        train = read_labelled(store, parsed.train_split, class_ids)
+        shots = _shots(parsed.shots, train)
         rows = probe(
-            read_labelled(store, parsed.train_split, class_ids),
+            train,
             read_labelled(store, parsed.split, class_ids),
-            len(class_ids), Yardsticks(parsed.shots, parsed.draws, parsed.neighbours, parsed.seed),
+            len(class_ids), Yardsticks(shots, parsed.draws, parsed.neighbours, parsed.seed),
             tell=lambda line: print(line, flush=True),
         )  # fmt: skip
         print(table_of(rows, len(class_ids)))
@@ -47,6 +53,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         facts = {"store": store.fingerprint, "split": parsed.split, "classes": len(class_ids), "seed": parsed.seed}
         write_json(out, {**facts, "images": store.examples(parsed.split), "rows": rows, "closed_form": closed})
         print(f"written to {out}")
+
+
+def _shots(asked: Sequence[int] | None, train: Labelled) -> Sequence[int]:
+    """Numbers of photos a class: those that are asked for, else the usual ones for which there are photos.
+
+    Raises:
+        UserError: more are asked for than a class has; told before any work.
+    """
+    least = int(np.bincount(train.labels)[np.unique(train.labels)].min())
+    few = [number for number in asked or SHOTS if number >= least]
+    if few and asked:
+        raise UserError(
+            f"--shots: found {few[0]}, expected less than the {least} training photos of the smallest class"
+        )
+    if few:
+        print(f"left out: {', '.join(map(str, few))} photos a class, for the smallest class has {least}", flush=True)
+    return asked or [number for number in SHOTS if number < least]
 
 
 def _heldout(parsed: argparse.Namespace, store: Store, table: ClassTable) -> str:
@@ -95,7 +118,11 @@ def _parser() -> Parser:
     add("--split", default="validation", help="split to be judged on, of the same species")
     add("--heldout-split", default=argparse.SUPPRESS, help="split of species that are not trained on, for the closed "
         f"form from words; '' for none (default: {HELDOUT}, if the store has it)")  # fmt: skip
-    add("--shots", type=_counts, default="1,2,4,8,16,all", help="photos a class to learn from")
+    add(
+        "--shots",
+        type=_counts,
+        help="photos a class to learn from (default: as many of 1,2,4,8,16 as fit, and all)",
+    )
     add("--draws", type=int, default=3, help="how often few photos are drawn")
     add("--neighbours", type=_counts, default="1,5,20", help="how many nearest photos vote")
     add("--seed", type=int, default=0, help="of the draws")

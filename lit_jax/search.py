@@ -28,6 +28,8 @@ FORMATS = ("table", "jsonl", "html")
 def main(argv: Sequence[str] | None = None) -> None:
     """The command: brings the index up to date and tells the photos most like each query."""
     parsed = _parser().parse_args(argv)
+    ending = Path(parsed.out).suffix.lower().lstrip(".")
+    parsed.format = parsed.format or (ending if ending in FORMATS else "table")
     with user_errors_in_one_line("run the same command to go on with the index"):
         _check(parsed)
         # Late: bad options are refused in a moment.
@@ -51,6 +53,8 @@ def _check(parsed: argparse.Namespace) -> None:
         raise UserError("query: found an empty text, expected words")
     if parsed.format == "html" and not parsed.out:
         raise UserError("--format html: found no --out, expected the file to write")
+    if parsed.out and os.path.exists(parsed.out) and not parsed.overwrite:
+        raise UserError(f"--out {parsed.out}: found it there already, expected a new file; give one, or --overwrite")
     if parsed.images and not os.path.isdir(parsed.images):
         raise UserError(f"--images: found no folder {parsed.images}, expected that of the store's photos")
     if parsed.out and not Path(parsed.out).absolute().parent.is_dir():
@@ -171,8 +175,10 @@ def _parser() -> Parser:
     add("--images", default="", help="folder of the store's photos, for the pictures of a contact sheet")
     add("--like", action="append", default=[], metavar="PHOTO", help="look for photos like this one; repeatable")
     add("--top", type=positive, default=20, help="photos to tell of each search")
-    add("--format", choices=FORMATS, default="table", help="html is a contact sheet, one file with the pictures inside")
+    what = "html is a contact sheet, one file with the pictures inside (default: as --out ends, else a table)"
+    add("--format", choices=FORMATS, default="", help=what)
     add("--out", default="", help="file to write instead of printing")
+    add("--overwrite", action="store_true", help="also if the file is there")
     add("--index", default="", help="folder to keep the index in (default: in photo_index of the model's folder)")
     add("--image-weights", default="", help="where the locked image tower's weights are now")
     return parser

@@ -441,6 +441,7 @@ def test_only_if_no_photo_can_be_answered_the_command_fails(command, messy):
         ((messy, "--rank", "tribe"), "rank: found 'tribe', expected one of species, genus"),
         ((messy, "--out", messy / "no" / "x.csv"), "--out: found no folder"),
         ((messy, "--out", messy / "a.jpg"), "found it there already"),
+        ((messy, "--out", messy / "x.xls"), "found ending .xls, expected one of .csv"),
         ((messy, "--format", "parquet"), "--format parquet: found no --out"),
         ((messy, "--batch-size", 0), "batch_size: found 0"),
     ):
@@ -529,3 +530,16 @@ def test_models_without_an_image_tower_are_refused(model):
     trained = dataclasses.replace(model.trained, model=dataclasses.replace(model.trained.model, image=None))
     with pytest.raises(UserError, match="found one of embeddings computed elsewhere"):
         Model(trained, title="x")
+
+
+def test_rows_of_a_class_list_without_a_name_are_left_out_and_a_common_name_serves(tmp_path):
+    from lit_jax.prediction import choices
+
+    path = tmp_path / "list.csv"
+    path.write_text("name,common_name,order\nParus major,Great Tit,Passeriformes\n,Blue Tit,Passeriformes\n,,Pisces\n")
+    found = choices.candidates(None, path)
+    assert found.table.columns["name"] == ("Parus major", "Blue Tit")
+    assert any("left out 1 row without a name" in note for note in found.notes)
+    path.write_text("name,order\n,Pisces\n")
+    with pytest.raises(UserError, match="no row with a name"):
+        choices.candidates(None, path)

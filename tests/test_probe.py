@@ -126,3 +126,14 @@ def test_the_command_on_a_store(data, tmp_path, capsys):
     with pytest.raises(SystemExit):
         command.main([*arguments[:2], "--split", "nowhere"])
     assert "--split: found 'nowhere', expected" in capsys.readouterr().err
+
+
+def test_few_photos_are_told_before_any_work_and_the_usual_numbers_fit_what_there_is(capsys):
+    from lit_jax import probe as command
+
+    train = probe.Labelled(np.zeros((12, 2), np.float32), np.repeat([0, 1], [5, 7]))
+    assert command._shots(None, train) == [1, 2, 4, 0]
+    assert "left out: 8, 16 photos a class, for the smallest class has 5" in capsys.readouterr().out
+    assert command._shots((1, 0), train) == (1, 0)
+    with pytest.raises(UserError, match="--shots: found 5, expected less than the 5 training photos"):
+        command._shots((1, 5), train)

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,8 @@ from lit_jax.text.species_lists import find_entries, nearest
 
 Classes = str | os.PathLike[str] | Sequence[str] | None
 """A class table's path, labels, or None for the classes of the model."""
+
+_SAID = ("name", "common_name", "folder")  # what a class may be called, the surest first
 
 Within = Mapping[str, str | Sequence[str]]
 """Column to the value or values that a class must have there."""
@@ -91,8 +93,28 @@ def candidates(own: ClassTable | None, classes: Classes) -> Candidates:
     if isinstance(classes, str | os.PathLike):
         path = Path(classes)
         table, notes = read_candidates(path, own) if own else (read_class_table(path), [])
-        return Candidates(table, (*(f"{path}: {note}" for note in notes), *_repeated(path)))
+        table, unnamed = _with_names(table, known=set(own.ids) if own else set(), path=path)
+        notes = [note.removeprefix(f"{path}: ") for note in notes]
+        return Candidates(table, (*(f"{path}: {note}" for note in (*notes, *unnamed)), *_repeated(path)))
     return _labelled(own, list(classes))
+
+
+def _with_names(table: ClassTable, *, known: Container[int], path: Path) -> tuple[ClassTable, list[str]]:
+    """The rows that have a name or are classes of the model; where the name lacks, the common name is one.
+
+    Raises:
+        UserError: no row has a name.
+    """
+    said = {i: next(filter(None, (row.get(c, "").strip() for c in _SAID)), "")
+            for i, row in zip(table.ids, table.rows(), strict=True)}  # fmt: skip
+    kept = [class_id for class_id in table.ids if said[class_id] or class_id in known]
+    if not kept:
+        raise UserError(f"--classes {path}: found no row with a name, expected one; fill column name or common_name")
+    lacking = len(table) - len(kept)
+    notes = [f"left out {lacking} row{'s' * (lacking > 1)} without a name"] * bool(lacking)
+    table = table.subset(kept)
+    names = tuple(row.get("name", "").strip() or said[i] for i, row in zip(table.ids, table.rows(), strict=True))
+    return dataclasses.replace(table, columns={**table.columns, "name": names}), notes
 
 
 def with_ranks(table: ClassTable, own: ClassTable | None) -> ClassTable:

@@ -60,7 +60,7 @@ def sheet(queries: Sequence[str], found: Sequence[Sequence[Hit]], note: str) -> 
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
-        f"<body><h1>Photos found by words</h1>\n{groups}<footer>{html.escape(note)}</footer></body></html>\n"
+        f"<body><h1>Photos found</h1>\n{groups}<footer>{html.escape(note)}</footer></body></html>\n"
     )
 
 

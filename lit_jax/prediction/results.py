@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from lit_jax.errors import UserError
 from lit_jax.prediction.answers import Answer, Named, percent
 from lit_jax.text.classes import RANKS
 
@@ -75,9 +76,12 @@ def frame(named: Iterable[Named]) -> Any:
     """A pandas data frame of photos and answers.
 
     Raises:
-        ModuleNotFoundError: pandas is not installed.
+        UserError: pandas is not installed.
     """
-    import pandas
+    try:
+        import pandas
+    except ImportError:
+        raise UserError("frame: found no pandas, expected it for a data frame; pip install pandas") from None
 
     return pandas.DataFrame([row for one in named for row in rows_of(one)], columns=list(COLUMNS))
 
