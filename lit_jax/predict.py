@@ -177,8 +177,8 @@ def _parser() -> Parser:
     parser.add_argument(
         "--checkpoint", required=True, help="folder of a run or of an exported model, or hf-hub:OWNER/NAME"
     )
-    parser.add_argument("--step", default="best", help="of a run: best, latest or a step; best if not given")
-    among = parser.add_argument_group("what to choose from; all classes of the model if nothing is given")
+    parser.add_argument("--step", default="best", help="of a run: best, latest or a number")
+    among = parser.add_argument_group("what to choose from; all classes of the model without one of these")
     among.add_argument("--classes", default="", metavar="CSV", help="class table to choose from")
     among.add_argument("--labels", default="", metavar="A,B", help="a few names instead, any words")
     among.add_argument(
@@ -187,15 +187,17 @@ def _parser() -> Parser:
     )  # fmt: skip
     among.add_argument("--only", default="", metavar="LIST", help="only classes that a file names, such as a region's")
     answers = parser.add_argument_group("answers")
-    answers.add_argument("--rank", default="species", help="species, genus, family ...; species if not given")
-    answers.add_argument("--top", type=int, default=0, help="answers a photo; 5, or with --sure that one alone")
+    answers.add_argument("--rank", default="species", help="species, genus, family ...")
     answers.add_argument(
-        "--sure", type=float, default=0.0, metavar="SHARE",
+        "--top", type=int, default=0, help="answers a photo (default: 5, or with --sure that one alone)"
+    )
+    answers.add_argument(
+        "--sure", type=float, metavar="SHARE",
         help="one answer a photo, the narrowest rank that is at least so likely (0.8), or none",
     )  # fmt: skip
     written = parser.add_argument_group("where to")
-    written.add_argument("--format", default="", choices=("", *FORMATS), help="as --out ends; a table without --out")
-    written.add_argument("--out", default="", help="file to write; standard output if not given")
+    written.add_argument("--format", default="", choices=FORMATS, help="(default: as --out ends, a table without it)")
+    written.add_argument("--out", default="", help="file to write (default: standard output)")
     written.add_argument("--overwrite", action="store_true", help="also if the file is there")
     written.add_argument("--sort-into", default="", metavar="DIR", help="copy photos into folders by answer")
     written.add_argument("--link", action="store_true", help="with --sort-into: links instead of copies")

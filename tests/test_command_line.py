@@ -14,6 +14,8 @@ REQUIRED = {
     "lit_jax.export": "--checkpoint=x --out=y",
     "lit_jax.probe": "--store=x",
     "lit_jax.leaks": "--store=x",
+    "lit_jax.predict": "--checkpoint=x photo.jpg",
+    "lit_jax.search": "--checkpoint=x --photos=y word",
     "data_prep.convert": "--out=x",
     "data_prep.captions": "--classes=x",
     "data_prep.ranks": "--classes=x --from=y --out=z",
