@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.cub_holdouts import DRAWS, HELDOUT, imported
-from benchmarks.cub_unseen import spread_of
+from benchmarks.cub_unseen import rows_of, spread_of
 from data_prep.conversion import transfer
 from data_prep.conversion.columns import candidates, select_columns
 from data_prep.conversion.transfer import READINGS, Task
@@ -101,13 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     spread = {
         name: {figure: spread_of([draw[name][figure] for draw in draws]) for figure in FIGURES} for name in draws[0]
     }
-    rows = [
-        [name, f"{100 * one['top1']['mean']:.1f} ± {100 * one['top1']['sd']:.1f} %",
-         " ".join(f"{100 * value:.1f}" for value in one["top1"]["values"]),
-         *(f"{100 * one[figure]['mean']:.1f} %" for figure in ("seen", "unseen")),
-         f"{one['harmonic']['mean']:.3f} ± {one['harmonic']['sd']:.3f}"]
-        for name, one in spread.items()
-    ]  # fmt: skip
+    rows = rows_of(spread, ("seen", "unseen"))
     print(machine.table(["template", "ZSL of 20", "each draw", "S", "U", "H"], rows))
     for name, draw in {**{f"draw {seed}": draw for seed, draw in enumerate(draws)}, **more}.items():
         print(name)

@@ -13,7 +13,7 @@ means held out of the text side.
 import argparse
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,17 @@ def figures(top1: float, found: dict[str, Any]) -> dict[str, Any]:
 def spread_of(values: Sequence[float]) -> dict[str, Any]:
     """Mean, standard deviation and the values themselves."""
     return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)), "values": list(values)}
+
+
+def rows_of(spread: Mapping[str, Mapping[str, Any]], means: Sequence[str]) -> list[list[str]]:
+    """A row of a table for each method: among the held-out species, each draw, some means, and H."""
+    return [
+        [name, f"{100 * one['top1']['mean']:.1f} ± {100 * one['top1']['sd']:.1f} %",
+         " ".join(f"{100 * value:.1f}" for value in one["top1"]["values"]),
+         *(f"{100 * one[figure]['mean']:.1f} %" for figure in means),
+         f"{one['harmonic']['mean']:.3f} ± {one['harmonic']['sd']:.3f}"]
+        for name, one in spread.items()
+    ]  # fmt: skip
 
 
 def of_draw(
@@ -83,13 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     spread = {
         name: {figure: spread_of([draw[name][figure] for draw in draws]) for figure in FIGURES} for name in draws[0]
     }
-    rows = [
-        [name, f"{100 * one['top1']['mean']:.1f} ± {100 * one['top1']['sd']:.1f} %",
-         " ".join(f"{100 * value:.1f}" for value in one["top1"]["values"]),
-         *(f"{100 * one[figure]['mean']:.1f} %" for figure in ("plain_seen", "plain_unseen", "seen", "unseen")),
-         f"{one['harmonic']['mean']:.3f} ± {one['harmonic']['sd']:.3f}"]
-        for name, one in spread.items()
-    ]  # fmt: skip
+    rows = rows_of(spread, ("plain_seen", "plain_unseen", "seen", "unseen"))
     columns = ["method", "ZSL of 20", "each draw", "S no margin", "U no margin", "S", "U", "H"]
     print(machine.table(columns, rows))
     gain = {

@@ -4,8 +4,7 @@ import argparse
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,12 +52,12 @@ def _check(parsed: argparse.Namespace) -> None:
         raise UserError("query: found an empty text, expected words")
     if parsed.format == "html" and not parsed.out:
         raise UserError("--format html: found no --out, expected the file to write")
-    if parsed.out and os.path.exists(parsed.out) and not parsed.overwrite:
-        raise UserError(f"--out {parsed.out}: found it there already, expected a new file; give one, or --overwrite")
     if parsed.images and not os.path.isdir(parsed.images):
         raise UserError(f"--images: found no folder {parsed.images}, expected that of the store's photos")
-    if parsed.out and not Path(parsed.out).absolute().parent.is_dir():
-        raise UserError(f"--out: found no folder for {parsed.out}, expected one; make it")
+    if parsed.out:
+        from lit_jax.prediction import output
+
+        output.check(Path(parsed.out), overwrite=parsed.overwrite)
 
 
 def _of_photos(parsed: argparse.Namespace) -> tuple[Index, np.ndarray]:
@@ -72,7 +71,7 @@ def _of_photos(parsed: argparse.Namespace) -> tuple[Index, np.ndarray]:
     places = digest(sorted(os.path.abspath(one) for one in parsed.photos))
     folder = _folder(parsed, model.folder, places)
     with console.Progress(len(found.photos), aside=True) as progress:
-        updated = searching.of_photos(model, found.photos, folder, _teller(progress))
+        updated = searching.of_photos(model, found.photos, folder, console.pace(progress, "new photos"))
     for note in (*found.notes, *(f"left out: {photo}: {reason}" for photo, reason in updated.broken)):
         print(note, file=sys.stderr)
     told = f"{updated.kept:,} photos known, {updated.added:,} new, {updated.gone:,} gone"
@@ -100,22 +99,10 @@ def _of_store(parsed: argparse.Namespace) -> tuple[Index, np.ndarray]:
     return index, np.concatenate([*texts, *(_liked(parsed, model) if model else [])])
 
 
-def _teller(progress: console.Progress) -> Callable[[int, int], None]:
-    """Shows how far the new photos are."""
-    start = time.monotonic()
-
-    def tell(done: int, total: int) -> None:
-        rate = done / max(time.monotonic() - start, 1e-9)
-        text = f"{done:,} of {total:,} new photos, {rate:.0f} a second"
-        progress.show(done, text, seconds_left=(total - done) / rate)
-
-    return tell
-
-
 def _folder(parsed: argparse.Namespace, beside: Path | None, key: str) -> Path:
     if not (parsed.index or beside):
         raise UserError("--index: found none, expected a folder to keep the index in")
-    return Path(parsed.index) if parsed.index else Path(str(beside)) / "photo_index" / key[:20]
+    return Path(parsed.index) if parsed.index else Path(str(beside)) / photo_index.FOLDER / key[:20]
 
 
 def _liked(parsed: argparse.Namespace, model: "Model") -> list[np.ndarray]:

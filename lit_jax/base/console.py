@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import rich.console
@@ -61,6 +61,18 @@ class Progress:
     def line(self, text: str) -> None:
         """Prints a line above the bar."""
         self._bar.console.print(text, markup=False)
+
+
+def pace(progress: Progress, what: str) -> Callable[[int, int], None]:
+    """A function of how many are done and how many there are, which shows that, the rate and the time left."""
+    start = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        rate = done / max(time.monotonic() - start, 1e-9)
+        text = f"{done:,} of {total:,} {what}, {rate:.0f} a second"
+        progress.show(done, text, seconds_left=(total - done) / rate)
+
+    return tell
 
 
 def duration(seconds: float) -> str:

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import pathlib
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -67,13 +66,7 @@ class Vectors:
 
         def make() -> np.ndarray:
             with console.Progress(sum(map(len, prompts)), aside=self.aside) as progress:
-                start = time.monotonic()
-
-                def tick(done: int, total: int) -> None:
-                    rate = done / max(time.monotonic() - start, 1e-9)
-                    text = f"{done:,} of {total:,} distinct prompts, {rate:.0f} a second"
-                    progress.show(done, text, seconds_left=(total - done) / rate)
-
+                tick = console.pace(progress, "distinct prompts")
                 return class_embeddings.class_embeddings(self.texts, prompts, tick=tick)
 
         return kept_embeddings.kept(self.keep_in, key, make)

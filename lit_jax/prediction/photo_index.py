@@ -23,6 +23,8 @@ from lit_jax.base.files import alone_in, incomplete, write_json
 from lit_jax.errors import UserError
 
 FORMAT, VERSION = "lit_jax photo index", 1
+FOLDER = "photo_index"
+"""In the folder of a model, where indices are kept if nobody says where."""
 VECTORS, PHOTOS, INDEX = "vectors.npy", "photos.jsonl", "index.json"
 ROWS = 1 << 15  # photos at a time
 PART = 2000  # new photos after which an index is written, at the least
@@ -172,15 +174,15 @@ def update(
         gone, added = len(row_of) - len(taken), 0
         broken: list[tuple[str, str]] = []
         current, total = old, len(new)
-        if current is None or gone or new:
-            current = write(folder, model, _rows_of(old, [row_of[entry] for entry in taken]), taken)
-        while new:
+        rows: Sequence[int] = [row_of[entry] for entry in taken]
+        while new or current is None or len(rows) < len(current.vectors):
             size = max(PART, len(taken) // 2)
             part = _Added(new[:size], embed([entry.photo for entry in new[:size]]))
             new = new[size:]
-            whole = itertools.chain(_rows_of(current, range(len(taken))), part.blocks())
+            whole = itertools.chain(_rows_of(current, rows), part.blocks())
             current = write(folder, model, whole, taken, part.entries)
             taken += part.entries
+            rows = range(len(taken))
             added, broken = added + len(part.entries), broken + part.broken
             tell(total - len(new), total)
         return Updated(current, len(entries) - added - len(broken), added, gone, broken)

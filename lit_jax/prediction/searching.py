@@ -21,7 +21,6 @@ from lit_jax.prediction import photo_index
 from lit_jax.prediction.model import TEXTS, Model
 from lit_jax.prediction.photo_index import Entry, Index, Updated
 
-FOLDER = "photo_index"
 STORED = 4096  # rows of a store at a time
 
 
@@ -75,14 +74,14 @@ def of_store(trained: Trained, store: Store, split: str, folder: Path) -> Index:
         return found
     splits = [split] if split else list(store.splits)
     entries = [Entry(f"{name}/{photo}" if not split else photo) for name in splits for photo in image_ids(store, name)]
-    rows = itertools.chain.from_iterable(_projected(trained, store, name) for name in splits)
-    return photo_index.write(folder, key, rows, entries)
+    return photo_index.write(folder, key, _projected(trained, store, splits), entries)
 
 
-def _projected(trained: Trained, store: Store, split: str) -> Iterator[np.ndarray]:
+def _projected(trained: Trained, store: Store, splits: Sequence[str]) -> Iterator[np.ndarray]:
     mesh = make_mesh(local=True)
     parts, params = embedder(trained.model, mesh), on_device(trained, mesh)
-    for batch in from_store(parts, store, batch_size=STORED)(split, params):
+    photos = from_store(parts, store, batch_size=STORED)
+    for batch in itertools.chain.from_iterable(photos(split, params) for split in splits):
         yield local_rows(parts.projected(params, batch.features))[batch.mask]
 
 
