@@ -1,15 +1,20 @@
 """Every tower and format against other people's code, by the golden outputs that `tests/golden` keeps.
 
-The bound is the same for all: the largest difference is at most 1e-4 of the largest value.
+The bound is the same for all: the largest difference is at most 1e-4 of the largest value. Towers of their real sizes are
+computed by onnxruntime, which takes a third of the time that XLA compiles for: so the export is held against other code
+as well. That towers are the same in JAX is shown form by form in `tests/test_onnx.py`, and of real size by `-m slow` and
+`benchmarks.parity`.
 """
 
 import functools
 
 import jax
 import numpy as np
+import onnxruntime
 import pytest
 
 from lit_jax import models
+from lit_jax.graphs.from_jax import to_onnx
 from lit_jax.models import presets, weights
 from tests.golden import common
 
@@ -27,6 +32,17 @@ def compiled(tower):
     return jax.jit(tower.apply)
 
 
+def by_jax(tower, params, given):
+    return np.asarray(compiled(tower)({"params": params}, given), np.float32)
+
+
+def by_onnx(tower, params, given):
+    """The same tower, written as ONNX."""
+    tower = tower.clone(grouped=True) if hasattr(tower, "grouped") else tower
+    model = to_onnx(lambda x: tower.apply({"params": params}, x), given.shape[1:], given.dtype, names=("x", "y"))
+    return onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": given})[0]
+
+
 @functools.cache
 def shapes(tower, size):
     return presets.image_shapes(tower, size)
@@ -37,15 +53,15 @@ def tower_of(about):
     return models.IMAGE_PRESETS[about["preset"]].build(**given)  # JSON has no tuples, and a list cannot be hashed
 
 
-def image_error(path):
+def image_error(path, run=by_jax):
     """Largest difference of a golden case as a share of the largest value, and what the reader reports."""
     about, expected = golden(path)
     tower = tower_of(about)
     like, width = shapes(tower, about["size"])
     assert expected.shape[-1] == width
     params, report = weights.fill(common.arrays(about["shapes"]), like, models.family(tower), source=path.name)
-    got = compiled(tower)({"params": params}, common.pixels(about["size"]))
-    return np.abs(np.asarray(got) - expected).max() / np.abs(expected).max(), report
+    got = run(tower, params, common.pixels(about["size"]))
+    return np.abs(got - expected).max() / np.abs(expected).max(), report
 
 
 def of_kind(kind):
@@ -65,8 +81,14 @@ SLOW = {
     pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in SLOW)) for path in of_kind("image")
 ])  # fmt: skip
 def test_image_towers_agree_with_other_code(path):
-    error, _ = image_error(path)
+    error, _ = image_error(path, by_onnx)
     assert error <= BOUND
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", of_kind("image"), ids=lambda path: path.stem)
+def test_image_towers_agree_in_jax(path):
+    assert image_error(path)[0] <= BOUND
 
 
 def text_tower_of(about):
@@ -77,7 +99,7 @@ def text_tower_of(about):
     return preset.build(**{**given, **about["options"]})
 
 
-def text_error(path, flat=None, bits=np.float32, **options):
+def text_error(path, flat=None, run=by_jax, **options):
     """Largest difference of a golden case as a share of the largest value."""
     about, expected = golden(path)
     tower = text_tower_of({**about, "options": {**about["options"], **options}})
@@ -85,10 +107,9 @@ def text_error(path, flat=None, bits=np.float32, **options):
     like = jax.eval_shape(tower.init, jax.random.key(0), tokens)["params"]
     flat = common.arrays(about["shapes"]) if flat is None else flat
     params, _ = weights.fill(flat, like, models.family(tower), source=path.name)
-    got = compiled(tower)({"params": params}, tokens)
-    return np.abs(np.asarray(got, np.float32) - expected).max() / np.abs(expected).max()
+    return np.abs(run(tower, params, tokens) - expected).max() / np.abs(expected).max()
 
 
 @pytest.mark.parametrize("path", [p for p in of_kind("text") if "real" not in golden(p)[0]], ids=lambda path: path.stem)
 def test_text_towers_agree_with_other_code(path):
-    assert text_error(path) <= BOUND
+    assert text_error(path, run=by_onnx) <= BOUND
