@@ -450,7 +450,9 @@ function draw(photo) {
     photo.address = URL.createObjectURL(photo.thumbnail);
     at(".picture").src = photo.address;
   }
-  at(".picture").alt = photo.name;
+  at(".picture").hidden = photo.state === "failed";
+  at(".picture").alt = photo.thumbnail ? photo.name : "";
+  at(".file").textContent = photo.state === "failed" ? photo.name : "";
   card.className = ["card", photo.state === "failed" && "failed", ["waiting", "looking"].includes(photo.state) && "busy",
     answer && !answer.rank && "unsure"].filter(Boolean).join(" ");
   at(".answer").className = plain ? "answer plain" : "answer";

@@ -114,9 +114,13 @@ let queue = Promise.resolve(); // one job after the other: two photos at once wo
 onmessage = ({ data: { id, job, ...given } }) => {
   queue = queue.then(() => jobs[job](given)).then(
     (result) => postMessage({ id, result }),
-    (error) => postMessage({ id, error: error.code ?? codeOf(error), detail: String(error?.message ?? error) }),
+    (error) => postMessage({ id, error: codeOf(error), detail: String(error?.message ?? error) }),
   );
 };
 
-/** Memory that does not suffice is the commonest of unforeseen errors on a phone. */
-const codeOf = (error) => (error instanceof RangeError || /memory|alloc/i.test(String(error)) ? "memory" : "unexpected");
+/** The key of a sentence. Memory that does not suffice is the commonest of unforeseen errors on a phone. */
+function codeOf(error) {
+  if (error instanceof BadPhoto) return error.code;
+  if (["NotReadableError", "NotFoundError"].includes(error?.name)) return "unopened";
+  return error instanceof RangeError || /memory|alloc/i.test(String(error)) ? "memory" : "unexpected";
+}
