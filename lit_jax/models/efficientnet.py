@@ -34,6 +34,7 @@ class InvertedResNet(nn.Module):
         norm_epsilon: of the batch norms.
         padding: ``same`` as TensorFlow pads, which depends on the size of the picture; ``equal`` as PyTorch does,
             as much on each side.
+        grouped: whether convolutions of each channel by itself are written as such, for other runtimes than XLA.
     """
 
     stages: tuple[Stage, ...]
@@ -42,11 +43,14 @@ class InvertedResNet(nn.Module):
     dtype: Dtype = jnp.float32
     norm_epsilon: float = 1e-5
     padding: str = "equal"
+    grouped: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """Embeds `[B, H, W, 3]` normalised pixels as `[B, D]`."""
-        like: dict[str, Any] = {"norm_epsilon": self.norm_epsilon, "padding": self.padding, "dtype": self.dtype}
+        like: dict[str, Any] = {
+            "norm_epsilon": self.norm_epsilon, "padding": self.padding, "dtype": self.dtype, "grouped": self.grouped,
+        }  # fmt: skip
         x = NormedConv(self.stem, 3, 2, **like, name="stem")(images)
         for s, (depth, side, stride, expansion, width) in enumerate(self.stages):
             for b in range(depth):
@@ -68,6 +72,7 @@ class InvertedResidual(nn.Module):
         norm_epsilon: of the batch norms.
         padding: as in `InvertedResNet`.
         dtype: computation dtype.
+        grouped: as in `InvertedResNet`.
     """
 
     width: int
@@ -77,11 +82,14 @@ class InvertedResidual(nn.Module):
     norm_epsilon: float = 1e-5
     padding: str = "equal"
     dtype: Dtype = jnp.float32
+    grouped: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, H, W, C]` to `[B, H / stride, W / stride, D]`, rounded up."""
-        like: dict[str, Any] = {"norm_epsilon": self.norm_epsilon, "padding": self.padding, "dtype": self.dtype}
+        like: dict[str, Any] = {
+            "norm_epsilon": self.norm_epsilon, "padding": self.padding, "dtype": self.dtype, "grouped": self.grouped,
+        }  # fmt: skip
         middle = self.expansion * x.shape[-1]
         y = x
         if self.expansion > 1:
@@ -103,6 +111,7 @@ class NormedConv(nn.Module):
         norm_epsilon: of the batch norm.
         padding: as in `InvertedResNet`.
         dtype: computation dtype.
+        grouped: as in `InvertedResNet`.
     """
 
     width: int
@@ -113,13 +122,14 @@ class NormedConv(nn.Module):
     norm_epsilon: float = 1e-5
     padding: str = "equal"
     dtype: Dtype = jnp.float32
+    grouped: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, H, W, C]` to `[B, H / stride, W / stride, D]`, rounded up."""
         padding = _padding(self.padding, self.side, self.stride, x.shape)
         if self.depthwise:
-            x = Depthwise(self.side, self.stride, padding, self.dtype, name="conv")(x)
+            x = Depthwise(self.side, self.stride, padding, self.dtype, self.grouped, name="conv")(x)
         else:
             x = nn.Conv(
                 self.width, (self.side, self.side), (self.stride, self.stride), use_bias=False, dtype=self.dtype,
@@ -139,18 +149,25 @@ class Depthwise(nn.Module):
         stride: of the convolution.
         padding: rows above and below, and columns before and behind.
         dtype: computation dtype.
+        grouped: as in `InvertedResNet`.
     """
 
     side: int
     stride: int
     padding: Padding
     dtype: Dtype = jnp.float32
+    grouped: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, H, W, C]` to `[B, H / stride, W / stride, C]`, rounded as the padding says."""
         shape = (self.side, self.side, 1, x.shape[-1])
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
+        if self.grouped:
+            return jax.lax.conv_general_dilated(
+                x.astype(self.dtype), kernel, (self.stride, self.stride), self.padding, feature_group_count=x.shape[-1],
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )  # fmt: skip
         x = jnp.pad(x.astype(self.dtype), ((0, 0), *self.padding, (0, 0)))
         height, width = ((n - self.side) // self.stride for n in x.shape[1:3])
         products = [

@@ -30,9 +30,12 @@ def sets(numbers: jax.Array, sizes: Sequence[int], weights: Sequence[float]) -> 
         every kind.
     """
     total = sum(sizes)
-    rows = jnp.broadcast_to(jnp.arange(len(numbers))[:, None], numbers.shape)
-    places = jnp.where(numbers < 0, total + len(sizes), numbers)  # a place behind the last is dropped
-    there = jnp.zeros((len(numbers), total + len(sizes))).at[rows, places].add(1.0, mode="drop")
+    places = jnp.where(numbers < 0, total + len(sizes), numbers)  # the place behind the last is not read
+
+    def counted(row: jax.Array) -> jax.Array:
+        return jnp.zeros(total + len(sizes) + 1).at[row].add(1.0, mode="promise_in_bounds")
+
+    there = jax.vmap(counted)(places)
     ends = np.cumsum(sizes).tolist()
     parts = []
     for place, (end, size, weight) in enumerate(zip(ends, sizes, weights, strict=True)):
