@@ -112,8 +112,7 @@ class Page:
         )
         self.call("Emulation.setTouchEmulationEnabled", enabled=phone)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        pointer = [{"name": name, "value": value} for name, value in (("pointer", "coarse"), ("hover", "none"))] * phone
-        self.call("Emulation.setEmulatedMedia", features=[scheme, *pointer])
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def picture(self):
         """A PNG of what is to be seen."""

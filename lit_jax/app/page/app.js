@@ -272,7 +272,7 @@ async function look(photo) {
 function announce(photo, told) {
   const answer = photo.error ? null : answerOf(photo);
   const confidence = answer ? answers.percent(answer.confidence) : "";
-  setTimeout(() => { $("status").textContent = t("said", { photo: photo.name, answer: told, confidence }).replace(/, $/, ""); }, 50);
+  $("spoken").textContent = t("said", { photo: photo.name, answer: told, confidence }).replace(/, $/, "");
 }
 
 const plainOf = ({ id, name, vector, thumbnail, date, place, moving, added }) =>
@@ -348,7 +348,9 @@ function headline(photo) {
   if (photo.state !== "done") return { name: t(photo.state), below: photo.name, plain: true };
   const answer = answerOf(photo);
   if (!answer.rank) return { name: t("notSure"), below: t("notSureTold"), plain: true, answer };
-  return { name: answer.name, below: answer.commonName, answer, italic: ITALIC.has(answer.rank) };
+  const [{ name, confidence }] = photo.steps;
+  const below = answer.rank === answers.SPECIES ? answer.commonName : t("perhaps", { name, share: answers.percent(confidence) });
+  return { name: answer.name, below, answer, italic: ITALIC.has(answer.rank) };
 }
 
 // What is chosen from
