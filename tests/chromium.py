@@ -75,6 +75,7 @@ class Page:
         self._target = browser.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = browser.call("Target.attachToTarget", targetId=self._target, flatten=True)["sessionId"]
         self.call("Runtime.enable")
+        self.call("Page.enable")
         self.go(address)
 
     def call(self, method, **given):

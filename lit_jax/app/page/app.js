@@ -77,13 +77,15 @@ async function startModel(app) {
   $("loading-text").textContent = t("starting");
   state.vectors = files.unpackedVectors(bytes["vectors.bin"], app.vectors);
   // A worker made of a line takes over what the page forbids itself, which a worker of a file would not.
-  const line = `import ${JSON.stringify(await files.scriptAddress("worker.js"))};`;
-  worker = new Worker(URL.createObjectURL(new Blob([line], { type: "text/javascript" })), { type: "module" });
+  const source = await files.script("worker.js");
+  const line = typeof source === "string" ? `import ${JSON.stringify(source)};` : source;
+  const kind = typeof source === "string" ? "module" : "classic"; // from the disk there are no other workers
+  worker = new Worker(URL.createObjectURL(new Blob([line], { type: "text/javascript" })), { type: kind });
   worker.onmessage = answered;
   const failed = new Promise((_, reject) => { worker.onerror = (event) => reject(new Error(event.message ?? "worker")); });
   const units = bytes["units.json"] ? JSON.parse(new TextDecoder().decode(bytes["units.json"])) : null;
   const given = {
-    app: { size: app.size, view: app.view, text: app.text }, runtime: await files.scriptAddress("ort.js"), units,
+    app: { size: app.size, view: app.view, text: app.text }, runtime: await files.script("ort.js"), units,
     wasm: bytes["ort.wasm"], image: bytes["image.onnx"], text: bytes["text.onnx"], tokenizer: bytes.tokenizer,
   };
   const moved = [given.wasm, given.image, given.text, given.tokenizer].filter(Boolean).map((one) => one.buffer);

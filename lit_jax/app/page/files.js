@@ -27,10 +27,9 @@ export async function description() {
   return answer.json();
 }
 
-/** The address of a script of the app. */
-export async function scriptAddress(name) {
-  if (!isOneFile()) return new URL(name, document.baseURI).href;
-  return URL.createObjectURL(new Blob([await unpacked(held(name).textContent)], { type: "text/javascript" }));
+/** A script of the app: its address, or, where all is in one file, itself. */
+export async function script(name) {
+  return isOneFile() ? unpacked(held(name).textContent) : new URL(name, document.baseURI).href;
 }
 
 /**

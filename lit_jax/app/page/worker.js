@@ -14,7 +14,9 @@ const jobs = {
   /** Gets the model ready. */
   async start({ app, runtime, wasm, image, text, tokenizer, units }) {
     about = app;
-    ort = await import(runtime);
+    // From the disk a worker imports only what it made itself.
+    const own = () => URL.createObjectURL(new Blob([runtime], { type: "text/javascript" }));
+    ort = await import(typeof runtime === "string" ? runtime : own());
     ort.env.wasm.numThreads = 1; // more need headers that static hosts do not send
     ort.env.wasm.wasmBinary = wasm;
     ort.env.logLevel = "error";
