@@ -9,6 +9,7 @@ from typing import Any
 from lit_jax import config as options
 from lit_jax.base.command_line import Parser
 from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.graphs.graph import WEIGHTS, library
 from lit_jax.models.locking import IMAGE, TEXT
 from lit_jax.models.weights import count
 from lit_jax.trained import loading as trained_models
@@ -28,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             weight_files = {IMAGE: parsed.image_weights, TEXT: parsed.text_weights}
             trained = trained_models.load_whole(parsed.checkpoint, step=parsed.step, weight_files=weight_files)
         notes = list(trained.config.notes) if parsed.config else []
-        notes += export(trained, parsed.out, layout=parsed.format, hub_name=parsed.hub_name)
+        stored = parsed.weights or WEIGHTS[0]
+        notes += export(trained, parsed.out, layout=parsed.format, hub_name=parsed.hub_name, weights=stored)
         for note in notes:
             print(f"note: {note}")
         what = f"step {trained.step} of {parsed.checkpoint}" if parsed.checkpoint else f"towers of {parsed.config}"
@@ -49,6 +51,10 @@ def _check(parsed: argparse.Namespace, overrides: dict[str, Any]) -> None:
             f"--{given[0].replace('_', '-')}: found it with --config, expected it with --checkpoint only; set {option} "
             f"in the config, or --config.{option}"
         )
+    if parsed.weights and parsed.format != "onnx":
+        raise UserError(f"--weights: found it with format {parsed.format}, expected it with --format onnx only")
+    if parsed.format == "onnx":
+        library()
     if parsed.hub_name and parsed.format != "open_clip":
         raise UserError(f"--hub-name: found it with format {parsed.format}, expected it with --format open_clip only")
 
@@ -56,7 +62,7 @@ def _check(parsed: argparse.Namespace, overrides: dict[str, Any]) -> None:
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m lit_jax.export",
-        description="Writes a trained model as one folder, in lit_jax's format or in open_clip's.",
+        description="Writes a trained model as one folder, in lit_jax's format, in open_clip's or in ONNX.",
     )
     add = parser.add_argument
     source = parser.add_mutually_exclusive_group(required=True)
@@ -64,6 +70,7 @@ def _parser() -> Parser:
     source.add_argument("--config", default="", help="a Python file: published towers, before any training")
     add("--out", required=True, help="folder to make")
     add("--format", default=FORMATS[0], choices=FORMATS, help="layout of the folder")
+    add("--weights", default="", choices=WEIGHTS, help="of format onnx: how numbers are stored (default: fp32)")
     add("--step", default="best", help="best (by top-1 on the seen split), latest or a step")
     add("--image-weights", default="", help="where the locked image tower's weights are now")
     add("--text-weights", default="", help="likewise of a pre-trained text tower")

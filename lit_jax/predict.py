@@ -10,12 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from lit_jax.base import console, hosts
+from lit_jax.base import console
 from lit_jax.base.command_line import Parser
 from lit_jax.base.files import digest
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.evaluation.ranks import SPECIES
-from lit_jax.models import weights
 from lit_jax.prediction import formats, output
 from lit_jax.prediction.answers import NOT_SURE, Named
 from lit_jax.prediction.choices import Choices, Within
@@ -37,7 +36,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         out = Path(parsed.out) if parsed.out else None
         _check(parsed, out)
         found = find_photos(parsed.photos, sys.stdin)
-        hosts.keep_compiled()
         model = load(
             parsed.checkpoint,
             step=parsed.step,
@@ -115,16 +113,14 @@ def _summary(counts: Counter[str], errors: Counter[str], done: int, missed: int,
 def _heading(
     parsed: argparse.Namespace, model: Model, chosen: Choices, photos: Sequence[str], sizes: tuple[int, int]
 ) -> Heading:
-    trained = model.trained
-    moving = {name: tree for name, tree in trained.params.items() if name not in trained.about.locked}
     decides = {
-        "model": [weights.digest(moving), sorted(trained.about.locked.items()), trained.about.margin.get("margin")],
+        "model": [model.engine.key, model.about.margin.get("margin")],
         "classes": [list(chosen.table.ids), chosen.table.rows(), parsed.classes, parsed.labels],
         "photos": list(photos),
         "options": [_kind(parsed), parsed.rank, parsed.sure, *sizes],
     }
     note = model.confidence.note
-    return Heading(model.title, trained.step, len(chosen), note, digest(decides)[:12])
+    return Heading(model.title, model.engine.step, len(chosen), note, digest(decides)[:12])
 
 
 def _kind(parsed: argparse.Namespace) -> str:

@@ -31,10 +31,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parsed.format = parsed.format or (ending if ending in FORMATS else "table")
     with user_errors_in_one_line("run the same command to go on with the index"):
         _check(parsed)
-        # Late: bad options are refused in a moment.
-        from lit_jax.base import hosts
-
-        hosts.keep_compiled()
         index, queries = _of_store(parsed) if parsed.store else _of_photos(parsed)
         if not len(index.vectors):
             raise UserError("photos: found none that can be read, expected at least one")
@@ -82,17 +78,24 @@ def _of_photos(parsed: argparse.Namespace) -> tuple[Index, np.ndarray]:
 
 def _of_store(parsed: argparse.Namespace) -> tuple[Index, np.ndarray]:
     """The index of a store, and the vectors of the queries `[Q, D]`; the image tower is there for ``--like`` alone."""
+    # Late: bad options are refused in a moment.
+    from lit_jax.base import hosts
     from lit_jax.data.dataset_folder import check_split
     from lit_jax.data.embedding_store import open_store
     from lit_jax.prediction import searching
     from lit_jax.prediction.model import load
+    from lit_jax.prediction.with_jax import WithJax
     from lit_jax.trained import loading
 
+    hosts.keep_compiled()
     store = open_store(parsed.store)
     if parsed.split:
         check_split(parsed.split, store.splits, store.directory, option="--split")
     model = load(parsed.checkpoint, step=parsed.step, image_weights=parsed.image_weights) if parsed.like else None
-    trained = model.trained if model else loading.load(parsed.checkpoint, step=parsed.step, with_image_tower=False)
+    if model is not None and isinstance(model.engine, WithJax):
+        trained = model.engine.trained
+    else:
+        trained = loading.load(parsed.checkpoint, step=parsed.step, with_image_tower=False)
     folder = _folder(parsed, loading.folder_of(parsed.checkpoint), digest([store.fingerprint, parsed.split]))
     index = searching.of_store(trained, store, parsed.split, folder)
     texts = [searching.texts_of(trained)(parsed.texts)] if parsed.texts else []

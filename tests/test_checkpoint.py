@@ -15,7 +15,7 @@ from orbax.checkpoint._src.serialization import serialization
 
 from lit_jax.base import precision
 from lit_jax.config import Optimizer
-from lit_jax.embedding.trained import About
+from lit_jax.embedding.about import About
 from lit_jax.errors import UserError
 from lit_jax.training import checkpoint, optimizer, train_step
 

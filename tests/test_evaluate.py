@@ -18,7 +18,7 @@ from data_prep.conversion.options import Options
 from data_prep.sources import folder
 from data_prep.sources.items import Source
 from lit_jax import config, evaluate
-from lit_jax.embedding import class_embeddings, photo_embeddings
+from lit_jax.embedding import class_embeddings, photo_embeddings, text_embeddings
 from lit_jax.errors import UserError
 from lit_jax.evaluation import intervals, page, report, tables
 from lit_jax.main import train
@@ -428,13 +428,13 @@ def test_a_temperature_at_the_end_of_the_search_does_not_help(run, records, monk
 
 def test_prompts_are_embedded_once_a_model(run, records, monkeypatch):
     asked = []
-    embed = class_embeddings.text_embedder
+    embed = text_embeddings.text_embedder
 
     def counting(*args, **kwargs):
         inner = embed(*args, **kwargs)
         return lambda texts: asked.extend(texts) or inner(texts)
 
-    monkeypatch.setattr(class_embeddings, "text_embedder", counting)
+    monkeypatch.setattr(text_embeddings, "text_embedder", counting)
     (run[0] / "templates.txt").write_text("a print of a {}\na stamp with a {}\n")
     arguments = ("--checkpoint", run[0], "--split", "validation", "--templates", run[0] / "templates.txt")
     command(*arguments)

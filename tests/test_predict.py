@@ -18,6 +18,7 @@ from PIL import Image
 
 import lit_jax
 from lit_jax import predict
+from lit_jax.base import hosts
 from lit_jax.data import images
 from lit_jax.data.images import Pictures, View
 from lit_jax.data.photo import BadPhoto, open_photo, upright_pixels
@@ -29,6 +30,7 @@ from lit_jax.prediction.answers import NOT_SURE, Confidence, ladder
 from lit_jax.prediction.choices import only, own_classes, within
 from lit_jax.prediction.found import find_photos
 from lit_jax.prediction.model import Model
+from lit_jax.prediction.with_jax import WithJax
 from lit_jax.text.candidates import read_candidates
 from lit_jax.text.classes import ClassTable, read_class_table
 from lit_jax.trained.exporting import export
@@ -127,7 +129,7 @@ def test_answers_are_those_of_the_evaluation_to_the_last_photo(model, finished, 
     trained = load(finished[0], with_image_tower=True)
     fitted = {"margin": margin, "factors": {"seen": 9.0}, "folds": 2, "species": [4, 4]} if margin else {}
     trained = dataclasses.replace(trained, about=dataclasses.replace(trained.about, margin=fitted))
-    own = Model(trained)
+    own = Model(WithJax(trained))
     for split in ("validation", "heldout"):
         paths, right = photos[split]
         answers = [named.answers[0].name for named in own.name(paths)]
@@ -137,14 +139,14 @@ def test_answers_are_those_of_the_evaluation_to_the_last_photo(model, finished, 
 def test_a_margin_moves_answers(model, photos):
     """So that the test above can fail: seen species give way to the others."""
     about = dataclasses.replace(model.about, margin={"margin": 5.0, "factors": {}})
-    held = Model(dataclasses.replace(model.trained, about=about))
+    held = Model(WithJax(dataclasses.replace(model.engine.trained, about=about)))
     given = [{named.answers[0].in_training for named in one.name(photos["validation"][0])} for one in (model, held)]
     assert True in given[0] and given[1] == {False}
 
 
 def test_features_are_those_of_the_tower_on_evaluations_pixels(model, photos):
     paths = photos["heldout"][0][:6]
-    pixels = np.stack([model._pictures.plain(open_photo(path).jpeg).numpy() for path in paths])
+    pixels = np.stack([model.engine.pictures.plain(open_photo(path).jpeg).numpy() for path in paths])
     by_tensorflow = np.stack(list(model.embed_photos(list(pixels))))
     rows = np.stack(list(model.embed_photos(paths)))
     assert rows.dtype == np.float32 and np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
@@ -155,7 +157,7 @@ def test_probabilities_are_the_softmax_at_the_scale_as_trained(model, photos):
     """The scale is stored as a logarithm, and must not be applied twice."""
     chosen = model.choices()
     rows = np.stack(list(model.embed_photos(photos["heldout"][0][:3]))).astype(np.float64)
-    factor = np.exp(float(np.asarray(model.trained.params[LOGIT_SCALE])))
+    factor = np.exp(float(np.asarray(model.engine.trained.params[LOGIT_SCALE])))
     weights = np.exp(factor * rows @ chosen.vectors.T.astype(np.float64))
     wanted = np.sort(weights / weights.sum(1, keepdims=True), 1)[:, ::-1]
     got = [[answer.confidence for answer in named.answers] for named in model.name(photos["heldout"][0][:3], top=12)]
@@ -377,7 +379,7 @@ def test_photos_are_found_by_files_folders_patterns_and_lists(tmp_path):
 def command(model, monkeypatch, capsys):
     """Runs the command with the model in memory; gives what it prints, and its exit code."""
     monkeypatch.setattr(predict, "load", lambda *_, **__: model)
-    monkeypatch.setattr(predict.hosts, "keep_compiled", lambda: None)
+    monkeypatch.setattr(hosts, "keep_compiled", lambda: None)
 
     def run(*arguments):
         code = 0
@@ -527,9 +529,11 @@ def test_photos_that_cannot_be_embedded_are_rows_of_nothing(model, messy):
 
 
 def test_models_without_an_image_tower_are_refused(model):
-    trained = dataclasses.replace(model.trained, model=dataclasses.replace(model.trained.model, image=None))
+    trained = dataclasses.replace(
+        model.engine.trained, model=dataclasses.replace(model.engine.trained.model, image=None)
+    )
     with pytest.raises(UserError, match="found one of embeddings computed elsewhere"):
-        Model(trained, title="x")
+        WithJax(trained, title="x")
 
 
 def test_rows_of_a_class_list_without_a_name_are_left_out_and_a_common_name_serves(tmp_path):

@@ -5,7 +5,7 @@ from lit_jax import models
 from lit_jax.base.sharding import make_mesh, put_replicated
 from lit_jax.data.images import Pictures
 from lit_jax.data.record_batches import evaluation_batches
-from lit_jax.embedding import class_embeddings, photo_embeddings
+from lit_jax.embedding import class_embeddings, photo_embeddings, text_embeddings
 from lit_jax.errors import UserError
 from lit_jax.evaluation import zeroshot
 from lit_jax.models.text import TextTransformer
@@ -57,7 +57,7 @@ def test_accuracy_equals_one_big_matrix_on_any_number_of_devices(records, model_
     photos = list(
         photo_embeddings.from_records(parts, records, pictures=Pictures(16), batch_size=16)("validation", placed)
     )
-    embed = class_embeddings.text_embedder(parts, placed, lambda texts: tokenizer.encode(texts, 24), batch_size=8)
+    embed = text_embeddings.text_embedder(parts, placed, lambda texts: tokenizer.encode(texts, 24), batch_size=8)
     ids = sorted({int(i) for p in photos for i in p.class_id[p.mask]})
     class_emb = class_embeddings.class_embeddings(embed, [[f"number {i}", f"thing {i * i}"] for i in ids])
     got = zeroshot.classify(parts, placed, photos, class_emb, ids)
@@ -78,7 +78,7 @@ def test_texts_are_embedded_in_order_whatever_the_batch(records, model_and_param
     mesh = make_mesh(2)
     parts, placed = photo_embeddings.embedder(model, mesh), put_replicated(params, make_mesh(2))
     texts = [f"text number {i}" for i in range(7)]
-    embed = class_embeddings.text_embedder(parts, placed, lambda t: tokenizer.encode(t, 24), batch_size=4)
+    embed = text_embeddings.text_embedder(parts, placed, lambda t: tokenizer.encode(t, 24), batch_size=4)
     want = models.embed_text(model, params, tokenizer.encode(texts, 24))
     np.testing.assert_allclose(embed(texts), want, atol=1e-5)
 

@@ -10,14 +10,11 @@ from jax.sharding import Mesh
 
 from lit_jax.base import console
 from lit_jax.base.sharding import put_replicated
-from lit_jax.embedding import class_embeddings, kept_embeddings
+from lit_jax.embedding import class_embeddings, kept_embeddings, text_embeddings
 from lit_jax.embedding.photo_embeddings import Embedder
-from lit_jax.embedding.trained import About, Trained
+from lit_jax.embedding.trained import Trained
 from lit_jax.models import building
 from lit_jax.models.locking import IMAGE, Params
-from lit_jax.text.captions import fields
-from lit_jax.text.classes import ClassTable
-from lit_jax.text.prompts import class_prompts
 from lit_jax.text.tokenizers import Tokenizer
 
 
@@ -45,7 +42,7 @@ class Vectors:
     def texts(self) -> class_embeddings.EmbedTexts:
         """From texts to unit vectors `[N, D]`."""
         text, tokenizer = self.trained.config.text, self.trained.tokenizer
-        return class_embeddings.text_embedder(
+        return text_embeddings.text_embedder(
             self.parts, self.params, building.reading(text, tokenizer), batch_size=self.batch_size,
             end_id=tokenizer.end_id if text.bucket else None,
         )  # fmt: skip
@@ -81,20 +78,3 @@ def on_device(trained: Trained, mesh: Mesh) -> Params:
     """All parameters whole on each device, those of the image tower in the dtype in which it uses them."""
     tower = {name: tree for name, tree in trained.params.items() if name == IMAGE}
     return put_replicated({**trained.params, **building.stored(trained.config.towers, trained.model, tower)}, mesh)
-
-
-def prompts_of(about: About, table: ClassTable, templates: Sequence[str], protocol: str) -> dict[int, Sequence[str]]:
-    """Prompts of every class by its id, as `lit_jax.text.prompts.class_prompts` fills them for a model.
-
-    Columns that the model's own templates ask for and the table has not leave no gap.
-    """
-    # The run's own templates only: a column misspelt in a file of templates must still be refused.
-    filled = _with_columns(table, [*about.templates, *about.prompt_templates])
-    return class_prompts(filled, about.templates, templates, drop_repeats=about.drop_repeats, protocol=protocol)
-
-
-def _with_columns(table: ClassTable, templates: Sequence[str]) -> ClassTable:
-    """The table with empty columns where a template asks for one that it has not: captions leave no gap there."""
-    asked = {column for template in templates for column in fields(template) if column}
-    empty = {column: ("",) * len(table) for column in sorted(asked - set(table.columns))}
-    return dataclasses.replace(table, columns={**table.columns, **empty})

@@ -18,11 +18,13 @@ from lit_jax import config as options
 from lit_jax.base.sharding import check_divides, make_mesh
 from lit_jax.data.collection import Collection, fingerprint
 from lit_jax.data.embedding_store import Store
-from lit_jax.embedding import class_embeddings, photo_embeddings
-from lit_jax.embedding.trained import About, Trained
-from lit_jax.embedding.vectors import Vectors, on_device, prompts_of
+from lit_jax.embedding import photo_embeddings, text_embeddings
+from lit_jax.embedding.about import About
+from lit_jax.embedding.class_prompts import prompts_of, prompts_of_species
+from lit_jax.embedding.trained import Trained
+from lit_jax.embedding.vectors import Vectors, on_device
 from lit_jax.errors import UserError
-from lit_jax.evaluation import calibration, kinship, leaks, ranking, ranks, retrieval, unseen, yardstick
+from lit_jax.evaluation import calibration, kinship, known_species, leaks, ranking, ranks, retrieval, unseen, yardstick
 from lit_jax.evaluation.intervals import of_mean
 from lit_jax.evaluation.ranking import Predictions
 from lit_jax.models import building
@@ -96,7 +98,7 @@ def evaluate(
     protocol = words.protocol or config.evaluation.protocol
     templates = templates_for(protocol, tuple(words.templates) or tuple(trained.about.prompt_templates))
     table = _table(trained.about, data, split, words.classes)
-    texts = class_embeddings.prompts_of_species(prompts_of(trained.about, table, templates, protocol), table.species_of)
+    texts = prompts_of_species(prompts_of(trained.about, table, templates, protocol), table.species_of)
     species_of, table = table.species_of, table.subset(dict.fromkeys(table.species_of.values()))
     parts = photo_embeddings.embedder(trained.model, mesh)
     params = on_device(trained, mesh)
@@ -112,13 +114,13 @@ def evaluate(
     photos_of = functools.cache(lambda name: photo_embeddings.image_embeddings(parts, params, features(name, params)))
     photos, class_ids = photos_of(split)
     labels = _labels(class_ids, species_of, table)
-    species = unseen.species_in_training(trained.about, data, table)
-    less = unseen.held_back(trained.about, species)
+    species = known_species.species_in_training(trained.about, data, table)
+    less = known_species.held_back(trained.about, species)
     found = ranking.predict(photos, labels, class_emb, mesh, less=less)
     asked = unseen.Asked(photos, labels, class_emb, table, species.seen)
     if others is not None:
         every, ids = (np.concatenate(both) for both in zip(*map(photos_of, others.splits), strict=True))
-        known = unseen.species_in_training(trained.about, data, others.table).seen
+        known = known_species.species_in_training(trained.about, data, others.table).seen
         asked = unseen.Asked(every, _labels(ids, others.species_of, others.table), other_emb, others.table, known)
     same = duplicates([list(texts[i]) for i in table.ids])
     factor = float(np.exp(np.asarray(trained.params[LOGIT_SCALE])))
@@ -129,7 +131,7 @@ def evaluate(
         "ceiling": ranks.ceiling(found.hits().images, same),
         **_by_rank(found, table),
         "calibration": _calibration(photos, found, class_emb, mesh, factor, less, seed=config.seed),
-        "species": unseen.described(species, table, np.unique(labels).tolist()),
+        "species": known_species.described(species, table, np.unique(labels).tolist()),
         "gzsl": together,
         "leaks": _leaks(trained, data, split, summary["per_class"], together),
         "closed_form": _closed_form(trained, data, split, templates, protocol),
@@ -170,7 +172,7 @@ def _all_species(trained: Trained, data: Collection, split: str, naming: tuple[S
     wanted = {i for name in own for i in data.classes_in(name)} | set(about.train_classes)
     table = read_class_table(data.class_table).subset(sorted(wanted))
     species = table.subset(sorted(set(table.species_of.values())))
-    texts = class_embeddings.prompts_of_species(prompts_of(about, table, *naming), table.species_of)
+    texts = prompts_of_species(prompts_of(about, table, *naming), table.species_of)
     return _Others(own, species, table.species_of, [texts[class_id] for class_id in species.ids])
 
 
@@ -247,7 +249,7 @@ def _closed_form(
     if building.reads_words(trained.config.towers, trained.model, from_store=True):
         prompts = prompts_of(about, table, templates, protocol)
         tokens = building.reading(text, trained.tokenizer)([prompts[class_id][0] for class_id in table.ids])
-        kinds["the text tower"] = class_embeddings.text_features(trained.model, trained.params[TEXT], tokens)
+        kinds["the text tower"] = text_embeddings.text_features(trained.model, trained.params[TEXT], tokens)
     return yardstick.measure(data, table, splits, kinds, seed=trained.config.seed)
 
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from lit_jax.base.hosts import from_all_hosts
 from lit_jax.base.sharding import put_rows
-from lit_jax.embedding.class_embeddings import Tokenise, class_embeddings, text_embedder
+from lit_jax.embedding.class_embeddings import class_embeddings
 from lit_jax.embedding.photo_embeddings import Embedder, Photos, PhotosOf
+from lit_jax.embedding.text_embeddings import Tokenise, text_embedder
 from lit_jax.errors import UserError
 from lit_jax.evaluation import ranking
 from lit_jax.evaluation.gzsl import Rivals

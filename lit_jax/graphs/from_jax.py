@@ -85,9 +85,8 @@ def _equation(graph: Graph, equation: Any, inputs: Sequence[Input]) -> Sequence[
         return split(graph, equation, inputs)
     handler = ARITHMETIC.get(name) or OTHERS.get(name)
     if handler is None:
-        raise UserError(
-            f"onnx: found the primitive {name} in the tower, expected one of {', '.join(sorted({*ARITHMETIC, *OTHERS}))}"
-        )
+        known = ", ".join(sorted({*ARITHMETIC, *OTHERS}))
+        raise UserError(f"onnx: found the primitive {name} in the tower, expected one of {known}")
     return [handler(graph, equation, inputs)]
 
 
@@ -114,7 +113,7 @@ def _folded(equation: Any, arrays: Sequence[np.ndarray]) -> list[np.ndarray] | N
         rank = max(one.ndim for one in arrays)
         if any(one.ndim < rank for one in arrays):
             arrays = [one if one.ndim else np.full((1,) * rank, one) for one in arrays]
-        full = np.broadcast_arrays(*arrays)
+        full = list(np.broadcast_arrays(*arrays))
     else:
         shapes = [variable.aval.shape for variable in (*equation.invars, *equation.outvars)]
         if not all(isinstance(length, int) for shape in shapes for length in shape):

@@ -75,7 +75,7 @@ def _convert(graph: Graph, equation: Any, inputs: Sequence[Input]) -> Value:
 def _power(graph: Graph, equation: Any, inputs: Sequence[Input]) -> Value:
     value, exponent = _same(graph, equation, inputs), equation.params["y"]
     if exponent not in (2, 3):
-        return graph.value("Pow", [value.name, graph.constant(np.float32(exponent))], value)
+        return graph.value("Pow", [value.name, graph.constant(np.array(exponent, np.float32))], value)
     found = value
     for _ in range(exponent - 1):
         found = graph.value("Mul", [found.name, value.name], value)
@@ -94,7 +94,7 @@ def _rsqrt(graph: Graph, equation: Any, inputs: Sequence[Input]) -> Value:
 
 def _erfc(graph: Graph, equation: Any, inputs: Sequence[Input]) -> Value:
     value = _same(graph, equation, inputs)
-    return graph.value("Sub", [graph.constant(np.float32(1)), graph.node("Erf", [value.name])], value)
+    return graph.value("Sub", [graph.constant(np.array(1, np.float32)), graph.node("Erf", [value.name])], value)
 
 
 def _select(graph: Graph, equation: Any, inputs: Sequence[Input]) -> Value:

@@ -97,6 +97,26 @@ class Confidence:
         return weights / weights.sum(1, keepdims=True)
 
 
+class Similarities:
+    """Scores of classes for photos: products of their embeddings, less the margin.
+
+    Classes with equal embeddings have equal scores, whatever a product of matrices does at its edges.
+
+    Args:
+        classes: `[K, D]` float32 unit vectors.
+        less: `[K]` float32, what is taken from the scores of each class; None for nothing.
+    """
+
+    def __init__(self, classes: np.ndarray, less: np.ndarray | None) -> None:
+        distinct, self._column = np.unique(classes, axis=0, return_inverse=True)
+        self._distinct, self._less = np.ascontiguousarray(distinct.T), less
+
+    def __call__(self, photos: np.ndarray) -> np.ndarray:
+        """`[B, D]` float32 unit vectors to `[B, K]` float32."""
+        scores: np.ndarray = (photos @ self._distinct)[:, self._column.reshape(-1)]
+        return scores if self._less is None else scores - self._less.astype(np.float32)
+
+
 @dataclasses.dataclass(frozen=True)
 class Ladder:
     """The classes and the ranks above them.

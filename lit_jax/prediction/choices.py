@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lit_jax.embedding.trained import About
+from lit_jax.embedding.about import About
 from lit_jax.errors import UserError
 from lit_jax.text.candidates import read_candidates
 from lit_jax.text.classes import (

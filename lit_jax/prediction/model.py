@@ -1,8 +1,6 @@
 """A trained model as one object: it embeds photos and texts, and names photos."""
 
-import contextlib
 import itertools
-import logging
 import os
 import pathlib
 import warnings
@@ -12,31 +10,23 @@ import numpy as np
 from PIL import Image
 
 from lit_jax import config as options
-from lit_jax.base.sharding import local_rows, make_mesh, put_batch
-from lit_jax.data.embedding_store import GIVEN
 from lit_jax.data.photo import Source
-from lit_jax.embedding.class_embeddings import prompts_of_species
-from lit_jax.embedding.photo_embeddings import embedder
-from lit_jax.embedding.trained import About, Trained
-from lit_jax.embedding.vectors import Vectors, on_device, prompts_of
+from lit_jax.embedding.about import About
+from lit_jax.embedding.class_prompts import prompts_of, prompts_of_species
 from lit_jax.errors import UserError
-from lit_jax.evaluation import ranking, unseen
+from lit_jax.evaluation.known_species import among_trained, held_back
 from lit_jax.evaluation.ranks import SPECIES
-from lit_jax.models import building
-from lit_jax.models.locking import IMAGE, LOGIT_SCALE
-from lit_jax.models.weight_files import HUB, hub_folder
 from lit_jax.prediction import choices as choosing
 from lit_jax.prediction import reading
-from lit_jax.prediction.answers import Confidence, Named, ladder
+from lit_jax.prediction.answers import Confidence, Named, Similarities, ladder
 from lit_jax.prediction.choices import Choices, Classes, Within
+from lit_jax.prediction.engine import Engine
 from lit_jax.prediction.found import find_photos
 from lit_jax.prediction.results import Naming
 from lit_jax.text.prompts import duplicates, templates_for
-from lit_jax.trained import loading
-from lit_jax.trained.published import published
+from lit_jax.trained import onnx_folder
 
 BATCH = 32  # photos at a time
-TEXTS = 256  # prompts at a time
 Photos = Source | Iterable[Source]
 """A path, a folder, a picture, an array `[H, W, 3]` or `[N, H, W, 3]`, or any number of paths, pictures and arrays."""
 
@@ -51,8 +41,9 @@ def load(
     """A trained model, to embed and name photos.
 
     Args:
-        checkpoint: a run's folder, an exported model's folder, or the name of one on the hub (``hf-hub:OWNER/NAME``);
-            or a config, or its ``.py`` file, of published towers that are not trained any further.
+        checkpoint: a run's folder, an exported model's folder, in lit_jax's own format or in ONNX, or the name of one
+            on the hub (``hf-hub:OWNER/NAME``); or a config, or its ``.py`` file, of published towers that are not
+            trained any further.
         step: of a run: ``best``, ``latest`` or a number.
         image_weights: where the locked image tower's weights are now, if not where the run found them.
         text_weights: likewise of a locked text tower.
@@ -66,55 +57,56 @@ def load(
         for named in model.name("photos", sure=0.8):
             print(named)
     """
-    if isinstance(checkpoint, options.Config):
-        return Model(published(checkpoint))
-    where = os.fspath(checkpoint)
-    if where.endswith(".py"):
-        return Model(published(options.load(where, {})[0]), title=where)
-    folder = str(hub_folder(where)) if where.startswith(HUB) else where
+    where = "" if isinstance(checkpoint, options.Config) else os.fspath(checkpoint)
     moved = {"image": image_weights, "text": text_weights}
-    with _quiet():
-        trained = loading.load(folder, step=step, weight_files=moved, with_image_tower=True)
-    return Model(trained, title=where, folder=loading.folder_of(folder))
+    if where and onnx_folder.is_onnx_folder(pathlib.Path(where)):
+        if step != "best" or any(moved.values()):
+            raise UserError(f"{where}: found a step or weights beside a model in ONNX, expected none: it holds its own")
+        from lit_jax.prediction.with_onnx import WithOnnx
+
+        return Model(WithOnnx(pathlib.Path(where)), title=where, folder=pathlib.Path(where).absolute())
+    # Late: a model in ONNX needs no JAX.
+    from lit_jax.models.weight_files import HUB, hub_folder
+    from lit_jax.prediction import with_jax
+    from lit_jax.trained import loading
+
+    if isinstance(checkpoint, options.Config):
+        return Model(with_jax.of_config(checkpoint))
+    if where.endswith(".py"):
+        return Model(with_jax.of_config(options.load(where, {})[0], where), title=where)
+    folder = str(hub_folder(where)) if where.startswith(HUB) else where
+    if folder != where and onnx_folder.is_onnx_folder(pathlib.Path(folder)):
+        return load(folder, step=step, image_weights=image_weights, text_weights=text_weights)
+    return Model(with_jax.of_folder(folder, where, step, moved), title=where, folder=loading.folder_of(folder))
 
 
 class Model:
-    """A trained model on this machine's devices.
+    """A trained model.
 
     Attributes:
-        trained: as it was read.
+        engine: what computes its embeddings.
         title: where from.
         folder: of the model, for what is kept beside it; None of published towers.
     """
 
-    def __init__(self, trained: Trained, *, title: str = "", folder: pathlib.Path | None = None) -> None:
-        if trained.config.image.tower == GIVEN or trained.model.image is None:
-            raise UserError(
-                f"model {title}: found one of embeddings computed elsewhere, expected an image tower; no photo can be "
-                "shown to it"
-            )
-        self.trained, self.title, self.folder = trained, title, folder
-        self._mesh = make_mesh(local=True)
-        self._params = on_device(trained, self._mesh)
-        self._parts = embedder(trained.model, self._mesh)
-        self._pictures = building.pictures_of(trained.config.image)
-        self._vectors = Vectors(trained, self._parts, self._params, TEXTS, folder, aside=True)
-        self._own = choosing.own_classes(trained.about)
+    def __init__(self, engine: Engine, *, title: str = "", folder: pathlib.Path | None = None) -> None:
+        self.engine, self.title, self.folder = engine, title, folder
+        self._own = choosing.own_classes(engine.about)
 
     def __repr__(self) -> str:
         known = f"{len(self._own)} classes" if self._own else "no classes of its own"
-        return f"<lit_jax model {self.title}, step {self.trained.step}, {known}>"
+        return f"<lit_jax model {self.title}, step {self.engine.step}, {known}>"
 
     @property
     def about(self) -> About:
         """What the model says of itself."""
-        return self.trained.about
+        return self.engine.about
 
     @property
     def confidence(self) -> Confidence:
         """How sure the model may be taken to be, and what that was fitted on."""
         factors = self.about.margin.get("factors", {})
-        return Confidence(float(np.exp(np.asarray(self.trained.params[LOGIT_SCALE]))), factors, _note(self.about))
+        return Confidence(self.engine.scale, factors, _note(self.about))
 
     def embed_photos(self, photos: Photos, *, batch_size: int | None = None) -> Iterator[np.ndarray]:
         """Embeddings of photos in the common space, one after the other, so that any number takes no memory.
@@ -148,8 +140,8 @@ class Model:
         if isinstance(texts, str):
             raise UserError("texts: found one text, expected a list of them; put it in brackets")
         if not len(texts):
-            return np.zeros((0, self.trained.config.model.embed_dim), np.float32)
-        return self._vectors.texts(list(texts))
+            return np.zeros((0, self.engine.embed_dim), np.float32)
+        return self.engine.texts(list(texts))
 
     def choices(
         self,
@@ -170,7 +162,7 @@ class Model:
         Raises:
             UserError: nothing to choose from; a file, column or value that is not there.
         """
-        about, config = self.about, self.trained.config
+        about, protocol = self.about, self.engine.protocol
         found = choosing.candidates(self._own, classes)
         full, notes = choosing.with_ranks(found.table, self._own), [*found.notes]
         if within:
@@ -180,17 +172,16 @@ class Model:
             full, notes = listed.table, [*notes, *listed.notes]
         # Prompts say what the list says, as in evaluation; what the model knows beyond it is for the ranks.
         table = found.table.subset(full.ids)
-        protocol = config.evaluation.protocol
         templates = templates_for(protocol, tuple(about.prompt_templates))
         texts = prompts_of_species(prompts_of(about, table, templates, protocol), table.species_of)
         firsts = tuple(dict.fromkeys(table.species_of.values()))
         prompts = [texts[class_id] for class_id in firsts]
-        species = unseen.among_trained(about, table.subset(firsts), own=True)
+        species = among_trained(about, table.subset(firsts), own=True)
         notes += choosing.alike(full.subset(firsts), duplicates([list(one) for one in prompts]))
         notes += choosing.unread(full.subset(firsts), about)
-        (vectors,) = self._vectors.of_each(prompts)
+        (vectors,) = self.engine.of_each(prompts)
         return Choices(
-            full.subset(firsts), vectors, species.seen, unseen.held_back(about, species), tuple(notes)
+            full.subset(firsts), vectors, species.seen, held_back(about, species), tuple(notes)
         )  # fmt: skip
 
     def name(
@@ -232,10 +223,10 @@ class Model:
             raise UserError(f"rank: found {rank!r}, expected one of {', '.join(steps.rungs)}, which the classes have")
 
         def named() -> Iterator[Named]:
-            keys = ranking.put_classes(chosen.vectors, self._mesh, chosen.less)
+            similarities = Similarities(chosen.vectors, chosen.less)
             for batch, rows in self._embedded(photos, batch_size):
-                scores = ranking.scores(put_batch({"rows": np.nan_to_num(rows)}, self._mesh)["rows"], keys, self._mesh)
-                likely = self.confidence.probabilities(scores[: len(batch)], chosen.seen)
+                scores = similarities(np.nan_to_num(rows))[: len(batch)]
+                likely = self.confidence.probabilities(scores, chosen.seen)
                 answers = steps.top(likely, rank, top)
                 climbed = steps.climb(likely, rank, sure) if sure is not None else [None] * len(batch)
                 for one, best, up in zip(batch, answers, climbed, strict=True):
@@ -252,22 +243,20 @@ class Model:
         if batch_size < 1:
             raise UserError(f"batch_size: found {batch_size}, expected at least 1")
         wanted = min(batch_size, 1 << max(photos - 1, 0).bit_length())
-        return -(-wanted // self._mesh.size) * self._mesh.size
+        return -(-wanted // self.engine.multiple) * self.engine.multiple
 
     def _embedded(self, photos: Photos, batch_size: int | None) -> Iterator[tuple[list[reading.Read], np.ndarray]]:
         """Photos that were looked at, a batch at a time, and embeddings `[size, D]`: NaN of broken ones, padding."""
-        sources = _sources(photos)
+        sources, pictures = _sources(photos), self.engine.pictures
         first = list(itertools.islice(sources, BATCH))
         size = self.fitting_batch(len(first)) if batch_size is None else self.fitting_batch(batch_size, batch_size)
-        read = reading.read(itertools.chain(first, sources), self._pictures, ahead=2 * size)
-        side = self._pictures.size
+        read = reading.read(itertools.chain(first, sources), pictures, ahead=2 * size)
+        side = pictures.size
         for batch in reading.batches(read, size):
             pixels = np.zeros((size, side, side, 3), np.uint8)
             for row, one in zip(pixels, batch, strict=False):
                 row[:] = 0 if one.pixels is None else one.pixels
-            image = put_batch({"image": pixels}, self._mesh)["image"]
-            features = self._parts.features(self._params[IMAGE], image)
-            rows = local_rows(self._parts.projected(self._params, features)).copy()
+            rows = self.engine.photos(pixels)
             rows[[place for place, one in enumerate(batch) if one.error]] = np.nan
             yield batch, rows
 
@@ -278,18 +267,6 @@ def _sources(photos: Photos) -> Iterator[Source]:
     if isinstance(photos, bytes | Image.Image) or (isinstance(photos, np.ndarray) and photos.ndim < 4):
         return iter([photos])
     return iter(photos)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what Orbax says of its own accord when a checkpoint is opened; as commands do it."""
-    absl = logging.getLogger("absl")
-    level = absl.level
-    absl.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        absl.setLevel(level)
 
 
 def _note(about: About) -> str:

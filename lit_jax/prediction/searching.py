@@ -1,6 +1,5 @@
 """What a search goes through: the photos of folders, or of an embedding store, as an index that is up to date."""
 
-import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -15,20 +14,14 @@ from lit_jax.embedding.photo_embeddings import embedder, from_store
 from lit_jax.embedding.trained import Trained
 from lit_jax.embedding.vectors import Vectors, on_device
 from lit_jax.errors import UserError
-from lit_jax.models import weights
-from lit_jax.models.locking import IMAGE, PROJECTION
+from lit_jax.models.locking import IMAGE
 from lit_jax.prediction import photo_index
-from lit_jax.prediction.model import TEXTS, Model
+from lit_jax.prediction.engine import TEXTS
+from lit_jax.prediction.model import Model
 from lit_jax.prediction.photo_index import Entry, Index, Updated
+from lit_jax.prediction.with_jax import image_key
 
 STORED = 4096  # rows of a store at a time
-
-
-def image_digest(trained: Trained) -> str:
-    """What decides the vector of a photo: the image tower, its projection, and how pixels reach it."""
-    tower = trained.about.locked.get(IMAGE) or weights.digest(trained.params[IMAGE])
-    projection = weights.digest(trained.params[PROJECTION]) if PROJECTION in trained.params else ""
-    return digest([tower, projection, dataclasses.asdict(trained.config.image)])
 
 
 def texts_of(trained: Trained) -> Callable[[Sequence[str]], np.ndarray]:
@@ -48,7 +41,7 @@ def of_photos(
         folder: of the index.
         tell: hears how many new ones are done, and how many there are.
     """
-    return photo_index.update(folder, image_digest(model.trained), list(_entries(photos)), model.embedded, tell)
+    return photo_index.update(folder, model.engine.image_key, list(_entries(photos)), model.embedded, tell)
 
 
 def of_store(trained: Trained, store: Store, split: str, folder: Path) -> Index:
@@ -68,7 +61,7 @@ def of_store(trained: Trained, store: Store, split: str, folder: Path) -> Index:
             f"--store {store.directory}: found embeddings of another tower ({store.tower.get('name', 'no name')}), "
             "expected that of the model; embed the photos with it"
         )
-    key = digest([image_digest(trained), store.fingerprint, split])
+    key = digest([image_key(trained), store.fingerprint, split])
     found = photo_index.open_index(folder, key)
     if found is not None:
         return found

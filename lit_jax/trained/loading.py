@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from lit_jax import config as options
 from lit_jax.base.files import INCOMPLETE, incomplete
 from lit_jax.data.embedding_store import GIVEN
-from lit_jax.embedding.trained import About, Trained
+from lit_jax.embedding.about import About
+from lit_jax.embedding.trained import Trained
 from lit_jax.errors import UserError
 from lit_jax.models import building, locking
 from lit_jax.models.locking import IMAGE, Params
@@ -16,7 +17,7 @@ from lit_jax.models.two_tower import TwoTower
 from lit_jax.models.weights import leaves
 from lit_jax.settling import Settled, settle
 from lit_jax.text.tokenizers import Tokenizer, tokenizer_from_bytes
-from lit_jax.trained import model_folder, open_clip_layout
+from lit_jax.trained import model_folder, onnx_folder, open_clip_layout
 from lit_jax.training import checkpoint
 from lit_jax.training.experiment import chosen_on
 
@@ -108,6 +109,11 @@ def _from_folder(folder: pathlib.Path, weight_files: Mapping[str, str]) -> Train
     given = [f"--{tower}-weights" for tower, path in weight_files.items() if path]
     if given:
         raise UserError(f"{given[0]}: found it with a model's folder, expected none, which holds its own; leave it out")
+    if onnx_folder.is_onnx_folder(folder):
+        raise UserError(
+            f"--checkpoint {folder}: found a model in ONNX, expected a run or a folder in lit_jax's own format; it "
+            "serves lit_jax.predict and lit_jax.search --photos alone"
+        )
     about, step, params = model_folder.read(folder)
     # Its arrays are here: what stands beside the files of training is neither needed nor fetched.
     config, tokenizer, model = _built(about, dict.fromkeys(("image.weights", "text.weights", "model.weights"), ""))

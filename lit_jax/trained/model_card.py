@@ -9,7 +9,7 @@ from typing import Any
 from lit_jax import config as options
 from lit_jax import models
 from lit_jax.data.embedding_store import GIVEN
-from lit_jax.embedding.trained import About
+from lit_jax.embedding.about import About
 from lit_jax.evaluation import tables
 from lit_jax.models.locking import LETTERS, lock_letters
 from lit_jax.models.weight_files import HUB
@@ -41,7 +41,7 @@ class Facts:
 def text(about: About, step: int, facts: Facts, table: ClassTable | None) -> str:
     """The card as Markdown, with the front matter that model hubs read; `table` holds the classes of training."""
     filled = class_captions(table, about.templates, drop_repeats=about.drop_repeats) if table else []
-    use = _open_clip_use if facts.library == "open_clip" else _own_use
+    use = {"open_clip": _open_clip_use, "onnx": _onnx_use}.get(facts.library, _own_use)
     parts = [
         _front_matter(about.options, facts), f"# {facts.name}", _summary(about, step),
         "## Use", use(facts.name, about.options.image, _examples(about, table, filled)),
@@ -168,6 +168,19 @@ The accuracy on photos of your own, {"embedded" if given else "converted"} as li
 ```bash
 python -m lit_jax.evaluate --checkpoint={name} --{"store=STORE" if given else "records=RECORDS"} --split=validation
 ```"""
+
+
+def _onnx_use(name: str, _: options.Image, captions: list[str]) -> str:
+    return f"""```python
+import lit_jax  # needs onnxruntime here, not JAX
+
+model = lit_jax.load({name!r})
+print(model.name("photo.jpg").all())
+print(model.name("photo.jpg", {captions!r}).all())
+```
+
+In other languages: `model.json` says how a photo becomes the square that `image.onnx` reads, and by which factor
+products of its `embeddings` and the rows of `classes.safetensors` are multiplied."""
 
 
 def _open_clip_use(name: str, _: options.Image, captions: list[str]) -> str:

@@ -13,36 +13,29 @@ It is written aside and renamed; `read` compares digests. What comes back is bit
 """
 
 import contextlib
-import dataclasses
-import json
 import pathlib
 import shutil
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
-from lit_jax.base.files import digest, file_digest, incomplete
-from lit_jax.embedding.trained import About
+from lit_jax.base.files import incomplete
+from lit_jax.embedding.about import About
 from lit_jax.errors import UserError
 from lit_jax.models.locking import Params
 from lit_jax.models.weight_files import open_weights, write_safetensors
 from lit_jax.models.weights import leaves, unflatten
 from lit_jax.text.classes import read_class_table
-from lit_jax.text.tokenizers import is_json
-from lit_jax.trained import model_card
-from lit_jax.training.checkpoint import config_from_json
+from lit_jax.trained import documents, model_card
+from lit_jax.trained.kept_about import CLASSES, about_of, kept, tokenizer_name
 
 FORMAT, VERSION = "lit_jax model", 1
-MODEL, WEIGHTS, CLASSES, TEMPLATES, CARD = (
-    "model.json", "model.safetensors", "classes.csv", "templates.txt", "README.md",
-)  # fmt: skip
-_REMEDY = "copy the folder again, or export anew"
+WEIGHTS, TEMPLATES, CARD = "model.safetensors", "templates.txt", "README.md"
 
 
 def is_model_folder(directory: pathlib.Path) -> bool:
     """True if the folder is a model's, whatever its version and state."""
-    return (directory / MODEL).is_file()
+    return (directory / documents.MODEL).is_file()
 
 
 def write(directory: pathlib.Path, about: About, step: int, params: Params, facts: model_card.Facts) -> None:
@@ -65,14 +58,8 @@ def write(directory: pathlib.Path, about: About, step: int, params: Params, fact
         tokenizer = tokenizer_name(about.tokenizer)
         (aside / tokenizer).write_bytes(about.tokenizer)
         describe(aside, about, step, facts)
-        kept = {
-            name: value for name, value in dataclasses.asdict(about).items() if name not in ("tokenizer", "class_table")
-        }
         names = (WEIGHTS, tokenizer, *((CLASSES,) if about.class_table else ()))
-        files = {name: file_digest(aside / name) for name in names}
-        model = {"format": FORMAT, "version": VERSION, "step": step, "about": kept, "files": files}
-        text = json.dumps({**model, "digest": digest(model)}, indent=2)
-        (aside / MODEL).write_text(text + "\n", encoding="utf-8")
+        documents.write(aside, FORMAT, VERSION, {"step": step, "about": kept(about)}, names)
 
 
 def describe(folder: pathlib.Path, about: About, step: int, facts: model_card.Facts) -> None:
@@ -111,40 +98,6 @@ def read(directory: pathlib.Path) -> tuple[About, int, Params]:
     Raises:
         UserError: a newer version, or a file that is missing or not as it was written.
     """
-    model = _document(directory / MODEL)
-    for name, expected in model["files"].items():
-        if not (directory / name).is_file():
-            raise UserError(f"{directory / name}: found no such file, expected every file of the model; {_REMEDY}")
-        if file_digest(directory / name) != expected:
-            raise UserError(f"{directory / name}: found another content, expected it as it was written; {_REMEDY}")
-    (tokenizer,) = (name for name in model["files"] if name.startswith("tokenizer"))
-    kept = model["about"]
-    about = About(**{
-        **kept,
-        "config": config_from_json(kept["config"]),
-        "tokenizer": (directory / tokenizer).read_bytes(),
-        "class_table": (directory / CLASSES).read_bytes().decode() if CLASSES in model["files"] else "",
-    })  # fmt: skip
+    model = documents.read(directory, FORMAT, VERSION)
     arrays = open_weights(directory / WEIGHTS).arrays
-    return about, model["step"], unflatten({name: arrays[name] for name in arrays})
-
-
-def _document(path: pathlib.Path) -> dict[str, Any]:
-    """What ``model.json`` says, if it is whole and of a version that is known here."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError(f"{path}: found no whole JSON, expected that of a model; {_REMEDY}") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise UserError(f"{path}: found another kind of file, expected one that lit_jax.export wrote; check the path")
-    version = found.get("version")
-    if isinstance(version, int) and version > VERSION:
-        raise UserError(f"{path}: found model format {version}, expected at most {VERSION}; update lit_jax")
-    if found.pop("digest", None) != digest(found):
-        raise UserError(f"{path}: found another content, expected it as it was written; {_REMEDY}")
-    return found
-
-
-def tokenizer_name(content: bytes) -> str:
-    """The name of a tokenizer's file by what is in it."""
-    return "tokenizer.json" if is_json(content) else "tokenizer.model"
+    return about_of(directory, model), model["step"], unflatten({name: arrays[name] for name in arrays})

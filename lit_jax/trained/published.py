@@ -4,7 +4,8 @@ import dataclasses
 
 from lit_jax import config as options
 from lit_jax.data.collection import fingerprint
-from lit_jax.embedding.trained import About, Trained
+from lit_jax.embedding.about import About
+from lit_jax.embedding.trained import Trained
 from lit_jax.models import building
 from lit_jax.settling import open_tokenizer, settle_published
 from lit_jax.text.captions import TEMPLATE

@@ -24,7 +24,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from lit_jax.base.files import incomplete, write_json
 from lit_jax.base.hosts import wait_for_all_hosts
-from lit_jax.embedding.trained import About
+from lit_jax.embedding.about import About, config_from_json
 from lit_jax.errors import UserError, chained, disk_trouble, first_line
 from lit_jax.training.train_step import State
 
@@ -216,11 +216,6 @@ def read_about(manager: ocp.CheckpointManager, step: int) -> About:
         return About(**{**found, "config": config, "tokenizer": base64.b64decode(found["tokenizer"])})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{_name(manager, step)}: found {error}, expected a checkpoint of this version") from None
-
-
-def config_from_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Options by dotted name, with lists of JSON turned back into tuples."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def choose(manager: ocp.CheckpointManager, which: str) -> int:

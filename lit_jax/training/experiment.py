@@ -23,9 +23,10 @@ from lit_jax.data.epoch_order import set_aside
 from lit_jax.data.record_batches import Batches
 from lit_jax.data.records import is_record_set
 from lit_jax.data.unique_captions import CaptionTable, caption_table
-from lit_jax.embedding import class_embeddings, photo_embeddings
+from lit_jax.embedding import photo_embeddings, text_embeddings
+from lit_jax.embedding.about import About
+from lit_jax.embedding.class_prompts import prompts_of_species
 from lit_jax.embedding.photo_embeddings import ASIDE
-from lit_jax.embedding.trained import About
 from lit_jax.errors import UserError
 from lit_jax.evaluation import zeroshot
 from lit_jax.evaluation.closed_form import Choice, Photos
@@ -251,7 +252,7 @@ class _Parts:
         texts = class_captions(self.table, self.data.templates, drop_repeats=self.data.drop_repeats)
         captions = caption_table(dict(zip(self.table.ids, texts, strict=True)), self.tokenise)
         if building.reads_words(self.config.towers, self.model, from_store=True):
-            words = class_embeddings.text_features(self.model, self.locked[TEXT], captions.tokens)
+            words = text_embeddings.text_features(self.model, self.locked[TEXT], captions.tokens)
             captions = captions._replace(tokens=words)
         return captions
 
@@ -272,7 +273,7 @@ class _Parts:
         labels = np.array([row_of[self.table.species_of[i]] for i in rows.class_ids[kept].tolist()])
         texts = class_captions(table, self.data.templates, drop_repeats=self.data.drop_repeats)
         tokens = self.tokenise([text for group in texts for text in group])
-        words = class_embeddings.text_features(self.model, tower, tokens).astype(np.float64)
+        words = text_embeddings.text_features(self.model, tower, tokens).astype(np.float64)
         return Taught(Photos(rows.take(kept), labels), words.reshape(len(table), -1, words.shape[-1]).mean(1))
 
     def tokenise(self, texts: Sequence[str]) -> np.ndarray:
@@ -292,7 +293,7 @@ class _Parts:
             tasks=training_tasks(config.data, self.data, self.table.species_of),
             species_of=self.table.species_of,
             together=together(config.data, self.data, self.table.species_of),
-            class_prompts=class_embeddings.prompts_of_species(texts, self.table.species_of),
+            class_prompts=prompts_of_species(texts, self.table.species_of),
             tokenise=self.tokenise,
             batch_size=size,
             end_id=tokenizer.end_id if config.text.bucket else None,
