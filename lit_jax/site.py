@@ -1,6 +1,8 @@
 """The command that makes the field app: ``python -m lit_jax.site --checkpoint=runs/demo --out=site``."""
 
 import argparse
+import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,9 +13,13 @@ from lit_jax.app.texts import Texts, texts_of
 from lit_jax.base.command_line import Parser
 from lit_jax.base.files import written_aside
 from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.graphs.graph import FP16, library
 from lit_jax.text.units import Reading
+from lit_jax.trained import documents
+from lit_jax.trained.onnx_folder import IMAGE, TEXT, is_onnx_folder
 
 TITLE = "Field app"
+WEIGHTS = FP16
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,8 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         out = Path(parsed.out)
         _check(parsed, out)
         run = runtime(parsed.runtime)
-        contents = _contents(parsed)
-        files = files_of(contents, run, parsed.weights)
+        with tempfile.TemporaryDirectory(prefix="lit_jax_site_") as aside:
+            contents, stored = _contents(parsed, Path(aside))
+        files = files_of(contents, run, stored)
         if parsed.one_file:
             with written_aside(out) as aside:
                 aside.write_text(folder.one_file(files, run, parsed.title), encoding="utf-8")
@@ -48,27 +55,51 @@ def _write(out: Path, files: Mapping[str, bytes]) -> None:
             (aside / name).write_bytes(data)
 
 
-def _contents(parsed: argparse.Namespace) -> Contents:
-    """All that the app holds, from a model."""
+def _contents(parsed: argparse.Namespace, aside: Path) -> tuple[Contents, str]:
+    """All that the app holds, from a model; and how its numbers are stored."""
     # Late: bad options are refused in a moment.
-    from lit_jax.app import towers
-    from lit_jax.base import hosts
-    from lit_jax.models import building
-    from lit_jax.prediction.model import load
+    from lit_jax.prediction.model import Model
+    from lit_jax.prediction.with_onnx import WithOnnx
 
-    hosts.keep_compiled()
-    model = load(
-        parsed.checkpoint, step=parsed.step, image_weights=parsed.image_weights, text_weights=parsed.text_weights
-    )
-    trained = model.trained
+    found = _in_onnx(parsed, aside)
+    engine = WithOnnx(found)
+    model = Model(engine)
     choices = model.choices(parsed.classes or None, only=parsed.only or None)
-    texts, why_not = _texts(building.reading(trained.config.text, trained.tokenizer), parsed.no_text)
-    return Contents(
-        Told(parsed.title, Path(parsed.checkpoint).name, trained.step, choices.notes, why_not),
-        building.pictures_of(trained.config.image), choices, model.confidence,
-        towers.image_tower(trained, parsed.weights),
-        (towers.text_tower(trained, parsed.weights), texts) if texts else None,
-    )  # fmt: skip
+    texts, why_not = _texts(engine.reading, parsed.no_text)
+    told = Told(parsed.title, Path(parsed.checkpoint).name, engine.step, choices.notes, why_not)
+    image, text = (_tower(found, name) if name else b"" for name in (IMAGE, texts and TEXT))
+    stored = str(json.loads((found / documents.MODEL).read_text("utf-8"))["weights"])
+    return Contents(told, engine.pictures, choices, model.confidence, image, (text, texts) if texts else None), stored
+
+
+def _in_onnx(parsed: argparse.Namespace, aside: Path) -> Path:
+    """The folder of the model in ONNX: the one that was given, or one made aside."""
+    from lit_jax.models.weight_files import HUB, hub_folder
+
+    where = Path(hub_folder(parsed.checkpoint) if parsed.checkpoint.startswith(HUB) else parsed.checkpoint)
+    if is_onnx_folder(where):
+        if parsed.weights or parsed.step != "best" or parsed.image_weights or parsed.text_weights:
+            raise UserError(
+                f"--checkpoint {where}: found options of weights or a step beside a model in ONNX, expected none: it "
+                "holds its own; leave them out"
+            )
+        return where
+    from lit_jax.base import hosts
+    from lit_jax.trained import loading
+    from lit_jax.trained.exporting import export
+
+    library()
+    hosts.keep_compiled()
+    moved = {"image": parsed.image_weights, "text": parsed.text_weights}
+    trained = loading.load_whole(where, step=parsed.step, weight_files=moved)
+    export(trained, aside / "model", layout="onnx", weights=parsed.weights or WEIGHTS)
+    return aside / "model"
+
+
+def _tower(folder: Path, name: str) -> bytes:
+    if (folder / f"{name}.data").exists():
+        raise UserError(f"{folder / name}: found a tower of more than 2 GB, expected one that a browser can hold")
+    return (folder / name).read_bytes()
 
 
 def _texts(reading: Reading, no_text: bool) -> tuple[Texts | None, str]:
@@ -99,14 +130,16 @@ def _parser() -> Parser:
         "network after the first visit, and sends nothing.",
     )
     add = parser.add_argument
-    add("--checkpoint", required=True, help="folder of a run or of an exported model, or hf-hub:OWNER/NAME")
+    add(
+        "--checkpoint", required=True, help="folder of a run or of an exported model, of ONNX too, or hf-hub:OWNER/NAME"
+    )
     add("--out", required=True, help="folder to make; with --one-file a file that ends in .html")
     add("--step", default="best", help="of a run: best, latest or a number")
     add("--title", default=TITLE, help="name of the app")
     add("--classes", default="", metavar="CSV", help="class table to choose from instead of the model's own")
     add("--only", default="", metavar="LIST", help="only classes that a file names, such as a region's")
     add("--no-text", action="store_true", help="without free-text questions, which need the text tower")
-    add("--weights", default=STORED[0], choices=STORED, help="how weights are stored; they are float32 in use")
+    add("--weights", default="", choices=STORED, help=f"how numbers are stored, float32 in use (default: {WEIGHTS})")
     add("--one-file", action="store_true", help="one HTML file that opens from the disk, instead of a folder")
     add(
         "--runtime", default="", metavar="FILE_OR_FOLDER",

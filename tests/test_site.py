@@ -13,7 +13,6 @@ import pathlib
 import re
 import shutil
 import struct
-import sys
 import threading
 import unicodedata
 import urllib.error
@@ -39,8 +38,11 @@ from lit_jax.text.classes import RANKS, ClassTable, read_class_table, species_ke
 from lit_jax.text.identity import binomial, is_placeholder
 from lit_jax.text.tokenizers import tokenizer_from_bytes, train_sentencepiece
 from lit_jax.text.units import Reading
+from lit_jax.trained import exporting
+from lit_jax.trained.exporting import export
+from lit_jax.trained.loading import load_whole
 from tests.chromium import Browser
-from tests.test_images import jpeg, natural
+from tests.test_images import natural
 from tests.test_predict import HEIC, VIDEO
 
 PAGE = folder.PAGE
@@ -74,13 +76,21 @@ def photos(field_guide_folder):
 
 
 @pytest.fixture(scope="module")
-def made(finished, tmp_path_factory):
-    """The app of the small run as a folder and as one file, and what the command said."""
+def onnx(finished, tmp_path_factory):
+    """The small run's model as a folder of ONNX."""
+    path = tmp_path_factory.mktemp("onnx") / "model"
+    export(load_whole(finished[0]), path, layout="onnx", weights="fp32")
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(onnx, tmp_path_factory):
+    """The app as a folder and as one file, and what the command said."""
     here = tmp_path_factory.mktemp("site")
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         for more in (["--out", str(here / "app")], ["--out", str(here / "app.html"), "--one-file"]):
-            site.main(["--checkpoint", str(finished[0]), "--title", "Birds & <beetles>", "--weights", "fp32", *more])
+            site.main(["--checkpoint", str(onnx), "--title", "Birds & <beetles>", *more])
     return here, out.getvalue()
 
 
@@ -176,7 +186,9 @@ def test_photos_are_answered_as_by_python(app, model, photos, tmp_path):
         for name, card in found.items():
             likely = {answer.name: answer.confidence for answer in wanted[name].answers}
             best = wanted[name].answers
-            assert (card["name"], card["below"]) == (best[0].name, best[0].common_name) or likely[card["name"]] > best[0].confidence - 1e-3
+            assert (card["name"], card["below"]) == (best[0].name, best[0].common_name) or likely[card["name"]] > best[
+                0
+            ].confidence - 1e-3
             assert len(card["ranked"][0]) == 5
             for (species, told), answer in zip(card["ranked"][0], best, strict=False):
                 assert abs(likely[species] - answer.confidence) < 1e-3  # the same but for ties
@@ -190,7 +202,9 @@ def test_photos_are_answered_as_by_python(app, model, photos, tmp_path):
         climbed = {pathlib.Path(one.photo).name: one.sure for one in model.name(photos, sure=0.5)}
         for name, card in cards(app).items():
             answer = climbed[name]
-            assert abs(answer.confidence - 0.5) < 1e-3 or card["name"] == (answer.name if answer.rank else STRINGS["notSure"])
+            assert abs(answer.confidence - 0.5) < 1e-3 or card["name"] == (
+                answer.name if answer.rank else STRINGS["notSure"]
+            )
             assert abs(answer.confidence - 0.5) < 1e-3 or not answer.rank or answer.rank in card["facts"]
     finally:
         sure(app, 0.8)
@@ -278,8 +292,14 @@ def test_names_are_compared_as_in_python(app, names):
     assert {c: changed.get(c, c) for c in known if changed.get(c, c) != c.casefold()} == {}
     texts = [*ODD, *names[::7], "Parus (Parus) cf. major Linnaeus, 1758", "Anas acuta × A. crecca", "P. major", "PARUS_MAJOR",
              "Isoëtes × novae-angliae", "Parus sp. 2", "Rosa 'Peace'", "Carex L., 1753", "Parus Linnaeus, 1758", "Pica pica [x]"]  # fmt: skip
-    got = app.run(module("names.js", f"{json.dumps(texts)}.map((t) => [m.speciesKey(t), m.binomial(t), m.isPlaceholder(t)])"))
-    assert [row for row, text in zip(got, texts, strict=True) if row != [species_key(text), binomial(text), is_placeholder(text)]] == []
+    got = app.run(
+        module("names.js", f"{json.dumps(texts)}.map((t) => [m.speciesKey(t), m.binomial(t), m.isPlaceholder(t)])")
+    )
+    assert [
+        row
+        for row, text in zip(got, texts, strict=True)
+        if row != [species_key(text), binomial(text), is_placeholder(text)]
+    ] == []
 
 
 @pytest.fixture(scope="module")
@@ -316,9 +336,15 @@ def test_tokens_are_those_of_sentencepiece(app, names, tmp_path):
 def test_tokens_are_those_of_bert(app, names):
     pytest.importorskip("tokenizers")
     words = sorted({word.lower() for name in names[:500] for word in re.findall(r"\w+", name)})
-    parts = sorted({piece for word in words for piece in (word[:3], f"##{word[3:5]}", f"##{word[5:]}") if piece.strip("#")})
+    parts = sorted(
+        {piece for word in words for piece in (word[:3], f"##{word[3:5]}", f"##{word[5:]}") if piece.strip("#")}
+    )
     letters = [f"{mark}{letter}" for letter in "abcdefghijklmnopqrstuvwxyz" for mark in ("", "##")]
-    vocabulary = list(dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, ",", ".", "-", "'", "(", ")", *parts, "日", "本"]))
+    vocabulary = list(
+        dict.fromkeys(
+            ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, ",", ".", "-", "'", "(", ")", *parts, "日", "本"]
+        )
+    )
     tokenizer = tokenizer_from_bytes(tokenizer_json.from_wordpiece(vocabulary).encode())
     told = texts_of(Reading(tokenizer, 24)).facts["tokens"]
     texts = [*ODD, *names[:3000], "Isoëtes novae-angliae", "[SEP] [CLS]", "a" * 101]
@@ -337,7 +363,7 @@ def test_units_are_those_of_python(app, names):
         return [...row.slice(0, row.indexOf(-1) < 0 ? row.length : row.indexOf(-1))];
       }});
     }}"""))  # fmt: skip
-    wanted = [[int(n) for n in row if n != units.NONE] for row in units.encode(texts, kinds, vocabulary)]
+    wanted = [row[row != units.NONE].tolist() for row in units.encode(texts, kinds, vocabulary)]
     assert [text for text, one, other in zip(texts, got, wanted, strict=True) if one != other] == []
 
 
@@ -357,20 +383,28 @@ def test_photos_are_compared_with_phrases_as_in_python(app, model, photos):
     try:
         phrases = ["a red beetle", "Viridopristis"]
         for phrase in phrases:
-            app.run(f"(document.getElementById('phrase').value = {phrase!r}, document.getElementById('phrase-add').click())")
+            app.run(
+                f"(document.getElementById('phrase').value = {phrase!r}, document.getElementById('phrase-add').click())"
+            )
             app.wait(f"document.querySelector('#phrases .head')?.textContent.startsWith({phrase!r})")
-        got = app.run("[...document.querySelectorAll('#phrases ol')].map((o) => [...o.querySelectorAll('img')].map((i) => i.alt))")
+        got = app.run(
+            "[...document.querySelectorAll('#phrases ol')].map((o) => [...o.querySelectorAll('img')].map((i) => i.alt))"
+        )
         rows = np.stack(list(model.embed_photos(photos[:3])))
         wanted = rows @ model.embed_texts(phrases).T
         for told, scores in zip(got, wanted.T[::-1], strict=True):
-            own = {name: float(score) for name, score in (re.match(r"(.+): similarity (.+)", one).groups() for one in told)}
+            own = {
+                name: float(score) for name, score in (re.match(r"(.+): similarity (.+)", one).groups() for one in told)
+            }
             assert list(own.values()) == sorted(own.values(), reverse=True)
             for path, score in zip(photos[:3], scores, strict=True):
                 assert own[pathlib.Path(path).name] == pytest.approx(score, abs=1e-3)
         shares = next(iter(cards(app).values()))["ranked"][-1]
         assert {text for text, _ in shares} == set(phrases)
     finally:
-        app.run("document.querySelectorAll('#phrases button').forEach(() => document.querySelector('#phrases button').click())")
+        app.run(
+            "document.querySelectorAll('#phrases button').forEach(() => document.querySelector('#phrases button').click())"
+        )
         forgotten(app)
 
 
@@ -380,24 +414,46 @@ def test_photos_are_compared_with_phrases_as_in_python(app, model, photos):
 def test_a_list_and_a_group_limit_the_answers(app, model, photos, tmp_path):
     table = model.choices().table
     wanted = [table.names[k] for k in (1, 4, 6)]
-    lines = [f"{wanted[0].upper()} Linnaeus, 1758", table.columns["common_name"][4], wanted[2], "Parus major", wanted[2][:-1] + "x"]
+    lines = [
+        f"{wanted[0].upper()} Linnaeus, 1758",
+        table.columns["common_name"][4],
+        wanted[2],
+        "Parus major",
+        wanted[2][:-1] + "x",
+    ]
     (tmp_path / "list.txt").write_text("\n".join(lines))
     looked(app, photos)
     try:
         sure(app, 0)
         app.give("#list-file", [tmp_path / "list.txt"])
         app.wait("document.getElementById('list-told').textContent")
-        told = app.run("document.getElementById('list-told').innerText || document.getElementById('list-told').textContent")
-        assert "3 of 5 names" in told and "Parus major" in told and f"nearest: {wanted[2]}" in told and "Taken for granted" in told
-        assert "Among 3 of 12 species" == app.run("document.getElementById('among').textContent")
+        told = app.run(
+            "document.getElementById('list-told').innerText || document.getElementById('list-told').textContent"
+        )
+        assert (
+            "3 of 5 names" in told
+            and "Parus major" in told
+            and f"nearest: {wanted[2]}" in told
+            and "Taken for granted" in told
+        )
+        assert app.run("document.getElementById('among').textContent") == "Among 3 of 12 species"
         (tmp_path / "same.txt").write_text("\n".join(wanted))
-        named = {pathlib.Path(one.photo).name: one.answers for one in model.name(photos, model.choices(only=tmp_path / "same.txt"))}
+        named = {
+            pathlib.Path(one.photo).name: one.answers
+            for one in model.name(photos, model.choices(only=tmp_path / "same.txt"))
+        }
         for name, card in cards(app).items():
             likely = {answer.name: answer.confidence for answer in named[name]}
             assert likely[card["name"]] > named[name][0].confidence - 1e-3
             assert {species for species, _ in card["ranked"][0]} <= set(wanted)
         kingdoms = table.columns["kingdom"]
-        other = next(kingdom for k, kingdom in enumerate(kingdoms) if kingdom not in {kingdoms[1], kingdoms[4], kingdoms[6]}) if len(set(kingdoms)) > len({kingdoms[1], kingdoms[4], kingdoms[6]}) else None
+        other = (
+            next(
+                kingdom for k, kingdom in enumerate(kingdoms) if kingdom not in {kingdoms[1], kingdoms[4], kingdoms[6]}
+            )
+            if len(set(kingdoms)) > len({kingdoms[1], kingdoms[4], kingdoms[6]})
+            else None
+        )
         group(app, "genus", table.columns["genus"][1].upper())
         assert app.run("document.getElementById('among').textContent").startswith("Among 1 of 12")
         if other:
@@ -466,15 +522,28 @@ def test_the_csv_is_darwin_core_as_python_writes_it(app, browser, model, photos,
         form = format_of("dwc", heading)
         for one in model.name(given, sure=0.8):
             name = pathlib.Path(one.photo).name
-            (wanted,) = csv.DictReader(io.StringIO(form.head.partition("\n")[2] + form.text(dataclasses.replace(one, photo=name))))
+            (wanted,) = csv.DictReader(
+                io.StringIO(form.head.partition("\n")[2] + form.text(dataclasses.replace(one, photo=name)))
+            )
             assert list(rows[name])[: len(DARWIN_CORE)] == list(DARWIN_CORE)
             if one.error:
-                assert rows[name]["identificationRemarks"].startswith("photo could not be read: ") and "notAPhoto" not in str(rows[name])
+                assert rows[name]["identificationRemarks"].startswith(
+                    "photo could not be read: "
+                ) and "notAPhoto" not in str(rows[name])
             elif abs(one.sure.confidence - 0.8) > 1e-3:
-                both = [{k: v for k, v in row.items() if k in DARWIN_CORE and k != "identificationRemarks"} for row in (rows[name], wanted)]
+                both = [
+                    {k: v for k, v in row.items() if k in DARWIN_CORE and k != "identificationRemarks"}
+                    for row in (rows[name], wanted)
+                ]
                 assert both[0] == both[1]
-                numbers = [re.search(r"confidence ([\d.]+); (.*)", row["identificationRemarks"]) for row in (rows[name], wanted)]
-                assert float(numbers[0][1]) == pytest.approx(float(numbers[1][1]), abs=1e-3) and numbers[0][2] == numbers[1][2]
+                numbers = [
+                    re.search(r"confidence ([\d.]+); (.*)", row["identificationRemarks"])
+                    for row in (rows[name], wanted)
+                ]
+                assert (
+                    float(numbers[0][1]) == pytest.approx(float(numbers[1][1]), abs=1e-3)
+                    and numbers[0][2] == numbers[1][2]
+                )
         app.run("['with-time', 'with-place'].forEach((id) => document.getElementById(id).click())")
         app.wait(f"document.getElementById('place-told').textContent == {STRINGS['placeKnown']!r}")
         with Image.open(photos[5]) as picture:
@@ -517,7 +586,9 @@ def test_files_that_cannot_be_read_get_a_sentence_and_others_an_answer(app, phot
     found = cards(app)
     forgotten(app)
     assert {name: found[name]["below"] for name in bad} == {name: STRINGS[key] for name, (_, key) in bad.items()}
-    assert STRINGS["firstFrame"] in found["moving.gif"]["facts"] and found[pathlib.Path(photos[0]).name]["share"].endswith("%")
+    assert STRINGS["firstFrame"] in found["moving.gif"]["facts"] and found[pathlib.Path(photos[0]).name][
+        "share"
+    ].endswith("%")
 
 
 def test_photos_of_a_session_are_there_when_the_page_comes_back(app, photos):
@@ -567,17 +638,24 @@ def test_a_file_of_another_model_is_refused(browser, made, tmp_path):
     with served(tmp_path / "app") as (where, _):
         page = browser.open(where)
         page.wait("!document.getElementById('stop').hidden")
-        assert page.run("document.getElementById('stop').textContent") == STRINGS["fileWrong"].replace("{file}", "vectors.bin")
+        assert page.run("document.getElementById('stop').textContent") == STRINGS["fileWrong"].replace(
+            "{file}", "vectors.bin"
+        )
         path.unlink()
         page.go(where)
-        page.wait(f"document.getElementById('stop')?.textContent == {STRINGS['fileMissing'].replace('{file}', 'vectors.bin')!r}")
+        page.wait(
+            f"document.getElementById('stop')?.textContent == {STRINGS['fileMissing'].replace('{file}', 'vectors.bin')!r}"
+        )
         page.close()
 
 
 def test_a_device_without_room_is_told_and_the_app_works(browser, made):
     with served(made[0] / "app") as (where, _):
         page = browser.open("about:blank")
-        page.call("Page.addScriptToEvaluateOnNewDocument", source="Cache.prototype.put = async () => { throw new DOMException('', 'QuotaExceededError') }")
+        page.call(
+            "Page.addScriptToEvaluateOnNewDocument",
+            source="Cache.prototype.put = async () => { throw new DOMException('', 'QuotaExceededError') }",
+        )
         page.go(where)
         page.wait(READY)
         assert page.run("document.getElementById('notices').textContent") == STRINGS["storageFull"]
@@ -603,7 +681,11 @@ def test_nothing_can_be_sent_elsewhere(browser, app, tmp_path):
 
 def test_every_sentence_is_used_and_there(app):
     sources = "".join(path.read_text() for path in PAGE.iterdir() if path.suffix in (".js", ".html"))
-    used = set(re.findall(r"""(?:\bt\(|tell\(|notice\(|BadPhoto\(|BadFile\(|data-text=|data-label=|STRINGS\.)\[?"?(\w+)""", sources)) & set(re.findall(r"\w+", sources))
+    used = set(
+        re.findall(
+            r"""(?:\bt\(|tell\(|notice\(|BadPhoto\(|BadFile\(|data-text=|data-label=|STRINGS\.)\[?"?(\w+)""", sources
+        )
+    ) & set(re.findall(r"\w+", sources))
     keys = {re.sub(r"_(one|other)$", "", key) for key in STRINGS}
     literal = set(re.findall(r"""(?:\bt\(|notice\(|tell\(|data-text=|data-label=)"(\w+)\"""", sources))
     assert literal <= keys, literal - keys
@@ -653,10 +735,30 @@ def test_controls_have_names_and_are_large_enough(app):
 
 def test_the_command_says_what_it_made(made):
     lines = made[1].splitlines()
-    assert re.search(r"app: 12 species, \d\.\d MB; try it with: python -m http.server", lines[0]) and "open it in a browser" in lines[1]
+    assert (
+        re.search(r"app: 12 species, \d\.\d MB; try it with: python -m http.server", lines[0])
+        and "open it in a browser" in lines[1]
+    )
     told = json.loads((made[0] / "app" / "app.json").read_text())
     assert told["note"].startswith("confidence was") and told["runtime"] == runtime.VERSION
     assert "Copyright (c) Microsoft Corporation" in (made[0] / "app" / "LICENCES.txt").read_text()
+
+
+def test_a_run_becomes_a_model_in_onnx_first(finished, onnx, monkeypatch, tmp_path, capsys):
+    asked = []
+
+    def copied(trained, out, *, layout, weights):
+        asked.append((trained.step, layout, weights))
+        shutil.copytree(onnx, out)
+
+    monkeypatch.setattr(exporting, "export", copied)
+    site.main(["--checkpoint", str(finished[0]), "--out", str(tmp_path / "app"), "--no-text"])
+    assert asked == [(lit_jax.load(onnx).engine.step, "onnx", "fp16")]
+    assert "made without free-text questions" in capsys.readouterr().out
+    told = json.loads((tmp_path / "app" / "app.json").read_text())
+    assert told["text"] is None and told["model"] == "finished" and not (tmp_path / "app" / "text.onnx").exists()
+    line = refused(["--checkpoint", str(onnx), "--out", str(tmp_path / "b"), "--weights", "int8"], capsys)
+    assert "beside a model in ONNX" in line and not (tmp_path / "b").exists()
 
 
 def refused(arguments, capsys):

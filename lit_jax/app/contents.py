@@ -76,7 +76,11 @@ def files_of(contents: Contents, runtime: Runtime, stored: str) -> dict[str, byt
         runtime: what runs the model.
         stored: one of `STORED`, for the classes' vectors.
     """
-    files = {"ort.wasm": runtime.wasm, "image.onnx": contents.image, "vectors.bin": packed(contents.choices.vectors, stored)}
+    files = {
+        "ort.wasm": runtime.wasm,
+        "image.onnx": contents.image,
+        "vectors.bin": packed(contents.choices.vectors, stored),
+    }
     if contents.text:
         tower, texts = contents.text
         files["text.onnx"] = tower

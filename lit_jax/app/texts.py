@@ -48,7 +48,7 @@ def _kind(tokenizer: Tokenizer) -> str:
     found = _kind_of_json(tokenizer.model_bytes) if is_json(tokenizer.model_bytes) else _kind_of(tokenizer.model_bytes)
     if found not in ("sentencepiece", "wordpiece"):
         raise UserError(
-            f"tokenizer: found {found}, expected a SentencePiece BPE model or BERT's word pieces; the page knows no other"
+            f"tokenizer: found {found}, expected SentencePiece BPE or BERT's word pieces; the page knows no other"
         )
     return found
 
