@@ -518,7 +518,7 @@ def test_the_csv_is_darwin_core_as_python_writes_it(app, browser, model, photos,
         rows = {row["associatedMedia"]: row for row in saved(app, tmp_path)}
         assert not any(row["eventDate"] or row["decimalLatitude"] for row in rows.values())  # nobody allowed it
         about = model.choices()
-        heading = Heading(pathlib.Path(model.title).name, model.trained.step, len(about), model.confidence.note, "")
+        heading = Heading("model", model.engine.step, len(about), model.confidence.note, "")
         form = format_of("dwc", heading)
         for one in model.name(given, sure=0.8):
             name = pathlib.Path(one.photo).name
@@ -549,6 +549,7 @@ def test_the_csv_is_darwin_core_as_python_writes_it(app, browser, model, photos,
         with Image.open(photos[5]) as picture:
             picture.save(tmp_path / "fresh.jpg", quality=95)
         looked(app, [tmp_path / "fresh.jpg"])
+        app.run("new Promise((done) => navigator.geolocation.getCurrentPosition(done, done)).then(() => null)")
         rows = {row["associatedMedia"]: row for row in saved(app, tmp_path)}
         placed, fresh = rows["placed.jpg"], rows["fresh.jpg"]
         assert placed["eventDate"] == "2026-05-01T10:22:33" and placed["geodeticDatum"] == "WGS84"

@@ -258,8 +258,9 @@ async function look(photo) {
     const { vector, thumbnail, date, place, moving, milliseconds } = await ask("photo", { file });
     Object.assign(photo, { state: "done", vector, thumbnail, moving, milliseconds });
     photo.date = date ?? new Date(file.lastModified).toISOString().replace(/\.\d+/, "");
-    photo.place = place ?? (state.withPlace && Date.now() - file.lastModified < FRESH ? await here() : null);
+    photo.place = place ?? null;
     state.kept.put(plainOf(photo));
+    if (!place && state.withPlace && Date.now() - file.lastModified < FRESH) placeLater(photo);
   } catch (error) {
     Object.assign(photo, { state: "failed", error: error.code ?? "unexpected", detail: error.detail ?? error.message });
   }
@@ -269,6 +270,14 @@ async function look(photo) {
   draw(photo);
   const told = photo.error ? t(photo.error, { detail: photo.detail }) : headline(photo).name;
   if (queue.length === 0) announce(photo, told);
+}
+
+/** A place may take long to come, and never does while its question is open: nothing waits for it. */
+async function placeLater(photo) {
+  photo.place = await here();
+  if (!photo.place || !state.photos.includes(photo)) return;
+  state.kept.put(plainOf(photo));
+  draw(photo);
 }
 
 function announce(photo, told) {
