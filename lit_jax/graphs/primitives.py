@@ -352,11 +352,13 @@ def _gather(graph: Graph, equation: Any, inputs: Sequence[Input]) -> Value:
     """What indexing is: rows of one axis that are chosen by numbers, or a part of some axes from fixed places on."""
     numbers, shape = equation.params["dimension_numbers"], equation.invars[0].aval.shape
     index, sizes, axes = inputs[1], equation.params["slice_sizes"], tuple(numbers.start_index_map)
-    if isinstance(index, np.ndarray) and index.ndim == 1 and not numbers.collapsed_slice_dims:
+    if isinstance(index, np.ndarray) and index.ndim == 1:
         starts = np.clip(index, 0, [shape[axis] - sizes[axis] for axis in axes]).tolist()
         ends = [start + sizes[axis] for start, axis in zip(starts, axes, strict=True)]
         parts = [graph.integers(part) for part in (starts, ends, axes)]
-        return _result(equation, graph.node("Slice", [graph.plain(inputs[0], shape), *parts]))
+        name = graph.node("Slice", [graph.plain(inputs[0], shape), *parts])
+        gone = graph.integers(numbers.collapsed_slice_dims)
+        return _result(equation, graph.node("Squeeze", [name, gone]) if numbers.collapsed_slice_dims else name)
     whole = all(_is(sizes[axis], length) for axis, length in enumerate(shape) if axis not in axes)
     if len(axes) != 1 or tuple(numbers.collapsed_slice_dims) != axes or not whole or sizes[axes[0]] != 1:
         raise _unknown("gather but of rows of one axis or of a part")
@@ -369,10 +371,7 @@ def _rows(graph: Graph, equation: Any, table: Input, index: Input) -> Value:
         equation.params["dimension_numbers"], [variable.aval.shape for variable in equation.invars]
     )  # fmt: skip
     (axis,), last = numbers.start_index_map, len(of_index) - 1
-    if isinstance(index, np.ndarray):
-        which = graph.constant(np.asarray(index[..., 0], np.int64))
-    else:
-        which = graph.node("Squeeze", [graph.plain(index, of_index), graph.integers([last])])
+    which = graph.node("Squeeze", [graph.plain(index, of_index), graph.integers([last])])
     name = graph.node("Gather", [graph.plain(table, shape, axis=0), which], axis=axis)
     # ONNX puts the axes of the index where the axis was, JAX where offset_dims leaves room.
     offset = list(numbers.offset_dims)
