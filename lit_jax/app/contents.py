@@ -14,7 +14,8 @@ from lit_jax.base.files import digest
 from lit_jax.data.images import Pictures
 from lit_jax.prediction.answers import Confidence
 from lit_jax.prediction.choices import Choices
-from lit_jax.text.classes import ClassTable
+from lit_jax.text.classes import NAME_COLUMNS, RANKS, ClassTable
+from lit_jax.text.labels import SYNONYM_COLUMNS
 from lit_jax.version import __version__
 
 FORMAT, APP_VERSION = "lit_jax app", 1
@@ -24,6 +25,7 @@ STORED = ("fp16", "int8", "fp32")
 PACKED = ".packed"
 """Ending of files that are compressed, with gzip; ``.gz`` would let some hosts unpack them on the way."""
 _WORTH_PACKING = 0.9  # of the bytes
+_NEEDED = (*NAME_COLUMNS, *RANKS, *SYNONYM_COLUMNS)
 SURE = 0.8  # where the slider stands at first
 
 
@@ -81,6 +83,8 @@ def files_of(contents: Contents, runtime: Runtime, stored: str) -> dict[str, byt
         "image.onnx": contents.image,
         "vectors.bin": packed(contents.choices.vectors, stored),
     }
+    choices = contents.choices
+    files["classes.json"] = _json({"seen": np.flatnonzero(choices.seen).tolist(), "columns": _columns(choices.table)})
     if contents.text:
         tower, texts = contents.text
         files["text.onnx"] = tower
@@ -138,20 +142,20 @@ def _described(contents: Contents, stored: str) -> dict[str, Any]:
         "factors": dict(confidence.factors),
         "note": confidence.note,
         "vectors": {"rows": count, "width": width, "stored": stored},
-        "classes": {
-            "count": count, "seen": np.flatnonzero(choices.seen).tolist(), "columns": _columns(choices.table),
-        },
         "text": contents.text[1].facts if contents.text else None,
     }  # fmt: skip
 
 
 def _columns(table: ClassTable) -> dict[str, list[Any]]:
-    """Columns by name: the values, or, where they repeat, the distinct ones and the place of each row's among them."""
+    """Columns by name: the values, or, where they repeat, the distinct ones and the place of each row's among them.
+
+    Left out is what tells each class by itself and is no name, such as that of its folder.
+    """
     found: dict[str, list[Any]] = {}
     for column, values in table.columns.items():
         places = {value: place for place, value in enumerate(dict.fromkeys(values))}
         repeats = len(places) <= len(values) // 2
-        if any(values):
+        if any(values) and (repeats or column in _NEEDED):
             found[column] = [list(places), [places[value] for value in values]] if repeats else [list(values), None]
     return found
 

@@ -75,6 +75,7 @@ async function startModel(app) {
   }
   if (full) notice("storageFull");
   $("loading-text").textContent = t("starting");
+  app.classes = jsonOf(bytes["classes.json"]);
   state.vectors = files.unpackedVectors(bytes["vectors.bin"], app.vectors);
   // A worker made of a line takes over what the page forbids itself, which a worker of a file would not.
   const source = await files.script("worker.js");
@@ -83,7 +84,7 @@ async function startModel(app) {
   worker = new Worker(URL.createObjectURL(new Blob([line], { type: "text/javascript" })), { type: kind });
   worker.onmessage = answered;
   const failed = new Promise((_, reject) => { worker.onerror = (event) => reject(new Error(event.message ?? "worker")); });
-  const units = bytes["units.json"] ? JSON.parse(new TextDecoder().decode(bytes["units.json"])) : null;
+  const units = bytes["units.json"] ? jsonOf(bytes["units.json"]) : null;
   const given = {
     app: { size: app.size, view: app.view, text: app.text }, runtime: await files.script("ort.js"), units,
     wasm: bytes["ort.wasm"], image: bytes["image.onnx"], text: bytes["text.onnx"], tokenizer: bytes.tokenizer,
@@ -92,6 +93,8 @@ async function startModel(app) {
   await Promise.race([ask("start", given, moved), failed]);
   return full;
 }
+
+const jsonOf = (bytes) => JSON.parse(new TextDecoder().decode(bytes));
 
 // Start
 
@@ -128,7 +131,7 @@ function fillTexts(root) {
 }
 
 function setUp(app) {
-  const count = app.classes.count;
+  const count = app.vectors.rows;
   const columns = {};
   for (const [column, [values, places]] of Object.entries(app.classes.columns)) {
     columns[column] = places ? places.map((place) => values[place]) : values;
@@ -162,7 +165,7 @@ function setUp(app) {
 function aboutTexts(app) {
   const told = [
     ["aboutPrivacy"], ["aboutConfidence", { note: app.note }],
-    ["aboutClasses", { n: app.classes.count, seen: app.classes.seen.length }],
+    ["aboutClasses", { n: app.vectors.rows, seen: app.classes.seen.length }],
     ["aboutModel", { model: app.model, step: app.step, madeBy: app.madeBy }], ["aboutKeep"],
     ["aboutLicence", { version: app.runtime }],
   ].map(([key, values]) => el("p", {}, t(key, values)));
@@ -324,7 +327,7 @@ const dot = (vector, k) => {
   return sum;
 };
 
-const all = () => Array.from({ length: state.app.classes.count }, (_, k) => k);
+const all = () => Array.from({ length: state.app.vectors.rows }, (_, k) => k);
 
 function judge(photo) {
   if (photo.state !== "done") return;
@@ -430,7 +433,7 @@ function offerValues() {
 
 function render() {
   const { chosen, app, photos } = state;
-  const count = app.classes.count;
+  const count = app.vectors.rows;
   $("sure-value").textContent = `${Math.round(100 * state.sure)} %`;
   $("sure-told").textContent = state.sure ? t("sureTold", { share: Math.round(100 * state.sure) }) : t("sureAlways");
   const among = chosen.length === count ? t("amongAll", { n: count }) : t("among", { n: chosen.length, total: count });
