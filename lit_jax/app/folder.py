@@ -26,6 +26,7 @@ _POLICY_OF_ONE = {
     "img-src": "blob: data:", "connect-src": "blob: data:", "worker-src": "blob:", "manifest-src": "'none'",
 }  # fmt: skip
 _IMPORT = re.compile(r'^import (?:\* as (\w+)|\{[^}]*\}) from "\./([\w.]+)";\n', re.M)
+_EXPORT = re.compile(r"^export (?:async )?(?:function\*?|class|const) ([\w$]+)", re.M)
 
 
 def folder_files(files: Mapping[str, bytes], run: Runtime, title: str) -> dict[str, bytes]:
@@ -58,7 +59,7 @@ def one_file(files: Mapping[str, bytes], run: Runtime, title: str) -> str:
         f'<script type="text/plain" id="file:{name.removesuffix(PACKED)}">{base64.b64encode(data).decode()}</script>'
         for name, data in inside.items()
     )
-    start = (PAGE / "start.js").read_text("utf-8")
+    start = _read("start.js")
     scripts = "\n".join(
         [data, f"<script>{_strings()}</script>", f"<script>{start}</script>",
          f'<script type="module">\n{bundled("app.js")}</script>', f"<!--\n{_licences()}-->"]
@@ -69,44 +70,43 @@ def one_file(files: Mapping[str, bytes], run: Runtime, title: str) -> str:
 def bundled(name: str) -> str:
     """A module and all that it imports as one; names of the page's modules are chosen to be different for that."""
     order: list[str] = []
+    spaces: dict[str, str] = {}  # modules that are imported as a whole, and under which name
 
     def visit(module: str) -> None:
-        for _, other in _IMPORT.findall((PAGE / module).read_text("utf-8")):
+        for alias, other in _IMPORT.findall(_read(module)):
+            spaces.update({other: alias} if alias else {})
             if other not in order:
                 visit(other)
         order.append(module)
 
     visit(name)
-    return "\n".join(_as_part(module, module == name) for module in order)
+    return "\n".join(_as_part(module, spaces.get(module, "")) for module in order)
 
 
-def _as_part(module: str, is_last: bool) -> str:
-    text = (PAGE / module).read_text("utf-8")
-    spaces = [(alias, other) for alias, other in _IMPORT.findall(text) if alias]
-    text = _IMPORT.sub("", text)
-    for alias, other in spaces:
-        exported = ", ".join(_exported((PAGE / other).read_text("utf-8")))
-        text = f"const {alias} = {{ {exported} }};\n{text}"
-    return text if is_last else re.sub(r"^export ", "", text, flags=re.M)
+def _as_part(module: str, alias: str) -> str:
+    text = _IMPORT.sub("", _read(module))
+    exported = ", ".join(_EXPORT.findall(text))
+    whole = f"const {alias} = {{ {exported} }};\n" if alias else ""
+    return re.sub(r"^export ", "", text, flags=re.M) + whole
 
 
-def _exported(text: str) -> list[str]:
-    return re.findall(r"^export (?:async )?(?:function\*?|class|const) (\w+)", text, re.M)
+def _read(name: str) -> str:
+    return (PAGE / name).read_text("utf-8")
 
 
 def _page(title: str, policy: Mapping[str, str]) -> str:
-    strings = json.loads((PAGE / STRINGS).read_text("utf-8"))
+    strings = json.loads(_read(STRINGS))
     told = {
         "@TITLE@": html.escape(title), "@NOSCRIPT@": html.escape(strings["noScript"]),
         "@POLICY@": "; ".join(f"{name} {value}" for name, value in policy.items()),
     }  # fmt: skip
-    page = (PAGE / "index.html").read_text("utf-8")
+    page = _read("index.html")
     return re.sub("|".join(told), lambda found: told[found[0]], page)
 
 
 def _strings() -> str:
     """Every sentence of the page, as a script: what a translator edits."""
-    text = (PAGE / STRINGS).read_text("utf-8").strip().replace("</", "<\\/")
+    text = _read(STRINGS).strip().replace("</", "<\\/")
     return f"globalThis.STRINGS = {text};\n"
 
 
