@@ -50,7 +50,7 @@ async function look(photo) {
     Object.assign(photo, { state: "done", vector, thumbnail, moving, milliseconds });
     photo.date = date ?? new Date(file.lastModified).toISOString().replace(/\.\d+/, "");
     photo.place = place ?? null;
-    state.kept.put(plainOf(photo));
+    await state.kept.put(plainOf(photo));
     if (!place && state.withPlace && Date.now() - file.lastModified < FRESH) placeLater(photo);
   } catch (error) {
     Object.assign(photo, { state: "failed", error: error.code ?? "unexpected", detail: error.detail ?? error.message });
