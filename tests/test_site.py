@@ -614,6 +614,24 @@ def test_it_works_when_its_server_has_gone(browser, made, photos):
     assert card["share"].endswith("%")
 
 
+def test_a_new_version_is_told_and_there_on_the_next_visit(browser, made, tmp_path):
+    shutil.copytree(made[0] / "app", tmp_path / "app")
+    with served(tmp_path / "app") as (where, _):
+        page = browser.open(where)
+        page.wait("document.documentElement.classList.contains('offline-ready')")
+        for name, old, new in (("index.html", "Birds", "Other birds"), ("sw.js", 'VERSION = "', 'VERSION = "new ')):
+            path = tmp_path / "app" / name
+            path.write_text(path.read_text().replace(old, new))
+        page.go(f"{where}?again")
+        page.wait("location.search == '?again' && document.getElementById('notices')?.textContent")
+        told = page.run("document.getElementById('notices').textContent")
+        assert page.run("document.title").startswith("Birds") and told == STRINGS["newVersion"]
+        page.go(f"{where}?more")
+        page.wait(f"location.search == '?more' && {READY}")
+        assert page.run("document.title").startswith("Other birds")
+        page.close()
+
+
 def test_one_file_works_from_the_disk(browser, app, made, photos):
     page = browser.open((made[0] / "app.html").as_uri())
     page.wait(READY)
