@@ -66,7 +66,7 @@ def _contents(parsed: argparse.Namespace, aside: Path) -> tuple[Contents, str]:
     model = Model(engine)
     choices = model.choices(parsed.classes or None, only=parsed.only or None)
     texts, why_not = _texts(engine.reading, parsed.no_text)
-    told = Told(parsed.title, Path(parsed.checkpoint).name, engine.step, choices.notes, why_not)
+    told = Told(parsed.title, Path(parsed.checkpoint).absolute().name, engine.step, choices.notes, why_not)
     image, text = (_tower(found, name) if name else b"" for name in (IMAGE, texts and TEXT))
     stored = str(json.loads((found / documents.MODEL).read_text("utf-8"))["weights"])
     return Contents(told, engine.pictures, choices, model.confidence, image, (text, texts) if texts else None), stored

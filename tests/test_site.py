@@ -749,7 +749,7 @@ def test_the_command_says_what_it_made(made):
     assert "Copyright (c) Microsoft Corporation" in (made[0] / "app" / "LICENCES.txt").read_text()
 
 
-def test_a_run_becomes_a_model_in_onnx_first(finished, onnx, monkeypatch, tmp_path, capsys):
+def test_a_run_becomes_a_model_in_onnx_first(browser, finished, onnx, monkeypatch, tmp_path, capsys):
     asked = []
 
     def copied(trained, out, *, layout, weights):
@@ -761,6 +761,11 @@ def test_a_run_becomes_a_model_in_onnx_first(finished, onnx, monkeypatch, tmp_pa
     assert asked == [(lit_jax.load(onnx).engine.step, "onnx", "fp16")]
     assert "made without free-text questions" in capsys.readouterr().out
     told = json.loads((tmp_path / "app" / "app.json").read_text())
+    with served(tmp_path / "app") as (where, _):
+        page = browser.open(where)
+        page.wait(READY)
+        assert page.run("document.getElementById('words-open').hidden && document.title") == site.TITLE
+        page.close()
     assert told["text"] is None and told["model"] == "finished" and not (tmp_path / "app" / "text.onnx").exists()
     line = refused(["--checkpoint", str(onnx), "--out", str(tmp_path / "b"), "--weights", "int8"], capsys)
     assert "beside a model in ONNX" in line and not (tmp_path / "b").exists()

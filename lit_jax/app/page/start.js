@@ -9,5 +9,6 @@
     document.getElementById("stop").hidden = false;
   };
   if (location.protocol === "file:" && !one) tell("openedAsFolder");
-  else if (!modules || !globalThis.WebAssembly || !globalThis.OffscreenCanvas || !globalThis.createImageBitmap) tell("oldBrowser");
+  const needed = ["WebAssembly", "OffscreenCanvas", "createImageBitmap", "DecompressionStream"];
+  if (!modules || !needed.every((name) => name in globalThis)) tell("oldBrowser");
 })();
