@@ -464,6 +464,43 @@ def group(page, column, value):
       document.getElementById("limit-value").value = {value!r}; document.getElementById("limit-add").click() }})()""")
 
 
+def test_photos_and_lists_may_be_dropped(app, model, photos):
+    data = base64.b64encode(pathlib.Path(photos[0]).read_bytes()).decode()
+    app.run(f"""(() => {{
+      const dropped = new DataTransfer();
+      dropped.items.add(new File([Uint8Array.from(atob({data!r}), (c) => c.charCodeAt(0))], "dropped.jpg"));
+      dropped.items.add(new File([{model.choices().table.names[2]!r}], "region.txt", {{ type: "text/plain" }}));
+      dispatchEvent(new DragEvent("drop", {{ dataTransfer: dropped, cancelable: true }}));
+    }})()""")
+    app.wait("document.querySelector('.card') && !document.querySelector('.card.busy')")
+    told = app.run("document.getElementById('among').textContent")
+    (card,) = cards(app).values()
+    app.run("document.getElementById('limit-clear').click()")
+    forgotten(app)
+    assert told == "Among 1 of 12 species" and (card["name"], card["share"]) == (
+        model.choices().table.names[2],
+        "100 %",
+    )
+
+
+def test_the_keyboard_asks_and_closes(app):
+    def press(key, number):
+        for kind in ("rawKeyDown", "char", "keyUp"):
+            text = {"text": "\r"} if key == "Enter" and kind == "char" else {}
+            app.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=number, **text)
+
+    app.call("Page.bringToFront")
+    app.run("(document.getElementById('words-open').focus(), document.getElementById('words-open').click())")
+    app.run("(document.getElementById('phrase').focus(), document.getElementById('phrase').value = 'a beetle')")
+    press("Enter", 13)
+    app.wait("document.querySelector('#phrases .head')?.textContent.startsWith('a beetle')")
+    assert app.run("document.getElementById('words').open && document.activeElement.id") == "phrase"
+    press("Escape", 27)
+    app.wait("!document.getElementById('words').open")
+    assert app.run("document.activeElement.id") == "words-open"
+    app.run("document.querySelector('#phrases button').click()")
+
+
 def test_lists_may_be_tables(app):
     texts = {
         "name,common_name\nParus major,\"Great, Tit\"\n,Wren\n": [["Parus major", "Great, Tit"], ["Wren"]],
