@@ -16,6 +16,7 @@ REQUIRED = {
     "lit_jax.leaks": "--store=x",
     "lit_jax.predict": "--checkpoint=x photo.jpg",
     "lit_jax.search": "--checkpoint=x --photos=y word",
+    "lit_jax.site": "--checkpoint=x --out=y",
     "data_prep.convert": "--out=x",
     "data_prep.captions": "--classes=x",
     "data_prep.ranks": "--classes=x --from=y --out=z",

@@ -22,7 +22,7 @@ MODULES = sorted(
     for package in (lit_jax, data_prep)
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
 )
-COMMANDS = ["lit_jax.main", "lit_jax.evaluate", "lit_jax.embed", "lit_jax.plan", "lit_jax.export", "lit_jax.probe", "lit_jax.leaks", "lit_jax.predict", "lit_jax.search", "data_prep.convert", "data_prep.captions", "data_prep.ranks", "data_prep.clip_templates", "data_prep.field_guide",
+COMMANDS = ["lit_jax.main", "lit_jax.evaluate", "lit_jax.embed", "lit_jax.plan", "lit_jax.export", "lit_jax.probe", "lit_jax.leaks", "lit_jax.predict", "lit_jax.search", "lit_jax.site", "data_prep.convert", "data_prep.captions", "data_prep.ranks", "data_prep.clip_templates", "data_prep.field_guide",
             "data_prep.pretrain_tower", "data_prep.embeddings", "data_prep.to_webdataset"]  # fmt: skip
 
 
@@ -141,6 +141,7 @@ def test_a_reader_that_has_gone_is_no_error():
         ("lit_jax.leaks", "open_store", "--store=x", False),
         ("lit_jax.predict", "load", "--checkpoint=x y.jpg", False),
         ("lit_jax.predict", "load", "--checkpoint=x y.jpg --out=z.csv", True),
+        ("lit_jax.site", "runtime", "--checkpoint=x --out=y", False),
         ("data_prep.captions", "read_class_table", "--classes=x", False),
         ("data_prep.ranks", "read_class_table", "--classes=x --from=y --out=z", False),
         ("data_prep.convert", "options_of", "--out=x", True),

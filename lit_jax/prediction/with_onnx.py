@@ -58,7 +58,7 @@ class WithOnnx:
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """N texts to unit vectors `[N, D]` float32."""
-        tokens = self._reading(texts)
+        tokens = self.reading(texts)
         parts = [tokens[start : start + TEXTS] for start in range(0, len(tokens), TEXTS)]
         return np.concatenate([self._text.run(None, {onnx_folder.TEXTS: part})[0] for part in parts])
 
@@ -92,7 +92,8 @@ class WithOnnx:
         return _session(self._model.folder / onnx_folder.TEXT)
 
     @functools.cached_property
-    def _reading(self) -> Reading:
+    def reading(self) -> Reading:
+        """How texts become what the text tower reads."""
         text = self._model.facts["text"]
         units = tuple(map(tuple, self.about.units))
         tokenizer = dataclasses.replace(tokenizer_from_bytes(self.about.tokenizer), units=units)

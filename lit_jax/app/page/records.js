@@ -1,0 +1,44 @@
+// The results as a table of Darwin Core terms (https://dwc.tdwg.org/terms/), as lit_jax/prediction/formats.py writes
+// it, with time and place behind.
+
+import { RANKS, SPECIES } from "./answers.js";
+
+export const COLUMNS = [
+  "associatedMedia", "scientificName", "taxonRank", "vernacularName", ...RANKS, "specificEpithet", "identifiedBy",
+  "identificationVerificationStatus", "identificationRemarks", "eventDate", "decimalLatitude", "decimalLongitude",
+  "geodeticDatum", "coordinateUncertaintyInMeters",
+];
+
+const cell = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
+const line = (cells) => `${cells.map((value) => cell(String(value ?? ""))).join(",")}\n`;
+
+/**
+ * The table, with a comment in its first line.
+ * @param photos each with name, error or answer (rank, name, commonName, ranks, confidence), date and place
+ * @param about madeBy, model, step, note, and how many classes there were to choose from
+ */
+export function darwinCore(photos, about) {
+  const head = `# ${about.madeBy}, model ${about.model}, step ${about.step}, ${about.classes} classes; ${about.note}\n`;
+  return head + line(COLUMNS) + photos.map((photo) => line(COLUMNS.map((column) => row(photo, about)[column]))).join("");
+}
+
+function row({ name, error, answer, date, place }, about) {
+  const found = {
+    associatedMedia: name, identifiedBy: `${about.madeBy}, model ${about.model}`, eventDate: date ?? "",
+    ...(place ? {
+      decimalLatitude: place.latitude.toFixed(6), decimalLongitude: place.longitude.toFixed(6),
+      geodeticDatum: "WGS84",
+      coordinateUncertaintyInMeters: place.accuracy ? Math.ceil(place.accuracy) : "",
+    } : {}),
+  };
+  if (error) return { ...found, identificationRemarks: `photo could not be read: ${error}` };
+  const remarks = `confidence ${answer.confidence.toFixed(4)}; ${about.note}`;
+  Object.assign(found, answer.ranks, { identificationVerificationStatus: "unverified" });
+  if (!answer.rank) return { ...found, identificationRemarks: `not sure at any rank; ${remarks}` };
+  Object.assign(found, { identificationRemarks: remarks, scientificName: answer.name, taxonRank: answer.rank });
+  found.vernacularName = answer.commonName;
+  if (RANKS.includes(answer.rank)) found[answer.rank] = answer.name;
+  const words = answer.name.split(/\s+/);
+  if (answer.rank === SPECIES && words.length > 1 && words[0] === found.genus) found.specificEpithet = words[1];
+  return found;
+}
