@@ -92,10 +92,13 @@ def candidates(own: ClassTable | None, classes: Classes) -> Candidates:
         return Candidates(own)
     if isinstance(classes, str | os.PathLike):
         path = Path(classes)
-        table, notes = read_candidates(path, own) if own else (read_class_table(path), [])
+        if own:
+            table, notes = read_candidates(path, own)
+        else:
+            table = read_class_table(path)
+            notes = [*table.notes]
         table, unnamed = _with_names(table, known=set(own.ids) if own else set(), path=path)
-        notes = [note.removeprefix(f"{path}: ") for note in notes]
-        return Candidates(table, (*(f"{path}: {note}" for note in (*notes, *unnamed)), *_repeated(path)))
+        return Candidates(table, (*notes, *unnamed, *_repeated(path)))
     return _labelled(own, list(classes))
 
 
@@ -111,7 +114,7 @@ def _with_names(table: ClassTable, *, known: Container[int], path: Path) -> tupl
     if not kept:
         raise UserError(f"--classes {path}: found no row with a name, expected one; fill column name or common_name")
     lacking = len(table) - len(kept)
-    notes = [f"left out {lacking} row{'s' * (lacking > 1)} without a name"] * bool(lacking)
+    notes = [f"{path}: left out {lacking} row{'s' * (lacking > 1)} without a name"] * bool(lacking)
     table = table.subset(kept)
     names = tuple(row.get("name", "").strip() or said[i] for i, row in zip(table.ids, table.rows(), strict=True))
     return dataclasses.replace(table, columns={**table.columns, "name": names}), notes

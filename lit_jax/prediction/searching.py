@@ -12,9 +12,8 @@ from lit_jax.base.files import digest
 from lit_jax.base.sharding import local_rows, make_mesh
 from lit_jax.data.embedding_store import Store, image_ids
 from lit_jax.embedding.photo_embeddings import embedder, from_store
-from lit_jax.embedding.trained import Trained
+from lit_jax.embedding.trained import Trained, check_tower
 from lit_jax.embedding.vectors import Vectors, on_device
-from lit_jax.errors import UserError
 from lit_jax.models import weights
 from lit_jax.models.locking import IMAGE, PROJECTION
 from lit_jax.prediction import photo_index
@@ -63,11 +62,7 @@ def of_store(trained: Trained, store: Store, split: str, folder: Path) -> Index:
     Raises:
         UserError: a store of another tower.
     """
-    if store.tower["digest"] != trained.about.locked.get(IMAGE):
-        raise UserError(
-            f"--store {store.directory}: found embeddings of another tower ({store.tower.get('name', 'no name')}), "
-            "expected that of the model; embed the photos with it"
-        )
+    check_tower(trained, store)
     key = digest([image_digest(trained), store.fingerprint, split])
     found = photo_index.open_index(folder, key)
     if found is not None:
