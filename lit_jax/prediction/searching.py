@@ -11,12 +11,13 @@ import numpy as np
 from lit_jax.base.files import digest
 from lit_jax.base.sharding import local_rows, make_mesh
 from lit_jax.data.embedding_store import Store, image_ids
+from lit_jax.embedding.class_embeddings import class_embeddings
 from lit_jax.embedding.photo_embeddings import embedder, from_store
 from lit_jax.embedding.trained import Trained, check_tower
 from lit_jax.embedding.vectors import Vectors, on_device
 from lit_jax.models import weights
 from lit_jax.models.locking import IMAGE, PROJECTION
-from lit_jax.prediction import photo_index
+from lit_jax.prediction import choices, photo_index
 from lit_jax.prediction.model import TEXTS, Model
 from lit_jax.prediction.photo_index import Entry, Index, Updated
 
@@ -28,6 +29,20 @@ def image_digest(trained: Trained) -> str:
     tower = trained.about.locked.get(IMAGE) or weights.digest(trained.params[IMAGE])
     projection = weights.digest(trained.params[PROJECTION]) if PROJECTION in trained.params else ""
     return digest([tower, projection, dataclasses.asdict(trained.config.image)])
+
+
+def queries_of(
+    trained: Trained, embed: Callable[[Sequence[str]], np.ndarray], texts: Sequence[str]
+) -> tuple[np.ndarray, list[str]]:
+    """Unit vectors `[Q, D]` of what is looked for, and notes: names of the model's classes are asked as these.
+
+    Args:
+        trained: the model.
+        embed: from texts to unit vectors, such as `texts_of` or `Model.embed_texts`.
+        texts: at least one.
+    """
+    prompts, notes = choices.asked(trained.about, texts, trained.config.evaluation.protocol)
+    return class_embeddings(embed, prompts), notes
 
 
 def texts_of(trained: Trained) -> Callable[[Sequence[str]], np.ndarray]:
