@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 
 import pytest
 
@@ -173,6 +174,16 @@ def test_the_version_stands_in_the_changelog():
     assert f"## {lit_jax.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
+def test_commands_for_people_are_scripts_too():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"].values()
+    makers = {
+        "data_prep.clip_templates",
+        "data_prep.field_guide",
+        "data_prep.pretrain_tower",
+    }  # of what lies in the tree
+    assert sorted(scripts) == sorted(f"{name}:main" for name in set(COMMANDS) - makers)
+
+
 @pytest.mark.slow
 def test_the_wheel_works_outside_the_tree(tmp_path):
     tool("python", "-m", "build", "--wheel", "--outdir", str(tmp_path))
@@ -180,14 +191,20 @@ def test_the_wheel_works_outside_the_tree(tmp_path):
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", wheel], check=True)
-    code = "import lit_jax.models, data_prep, pathlib; print(lit_jax.__file__, (pathlib.Path(data_prep.__file__).parent / 'demo' / 'demo_tower.npz').exists() and (pathlib.Path(lit_jax.__file__).parent / 'evaluation' / 'page.css').exists())"
+    code = "import lit_jax.models, pathlib; from lit_jax import config; tower = config.load('demo')[0].image.weights; print(lit_jax.__file__, tower, pathlib.Path(tower).exists() and (pathlib.Path(lit_jax.__file__).parent / 'evaluation' / 'page.css').exists())"
     # Dependencies of this environment, the package of the wheel: path files are not read in PYTHONPATH's folders.
     environment = {**os.environ, "PYTHONPATH": sysconfig.get_paths()["purelib"]}
     got = subprocess.run(
         [python, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
-    where, tower = got.stdout.split()
-    assert str(tmp_path) in where and tower == "True"
+    where, tower, exists = got.stdout.split()
+    assert str(tmp_path) in where and str(tmp_path) in tower and exists == "True"
+    assert not (
+        python.parents[1] / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages" / "configs"
+    ).exists()
+    command = [python, "-m", "lit_jax.main", "--config=dmo"]
+    got = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert got.returncode == 2 and "demo_records" in got.stderr and got.stderr.endswith("did you mean demo?\n")
 
 
 @pytest.mark.slow
@@ -196,7 +213,7 @@ def test_a_notebook_beside_the_clone_finds_the_package(tmp_path):
     clone = tmp_path / "lit_jax"
     for package in ("lit_jax", "data_prep"):
         shutil.copytree(ROOT / package, clone / package, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, clone / name)
     for folder in ("models", "data"):  # what people make in a clone is called like packages
         (clone / folder / "mine").mkdir(parents=True)
