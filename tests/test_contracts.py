@@ -165,13 +165,25 @@ def test_ctrl_c_is_one_line(module, inner, arguments, goes_on, monkeypatch, caps
 
 
 def test_the_readme_names_only_files_that_exist():
-    for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for document in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))):
         for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / link).exists(), (document, link)
 
 
-def test_the_version_stands_in_the_changelog():
+def test_the_version_stands_in_the_changelog_and_the_citation():
     assert f"## {lit_jax.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"\nversion: {lit_jax.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_the_documentation_is_a_site_without_broken_links(tmp_path):
+    """Links between pages, to headings, and to files of the repository; names in the reference; pages without a place."""
+    tool("mkdocs", "build", "--strict", "--site-dir", str(tmp_path))
+    start, reference = ((tmp_path / name).read_text() for name in ("index.html", "api.html"))
+    assert (
+        'href="configs/cub.py"' in start
+        and (tmp_path / "configs" / "cub.py").read_bytes() == (ROOT / "configs" / "cub.py").read_bytes()
+    )
+    assert 'id="lit_jax.prediction.model.load"' in reference
 
 
 def test_commands_for_people_are_scripts_too():

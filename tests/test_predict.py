@@ -360,7 +360,7 @@ def test_answers_among_others_than_the_models_classes_say_that_their_confidence_
     ]
     model.trained = kept
     assert all("was fitted on training photos" in head for head in heads)
-    assert ["1 of the 2 classes to choose from are none of the model's own" in head for head in heads] == [False, True]
+    assert ["1 of the 2 classes to choose from is none of the model's own" in head for head in heads] == [False, True]
 
 
 def test_a_class_table_with_repeats_is_told_and_its_ranks_are_the_models(model, tmp_path):

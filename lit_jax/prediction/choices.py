@@ -136,7 +136,7 @@ def unfitted(table: ClassTable, own: ClassTable | None) -> list[str]:
     if not others:
         return []
     which = "the classes to choose from are none" if others == len(table) else (
-        f"{others} of the {len(table)} classes to choose from are none"
+        f"{others} of the {len(table)} classes to choose from {'is' if others == 1 else 'are'} none"
     )  # fmt: skip
     return [f"{which} of the model's own: it was not fitted how sure an answer is for these, or beside these"]
 
