@@ -5,6 +5,8 @@ pages of the top level beside those of `docs/`, the README as its start, and eve
 links to; a link to what is not there ends a strict build.
 """
 
+import base64
+import json
 import pathlib
 import re
 from typing import Any
@@ -22,6 +24,11 @@ _LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]+)")
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     """Adds the pages of the top level, and the files that any page links to."""
+    for notebook in sorted((ROOT / "docs").glob("*.ipynb")):
+        text, pictures = from_notebook(notebook)
+        files.append(File.generated(config, notebook.with_suffix(".md").name, content=text))
+        for name, picture in pictures.items():
+            files.append(File.generated(config, name, content=picture))
     pages = [(path, "docs") for path in sorted((ROOT / "docs").glob("*.md"))]
     for name, called in TOP.items():
         pages.append((ROOT / name, ""))
@@ -47,9 +54,31 @@ def on_page_content(html: str, **_: Any) -> str:
 
 def from_top(text: str) -> str:
     """A page of the top level as one beside those of `docs/`."""
-    return _LINK.sub(lambda found: TOP.get(found[1], found[1].removeprefix("docs/")), text)
+    return _LINK.sub(lambda found: TOP.get(found[1], _from_docs(found[1].removeprefix("docs/"))), text)
+
+
+def from_notebook(path: pathlib.Path) -> tuple[str, dict[str, bytes]]:
+    """A notebook as the text of a page, with what its cells printed and showed when it was run; its pictures by name."""
+    parts, pictures = [], {}
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", ()):
+            shown = output.get("data", {})
+            if "image/png" in shown:
+                name = f"{path.stem}_{len(pictures) + 1}.png"
+                pictures[name] = base64.b64decode(shown["image/png"])
+                parts.append(f"![What the cell above draws]({name})")
+            elif "text/html" in shown:
+                parts.append("".join(shown["text/html"]))
+            else:
+                parts.append("```text\n" + "".join(output.get("text", shown.get("text/plain", ""))).rstrip() + "\n```")
+    download = f'<a href="{path.name}" download>This page as a notebook</a>'
+    return "\n\n".join([*parts, download]), pictures
 
 
 def _from_docs(link: str) -> str:
+    if link.endswith(".ipynb"):
+        return str(pathlib.PurePosixPath(link).with_suffix(".md"))
     place = link.removeprefix("../")
     return TOP.get(place, place) if link.startswith("../") else link

@@ -210,6 +210,31 @@ def test_a_list_shows_itself_in_a_notebook_and_becomes_a_frame(model, photos, tm
     assert [row["answer"] for row in rows] == ["sure", 1, 2, "sure", 1, 2, ""] and set(columns) == set(rows[0])
 
 
+def test_the_field_notebook_runs_and_maps_every_photo(model, field_guide_folder, tmp_path, monkeypatch, capsys):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    path = pathlib.Path(__file__).parents[1] / "docs" / "field_notebook.ipynb"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "demo_photos").symlink_to(field_guide_folder)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lit_jax, "load", lambda _: model)
+    monkeypatch.setattr(plt, "show", lambda: None)
+    names = {}
+    for cell in json.loads(path.read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"]
+            exec("".join(cell["source"]), names)
+    plt.close("all")
+    counts, seen = names["counts"], dict(zip(names["choices"].table.names, names["choices"].seen, strict=True))
+    wanted = {name: 3 if had else 7 for name, had in seen.items()}
+    assert {name: counts[place].sum() for name, place in names["place"].items()} == wanted
+    assert np.trace(counts) == sum(one.answer.name == names["checked"][one.photo] for one in names["named"])
+    assert "species without: " in capsys.readouterr().out and path.stat().st_size < 200_000
+
+
 def test_importing_the_package_is_light():
     from tests.test_contracts import loaded_by
 
