@@ -58,7 +58,7 @@ def from_top(text: str) -> str:
 
 
 def from_notebook(path: pathlib.Path) -> tuple[str, dict[str, bytes]]:
-    """A notebook as the text of a page, with what its cells printed and showed when it was run; its pictures by name."""
+    """A notebook as the text of a page, with what its cells printed and showed when it was run; its pictures."""
     parts, pictures = [], {}
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
