@@ -59,7 +59,8 @@ def from_top(text: str) -> str:
 
 def from_notebook(path: pathlib.Path) -> tuple[str, dict[str, bytes]]:
     """A notebook as the text of a page, with what its cells printed and showed when it was run; its pictures."""
-    parts, pictures = [], {}
+    parts: list[str] = []
+    pictures: dict[str, bytes] = {}
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
         parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
