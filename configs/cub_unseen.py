@@ -8,10 +8,10 @@ r"""Birds without a photo: species of CUB-200-2011 that are held out of training
 The recipe for a collection of ten to a few hundred species. Captions hold the ranks, which a species shares with its
 relatives, with commas between them. The text side reads them as whole phrases, of which relatives have some in common,
 and a fifth as letters in a row, by which epithets and common names are alike. The last layers of both towers are the
-closed form from these words to the mean photos of species; its whitening and penalty are chosen on training species held
-out in turn. It is kept as it is: training from there (``--config.train.epochs=5``) gained nothing on those species. That
-the text side reads just this was chosen by `benchmarks/cub_recipe.py` in the same way; `benchmarks/cub_unseen.py`
-measures what comes of it.
+closed form from these words to the mean photos of species; its whitening and penalty are chosen on training species
+held out in turn. It is kept as it is: training from there (``--config.train.epochs=5``) gained nothing on those
+species. That the text side reads just this was chosen by `benchmarks/cub_recipe.py` in the same way;
+`benchmarks/cub_unseen.py` measures what comes of it.
 """
 
 from ml_collections import ConfigDict

@@ -18,9 +18,10 @@ import pathlib
 
 from ml_collections import ConfigDict
 
+import data_prep
 from lit_jax.config import defaults
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+TOWER = pathlib.Path(data_prep.__file__).resolve().parent / "demo" / "demo_tower.npz"
 
 
 def get_config() -> ConfigDict:
@@ -28,7 +29,7 @@ def get_config() -> ConfigDict:
     config.input = "store"
     config.data.records = "data/demo_records"
 
-    config.image.weights = str(ROOT / "data_prep" / "demo" / "demo_tower.npz")
+    config.image.weights = str(TOWER)
     config.image.size = 64
     config.image.patch = 8
     config.image.width = 96

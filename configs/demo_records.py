@@ -12,16 +12,17 @@ import pathlib
 
 from ml_collections import ConfigDict
 
+import data_prep
 from lit_jax.config import defaults
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+TOWER = pathlib.Path(data_prep.__file__).resolve().parent / "demo" / "demo_tower.npz"
 
 
 def get_config() -> ConfigDict:
     config = defaults()
     config.data.records = "data/demo_records"
 
-    config.image.weights = str(ROOT / "data_prep" / "demo" / "demo_tower.npz")
+    config.image.weights = str(TOWER)
     config.image.size = 64
     config.image.patch = 8
     config.image.width = 96

@@ -380,7 +380,7 @@ def load(
     """Reads a config file, applies overrides, and checks every value.
 
     Args:
-        path: a Python file with `get_config`.
+        path: a Python file with `get_config`, or the name of one that comes with the package, see `find`.
         overrides: text by dotted name, as on the command line.
 
     Returns:
@@ -391,7 +391,8 @@ def load(
         UserError: a missing or broken file, an unknown name (the nearest valid one is given), a value of the
             wrong type or out of its range.
     """
-    module = _module(pathlib.Path(path))
+    path = find(path)
+    module = _module(path)
     if not hasattr(module, "get_config"):
         raise UserError(f"config {path}: found no function get_config, expected one that returns a config")
     try:
@@ -407,9 +408,36 @@ def load(
     return from_flat(flat, source=f"config {path}"), getattr(module, "prepare", None)
 
 
+def find(path: str | pathlib.Path) -> pathlib.Path:
+    """The file of a config: as given, or where none is, the one of the package with that name.
+
+    Args:
+        path: such as ``mine.py``; or ``demo``, ``demo.py`` and ``configs/demo.py`` for one of the package.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = pathlib.Path(path)
+    if path.is_file():
+        return path
+    own = {one.stem: one for one in sorted(_own_configs().glob("*.py"))}
+    if str(path.parent) in (".", "configs") and path.suffix in ("", ".py") and path.stem in own:
+        return own[path.stem]
+    near = difflib.get_close_matches(path.stem, own, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise UserError(
+        f"--config: found no file {path}, expected a Python file, or one of those that come with the package: "
+        f"{', '.join(own)}{hint}"
+    )
+
+
+def _own_configs() -> pathlib.Path:
+    """The folder of the configs that come with the package: within it in a wheel, beside it in a checkout."""
+    here = pathlib.Path(__file__).resolve().parent
+    return here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
+
+
 def _module(path: pathlib.Path) -> Any:
-    if not path.is_file():
-        raise UserError(f"--config: found no file {path}, expected a Python file such as configs/demo.py")
     spec = importlib.util.spec_from_file_location("lit_jax_config", path)
     if spec is None or spec.loader is None:
         raise UserError(f"--config: found {path}, expected a file whose name ends in .py")

@@ -14,7 +14,7 @@ from lit_jax.data.collection import Collection, fingerprint, store_folder
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.embedding_store import open_store
 from lit_jax.data.records import open_records
-from lit_jax.embedding.trained import Trained
+from lit_jax.embedding.trained import Trained, check_tower
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.evaluation import page
 from lit_jax.evaluation.report import Words, evaluate, is_other
@@ -68,11 +68,7 @@ def _data(trained: Trained, records: str, store: str) -> Collection:
         found: Collection = open_records(folder)
     else:
         found = open_store(store or store_folder(trained.config.data))
-        if found.tower["digest"] != trained.about.locked.get(IMAGE):
-            raise UserError(
-                f"store {found.directory}: found embeddings of another tower ({found.tower.get('name', 'no name')}), "
-                "expected that of the run; if it is the same, import it with the same --tower-name"
-            )
+        check_tower(trained, found)
     if not (records or store) and fingerprint(found) != trained.about.fingerprint:
         raise UserError(
             f"records {found.directory}: found others than the run was trained on, expected those; give --records or "
@@ -85,7 +81,7 @@ def _named_classes(path: str, data: Collection) -> ClassTable:
     """The classes of a file under the ids of the data set, as `read_candidates` finds them; prints what is odd."""
     table, notes = read_candidates(path, read_class_table(data.class_table))
     for note in notes:
-        print(f"--classes {path}: {note.removeprefix(f'{path}: ')}", flush=True)
+        print(f"--classes {note}", flush=True)
     return table
 
 

@@ -97,7 +97,8 @@ def photos_table(found: Mapping[str, Any], table: ClassTable, shown: int = SHOWN
          f"{one['other_class']:,}", f"{len(one['capped']):,}"]
         for one in found["comparisons"]
     ]  # fmt: skip
-    headings = ["photos of", "nearly the same in", "photos", "with a near one", "pairs", "of two classes", "with more"]
+    headings = ["photos of", "nearly the same in", "photos", "with a near one", "pairs", "of two classes",
+                "with more than are told"]  # fmt: skip
     lines = [console.text_table(headings, rows, left=(0, 1))]
     pairs = [pair for one in found["comparisons"] for pair in one["pairs"]]
     for pair in sorted(pairs, key=lambda pair: -pair["cosine"])[:shown]:
@@ -124,12 +125,13 @@ def names_table(found: Mapping[str, Any], shown: int = SHOWN) -> str:
     lines += _more(len(names), shown)
     if "tower" in found:
         lines += _tower_lines(found["tower"], total, shown)
-    rows = [
-        [row["group"], str(row["species"]), *(_rates(row) if "top1" in row else ["", "", "", ""])]
-        for row in found["kinship"]["rows"]
-    ]
-    headings = ["nearest relative in training, of the same", "species", "photos", "top-1", "95 % range", "mean over"]
-    return "\n".join([*lines, console.text_table(headings, rows)])
+    kin = found["kinship"]["rows"]
+    judged = any("top1" in row for row in kin)
+    rows = [[row["group"], str(row["species"]), *(_rates(row) if "top1" in row else [""] * 4 * judged)] for row in kin]
+    headings = ["nearest relative in training, of the same", "species"]
+    headings += ["photos", "top-1", "95 % range", "mean over species"] * judged
+    hint = "accuracy by relative: give the evaluation of the held-out split with --results"
+    return "\n".join([*lines, console.text_table(headings, rows), *([] if judged else [hint])])
 
 
 def _rates(row: Mapping[str, Any]) -> list[str]:

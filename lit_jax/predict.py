@@ -15,7 +15,7 @@ from lit_jax.base.command_line import Parser
 from lit_jax.base.files import digest
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.evaluation.ranks import SPECIES
-from lit_jax.prediction import formats, output
+from lit_jax.prediction import choices, formats, output
 from lit_jax.prediction.answers import NOT_SURE, Named
 from lit_jax.prediction.choices import Choices, Within
 from lit_jax.prediction.formats import Heading
@@ -119,7 +119,9 @@ def _heading(
         "photos": list(photos),
         "options": [_kind(parsed), parsed.rank, parsed.sure, *sizes],
     }
-    note = model.confidence.note
+    confidence = model.confidence
+    others = choices.unfitted(chosen.table, choices.own_classes(model.about)) if confidence.factors else []
+    note = "; ".join([confidence.note, *others])
     return Heading(model.title, model.engine.step, len(chosen), note, digest(decides)[:12])
 
 

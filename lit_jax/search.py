@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,11 @@ from lit_jax.base.command_line import Parser, positive
 from lit_jax.base.files import digest, written_aside
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.prediction import contact_sheet, photo_index
-from lit_jax.prediction.contact_sheet import Hit
+from lit_jax.prediction.contact_sheet import Hit, Query
 from lit_jax.prediction.photo_index import Index
 
 if TYPE_CHECKING:
+    from lit_jax.embedding.about import About
     from lit_jax.prediction.model import Model
 
 FORMATS = ("table", "jsonl", "html")
@@ -31,14 +32,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parsed.format = parsed.format or (ending if ending in FORMATS else "table")
     with user_errors_in_one_line("run the same command to go on with the index"):
         _check(parsed)
-        index, queries = _of_store(parsed) if parsed.store else _of_photos(parsed)
+        index, queries, given = _of_store(parsed) if parsed.store else _of_photos(parsed)
         if not len(index.vectors):
             raise UserError("photos: found none that can be read, expected at least one")
         scores, rows = photo_index.nearest(index.vectors, queries, parsed.top)
-        names = [*parsed.texts, *(f"like {photo}" for photo in parsed.like)]
+        sought = [*map(Query, parsed.texts), *(Query(f"like {photo}", photo) for photo in parsed.like)]
         photos = iter(index.photos_of(rows.reshape(-1)))
-        found = [[_hit(next(photos), score, parsed.images) for score in of_one] for of_one in scores.tolist()]
-        _tell(parsed, names, found, f"{len(index.vectors):,} photos, all compared; model {parsed.checkpoint}")
+        found = [[_hit(next(photos), score, parsed.images, given) for score in of_one] for of_one in scores.tolist()]
+        _tell(parsed, sought, found, f"{len(index.vectors):,} photos, all compared; model {parsed.checkpoint}")
 
 
 def _check(parsed: argparse.Namespace) -> None:
@@ -56,8 +57,8 @@ def _check(parsed: argparse.Namespace) -> None:
         output.check(Path(parsed.out), overwrite=parsed.overwrite)
 
 
-def _of_photos(parsed: argparse.Namespace) -> tuple[Index, np.ndarray]:
-    """The index of photos, and the vectors of the queries `[Q, D]`."""
+def _of_photos(parsed: argparse.Namespace) -> tuple[Index, np.ndarray, dict[str, str]]:
+    """The index of photos, the vectors of the queries `[Q, D]`, and the paths as a person wrote them."""
     from lit_jax.prediction import searching
     from lit_jax.prediction.found import find_photos
     from lit_jax.prediction.model import load
@@ -68,16 +69,17 @@ def _of_photos(parsed: argparse.Namespace) -> tuple[Index, np.ndarray]:
     folder = _folder(parsed, model.folder, places)
     with console.Progress(len(found.photos), aside=True) as progress:
         updated = searching.of_photos(model, found.photos, folder, console.pace(progress, "new photos"))
-    for note in (*found.notes, *(f"left out: {photo}: {reason}" for photo, reason in updated.broken)):
+    given = {os.path.abspath(photo): photo for photo in found.photos}
+    for note in (*found.notes, *(f"left out: {given[photo]}: {reason}" for photo, reason in updated.broken)):
         print(note, file=sys.stderr)
     told = f"{updated.kept:,} photos known, {updated.added:,} new, {updated.gone:,} gone"
     print(f"index {folder}: {told}, {len(updated.broken):,} cannot be read", file=sys.stderr)
-    texts = [model.embed_texts(parsed.texts)] if parsed.texts else []
-    return updated.index, np.concatenate([*texts, *_liked(parsed, model)])
+    texts = _embedded(parsed.texts, model.about, model.engine.protocol, model.embed_texts)
+    return updated.index, np.concatenate([*texts, *_liked(parsed, model)]), given
 
 
-def _of_store(parsed: argparse.Namespace) -> tuple[Index, np.ndarray]:
-    """The index of a store, and the vectors of the queries `[Q, D]`; the image tower is there for ``--like`` alone."""
+def _of_store(parsed: argparse.Namespace) -> tuple[Index, np.ndarray, dict[str, str]]:
+    """The same of a store, which has ids and no paths; the image tower is there for ``--like`` alone."""
     # Late: bad options are refused in a moment.
     from lit_jax.base import hosts
     from lit_jax.data.dataset_folder import check_split
@@ -98,8 +100,22 @@ def _of_store(parsed: argparse.Namespace) -> tuple[Index, np.ndarray]:
         trained = loading.load(parsed.checkpoint, step=parsed.step, with_image_tower=False)
     folder = _folder(parsed, loading.folder_of(parsed.checkpoint), digest([store.fingerprint, parsed.split]))
     index = searching.of_store(trained, store, parsed.split, folder)
-    texts = [searching.texts_of(trained)(parsed.texts)] if parsed.texts else []
-    return index, np.concatenate([*texts, *(_liked(parsed, model) if model else [])])
+    texts = _embedded(parsed.texts, trained.about, trained.config.evaluation.protocol, searching.texts_of(trained))
+    return index, np.concatenate([*texts, *(_liked(parsed, model) if model else [])]), {}
+
+
+def _embedded(
+    texts: Sequence[str], about: "About", protocol: str, embed: Callable[[Sequence[str]], np.ndarray]
+) -> list[np.ndarray]:
+    """The vectors of texts, if there are any; prints which of them are names of classes."""
+    from lit_jax.prediction import searching
+
+    if not texts:
+        return []
+    vectors, notes = searching.queries_of(about, protocol, embed, texts)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    return [vectors]
 
 
 def _folder(parsed: argparse.Namespace, beside: Path | None, key: str) -> Path:
@@ -117,15 +133,16 @@ def _liked(parsed: argparse.Namespace, model: "Model") -> list[np.ndarray]:
     return rows
 
 
-def _hit(photo: str, score: float, images: str) -> Hit:
+def _hit(photo: str, score: float, images: str, given: Mapping[str, str]) -> Hit:
     # In a store a photo goes by its split and id, which mostly is its path below the photos' folder.
     places = [photo, *(os.path.join(images, part) for part in (photo, photo.partition("/")[2]) if images and part)]
-    return Hit(photo, score, next((place for place in places if os.path.isfile(place)), ""))
+    return Hit(given.get(photo, photo), score, next((place for place in places if os.path.isfile(place)), ""))
 
 
-def _tell(parsed: argparse.Namespace, names: Sequence[str], found: Sequence[Sequence[Hit]], note: str) -> None:
+def _tell(parsed: argparse.Namespace, sought: Sequence[Query], found: Sequence[Sequence[Hit]], note: str) -> None:
+    names = [query.text for query in sought]
     if parsed.format == "html":
-        text = contact_sheet.sheet(names, found, note)
+        text = contact_sheet.sheet(sought, found, note)
     elif parsed.format == "jsonl":
         text = "".join(
             json.dumps({"query": name, "place": place, "photo": hit.photo, "score": round(hit.score, 6)},

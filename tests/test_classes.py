@@ -343,9 +343,11 @@ def test_one_name_finds_all_rows_of_its_species():
 
 
 def candidates(folder, text, own=DOVES, name="classes.csv"):
-    """Ids and names of the classes of a file, and the notes."""
-    table, notes = read_candidates(file(folder, text, name), own)
-    return list(zip(table.ids, table.names, strict=True)), notes
+    """Ids and names of the classes of a file, and the notes, each of which begins with its path."""
+    path = file(folder, text, name)
+    table, notes = read_candidates(path, own)
+    assert all(note.startswith(f"{path}: ") for note in notes)
+    return list(zip(table.ids, table.names, strict=True)), [note.removeprefix(f"{path}: ") for note in notes]
 
 
 def test_a_runs_own_table_goes_through_and_one_row_stands_for_all_of_its_species(tmp_path):
@@ -383,7 +385,10 @@ def test_classes_are_found_by_whatever_identifies_them(tmp_path):
     assert candidates(tmp_path, "name,common_name\nPica pica,Magpie\n", labels)[0] == [(0, "Pica pica")]
     found, notes = candidates(tmp_path, "name,common_name\nPica serica,Magpie\nCorvus corax,Raven\n")
     assert found == [(2, "Pica serica"), (5, "Corvus corax")]
-    assert notes == ["1 of its 2 rows goes by another column than the name: Pica serica as Pica pica"]
+    assert notes == [
+        "1 of its 2 rows has a name that no class of the data has: Pica serica is taken for Pica pica, by the common "
+        "name; correct the name if it is misspelt"
+    ]
     # Once the species itself is there by its name, another one of that common name is another one.
     assert candidates(tmp_path, "name,common_name\nPica serica,Magpie\nPica pica,Magpie\n")[0] == [
         (10, "Pica serica"),

@@ -114,6 +114,18 @@ def test_values_of_the_wrong_type_in_a_file_are_one_line(tmp_path, body, message
         config.load(config_file(tmp_path, body))
 
 
+def test_configs_of_the_package_go_by_their_names_where_there_is_no_such_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("demo", "demo.py", "configs/demo.py"):
+        assert config.find(name) == ROOT / "configs" / "demo.py"
+    mine = config_file(tmp_path, "config.seed = 7").rename(tmp_path / "demo.py")
+    assert config.load("demo.py")[0].seed == 7 and mine.exists()
+    with pytest.raises(
+        UserError, match=r"found no file else/demo.py, .* come with the package: .*; did you mean demo\?"
+    ):
+        config.find("else/demo.py")
+
+
 def test_missing_broken_and_empty_files(tmp_path):
     with pytest.raises(UserError, match="--config: found no file"):
         config.load(tmp_path / "none.py")

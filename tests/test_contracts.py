@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 
 import pytest
 
@@ -165,13 +166,35 @@ def test_ctrl_c_is_one_line(module, inner, arguments, goes_on, monkeypatch, caps
 
 
 def test_the_readme_names_only_files_that_exist():
-    for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for document in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))):
         for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / link).exists(), (document, link)
 
 
-def test_the_version_stands_in_the_changelog():
+def test_the_version_stands_in_the_changelog_and_the_citation():
     assert f"## {lit_jax.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"\nversion: {lit_jax.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_the_documentation_is_a_site_without_broken_links(tmp_path):
+    """Links between pages, to headings, and to files of the repository; names in the reference; pages without a place."""
+    tool("mkdocs", "build", "--strict", "--site-dir", str(tmp_path))
+    start, reference = ((tmp_path / name).read_text() for name in ("index.html", "api.html"))
+    assert (
+        'href="configs/cub.py"' in start
+        and (tmp_path / "configs" / "cub.py").read_bytes() == (ROOT / "configs" / "cub.py").read_bytes()
+    )
+    assert 'id="lit_jax.prediction.model.load"' in reference
+
+
+def test_commands_for_people_are_scripts_too():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"].values()
+    makers = {
+        "data_prep.clip_templates",
+        "data_prep.field_guide",
+        "data_prep.pretrain_tower",
+    }  # of what lies in the tree
+    assert sorted(scripts) == sorted(f"{name}:main" for name in set(COMMANDS) - makers)
 
 
 @pytest.mark.slow
@@ -181,14 +204,20 @@ def test_the_wheel_works_outside_the_tree(tmp_path):
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", wheel], check=True)
-    code = "import lit_jax.models, data_prep, pathlib; print(lit_jax.__file__, (pathlib.Path(data_prep.__file__).parent / 'demo' / 'demo_tower.npz').exists() and (pathlib.Path(lit_jax.__file__).parent / 'evaluation' / 'page.css').exists())"
+    code = "import lit_jax.models, pathlib; from lit_jax import config; tower = config.load('demo')[0].image.weights; print(lit_jax.__file__, tower, pathlib.Path(tower).exists() and (pathlib.Path(lit_jax.__file__).parent / 'evaluation' / 'page.css').exists())"
     # Dependencies of this environment, the package of the wheel: path files are not read in PYTHONPATH's folders.
     environment = {**os.environ, "PYTHONPATH": sysconfig.get_paths()["purelib"]}
     got = subprocess.run(
         [python, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
-    where, tower = got.stdout.split()
-    assert str(tmp_path) in where and tower == "True"
+    where, tower, exists = got.stdout.split()
+    assert str(tmp_path) in where and str(tmp_path) in tower and exists == "True"
+    assert not (
+        python.parents[1] / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages" / "configs"
+    ).exists()
+    command = [python, "-m", "lit_jax.main", "--config=dmo"]
+    got = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert got.returncode == 2 and "demo_records" in got.stderr and got.stderr.endswith("did you mean demo?\n")
 
 
 @pytest.mark.slow
@@ -197,7 +226,7 @@ def test_a_notebook_beside_the_clone_finds_the_package(tmp_path):
     clone = tmp_path / "lit_jax"
     for package in ("lit_jax", "data_prep"):
         shutil.copytree(ROOT / package, clone / package, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, clone / name)
     for folder in ("models", "data"):  # what people make in a clone is called like packages
         (clone / folder / "mine").mkdir(parents=True)

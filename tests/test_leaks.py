@@ -187,6 +187,8 @@ def test_a_mistake_is_one_line(store, tmp_path, capsys, arguments, told):
 
 def test_species_of_both_splits_are_told_and_left_out(store, tmp_path, capsys):
     command.main(["--store", str(store), "--train-split", "heldout", "--heldout", "train", "--out", str(tmp_path / "o.json")])  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "top-1" not in printed and "accuracy by relative: give the evaluation" in printed
     assert json.loads((tmp_path / "o.json").read_text())["in_both"] == []
     overlapping = embedding_store.open_store(store)
     object.__setattr__(overlapping, "class_ids", {**overlapping.class_ids, "heldout": (10, 11, 17)})

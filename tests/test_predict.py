@@ -15,6 +15,7 @@ import types
 import numpy as np
 import pytest
 from PIL import Image
+from rich.cells import cell_len
 
 import lit_jax
 from lit_jax import predict
@@ -26,8 +27,9 @@ from lit_jax.data.resizing import square
 from lit_jax.errors import UserError
 from lit_jax.evaluation import ranking, report
 from lit_jax.models.locking import LOGIT_SCALE
-from lit_jax.prediction.answers import NOT_SURE, Confidence, ladder
+from lit_jax.prediction.answers import NOT_SURE, Answer, Confidence, Named, ladder
 from lit_jax.prediction.choices import only, own_classes, within
+from lit_jax.prediction.formats import Heading, format_of
 from lit_jax.prediction.found import find_photos
 from lit_jax.prediction.model import Model
 from lit_jax.prediction.with_jax import WithJax
@@ -210,6 +212,31 @@ def test_a_list_shows_itself_in_a_notebook_and_becomes_a_frame(model, photos, tm
     assert [row["answer"] for row in rows] == ["sure", 1, 2, "sure", 1, 2, ""] and set(columns) == set(rows[0])
 
 
+def test_the_field_notebook_runs_and_maps_every_photo(model, field_guide_folder, tmp_path, monkeypatch, capsys):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    path = pathlib.Path(__file__).parents[1] / "docs" / "field_notebook.ipynb"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "demo_photos").symlink_to(field_guide_folder)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lit_jax, "load", lambda _: model)
+    monkeypatch.setattr(plt, "show", lambda: None)
+    names = {}
+    for cell in json.loads(path.read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"]
+            exec("".join(cell["source"]), names)
+    plt.close("all")
+    counts, seen = names["counts"], dict(zip(names["choices"].table.names, names["choices"].seen, strict=True))
+    wanted = {name: 3 if had else 7 for name, had in seen.items()}
+    assert {name: counts[place].sum() for name, place in names["place"].items()} == wanted
+    assert np.trace(counts) == sum(one.answer.name == names["checked"][one.photo] for one in names["named"])
+    assert "species without: " in capsys.readouterr().out and path.stat().st_size < 200_000
+
+
 def test_importing_the_package_is_light():
     from tests.test_contracts import loaded_by
 
@@ -328,6 +355,9 @@ def test_a_regions_list_tells_what_it_does_not_know_and_stops_nothing(model, tmp
     (tmp_path / "none.txt").write_text("Draco volans\n")
     with pytest.raises(UserError, match="found none of its 1 names among the classes"):
         only(table, tmp_path / "none.txt")
+    (tmp_path / "none.txt").write_text(f"{first[:-1]}\n{second[:-2]}\n")
+    with pytest.raises(UserError, match=rf"nearest are {first} \(for {first[:-1]}\), {second} \(for"):
+        only(table, tmp_path / "none.txt")
 
 
 def test_labels_are_classes_of_the_model_or_bare_words(model):
@@ -336,13 +366,28 @@ def test_labels_are_classes_of_the_model_or_bare_words(model):
     chosen = model.choices([common.lower(), "a hat", " A  hat", "シジュウカラ"])
     assert chosen.table.names == (table.names[3], "a hat", "シジュウカラ")
     assert chosen.table.row(0)["order"] == table.columns["order"][3] and list(chosen.seen[1:]) == [False, False]
-    repeated, bare, script = chosen.notes
+    repeated, bare, own, script = chosen.notes
     assert bare in model.name([], chosen).note
     assert repeated == "labels: 1 given more than once"
     assert bare == "labels: no classes of the model, asked by their bare words: a hat, シジュウカラ"
+    assert own.startswith("2 of the 3 classes to choose from are none of the model's own: it was not fitted how sure")
+    assert not any("none of the model's own" in note for note in model.choices([common]).notes)
     assert script.startswith("シジュウカラ is written in letters that the model has not read")
     with pytest.raises(UserError, match="labels: found none"):
         model.choices(["", " "])
+
+
+def test_answers_among_others_than_the_models_classes_say_that_their_confidence_was_not_fitted(model, photos, command):
+    fitted = {"margin": 0.0, "factors": {"seen": 9.0}, "folds": 2, "species": [4, 4]}
+    about = dataclasses.replace(model.about, margin=fitted)
+    model.trained, kept = dataclasses.replace(model.trained, about=about), model.trained
+    own = own_classes(about).names[0]
+    heads = [
+        command(photos["heldout"][0][0], "--labels", labels)[0].splitlines()[0] for labels in (own, f"{own},a hat")
+    ]
+    model.trained = kept
+    assert all("was fitted on training photos" in head for head in heads)
+    assert ["1 of the 2 classes to choose from is none of the model's own" in head for head in heads] == [False, True]
 
 
 def test_a_class_table_with_repeats_is_told_and_its_ranks_are_the_models(model, tmp_path):
@@ -370,6 +415,9 @@ def test_photos_are_found_by_files_folders_patterns_and_lists(tmp_path):
     listed = io.StringIO(f"{folder}/film.mp4\n\n{folder}/nowhere.jpg\n")
     assert find_photos(["-"], listed).photos == [f"{folder}/film.mp4", f"{folder}/nowhere.jpg"]
     (tmp_path / "empty").mkdir()
+    assert find_photos([f"{folder}/gone.jpg"]).photos == [f"{folder}/gone.jpg"]
+    with pytest.raises(UserError, match=r"^photos: found no file or folder .*/emty/, expected one, such as .*/empty; "):
+        find_photos([f"{folder}/a.jpg", f"{folder}/emty/"])
     for given in (f"{folder}/empty", f"{folder}/*.tif"):
         with pytest.raises(UserError, match="^photos: found none in .* expected at least one; check the paths$"):
             find_photos([given])
@@ -477,6 +525,19 @@ def test_formats_say_the_same(command, photos, tmp_path):
     )
 
 
+def test_columns_of_a_table_stand_below_each_other_in_any_script():
+    heading = Heading("m", 1, 2, "note", "key")
+    long = "Aves (" + "a very long common name " * 3 + ")"
+    form = format_of("table", heading, photos=["写真/シジュウカラ.jpg", "b.jpg"], names=["シジュウカラ", long])
+    answers = [Answer("species", name, common, {}, share, True)
+               for name, common, share in (("シジュウカラ", "", 0.29), ("Aves", long[6:-1], 0.004))]  # fmt: skip
+    head, *lines = [form.head.splitlines()[1], *form.text(Named("写真/シジュウカラ.jpg", (*answers,))).splitlines()]
+    ends = [cell_len(line.partition(word)[0]) for line in lines for word in ("species",)]
+    assert set(ends) == {cell_len(head.partition("rank")[0])} and "29 %" in lines[0] and "<1 %" in lines[1]
+    (cut,) = format_of("table", heading, photos=["写" * 50, "b"]).text(Named("写" * 50, answers[:1])).splitlines()
+    assert cell_len(cut.partition(" ")[0]) in (59, 60) and cut.startswith("…写")
+
+
 def test_parquet_without_its_library_is_one_line(command, photos, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     _, err, code = command(*photos["heldout"][0][:1], "--out", "x.parquet")
@@ -507,7 +568,8 @@ def test_photos_are_sorted_by_answer_and_nothing_is_overwritten(command, messy, 
     other = tmp_path / "other"
     other.mkdir()
     shutil.copy(photos["heldout"][0][0], other / "a.jpg")
-    os.utime(other / "a.jpg", (1, 1))  # the same picture, another file of the same name
+    os.utime(other / "a.jpg", (1, 1))  # the same picture, copied anew
+    (other / "f.jpg").write_bytes(b"another file of the same name")
     into = tmp_path / "sorted"
     for _ in range(2):  # again: nothing is there twice
         out, err, _ = command(messy, other, "--format", "csv", "--top", 1, "--sort-into", into)
@@ -515,11 +577,13 @@ def test_photos_are_sorted_by_answer_and_nothing_is_overwritten(command, messy, 
         found = sorted(str(path.relative_to(into)) for path in into.rglob("*") if path.is_file())
         rows = {row["photo"]: row["name"] for row in csv.DictReader(out.splitlines()[1:])}
         name = rows[str(messy / "a.jpg")]
-        assert {f"{name}/a.jpg", f"{name}/a-2.jpg", f"{rows[str(messy / 'i.jpg')]}/i.jpg"} <= set(found)
-        assert len(found) == 9 and sum(path.startswith("unreadable/") for path in found) == 5
+        assert {f"{name}/a.jpg", "unreadable/f-2.jpg", f"{rows[str(messy / 'i.jpg')]}/i.jpg"} <= set(found)
+        assert len(found) == 9 and sum(path.startswith("unreadable/") for path in found) == 6
     assert (into / name / "a.jpg").read_bytes() == (messy / "a.jpg").read_bytes()
-    command(messy, "--sure", "1", "--sort-into", tmp_path / "links", "--link", "--format", "csv")
-    assert (tmp_path / "links" / NOT_SURE / "a.jpg").resolve() == messy / "a.jpg"
+    for _ in range(2):  # into the folder that is looked through
+        command(messy, "--sure", "1", "--sort-into", messy / "links", "--link", "--format", "csv")
+        assert len([path for path in (messy / "links").rglob("*") if path.is_symlink()]) == 8
+    assert (messy / "links" / NOT_SURE / "a.jpg").resolve() == messy / "a.jpg"
 
 
 def test_photos_that_cannot_be_embedded_are_rows_of_nothing(model, messy):

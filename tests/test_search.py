@@ -11,6 +11,7 @@ import lit_jax
 from lit_jax import search
 from lit_jax.errors import UserError
 from lit_jax.prediction import photo_index
+from lit_jax.prediction.choices import own_classes
 from lit_jax.prediction.photo_index import Entry
 
 
@@ -123,7 +124,38 @@ def test_a_search_finds_what_the_towers_say_and_a_photo_finds_itself(searched, f
     search.main([*arguments, "a <red> bird", "--format=html", f"--out={out}"])
     assert "5 photos known, 0 new, 1 gone, 1 cannot be read" in capsys.readouterr().err
     page = out.read_text()
+    assert 'class="same"' not in page
     assert page.count("data:image/jpeg;base64,") == 5 and "a &lt;red&gt; bird" in page and str(folder) not in page
+
+
+def test_paths_are_told_as_they_were_given_and_the_photo_asked_for_is_marked(searched, monkeypatch, capsys):
+    folder, photos, arguments = searched
+    monkeypatch.chdir(folder.parent)
+    asked, out = f"{folder.name}/{photos[3].name}", folder / "liked.html"
+    given = [arguments[0], f"--photos={folder.name}", arguments[2]]
+    search.main([*given, f"--like={asked}", "--format=jsonl", "--top=2"])
+    told = capsys.readouterr()
+    assert rows_of(told.out)[0]["photo"] == asked and f"left out: {folder.name}/broken.jpg" in told.err
+    search.main([*given, f"--like={asked}", "--top=2", f"--out={out}"])
+    page = out.read_text()
+    marked = page.partition('<li class="same">')[2].partition("</li>")[0]
+    assert photos[3].name in marked and page.count('class="same"') == 1
+    assert page.count("data:image/jpeg;base64,") == 3  # what was asked for above what was found
+
+
+def test_a_name_of_a_class_is_asked_as_that_class(finished):
+    from lit_jax.prediction import searching
+
+    model = lit_jax.load(finished[0])
+    table = own_classes(model.about)
+    texts = [table.columns["common_name"][2].upper(), "a red bird", table.names[5]]
+    vectors, notes = searching.queries_of(model.trained, model.embed_texts, texts)
+    classes = model.choices().vectors
+    for got, wanted in zip(vectors, [classes[2], model.embed_texts(texts[1:2])[0], classes[5]], strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-5)
+    assert notes == [
+        f"{texts[i]}: asked as the model's class {table.label(table.ids[row])}" for i, row in ((0, 2), (2, 5))
+    ]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import rich.console
 import rich.progress
 import rich.table
 
+WIDEST = 100_000  # cells of a line: no column is cut
 Record = dict[str, Any]
 """Metrics of a step by name."""
 
@@ -105,7 +106,7 @@ def text_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, left
 
 def as_text(table: rich.table.Table) -> str:
     """A table as plain text, without a limit to its width."""
-    console = rich.console.Console(width=200, no_color=True, force_terminal=False)
+    console = rich.console.Console(width=WIDEST, no_color=True, force_terminal=False)
     with console.capture() as capture:
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().splitlines() if line.strip())

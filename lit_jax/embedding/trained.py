@@ -2,8 +2,10 @@
 
 import dataclasses
 
+from lit_jax.data.embedding_store import Store
 from lit_jax.embedding.about import About
-from lit_jax.models.locking import Params
+from lit_jax.errors import UserError
+from lit_jax.models.locking import IMAGE, Params
 from lit_jax.models.two_tower import TwoTower
 from lit_jax.settling import Settled
 from lit_jax.text.tokenizers import Tokenizer
@@ -28,3 +30,17 @@ class Trained:
     model: TwoTower
     tokenizer: Tokenizer
     params: Params
+
+
+def check_tower(trained: Trained, store: Store) -> None:
+    """Refuses a store whose photos passed another tower than the model's.
+
+    Raises:
+        UserError: that it is another one.
+    """
+    if store.tower["digest"] != trained.about.locked.get(IMAGE):
+        raise UserError(
+            f"store {store.directory}: found embeddings of another tower ({store.tower.get('name', 'no name')}), "
+            "expected that of the model; embed the photos with it, or if it is the same, import them with the same "
+            "--tower-name"
+        )

@@ -203,7 +203,7 @@ def _about_kinds(result: dict[str, Any]) -> list[str]:
     return notes
 
 
-def _about_leaks(found: Mapping[str, Any]) -> str:
+def _about_leaks(found: Mapping[str, Any], candidates: int) -> str:
     """What training knew of held-out species, in a line."""
     read = len({row["id"] for row in found["names"]})
     near = found["photos"]
@@ -211,12 +211,13 @@ def _about_leaks(found: Mapping[str, Any]) -> str:
         "photos were not compared (python -m lit_jax.leaks does)"
     )  # fmt: skip
     kin = ", ".join(
-        f"{100 * row['top1']:.0f} % of {row['judged']} with {KIN[row['group']]}"
+        f"{100 * row['top1']:.1f} % of the photos of {row['judged']} species with {KIN[row['group']]}"
         for row in found["kinship"]["rows"]
         if "top1" in row
     )
     return (
-        f"leaks: {photos}; names of {read} of {found['species']} held-out species were read; right by relatives: {kin}"
+        f"leaks: {photos}; names of {read} of {found['species']} held-out species were read; named rightly among the "
+        f"{candidates}: {kin}"
     )
 
 
@@ -241,7 +242,7 @@ def _notes(result: dict[str, Any]) -> list[str]:
         else:
             notes.append(f"calibration error {before}; a {fitted}, makes it worse ({after}) and is not to be used")
     if result.get("leaks"):
-        notes.append(_about_leaks(result["leaks"]))
+        notes.append(_about_leaks(result["leaks"], result["candidates"]))
     if result["data"]["is_other"]:
         notes.append(f"photos of {result['data']['name']}, another collection than the model was trained on")
     elif result["chosen_on"] == result["split"]:

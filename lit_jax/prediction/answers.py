@@ -4,6 +4,7 @@ All in NumPy over `[B, K]` scores of a batch; `Model.name` makes them.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -185,8 +186,14 @@ def summed(probabilities: np.ndarray, groups: Groups) -> np.ndarray:
 
 
 def percent(share: float) -> str:
-    """A probability for people, rounded down, lest 79.9 % looks like the 80 % that were asked for."""
-    return f"{int(100 * share)} %"
+    """A probability for people, rounded down, lest 79.9 % looks like the 80 % that were asked for.
+
+    Example:
+        >>> percent(0.799), percent(0.29), percent(0.004)
+        ('79 %', '29 %', '<1 %')
+    """
+    whole = math.floor(100 * share + 1e-9)  # 100 * 0.29 is 28.999999999999996
+    return f"{whole} %" if whole else "<1 %"
 
 
 def _common_name(row: Mapping[str, str], name: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lit_jax.embedding.about import About
+from lit_jax.embedding.class_prompts import prompts_of, prompts_of_species
 from lit_jax.errors import UserError
 from lit_jax.text.candidates import read_candidates
 from lit_jax.text.classes import (
@@ -22,6 +23,7 @@ from lit_jax.text.classes import (
     table_of_text,
 )
 from lit_jax.text.labels import read_entries
+from lit_jax.text.prompts import templates_for
 from lit_jax.text.species_lists import find_entries, nearest
 
 Classes = str | os.PathLike[str] | Sequence[str] | None
@@ -92,11 +94,16 @@ def candidates(own: ClassTable | None, classes: Classes) -> Candidates:
         return Candidates(own)
     if isinstance(classes, str | os.PathLike):
         path = Path(classes)
-        table, notes = read_candidates(path, own) if own else (read_class_table(path), [])
+        if own:
+            table, notes = read_candidates(path, own)
+        else:
+            table = read_class_table(path)
+            notes = [*table.notes]
         table, unnamed = _with_names(table, known=set(own.ids) if own else set(), path=path)
-        notes = [note.removeprefix(f"{path}: ") for note in notes]
-        return Candidates(table, (*(f"{path}: {note}" for note in (*notes, *unnamed)), *_repeated(path)))
-    return _labelled(own, list(classes))
+        found = Candidates(table, (*notes, *unnamed, *_repeated(path)))
+    else:
+        found = _labelled(own, list(classes))
+    return dataclasses.replace(found, notes=(*found.notes, *unfitted(found.table, own))) if own else found
 
 
 def _with_names(table: ClassTable, *, known: Container[int], path: Path) -> tuple[ClassTable, list[str]]:
@@ -111,10 +118,26 @@ def _with_names(table: ClassTable, *, known: Container[int], path: Path) -> tupl
     if not kept:
         raise UserError(f"--classes {path}: found no row with a name, expected one; fill column name or common_name")
     lacking = len(table) - len(kept)
-    notes = [f"left out {lacking} row{'s' * (lacking > 1)} without a name"] * bool(lacking)
+    notes = [f"{path}: left out {lacking} row{'s' * (lacking > 1)} without a name"] * bool(lacking)
     table = table.subset(kept)
     names = tuple(row.get("name", "").strip() or said[i] for i, row in zip(table.ids, table.rows(), strict=True))
     return dataclasses.replace(table, columns={**table.columns, "name": names}), notes
+
+
+def unfitted(table: ClassTable, own: ClassTable | None) -> list[str]:
+    """A line on classes to choose from that the model does not know: its confidence was fitted among others.
+
+    Args:
+        table: the classes to choose from, under the ids of the model's own where they are these.
+        own: the model's class table.
+    """
+    others = sum(own is None or class_id not in own.species_of for class_id in table.ids)
+    if not others:
+        return []
+    which = "the classes to choose from are none" if others == len(table) else (
+        f"{others} of the {len(table)} classes to choose from {'is' if others == 1 else 'are'} none"
+    )  # fmt: skip
+    return [f"{which} of the model's own: it was not fitted how sure an answer is for these, or beside these"]
 
 
 def with_ranks(table: ClassTable, own: ClassTable | None) -> ClassTable:
@@ -165,8 +188,11 @@ def only(table: ClassTable, path: str | Path) -> Candidates:
     found = find_entries(entries, table)
     wanted = {class_id for ids in found.ids for class_id in ids}
     if not wanted:
-        near = next((f"; the nearest to {name} is {other}" for name, other in found.near.items()), "")
-        raise UserError(f"{path}: found none of its {len(entries)} names among the classes, expected some{near}")
+        near = [f"{other} (for {name})" for name, other in found.near.items()]
+        nearest_ones = f"; the nearest are {some(near)}" if near else ""
+        raise UserError(
+            f"{path}: found none of its {len(entries)} names among the classes, expected some{nearest_ones}"
+        )
     notes = []
     if found.missing:
         told = [f"{name} (nearest: {found.near[name]})" if name in found.near else name for name in found.missing]
@@ -224,6 +250,38 @@ def _labelled(own: ClassTable | None, labels: list[str]) -> Candidates:
         notes.append(f"labels: no classes of the model, asked by their bare words: {some(found.missing)}{nearly}")
     table = ClassTable(tuple(rows), {c: tuple(row.get(c, "") for row in rows.values()) for c in own.columns})
     return Candidates(table, tuple(notes))
+
+
+def asked(about: About, texts: Sequence[str], protocol: str) -> tuple[list[Sequence[str]], list[str]]:
+    """What a search embeds for each text: the prompts of the class that it names, or else the text itself.
+
+    Args:
+        about: of the model.
+        texts: names, common names and synonyms of the model's classes, or any words.
+        protocol: of naming classes in prompts.
+
+    Returns:
+        The prompts of each text, and what a person should know, in lines.
+    """
+    own = own_classes(about)
+    found = find_entries([[text] for text in texts], own).ids if own else ((),) * len(texts)
+    prompts: list[Sequence[str]] = []
+    notes: list[str] = []
+    for text, ids in zip(texts, found, strict=True):
+        if own is None or not ids:
+            prompts.append([text])
+            continue
+        firsts = dict.fromkeys(own.species_of[class_id] for class_id in ids)
+        rows = own.subset([class_id for class_id in own.ids if own.species_of[class_id] in firsts])
+        prompts.append([one for texts in species_prompts(about, rows, protocol).values() for one in texts])
+        notes.append(f"{text}: asked as the model's class {some([own.label(first) for first in firsts])}")
+    return prompts, notes
+
+
+def species_prompts(about: About, table: ClassTable, protocol: str) -> dict[int, Sequence[str]]:
+    """The prompts of each species of a table, by the id of its first row, as the model was evaluated with."""
+    templates = templates_for(protocol, tuple(about.prompt_templates))
+    return prompts_of_species(prompts_of(about, table, templates, protocol), table.species_of)
 
 
 def _repeated(path: Path) -> list[str]:

@@ -26,6 +26,8 @@ figure { margin: 0 } figcaption { font-size: .8rem; color: var(--quiet); overflo
 img, .none { display: block; width: 100%; aspect-ratio: 4 / 3; object-fit: contain; background: var(--line);
   border-radius: 4px }
 .none { display: grid; place-content: center; font-size: .8rem; text-align: center }
+.asked { width: auto; max-width: min(14rem, 44%); aspect-ratio: auto; margin-bottom: 1rem; outline: 3px solid #2f7d5b }
+.same img { outline: 3px solid #2f7d5b }
 footer { margin: 2.5rem 0 1rem; font-size: .8rem; color: var(--quiet) }
 """
 
@@ -44,7 +46,19 @@ class Hit(NamedTuple):
     file: str = ""
 
 
-def sheet(queries: Sequence[str], found: Sequence[Sequence[Hit]], note: str) -> str:
+class Query(NamedTuple):
+    """What was looked for.
+
+    Attributes:
+        text: in words.
+        photo: the file that others were to be like; empty of a text.
+    """
+
+    text: str
+    photo: str = ""
+
+
+def sheet(queries: Sequence[Query], found: Sequence[Sequence[Hit]], note: str) -> str:
     """The page.
 
     Args:
@@ -53,10 +67,11 @@ def sheet(queries: Sequence[str], found: Sequence[Sequence[Hit]], note: str) -> 
         note: stands below.
     """
     with ThreadPoolExecutor(cores()) as pool:
-        pictures = iter(pool.map(thumbnail, [hit.file for hits in found for hit in hits]))
+        files = [file for query, hits in zip(queries, found, strict=True) for file in (query.photo, *_files(hits))]
+        pictures = iter(pool.map(thumbnail, files))
         above = _common([hit.photo for hits in found for hit in hits])
         groups = "".join(_group(query, hits, pictures, above) for query, hits in zip(queries, found, strict=True))
-    title = html.escape("; ".join(queries))
+    title = html.escape("; ".join(query.text for query in queries))
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
@@ -81,16 +96,24 @@ def thumbnail(file: str | os.PathLike[str]) -> str:
 def _common(photos: Sequence[str]) -> int:
     """Length of the folder that all paths share: a colleague need not know where the photos lay."""
     folders = [os.path.dirname(photo) for photo in photos]
-    return len(os.path.commonpath(folders)) if folders and all(map(os.path.isabs, folders)) else 0
+    return len(os.path.commonpath(folders)) if len(set(map(os.path.isabs, folders))) == 1 else 0
 
 
-def _group(query: str, hits: Sequence[Hit], pictures: Iterator[str], above: int) -> str:
+def _files(hits: Sequence[Hit]) -> list[str]:
+    return [hit.file for hit in hits]
+
+
+def _group(query: Query, hits: Sequence[Hit], pictures: Iterator[str], above: int) -> str:
+    asked = next(pictures)
+    top = f'<img class="asked" src="{asked}" alt="the photo that was asked for">' if asked else ""
     cards = []
     for place, hit in enumerate(hits, 1):
         address, name = next(pictures), html.escape(hit.photo[above:].lstrip(os.sep))
         shown = (
             f'<img src="{address}" alt="{name}" loading="lazy">' if address else '<div class="none">no picture</div>'
         )
-        caption = f"<figcaption>{place}. {name}<br>similarity {hit.score:.3f}</figcaption>"
-        cards.append(f"<li><figure>{shown}{caption}</figure></li>")
-    return f"<section><h2>{html.escape(query)}</h2><ol>{''.join(cards)}</ol></section>\n"
+        same = bool(query.photo and hit.file) and os.path.realpath(query.photo) == os.path.realpath(hit.file)
+        marked, told = (' class="same"', "<br><b>the photo that was asked for</b>") if same else ("", "")
+        caption = f"<figcaption>{place}. {name}<br>similarity {hit.score:.3f}{told}</figcaption>"
+        cards.append(f"<li{marked}><figure>{shown}{caption}</figure></li>")
+    return f"<section><h2>{html.escape(query.text)}</h2>{top}<ol>{''.join(cards)}</ol></section>\n"

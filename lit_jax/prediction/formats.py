@@ -13,6 +13,8 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
+
 from lit_jax.errors import UserError
 from lit_jax.evaluation.ranks import SPECIES
 from lit_jax.prediction.answers import Named, percent
@@ -25,6 +27,9 @@ DARWIN_CORE = (
     "identificationVerificationStatus", "identificationRemarks",
 )  # fmt: skip
 """Terms of https://dwc.tdwg.org/terms/, one row a photo."""
+
+PHOTO_CELLS, NAME_CELLS, MARK = 60, 100, "10. "
+"""Of a table: the widest columns in cells of a terminal, and what stands before names."""
 
 ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet", ".txt": "table"}
 """Of files, and the formats that they are taken for."""
@@ -199,18 +204,26 @@ def _darwin_core(named: Named, heading: Heading) -> list[str]:
     return list(row.values())
 
 
+def _filled(text: str, cells: int) -> str:
+    """The text with blanks behind it up to a number of cells of a terminal, of which a Chinese character takes two."""
+    return text + " " * (cells - cell_len(text))
+
+
 def _table(heading: Heading, photos: Sequence[str], names: Sequence[str]) -> Format:
-    widths = [min(max(map(len, texts), default=0), most) for texts, most in ((photos, 60), (names, 60))]
+    wide, named_wide = (max(map(cell_len, texts), default=0) for texts in (photos, names))
+    wide, named_wide = min(wide, PHOTO_CELLS), min(named_wide, NAME_CELLS) + cell_len(MARK)
 
     def line(*cells: str) -> str:
         photo, answer, rank, likely, note = cells
-        photo = photo if len(photo) <= widths[0] else "…" + photo[1 - widths[0] :]
-        return f"{photo:<{widths[0]}}  {answer:<{widths[1]}}  {rank:<7}  {likely:>10}  {note}".rstrip() + "\n"
+        if cell_len(photo) > wide:  # the end tells photos apart
+            photo = "…" + set_cell_size(photo[::-1], wide - 1)[::-1].lstrip()
+        return f"{_filled(photo, wide)}  {_filled(answer, named_wide)}  {rank:<7}  {likely:>10}  {note}".rstrip() + "\n"
 
     def text(named: Named) -> str:
         if named.error:
             return line(named.photo, "", "", "", named.error)
-        answers = ([("", named.sure)] if named.sure else []) + [(f"{n}. ", a) for n, a in enumerate(named.answers, 1)]
+        numbered = [(f"{number}. ", answer) for number, answer in enumerate(named.answers, 1)]
+        answers = ([("", named.sure)] if named.sure else []) + numbered
         marked = answers if len(answers) > 1 else [("", answers[0][1])]
         return "".join(
             line(

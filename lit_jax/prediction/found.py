@@ -1,5 +1,6 @@
 """Which photos a person means: files, folders, patterns, and a list on standard input."""
 
+import difflib
 import glob
 import os
 from collections import Counter
@@ -29,14 +30,15 @@ def find_photos(arguments: Sequence[str], listed: Iterable[str] = ()) -> Found:
     """The photos that arguments name.
 
     Of a folder all files below it are taken whose ending is that of a photo, and the others counted; a file that is
-    named itself is taken whatever it is called. What is not there is taken too, so that its row says so.
+    named itself is taken whatever it is called. What is not there is taken too, so that its row says so, if it is
+    called like a photo or stands in a list; another argument that is not there is a mistake of who typed it.
 
     Args:
         arguments: paths, folders, patterns such as ``trap/*/*.JPG`` (``**`` for any depth), or `LIST`.
         listed: lines of standard input, for `LIST`.
 
     Raises:
-        UserError: no photo at all.
+        UserError: no photo at all; an argument that is neither there nor called like a photo.
     """
     notes: list[str] = []
     every = (path for argument in arguments for path in _of_argument(argument, listed, notes))
@@ -57,7 +59,23 @@ def _of_argument(argument: str, listed: Iterable[str], notes: list[str]) -> Iter
             notes.append(f"nothing is called like {argument}")
         yield from (path for one in matching for path in _of_path(one, notes))
     else:
+        if not os.path.lexists(argument) and _ending(argument) not in ENDINGS:
+            raise UserError(
+                f"photos: found no file or folder {argument}, expected one{_nearest(argument)}; check the path"
+            )
         yield from _of_path(argument, notes)
+
+
+def _ending(path: str) -> str:
+    return Path(path).suffix.lower().lstrip(".")
+
+
+def _nearest(path: str) -> str:
+    """What is called nearly like a path that is not there, in words; nothing where nothing is."""
+    parent, name = os.path.split(path.rstrip(os.sep))
+    beside = os.listdir(parent or ".") if os.path.isdir(parent or ".") else []
+    near = difflib.get_close_matches(name, beside, n=1)
+    return f", such as {os.path.join(parent, near[0])}" if near else ""
 
 
 def _of_path(path: str, notes: list[str]) -> Iterator[str]:
@@ -68,7 +86,7 @@ def _of_path(path: str, notes: list[str]) -> Iterator[str]:
     for parent, folders, files in os.walk(path, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in files if not name.startswith(".")):
-            ending = Path(name).suffix.lower().lstrip(".")
+            ending = _ending(name)
             if ending in ENDINGS:
                 yield os.path.join(parent, name)
             else:

@@ -10,18 +10,33 @@ import numpy as np
 from lit_jax.base.files import digest
 from lit_jax.base.sharding import local_rows, make_mesh
 from lit_jax.data.embedding_store import Store, image_ids
+from lit_jax.embedding.about import About
+from lit_jax.embedding.class_embeddings import class_embeddings
 from lit_jax.embedding.photo_embeddings import embedder, from_store
-from lit_jax.embedding.trained import Trained
+from lit_jax.embedding.trained import Trained, check_tower
 from lit_jax.embedding.vectors import Vectors, on_device
-from lit_jax.errors import UserError
-from lit_jax.models.locking import IMAGE
-from lit_jax.prediction import photo_index
+from lit_jax.prediction import choices, photo_index
 from lit_jax.prediction.engine import TEXTS
 from lit_jax.prediction.model import Model
 from lit_jax.prediction.photo_index import Entry, Index, Updated
 from lit_jax.prediction.with_jax import image_key
 
 STORED = 4096  # rows of a store at a time
+
+
+def queries_of(
+    about: About, protocol: str, embed: Callable[[Sequence[str]], np.ndarray], texts: Sequence[str]
+) -> tuple[np.ndarray, list[str]]:
+    """Unit vectors `[Q, D]` of what is looked for, and notes: names of the model's classes are asked as these.
+
+    Args:
+        about: what the model says of itself.
+        protocol: of its prompts.
+        embed: from texts to unit vectors, such as `texts_of` or `Model.embed_texts`.
+        texts: at least one.
+    """
+    prompts, notes = choices.asked(about, texts, protocol)
+    return class_embeddings(embed, prompts), notes
 
 
 def texts_of(trained: Trained) -> Callable[[Sequence[str]], np.ndarray]:
@@ -56,11 +71,7 @@ def of_store(trained: Trained, store: Store, split: str, folder: Path) -> Index:
     Raises:
         UserError: a store of another tower.
     """
-    if store.tower["digest"] != trained.about.locked.get(IMAGE):
-        raise UserError(
-            f"--store {store.directory}: found embeddings of another tower ({store.tower.get('name', 'no name')}), "
-            "expected that of the model; embed the photos with it"
-        )
+    check_tower(trained, store)
     key = digest([image_key(trained), store.fingerprint, split])
     found = photo_index.open_index(folder, key)
     if found is not None:

@@ -1,5 +1,6 @@
 """Photos sorted into folders by what they show: as copies or links, never over another file."""
 
+import filecmp
 import itertools
 import os
 import re
@@ -62,8 +63,7 @@ def sort_photo(named: Named, into: Path, *, link: bool) -> bool:
 
 
 def _is_same(source: Path, target: Path, *, link: bool) -> bool:
-    """Whether the photo was put there before; a copy keeps size and time."""
-    if link or target.is_symlink():
-        return target.is_symlink() and Path(os.readlink(target)) == source
-    one, other = source.stat(), target.stat()
-    return (one.st_size, int(one.st_mtime)) == (other.st_size, int(other.st_mtime))
+    """Whether the photo was put there before: it is that file, or linked to, or one of the same bytes."""
+    if os.path.realpath(source) == os.path.realpath(target):
+        return link or not target.is_symlink() or source == target
+    return not (link or target.is_symlink()) and filecmp.cmp(source, target, shallow=False)

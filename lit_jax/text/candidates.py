@@ -24,6 +24,7 @@ from lit_jax.text.classes import (
 _NEAR = 0.88  # ratio of `difflib` from which names are near: one letter of nine
 _FOLDERS = FOLDER_COLUMNS[:2]
 _LONE = ""  # stands for the only word of a name
+_NAME, _COMMON = "name", "common name"
 
 _Values = tuple[str, ...]
 
@@ -43,7 +44,7 @@ def read_candidates(path: str | Path, own: ClassTable) -> tuple[ClassTable, list
         own: the table of the data set.
 
     Returns:
-        The table, with the file's columns, and what a person should know of it, in lines.
+        The table, with the file's columns, and what a person should know of it, in lines that begin with the path.
 
     Raises:
         UserError: what `read_class_table` refuses; ids or folders that the data set's table has not.
@@ -53,14 +54,17 @@ def read_candidates(path: str | Path, own: ClassTable) -> tuple[ClassTable, list
         return own.subset(_chosen_rows(header, rows, own)), []
     table = table_of_rows(str(path), header, places, rows)
     taken: dict[int, tuple[int, ...]] = {}  # row of the file to class ids
-    notes, by_name = [*table.notes], None
-    for theirs, ours in _identifying(table, own):
+    notes: list[str] = []
+    by_column: dict[int, str] = {}
+    for column, theirs, ours in _identifying(table, own):
         free = set(own.ids) - {class_id for ids in taken.values() for class_id in ids}
-        taken |= _taken_by(table, own, theirs, ours, free, taken, notes)
-        by_name = set(taken) if by_name is None else by_name
+        found = _taken_by(table, own, theirs, ours, free, taken, notes)
+        taken |= found
+        by_column |= dict.fromkeys(found, column)
     taken = _with_all_of_a_species(own, taken)
-    notes += _candidate_notes(table, own, taken, by_name or ())
-    return _under_ids(table, taken, itertools.count(max(own.ids) + 1)), list(dict.fromkeys(notes))
+    notes += _candidate_notes(table, own, taken, by_column)
+    told = [*table.notes, *(f"{path}: {note}" for note in notes)]
+    return _under_ids(table, taken, itertools.count(max(own.ids) + 1)), list(dict.fromkeys(told))
 
 
 def read_class_tables(paths: Sequence[str | Path]) -> tuple[ClassTable, list[str]]:
@@ -141,15 +145,15 @@ def _chosen_rows(header: Sequence[str], rows: Sequence[Sequence[str]], own: Clas
     return [class_id for first in species for class_id in own.ids if own.species_of[class_id] == first]
 
 
-def _identifying(table: ClassTable, own: ClassTable) -> Iterator[tuple[_Values, _Values]]:
-    """Columns of the two tables that may tell equal classes, the surest first."""
+def _identifying(table: ClassTable, own: ClassTable) -> Iterator[tuple[str, _Values, _Values]]:
+    """Columns of the two tables that may tell equal classes, the surest first, with that of the data in words."""
     none = ("",) * len(table), ("",) * len(own)
-    yield table.names, own.names
+    yield _NAME, table.names, own.names
     common, own_common = (t.columns.get("common_name", blank) for t, blank in zip((table, own), none, strict=True))
-    yield from ((common, own_common), (table.names, own_common), (common, own.names))
+    yield from ((_COMMON, common, own_common), (_COMMON, table.names, own_common), (_NAME, common, own.names))
     for column in _FOLDERS:
-        yield table.columns.get(column, none[0]), own.columns.get(column, none[1])
-        yield table.names, own.columns.get(column, none[1])
+        yield column, table.columns.get(column, none[0]), own.columns.get(column, none[1])
+        yield column, table.names, own.columns.get(column, none[1])
 
 
 def _taken_by(
@@ -204,18 +208,23 @@ def _shared_out(
 
 
 def _candidate_notes(
-    table: ClassTable, own: ClassTable, taken: Mapping[int, tuple[int, ...]], by_name: Collection[int]
+    table: ClassTable, own: ClassTable, taken: Mapping[int, tuple[int, ...]], by_column: Mapping[int, str]
 ) -> list[str]:
     notes = []
     if not taken:
         such = own.label(own.ids[0])
         notes.append(f"none of its {len(table)} rows is a class of the data, such as {such}: all are further ones")
-    other = [
-        f"{table.names[row]} as {own.names[own.index_of(ids[0])]}" for row, ids in taken.items() if row not in by_name
-    ]
-    if other and "name" in table.columns:
-        verb = "goes" if len(other) == 1 else "go"
-        notes.append(f"{len(other)} of its {len(table)} rows {verb} by another column than the name: {some(other)}")
+    other = []
+    for row, column in by_column.items():
+        name, meant = table.columns.get("name", table.names)[row], own.names[own.index_of(taken[row][0])]
+        if "name" in table.columns and name and species_key(name) not in (species_key(meant), ""):
+            other.append(f"{name} is taken for {meant}, by the {column}")
+    if other:
+        verb, names = ("has", "the name if it is") if len(other) == 1 else ("have", "the names if they are")
+        notes.append(
+            f"{len(other)} of its {len(table)} rows {verb} a name that no class of the data has: {some(other)}; "
+            f"correct {names} misspelt"
+        )
     used = {class_id for ids in taken.values() for class_id in ids}
     theirs = {species_key(name): name for row, name in enumerate(table.names) if row not in taken}
     ours = {species_key(name): name for i, name in zip(own.ids, own.names, strict=True) if i not in used}
