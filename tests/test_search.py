@@ -149,7 +149,7 @@ def test_a_name_of_a_class_is_asked_as_that_class(finished):
     model = lit_jax.load(finished[0])
     table = own_classes(model.about)
     texts = [table.columns["common_name"][2].upper(), "a red bird", table.names[5]]
-    vectors, notes = searching.queries_of(model.trained, model.embed_texts, texts)
+    vectors, notes = searching.queries_of(model.about, model.engine.protocol, model.embed_texts, texts)
     classes = model.choices().vectors
     for got, wanted in zip(vectors, [classes[2], model.embed_texts(texts[1:2])[0], classes[5]], strict=True):
         np.testing.assert_allclose(got, wanted, atol=1e-5)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from lit_jax.embedding.about import About
 from lit_jax.text.captions import fields
 from lit_jax.text.classes import ClassTable
-from lit_jax.text.prompts import class_prompts
+from lit_jax.text.prompts import class_prompts, templates_for
 
 
 def prompts_of(about: About, table: ClassTable, templates: Sequence[str], protocol: str) -> dict[int, Sequence[str]]:
@@ -33,3 +33,9 @@ def prompts_of_species(prompts: Mapping[int, Sequence[str]], species_of: Mapping
         species = species_of.get(class_id, class_id)
         found[species] = [*found.get(species, ()), *texts]
     return found
+
+
+def species_prompts(about: About, table: ClassTable, protocol: str) -> dict[int, Sequence[str]]:
+    """The prompts of each species of a table, by the id of its first row, as the model was evaluated with."""
+    templates = templates_for(protocol, tuple(about.prompt_templates))
+    return prompts_of_species(prompts_of(about, table, templates, protocol), table.species_of)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lit_jax.embedding.about import About
-from lit_jax.embedding.class_prompts import prompts_of, prompts_of_species
+from lit_jax.embedding.class_prompts import species_prompts
 from lit_jax.errors import UserError
 from lit_jax.text.candidates import read_candidates
 from lit_jax.text.classes import (
@@ -23,7 +23,6 @@ from lit_jax.text.classes import (
     table_of_text,
 )
 from lit_jax.text.labels import read_entries
-from lit_jax.text.prompts import templates_for
 from lit_jax.text.species_lists import find_entries, nearest
 
 Classes = str | os.PathLike[str] | Sequence[str] | None
@@ -276,12 +275,6 @@ def asked(about: About, texts: Sequence[str], protocol: str) -> tuple[list[Seque
         prompts.append([one for texts in species_prompts(about, rows, protocol).values() for one in texts])
         notes.append(f"{text}: asked as the model's class {some([own.label(first) for first in firsts])}")
     return prompts, notes
-
-
-def species_prompts(about: About, table: ClassTable, protocol: str) -> dict[int, Sequence[str]]:
-    """The prompts of each species of a table, by the id of its first row, as the model was evaluated with."""
-    templates = templates_for(protocol, tuple(about.prompt_templates))
-    return prompts_of_species(prompts_of(about, table, templates, protocol), table.species_of)
 
 
 def _repeated(path: Path) -> list[str]:

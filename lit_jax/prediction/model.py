@@ -12,7 +12,7 @@ from PIL import Image
 from lit_jax import config as options
 from lit_jax.data.photo import Source
 from lit_jax.embedding.about import About
-from lit_jax.embedding.class_prompts import prompts_of, prompts_of_species
+from lit_jax.embedding.class_prompts import species_prompts
 from lit_jax.errors import UserError
 from lit_jax.evaluation.known_species import among_trained, held_back
 from lit_jax.evaluation.ranks import SPECIES
@@ -23,7 +23,7 @@ from lit_jax.prediction.choices import Choices, Classes, Within
 from lit_jax.prediction.engine import Engine
 from lit_jax.prediction.found import find_photos
 from lit_jax.prediction.results import Naming
-from lit_jax.text.prompts import duplicates, templates_for
+from lit_jax.text.prompts import duplicates
 from lit_jax.trained import onnx_folder
 
 BATCH = 32  # photos at a time
@@ -162,7 +162,7 @@ class Model:
         Raises:
             UserError: nothing to choose from; a file, column or value that is not there.
         """
-        about, protocol = self.about, self.engine.protocol
+        about = self.about
         found = choosing.candidates(self._own, classes)
         full, notes = choosing.with_ranks(found.table, self._own), [*found.notes]
         if within:
@@ -172,8 +172,7 @@ class Model:
             full, notes = listed.table, [*notes, *listed.notes]
         # Prompts say what the list says, as in evaluation; what the model knows beyond it is for the ranks.
         table = found.table.subset(full.ids)
-        templates = templates_for(protocol, tuple(about.prompt_templates))
-        texts = prompts_of_species(prompts_of(about, table, templates, protocol), table.species_of)
+        texts = species_prompts(about, table, self.engine.protocol)
         firsts = tuple(dict.fromkeys(table.species_of.values()))
         prompts = [texts[class_id] for class_id in firsts]
         species = among_trained(about, table.subset(firsts), own=True)

@@ -11,11 +11,10 @@ import numpy as np
 from lit_jax.base.files import digest
 from lit_jax.data.images import Pictures, View
 from lit_jax.embedding.class_embeddings import class_embeddings
-from lit_jax.embedding.class_prompts import prompts_of, prompts_of_species
+from lit_jax.embedding.class_prompts import species_prompts
 from lit_jax.errors import UserError, first_line
 from lit_jax.prediction.engine import TEXTS
 from lit_jax.text.classes import table_of_text
-from lit_jax.text.prompts import templates_for
 from lit_jax.text.tokenizers import tokenizer_from_bytes
 from lit_jax.text.units import Reading
 from lit_jax.trained import documents, onnx_folder
@@ -82,8 +81,7 @@ class WithOnnx:
         if not self.about.class_table:
             return {}
         table = table_of_text(self.about.class_table, "the model's class table")
-        templates = templates_for(self.protocol, tuple(self.about.prompt_templates))
-        prompts = prompts_of_species(prompts_of(self.about, table, templates, self.protocol), table.species_of)
+        prompts = species_prompts(self.about, table, self.protocol)
         ids, vectors = self._model.facts["classes"], self._model.vectors
         return {tuple(prompts[class_id]): row for class_id, row in zip(ids, vectors, strict=True)}
 

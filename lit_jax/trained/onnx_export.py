@@ -10,7 +10,7 @@ import numpy as np
 from lit_jax import models
 from lit_jax.base.sharding import make_mesh
 from lit_jax.data.embedding_store import GIVEN
-from lit_jax.embedding.class_prompts import prompts_of, prompts_of_species
+from lit_jax.embedding.class_prompts import species_prompts
 from lit_jax.embedding.photo_embeddings import embedder
 from lit_jax.embedding.trained import Trained
 from lit_jax.embedding.vectors import Vectors, on_device
@@ -21,7 +21,6 @@ from lit_jax.models import building
 from lit_jax.models.locking import IMAGE, LOGIT_SCALE
 from lit_jax.models.weight_files import write_safetensors
 from lit_jax.text.classes import table_of_text
-from lit_jax.text.prompts import templates_for
 from lit_jax.trained import documents, onnx_folder
 from lit_jax.trained.kept_about import CLASSES, kept, tokenizer_name
 
@@ -111,9 +110,7 @@ def _class_vectors(folder: pathlib.Path, trained: Trained, weights: str) -> list
     if not about.class_table:
         return []
     table = table_of_text(about.class_table, "the model's class table")
-    protocol = trained.config.evaluation.protocol
-    prompts = prompts_of(about, table, templates_for(protocol, tuple(about.prompt_templates)), protocol)
-    by_species = prompts_of_species(prompts, table.species_of)
+    by_species = species_prompts(about, table, trained.config.evaluation.protocol)
     mesh = make_mesh(local=True)
     vectors = Vectors(trained, embedder(trained.model, mesh), on_device(trained, mesh), PROMPTS)
     rows = vectors.of(list(by_species.values()))
