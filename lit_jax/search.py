@@ -84,7 +84,7 @@ def _of_store(parsed: argparse.Namespace) -> tuple[Index, np.ndarray, dict[str, 
     from lit_jax.base import hosts
     from lit_jax.data.dataset_folder import check_split
     from lit_jax.data.embedding_store import open_store
-    from lit_jax.prediction import searching
+    from lit_jax.prediction import searching_store
     from lit_jax.prediction.model import load
     from lit_jax.prediction.with_jax import WithJax
     from lit_jax.trained import loading
@@ -99,8 +99,9 @@ def _of_store(parsed: argparse.Namespace) -> tuple[Index, np.ndarray, dict[str, 
     else:
         trained = loading.load(parsed.checkpoint, step=parsed.step, with_image_tower=False)
     folder = _folder(parsed, loading.folder_of(parsed.checkpoint), digest([store.fingerprint, parsed.split]))
-    index = searching.of_store(trained, store, parsed.split, folder)
-    texts = _embedded(parsed.texts, trained.about, trained.config.evaluation.protocol, searching.texts_of(trained))
+    index = searching_store.of_store(trained, store, parsed.split, folder)
+    protocol, embed = trained.config.evaluation.protocol, searching_store.texts_of(trained)
+    texts = _embedded(parsed.texts, trained.about, protocol, embed)
     return index, np.concatenate([*texts, *(_liked(parsed, model) if model else [])]), {}
 
 

@@ -231,22 +231,26 @@ WITHOUT = """
 import sys
 class Refused:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"jax", "jaxlib", "flax", "optax", "orbax", "tensorflow", "onnx"}:
+        if name.split(".")[0] in {
+            "jax", "jaxlib", "ml_dtypes", "flax", "optax", "orbax", "tensorflow", "scipy", "matplotlib", "onnx", "google_crc32c"}:
             raise ImportError(f"no {name} here")
 sys.meta_path.insert(0, Refused())
-from lit_jax.predict import main
-main(sys.argv[1:])
+from lit_jax import predict, search
+checkpoint, index, *photos = sys.argv[1:]
+predict.main(["--checkpoint", checkpoint, *photos, "--format", "csv", "--labels", "a nest,a hand"])
+search.main(["--checkpoint", checkpoint, "--index", index, *(f"--photos={one}" for one in photos), "a nest", "--format", "jsonl"])
 """
 
 
 def test_the_command_names_photos_where_there_is_no_jax(folders, paths, tmp_path):
-    given = [*paths[:4], "--format", "csv", "--labels", "a nest,a hand"]
-    ours = [sys.executable, "-c", WITHOUT, "--checkpoint", str(folders / "fp32"), *given]
+    ours = [sys.executable, "-c", WITHOUT, str(folders / "fp32"), str(tmp_path / "index"), *paths[:4]]
     done = subprocess.run(ours, capture_output=True, text=True, check=True)
-    predict.main(["--checkpoint", str(folders / "fp32"), *given, "--out", str(tmp_path / "a.csv")])
-    assert done.stdout == (tmp_path / "a.csv").read_text()
-    own = subprocess.run([*ours[:4], str(folders / "own"), *given], capture_output=True, text=True)
-    assert own.returncode != 0
+    given = ["--checkpoint", str(folders / "fp32"), *paths[:4]]
+    predict.main([*given, "--format", "csv", "--labels", "a nest,a hand", "--out", str(tmp_path / "a.csv")])
+    found = "".join(line for line in done.stdout.splitlines(keepends=True) if not line.startswith("{"))
+    assert found == (tmp_path / "a.csv").read_text()
+    hits = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert sorted(hit["photo"] for hit in hits) == sorted(paths[:4])
 
 
 def one_line(call, match):

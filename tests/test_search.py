@@ -144,6 +144,7 @@ def test_paths_are_told_as_they_were_given_and_the_photo_asked_for_is_marked(sea
 
 
 def test_a_name_of_a_class_is_asked_as_that_class(finished):
+
     from lit_jax.prediction import searching
 
     model = lit_jax.load(finished[0])
@@ -180,7 +181,6 @@ def test_a_store_is_searched_without_its_photos_and_one_of_another_tower_is_refu
     from lit_jax import config
     from lit_jax.data.embedding_store import image_ids
     from lit_jax.embed import embed
-    from lit_jax.prediction import searching
     from lit_jax.trained import loading
 
     store = embed(config.load(tiny_config)[0], tmp_path / "store")
@@ -190,6 +190,8 @@ def test_a_store_is_searched_without_its_photos_and_one_of_another_tower_is_refu
     rows = rows_of(capsys.readouterr().out)
     assert sorted(row["photo"] for row in rows) == sorted(image_ids(store, "validation"))
     other = dataclasses.replace(store, tower={**store.tower, "digest": "0" * 64})
+    from lit_jax.prediction import searching_store
+
     trained = loading.load(finished[0], with_image_tower=False)
     with pytest.raises(UserError, match="found embeddings of another tower .*, expected that of the model"):
-        searching.of_store(trained, other, "", tmp_path / "index")
+        searching_store.of_store(trained, other, "", tmp_path / "index")

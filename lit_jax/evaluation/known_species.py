@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from lit_jax.data.collection import Collection, fingerprint
 from lit_jax.embedding.about import About
 from lit_jax.text.classes import ClassTable, table_of_text
 from lit_jax.text.identity import Matches, matched
@@ -25,11 +24,6 @@ class Species:
 
     seen: np.ndarray
     matches: Matches | None
-
-
-def species_in_training(about: About, data: Collection, table: ClassTable) -> Species:
-    """Decides by the identity of species, not by rows: by ids in the run's own data, by binomials in any other."""
-    return among_trained(about, table, own=fingerprint(data) == about.fingerprint)
 
 
 def among_trained(about: About, table: ClassTable, *, own: bool) -> Species:

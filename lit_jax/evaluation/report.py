@@ -114,13 +114,13 @@ def evaluate(
     photos_of = functools.cache(lambda name: photo_embeddings.image_embeddings(parts, params, features(name, params)))
     photos, class_ids = photos_of(split)
     labels = _labels(class_ids, species_of, table)
-    species = known_species.species_in_training(trained.about, data, table)
+    species = unseen.species_in_training(trained.about, data, table)
     less = known_species.held_back(trained.about, species)
     found = ranking.predict(photos, labels, class_emb, mesh, less=less)
     asked = unseen.Asked(photos, labels, class_emb, table, species.seen)
     if others is not None:
         every, ids = (np.concatenate(both) for both in zip(*map(photos_of, others.splits), strict=True))
-        known = known_species.species_in_training(trained.about, data, others.table).seen
+        known = unseen.species_in_training(trained.about, data, others.table).seen
         asked = unseen.Asked(every, _labels(ids, others.species_of, others.table), other_emb, others.table, known)
     same = duplicates([list(texts[i]) for i in table.ids])
     factor = float(np.exp(np.asarray(trained.params[LOGIT_SCALE])))

@@ -7,8 +7,16 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from lit_jax.data.collection import Collection, fingerprint
+from lit_jax.embedding.about import About
 from lit_jax.evaluation import calibration, gzsl, ranking, ranks
+from lit_jax.evaluation.known_species import Species, among_trained
 from lit_jax.text.classes import ClassTable
+
+
+def species_in_training(about: About, data: Collection, table: ClassTable) -> Species:
+    """Decides by the identity of species, not by rows: by ids in the run's own data, by binomials in any other."""
+    return among_trained(about, table, own=fingerprint(data) == about.fingerprint)
 
 
 @dataclasses.dataclass(frozen=True)
