@@ -12,6 +12,7 @@ from lit_jax.app.runtime import VERSION, Runtime
 from lit_jax.app.texts import Texts
 from lit_jax.base.files import digest
 from lit_jax.data.images import Pictures
+from lit_jax.graphs.graph import in_int8
 from lit_jax.prediction.answers import Confidence
 from lit_jax.prediction.choices import Choices
 from lit_jax.text.classes import NAME_COLUMNS, RANKS, ClassTable
@@ -116,9 +117,8 @@ def packed(vectors: np.ndarray, stored: str) -> bytes:
         return vectors.astype("<f2").tobytes()
     if stored != "int8":
         raise ValueError(f"stored: found {stored!r}, expected one of {STORED}")
-    scales = np.abs(vectors).max(1) / 127
-    scales[scales == 0] = 1
-    return scales.astype("<f4").tobytes() + np.rint(vectors / scales[:, None]).astype(np.int8).tobytes()
+    whole, scales = in_int8(vectors, 0)
+    return scales.astype("<f4").tobytes() + whole.tobytes()
 
 
 def _described(contents: Contents, stored: str) -> dict[str, Any]:

@@ -120,9 +120,7 @@ class Graph:
         if array.dtype != np.float32 or array.size < _SMALL or self.weights == FP32:
             return self.constant(array)
         if self.weights == INT8 and axis is not None and array.ndim > 1:
-            others = tuple(place for place in range(array.ndim) if place != axis % array.ndim)
-            scales = np.maximum(np.abs(array).max(others, keepdims=True), 1e-30).astype(np.float32) / np.float32(127)
-            whole = np.clip(np.rint(array / scales), -127, 127).astype(np.int8)
+            whole, scales = in_int8(array, axis)
             return self.node("Mul", [self._float(self.constant(whole)), self.constant(scales)])
         if np.abs(array).max() > _LARGEST:
             return self.constant(array)
@@ -197,6 +195,13 @@ class Graph:
     def _name(self, what: str) -> str:
         self._count += 1
         return f"{what}_{self._count}"
+
+
+def in_int8(array: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """An array as int8 times a float32 scale for each place of an axis, the others of which have length 1."""
+    others = tuple(place for place in range(array.ndim) if place != axis % array.ndim)
+    scales = np.maximum(np.abs(array).max(others, keepdims=True), 1e-30).astype(np.float32) / np.float32(127)
+    return np.clip(np.rint(array / scales), -127, 127).astype(np.int8), scales
 
 
 def same(one: Shape, other: Shape) -> bool:

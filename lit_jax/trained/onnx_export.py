@@ -123,5 +123,5 @@ def _stored(rows: np.ndarray, weights: str) -> dict[str, np.ndarray]:
         return {"vectors": rows}
     if weights == graphs.FP16:
         return {"vectors": rows.astype(np.float16)}
-    scales = np.abs(rows).max(1).astype(np.float32) / np.float32(127)
-    return {"vectors": np.rint(rows / scales[:, None]).astype(np.int8), "scales": scales}
+    whole, scales = graphs.in_int8(rows, 0)
+    return {"vectors": whole, "scales": scales[:, 0]}

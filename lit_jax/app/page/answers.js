@@ -82,4 +82,7 @@ export function above(columns, member, rank) {
 }
 
 /** A probability for people, rounded down, lest 79.9 % looks like the 80 % that were asked for. */
-export const percent = (share) => `${Math.floor(100 * share)} %`;
+export const percent = (share) => {
+  const whole = Math.floor(100 * share + 1e-9);
+  return whole ? `${whole} %` : "<1 %";
+};
