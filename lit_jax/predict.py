@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from lit_jax.base import console
-from lit_jax.base.command_line import Parser
+from lit_jax.base.command_line import Parser, positive
 from lit_jax.base.files import digest
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.evaluation.ranks import SPECIES
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _name(parsed: argparse.Namespace, model: Model, chosen: Choices, photos: list[str], out: Path | None) -> None:
     """Names the photos that are not named yet, and tells how many came to what."""
     batch = model.fitting_batch(len(photos), parsed.batch_size)
-    top = parsed.top or (1 if parsed.sure else ANSWERS)
+    top = parsed.top or (1 if parsed.sure is not None else ANSWERS)
     heading = _heading(parsed, model, chosen, photos, (batch, top))
     names = [chosen.table.label(class_id) for class_id in chosen.table.ids]
     form = formats.format_of(_kind(parsed), heading, photos=photos, names=names)
@@ -60,10 +60,10 @@ def _name(parsed: argparse.Namespace, model: Model, chosen: Choices, photos: lis
     if out is not None and not is_parquet:
         done = output.done_before(out, form, photos, batch)
     naming = model.name(
-        photos[done:], chosen, rank=parsed.rank, top=top, sure=parsed.sure or None, batch_size=batch
+        photos[done:], chosen, rank=parsed.rank, top=top, sure=parsed.sure, batch_size=batch
     )  # fmt: skip
     # With a sure answer others are told only if they are asked for.
-    told = naming if parsed.top or not parsed.sure else (dataclasses.replace(one, answers=()) for one in naming)
+    told = naming if parsed.top or parsed.sure is None else (dataclasses.replace(one, answers=()) for one in naming)
     counts: Counter[str] = Counter()
     errors: Counter[str] = Counter()
     missed, start = 0, time.monotonic()
@@ -134,6 +134,8 @@ def _kind(parsed: argparse.Namespace) -> str:
 
 def _check(parsed: argparse.Namespace, out: Path | None) -> None:
     """Refuses options that make no sense, before anything is read."""
+    if parsed.labels is not None and not parsed.labels.strip(" ,"):
+        raise UserError("--labels: found none, expected at least one to choose from; give some")
     if parsed.classes and parsed.labels:
         raise UserError("--labels: found it beside --classes, expected one of them; leave one out")
     if parsed.link and not parsed.sort_into:
@@ -178,7 +180,7 @@ def _parser() -> Parser:
     parser.add_argument("--step", default="best", help="of a run: best, latest or a number")
     among = parser.add_argument_group("what to choose from; all classes of the model without one of these")
     among.add_argument("--classes", default="", metavar="CSV", help="class table to choose from")
-    among.add_argument("--labels", default="", metavar="A,B", help="a few names instead, any words")
+    among.add_argument("--labels", metavar="A,B", help="a few names instead, any words")
     among.add_argument(
         "--within", action="append", default=[], metavar="COLUMN=VALUE",
         help="only classes with this value, or one of several between commas, such as order=Odonata; may be repeated",
@@ -187,7 +189,7 @@ def _parser() -> Parser:
     answers = parser.add_argument_group("answers")
     answers.add_argument("--rank", default="species", help="species, genus, family ...")
     answers.add_argument(
-        "--top", type=int, default=0, help="answers a photo (default: 5, or with --sure that one alone)"
+        "--top", type=positive, default=0, help="answers a photo (default: 5, or with --sure that one alone)"
     )
     answers.add_argument(
         "--sure", type=float, metavar="SHARE",

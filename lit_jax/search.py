@@ -120,6 +120,8 @@ def _embedded(
 
 
 def _folder(parsed: argparse.Namespace, beside: Path | None, key: str) -> Path:
+    if beside and not parsed.index and beside.is_dir() and not os.access(beside, os.W_OK):
+        raise UserError(f"{beside}: found no permission to keep the index beside the model; say where with --index")
     if not (parsed.index or beside):
         raise UserError("--index: found none, expected a folder to keep the index in")
     return Path(parsed.index) if parsed.index else Path(str(beside)) / photo_index.FOLDER / key[:20]

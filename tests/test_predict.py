@@ -612,3 +612,25 @@ def test_rows_of_a_class_list_without_a_name_are_left_out_and_a_common_name_serv
     path.write_text("name,order\n,Pisces\n")
     with pytest.raises(UserError, match="no row with a name"):
         choices.candidates(None, path)
+
+
+@pytest.mark.parametrize(("arguments", "match"), [
+    (["--sure", "0"], "sure: found 0.0, expected a share above 0"),
+    (["--labels", " ,"], "--labels: found none, expected at least one"),
+    (["--top", "0"], "--top"),
+])  # fmt: skip
+def test_values_of_nothing_are_refused(finished, photos, arguments, match, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        predict.main([f"--checkpoint={finished[0]}", photos["heldout"][0][0], *arguments])
+    assert stopped.value.code == 2 and match in capsys.readouterr().err
+
+
+def test_a_list_of_a_spreadsheet_is_read_whatever_separates_its_columns(tmp_path):
+    from lit_jax.text.labels import read_entries
+
+    for separator, header in ((";", "species"), ("\t", "scientificName"), (",", "species")):
+        path = tmp_path / "region.csv"
+        path.write_text(
+            f'n{separator}{header}{separator}note\n1{separator}"Parus major"{separator}x\n2{separator}Pica pica{separator}\n'
+        )
+        assert read_entries(path) == [["Parus major"], ["Pica pica"]]

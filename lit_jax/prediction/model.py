@@ -65,10 +65,15 @@ def load(
         from lit_jax.prediction.with_onnx import WithOnnx
 
         return Model(WithOnnx(pathlib.Path(where)), title=where, folder=pathlib.Path(where).absolute())
-    # Late: a model in ONNX needs no JAX.
-    from lit_jax.models.weight_files import HUB, hub_folder
-    from lit_jax.prediction import with_jax
-    from lit_jax.trained import loading
+    try:  # late: a model in ONNX needs no JAX
+        from lit_jax.models.weight_files import HUB, hub_folder
+        from lit_jax.prediction import with_jax
+        from lit_jax.trained import loading
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{where}: found no package {error.name}, expected JAX and its kin for any model but one in ONNX; install "
+            "lit_jax with what it needs, or export the model with --format onnx"
+        ) from None
 
     if isinstance(checkpoint, options.Config):
         return Model(with_jax.of_config(checkpoint))

@@ -21,8 +21,10 @@ def check(path: Path, *, overwrite: bool) -> None:
     Raises:
         UserError: no folder, no permission, or a file that is there already.
     """
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+    if not path.parent.is_dir():
         raise UserError(f"--out: found no folder for {path}, expected one to write to; give another --out")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"--out {path}: found no permission to write to its folder, expected it; give another --out")
     if path.exists() and not overwrite:
         raise UserError(f"--out {path}: found it there already, expected a new file; give another, or --overwrite")
 

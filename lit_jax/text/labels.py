@@ -1,5 +1,6 @@
 """Names that somebody else's list holds, such as the labels of a tower's own training, in whatever form they come."""
 
+import csv
 import json
 import re
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from lit_jax.text.classes import NAME_COLUMNS, ClassTable, read_class_table
 SYNONYM_COLUMNS = ("synonym", "synonyms")
 _LISTS = ("label_names", "id2label", "labels", "classes", "names")  # as timm, transformers and others call them
 _PATH_OF_RANKS = re.compile(r"\d+(?:_[^_]+){5,}?_([^_]+(?:_[^_]+)*)")
+_SEPARATORS = (",", ";", "\t")  # of spreadsheets in different languages
+_LISTED = (*NAME_COLUMNS, "scientificName", "species")  # columns of lists that are no class tables
 
 
 def read_labels(path: str | Path) -> list[str]:
@@ -66,8 +69,15 @@ def _of_table(table: ClassTable) -> list[list[str]]:
 
 def _of_text(path: Path, text: str) -> list[list[str]]:
     lines = text.splitlines()
-    header = {cell.strip().strip('"') for cell in lines[0].split(",")} if lines else set()
-    return _of_table(read_class_table(path)) if set(NAME_COLUMNS) & header else [[line] for line in lines]
+    for separator in _SEPARATORS:
+        header = [cell.strip().strip('"') for cell in lines[0].split(separator)] if lines else []
+        if separator == "," and set(NAME_COLUMNS) & set(header):
+            return _of_table(read_class_table(path))
+        columns = [place for place, name in enumerate(header) if name in _LISTED]
+        if columns:
+            rows = csv.reader(lines[1:], delimiter=separator)
+            return [[row[place].strip() for place in columns if place < len(row)] for row in rows]
+    return [[line] for line in lines]
 
 
 def _of_json(path: Path, text: str) -> list[list[str]]:

@@ -112,7 +112,7 @@ def _from_folder(folder: pathlib.Path, weight_files: Mapping[str, str]) -> Train
     if onnx_folder.is_onnx_folder(folder):
         raise UserError(
             f"--checkpoint {folder}: found a model in ONNX, expected a run or a folder in lit_jax's own format; it "
-            "serves lit_jax.predict and lit_jax.search --photos alone"
+            "serves lit_jax.predict, lit_jax.search --photos and lit_jax.site alone"
         )
     about, step, params = model_folder.read(folder)
     # Its arrays are here: what stands beside the files of training is neither needed nor fetched.
