@@ -348,6 +348,8 @@ def test_the_commands_without_tensorflow(stored, trained, tiny_config, tmp_path,
 import gc, sys
 gc.set_threshold(100_000, 50, 100)  # as in tests.conftest
 from lit_jax import embed, evaluate, main
+from lit_jax.training import metrics_log
+metrics_log.curves = lambda *_, **__: None  # as `undrawn` there
 shared = ["--config={tiny_config}", "--config.data.store={stored.directory}"]
 main.main([*shared, "--config.input=store", "--workdir={tmp_path / "run"}", "--config.train.devices=1"])
 evaluate.main(["--checkpoint={tmp_path / "run"}", "--split=heldout", "--step=latest"])
@@ -443,7 +445,9 @@ def two_hosts(tiny_config, tmp_path_factory):
 import gc, sys
 from lit_jax import config, main
 from lit_jax.embed import Making, embed
+from lit_jax.training import metrics_log
 gc.set_threshold(100_000, 50, 100)  # as in tests.conftest
+metrics_log.curves = lambda *_, **__: None  # as `undrawn` there
 main.main(["--config={tiny_config}", "--workdir={folder / "records"}", "--config.train.devices=0",
            "--config.train.epochs=1", "--coordinator=localhost:{port}", "--processes=2", "--process=" + sys.argv[1]])
 overrides = {{"data.store": "{folder / "store"}"}}

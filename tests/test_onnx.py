@@ -34,7 +34,7 @@ def preset(name, **options):
 
 
 SHORT = {"depth": 2, "width": 24}
-TINY_SWIN = {"width": 16, "depths": (2, 2), "heads": (1, 2), "window": 4}
+TINY_SWIN = {"width": 16, "depths": (2, 1), "heads": (1, 2), "window": 4}  # the second block shifts its windows
 LITE = {"stages": ((1, 3, 1, 1, 8), (2, 5, 2, 6, 16)), "head": 32, "grouped": True}
 WORDS = {"vocab_size": 40, "end_id": 1}
 # Every form that a preset of the package has, small: the towers of one form differ in their sizes alone.
