@@ -78,7 +78,11 @@ def test_the_store_holds_what_the_tower_says_of_each_photo(stored, tiny_config, 
     ].endswith(".jpg")
 
 
-@pytest.mark.parametrize(("devices", "place"), [(1, "device"), (1, "host"), (8, "auto")])
+@pytest.mark.parametrize(
+    ("devices", "place"),
+    # Several devices: two hosts of two devices each train from the store by default.
+    [(1, "device"), (1, "host"), pytest.param(8, "auto", marks=pytest.mark.slow)],
+)
 def test_photos_and_their_store_give_the_same_run(stored, trained, tiny_config, tmp_path, devices, place, request):
     """One view, no augmentation: every loss and accuracy, to float32's rounding."""
     if devices == 1 and place == "device":

@@ -53,17 +53,21 @@ def _iota(params: Mapping[str, Any]) -> np.ndarray:
     return np.broadcast_to(np.arange(shape[axis]).reshape(along), shape)
 
 
+_NUMBER_BY_NUMBER: dict[str, Callable[..., np.ndarray]] = {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "max": np.maximum, "min": np.minimum,
+    "neg": np.negative, "abs": np.abs, "sqrt": np.sqrt, "square": np.square, "rsqrt": _rsqrt, "eq": np.equal,
+    "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
+    "select_n": lambda which, *cases: np.choose(which, cases),
+    "convert_element_type": np.asarray, "copy": np.asarray, "stop_gradient": np.asarray,
+}  # fmt: skip
+
 BY_NUMPY: dict[str, Known] = {
-    **{name: _number_by_number(function) for name, function in {
-        "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "max": np.maximum, "min": np.minimum,
-        "neg": np.negative, "abs": np.abs, "sqrt": np.sqrt, "square": np.square, "rsqrt": _rsqrt,
-        "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater,
-        "ge": np.greater_equal, "convert_element_type": np.asarray, "copy": np.asarray, "stop_gradient": np.asarray,
-    }.items()},
-    "reshape": _reshape, "slice": _slice, "iota": _iota,
+    **{name: _number_by_number(function) for name, function in _NUMBER_BY_NUMBER.items()},
+    "reshape": _reshape,
+    "slice": _slice,
+    "iota": _iota,
     "transpose": lambda params, array: array.transpose(params["permutation"]),
     "squeeze": lambda params, array: array.squeeze(tuple(params["dimensions"])),
     "concatenate": lambda params, *arrays: np.concatenate(arrays, params["dimension"]),
-    "select_n": lambda params, which, *cases: np.choose(which, cases),
-}  # fmt: skip
+}
 """What NumPy computes as XLA does, to the last bit but for ``rsqrt``; by the primitive's name."""
