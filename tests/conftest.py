@@ -18,6 +18,9 @@ os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 # Nor are the names of the modules that it stands in.
 os.environ.setdefault("FLAX_PROFILE", "0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# TensorFlow only reads and decodes here; its Keras takes three seconds of each process to import, unless it looks for the
+# one of old, which is not installed.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 # Compiled programs are kept between runs of the suite, and between its processes.
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).resolve().parents[1] / ".pytest_cache" / "compiled")

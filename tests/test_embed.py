@@ -78,7 +78,11 @@ def test_the_store_holds_what_the_tower_says_of_each_photo(stored, tiny_config, 
     ].endswith(".jpg")
 
 
-@pytest.mark.parametrize(("devices", "place"), [(1, "device"), (1, "host"), (8, "auto")])
+@pytest.mark.parametrize(
+    ("devices", "place"),
+    # Several devices: two hosts of two devices each train from the store by default.
+    [(1, "device"), (1, "host"), pytest.param(8, "auto", marks=pytest.mark.slow)],
+)
 def test_photos_and_their_store_give_the_same_run(stored, trained, tiny_config, tmp_path, devices, place, request):
     """One view, no augmentation: every loss and accuracy, to float32's rounding."""
     if devices == 1 and place == "device":
@@ -348,6 +352,8 @@ def test_the_commands_without_tensorflow(stored, trained, tiny_config, tmp_path,
 import gc, sys
 gc.set_threshold(100_000, 50, 100)  # as in tests.conftest
 from lit_jax import embed, evaluate, main
+from lit_jax.training import metrics_log
+metrics_log.curves = lambda *_, **__: None  # as `undrawn` there
 shared = ["--config={tiny_config}", "--config.data.store={stored.directory}"]
 main.main([*shared, "--config.input=store", "--workdir={tmp_path / "run"}", "--config.train.devices=1"])
 evaluate.main(["--checkpoint={tmp_path / "run"}", "--split=heldout", "--step=latest"])
@@ -443,7 +449,9 @@ def two_hosts(tiny_config, tmp_path_factory):
 import gc, sys
 from lit_jax import config, main
 from lit_jax.embed import Making, embed
+from lit_jax.training import metrics_log
 gc.set_threshold(100_000, 50, 100)  # as in tests.conftest
+metrics_log.curves = lambda *_, **__: None  # as `undrawn` there
 main.main(["--config={tiny_config}", "--workdir={folder / "records"}", "--config.train.devices=0",
            "--config.train.epochs=1", "--coordinator=localhost:{port}", "--processes=2", "--process=" + sys.argv[1]])
 overrides = {{"data.store": "{folder / "store"}"}}

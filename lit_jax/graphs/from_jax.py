@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from lit_jax.errors import UserError
+from lit_jax.graphs.constants import computed
 from lit_jax.graphs.graph import FP32, Graph, Value
 from lit_jax.graphs.primitives import ARITHMETIC, OTHERS, Input, repeated_later, split
 from lit_jax.graphs.simpler import simpler
@@ -119,5 +120,4 @@ def _folded(equation: Any, arrays: Sequence[np.ndarray]) -> list[np.ndarray] | N
         if not all(isinstance(length, int) for shape in shapes for length in shape):
             return None
         full = [np.broadcast_to(one, shape) for one, shape in zip(arrays, shapes, strict=False)]
-    found = equation.primitive.bind(*(jax.numpy.asarray(one) for one in full), **equation.params)
-    return [np.asarray(one) for one in (found if equation.primitive.multiple_results else [found])]
+    return computed(equation, full)

@@ -17,8 +17,9 @@ FOLDER = pathlib.Path(__file__).parent
 
 def array(name, shape):
     """Weights `shape`, float32, decided by the name: of a size that keeps activations near 1."""
-    rng = np.random.default_rng(zlib.crc32(name.encode()))
-    noise = np.asarray(rng.random(shape, np.float32) * 2 - 1)
+    noise = np.asarray(np.random.default_rng(zlib.crc32(name.encode())).random(shape, np.float32))
+    noise *= 2  # in place: the arrays are large
+    noise -= 1
     last = re.split(r"[./]", name)[-1]
     if re.search(r"running_var|^var$", last):
         return np.asarray(noise * 0.5 + 1)
@@ -28,7 +29,8 @@ def array(name, shape):
         return np.asarray(noise * 0.1)
     # Of kernels the inputs decide the size: all axes but the last in Flax, all but the first in PyTorch.
     fan_in = np.prod(shape[1:] if last.startswith(("weight", "in_proj")) else shape[:-1])
-    return noise * np.float32(np.sqrt(3 / max(fan_in, 1)))
+    noise *= np.float32(np.sqrt(3 / max(fan_in, 1)))
+    return noise
 
 
 def arrays(shapes):
