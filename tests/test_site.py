@@ -307,10 +307,11 @@ def names():
     shared = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data" / "inat2021-categories.csv"
     if shared.is_file():
         rows = read_class_table(shared).rows()
-        return [f"{row['common_name']} {row['supercategory']} {row['name']}, {row['family']}" for row in rows]
-    from data_prep.demo import field_guide
+    else:
+        from data_prep.demo import field_guide
 
-    return [f"{one.common_name} {one.name}, {one.family}" for one in field_guide.taxonomy(3)]
+        rows = [one.row for one in field_guide.taxonomy(3)]
+    return [f"{row['common_name']} {row['name']}, {row['family']}" for row in rows]
 
 
 def read_by_page(app, kind, given, tokenizer, texts):
