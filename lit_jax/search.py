@@ -65,10 +65,12 @@ def _of_photos(parsed: argparse.Namespace) -> tuple[Index, np.ndarray, dict[str,
 
     found = find_photos(parsed.photos)
     model = load(parsed.checkpoint, step=parsed.step, image_weights=parsed.image_weights)
-    places = digest(sorted(os.path.abspath(one) for one in parsed.photos))
-    folder = _folder(parsed, model.folder, places)
+    beside = searching.folder_beside(model.folder, parsed.photos) if model.folder else None
+    folder = _folder(parsed, beside)
     with console.Progress(len(found.photos), aside=True) as progress:
-        updated = searching.of_photos(model, found.photos, folder, console.pace(progress, "new photos"))
+        updated = searching.of_photos(
+            model.engine.image_key, model.embedded, found.photos, folder, console.pace(progress, "new photos")
+        )
     given = {os.path.abspath(photo): photo for photo in found.photos}
     for note in (*found.notes, *(f"left out: {given[photo]}: {reason}" for photo, reason in updated.broken)):
         print(note, file=sys.stderr)
@@ -98,7 +100,8 @@ def _of_store(parsed: argparse.Namespace) -> tuple[Index, np.ndarray, dict[str, 
         trained = model.engine.trained
     else:
         trained = loading.load(parsed.checkpoint, step=parsed.step, with_image_tower=False)
-    folder = _folder(parsed, loading.folder_of(parsed.checkpoint), digest([store.fingerprint, parsed.split]))
+    key = digest([store.fingerprint, parsed.split])[:20]
+    folder = _folder(parsed, loading.folder_of(parsed.checkpoint) / photo_index.FOLDER / key)
     index = searching_store.of_store(trained, store, parsed.split, folder)
     protocol, embed = trained.config.evaluation.protocol, searching_store.texts_of(trained)
     texts = _embedded(parsed.texts, trained.about, protocol, embed)
@@ -119,12 +122,16 @@ def _embedded(
     return [vectors]
 
 
-def _folder(parsed: argparse.Namespace, beside: Path | None, key: str) -> Path:
-    if beside and not parsed.index and beside.is_dir() and not os.access(beside, os.W_OK):
-        raise UserError(f"{beside}: found no permission to keep the index beside the model; say where with --index")
-    if not (parsed.index or beside):
+def _folder(parsed: argparse.Namespace, beside: Path | None) -> Path:
+    """Of the index: as given, or beside the model."""
+    if parsed.index:
+        return Path(parsed.index)
+    if beside is None:
         raise UserError("--index: found none, expected a folder to keep the index in")
-    return Path(parsed.index) if parsed.index else Path(str(beside)) / photo_index.FOLDER / key[:20]
+    model = beside.parents[1]
+    if not beside.is_dir() and model.is_dir() and not os.access(model, os.W_OK):
+        raise UserError(f"{model}: found no permission to keep the index beside the model; say where with --index")
+    return beside
 
 
 def _liked(parsed: argparse.Namespace, model: "Model") -> list[np.ndarray]:

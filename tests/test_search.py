@@ -195,3 +195,21 @@ def test_a_store_is_searched_without_its_photos_and_one_of_another_tower_is_refu
     trained = loading.load(finished[0], with_image_tower=False)
     with pytest.raises(UserError, match="found embeddings of another tower .*, expected that of the model"):
         searching_store.of_store(trained, other, "", tmp_path / "index")
+
+
+def test_python_finds_what_the_command_finds(searched, finished, tmp_path, capsys):
+    folder, photos, arguments = searched
+    capsys.readouterr()
+    search.main([*arguments, "a red bird", f"--like={photos[3]}", "--format=jsonl", "--top=3"])
+    wanted = [(row["photo"], row["score"]) for row in rows_of(capsys.readouterr().out)]
+    model = lit_jax.load(finished[0])
+    found = model.search(folder, ["a red bird"], like=[photos[3]], top=3, index=tmp_path / "index")
+    assert [len(one) for one in found] == [3, 3]
+    got = [(hit.photo, round(hit.similarity, 6)) for hits in found for hit in hits]
+    assert [photo for photo, _ in got] == [photo for photo, _ in wanted]
+    np.testing.assert_allclose([score for _, score in got], [score for _, score in wanted], atol=2e-6)
+    for given in ({"texts": "a bird"}, {}):
+        with pytest.raises(UserError, match="texts: found no list of texts"):
+            model.search(folder, **given)
+    with pytest.raises(UserError, match="broken.jpg: found a photo that cannot be used"):
+        model.search(folder, like=[folder / "broken.jpg"], index=tmp_path / "index")

@@ -17,12 +17,13 @@ from lit_jax.errors import UserError
 from lit_jax.evaluation.known_species import among_trained, held_back
 from lit_jax.evaluation.ranks import SPECIES
 from lit_jax.prediction import choices as choosing
-from lit_jax.prediction import reading
+from lit_jax.prediction import photo_index, reading, searching
 from lit_jax.prediction.answers import Confidence, Named, Similarities, ladder
 from lit_jax.prediction.choices import Choices, Classes, Within
 from lit_jax.prediction.engine import Engine
 from lit_jax.prediction.found import find_photos
 from lit_jax.prediction.results import Naming
+from lit_jax.prediction.searching import Found
 from lit_jax.text.prompts import duplicates
 from lit_jax.trained import onnx_folder
 
@@ -237,6 +238,49 @@ class Model:
                     yield Named(one.photo, (), None, one.error) if one.error else Named(one.photo, best, up)
 
         return Naming(named(), "; ".join([self.confidence.note, *chosen.notes]))
+
+    def search(
+        self,
+        photos: str | os.PathLike[str] | Sequence[str],
+        texts: Sequence[str] = (),
+        *,
+        like: Sequence[Source] = (),
+        top: int = 20,
+        index: str | os.PathLike[str] | None = None,
+    ) -> list[list[Found]]:
+        """Photos by words, or by other photos: every one is compared, as ``lit_jax.search`` does it.
+
+        Args:
+            photos: folders, files or patterns. Each photo is looked at once; new ones when they come.
+            texts: what to look for; names of the model's classes are asked as these.
+            like: photos that others should be like.
+            top: photos of each search.
+            index: folder where vectors are kept; None for beside the model.
+
+        Returns:
+            For each text and then for each photo of `like` the photos found, the nearest first.
+
+        Raises:
+            UserError: nothing to look for or through; a photo of `like` that cannot be read; no place for the index.
+        """
+        places = [os.fspath(photos)] if isinstance(photos, str | os.PathLike) else [os.fspath(one) for one in photos]
+        folder = pathlib.Path(index) if index else self.folder and searching.folder_beside(self.folder, places)
+        if isinstance(texts, str) or not (len(texts) or len(like)):
+            raise UserError("texts: found no list of texts, expected one, or photos to look for with like")
+        if folder is None:
+            raise UserError("index: found none, expected a folder to keep vectors in; published towers have none")
+        kept = searching.of_photos(self.engine.image_key, self.embedded, find_photos(places).photos, folder).index
+        if not len(kept.vectors):
+            raise UserError("photos: found none that can be read, expected at least one")
+        asked = [searching.queries_of(self.about, self.engine.protocol, self.embed_texts, texts)[0]] if texts else []
+        for number, row in enumerate(self.embedded(list(like)) if like else (), 1):
+            if isinstance(row, str):
+                name = reading.label_of(like[number - 1], number)
+                raise UserError(f"like {name}: found a photo that cannot be used ({row}), expected another one")
+            asked.append(row[None])
+        scores, rows = photo_index.nearest(kept.vectors, np.concatenate(asked), top)
+        names = iter(kept.photos_of(rows.reshape(-1)))
+        return [[Found(next(names), score) for score in of_one] for of_one in scores.tolist()]
 
     def fitting_batch(self, photos: int, batch_size: int = BATCH) -> int:
         """How many photos to take at a time: of few no more than there are, so that one photo does not cost a batch.

@@ -3,13 +3,14 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from lit_jax.base.files import digest
 from lit_jax.embedding.about import About
 from lit_jax.embedding.class_embeddings import class_embeddings
 from lit_jax.prediction import choices, photo_index
-from lit_jax.prediction.model import Model
 from lit_jax.prediction.photo_index import Entry, Updated
 
 
@@ -28,18 +29,40 @@ def queries_of(
     return class_embeddings(embed, prompts), notes
 
 
+class Found(NamedTuple):
+    """A photo that was found.
+
+    Attributes:
+        photo: its path.
+        similarity: cosine of its vector and the query's.
+    """
+
+    photo: str
+    similarity: float
+
+
+def folder_beside(model: Path, places: Sequence[str]) -> Path:
+    """Where the index of some places is kept beside a model, unless a person says where."""
+    return model / photo_index.FOLDER / digest(sorted(os.path.abspath(one) for one in places))[:20]
+
+
 def of_photos(
-    model: Model, photos: Sequence[str], folder: Path, tell: Callable[[int, int], None] = lambda done, total: None
+    image_key: str,
+    embedded: Callable[[Sequence[str]], Iterator[np.ndarray | str]],
+    photos: Sequence[str],
+    folder: Path,
+    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Updated:
     """The index of photos, brought up to date.
 
     Args:
-        model: embeds those that are new.
+        image_key: what decides their vectors, see `lit_jax.prediction.engine.Engine`.
+        embedded: embeds those that are new, as `lit_jax.prediction.model.Model.embedded` does.
         photos: paths, each once.
         folder: of the index.
         tell: hears how many new ones are done, and how many there are.
     """
-    return photo_index.update(folder, model.engine.image_key, list(_entries(photos)), model.embedded, tell)
+    return photo_index.update(folder, image_key, list(_entries(photos)), embedded, tell)
 
 
 def _entries(photos: Sequence[str]) -> Iterator[Entry]:
