@@ -20,7 +20,6 @@ from lit_jax.prediction.photo_index import Index
 
 if TYPE_CHECKING:
     from lit_jax.embedding.about import About
-    from lit_jax.prediction.model import Model
 
 FORMATS = ("table", "jsonl", "html")
 
@@ -77,7 +76,7 @@ def _of_photos(parsed: argparse.Namespace) -> tuple[Index, np.ndarray, dict[str,
     told = f"{updated.kept:,} photos known, {updated.added:,} new, {updated.gone:,} gone"
     print(f"index {folder}: {told}, {len(updated.broken):,} cannot be read", file=sys.stderr)
     texts = _embedded(parsed.texts, model.about, model.engine.protocol, model.embed_texts)
-    return updated.index, np.concatenate([*texts, *_liked(parsed, model)]), given
+    return updated.index, np.concatenate([*texts, *searching.liked(model.embedded, parsed.like, "--like")]), given
 
 
 def _of_store(parsed: argparse.Namespace) -> tuple[Index, np.ndarray, dict[str, str]]:
@@ -86,7 +85,7 @@ def _of_store(parsed: argparse.Namespace) -> tuple[Index, np.ndarray, dict[str, 
     from lit_jax.base import hosts
     from lit_jax.data.dataset_folder import check_split
     from lit_jax.data.embedding_store import open_store
-    from lit_jax.prediction import searching_store
+    from lit_jax.prediction import searching, searching_store
     from lit_jax.prediction.model import load
     from lit_jax.prediction.with_jax import WithJax
     from lit_jax.trained import loading
@@ -105,7 +104,11 @@ def _of_store(parsed: argparse.Namespace) -> tuple[Index, np.ndarray, dict[str, 
     index = searching_store.of_store(trained, store, parsed.split, folder)
     protocol, embed = trained.config.evaluation.protocol, searching_store.texts_of(trained)
     texts = _embedded(parsed.texts, trained.about, protocol, embed)
-    return index, np.concatenate([*texts, *(_liked(parsed, model) if model else [])]), {}
+    return (
+        index,
+        np.concatenate([*texts, *(searching.liked(model.embedded, parsed.like, "--like") if model else [])]),
+        {},
+    )
 
 
 def _embedded(
@@ -132,15 +135,6 @@ def _folder(parsed: argparse.Namespace, beside: Path | None) -> Path:
     if not beside.is_dir() and model.is_dir() and not os.access(model, os.W_OK):
         raise UserError(f"{model}: found no permission to keep the index beside the model; say where with --index")
     return beside
-
-
-def _liked(parsed: argparse.Namespace, model: "Model") -> list[np.ndarray]:
-    rows = []
-    for photo, found in zip(parsed.like, model.embedded(list(parsed.like)) if parsed.like else (), strict=True):
-        if isinstance(found, str):
-            raise UserError(f"--like {photo}: found a photo that cannot be used ({found}), expected another one")
-        rows.append(found[None])
-    return rows
 
 
 def _hit(photo: str, score: float, images: str, given: Mapping[str, str]) -> Hit:

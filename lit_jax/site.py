@@ -1,7 +1,6 @@
 """The command that makes the field app: ``python -m lit_jax.site --checkpoint=runs/demo --out=site``."""
 
 import argparse
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,6 @@ from lit_jax.base.files import written_aside
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.graphs.graph import FP16, library
 from lit_jax.text.units import Reading
-from lit_jax.trained import documents
 from lit_jax.trained.onnx_folder import IMAGE, TEXT, is_onnx_folder
 
 TITLE = "Field app"
@@ -68,8 +66,9 @@ def _contents(parsed: argparse.Namespace, aside: Path) -> tuple[Contents, str]:
     texts, why_not = _texts(engine.reading, parsed.no_text)
     told = Told(parsed.title, Path(parsed.checkpoint).absolute().name, engine.step, choices.notes, why_not)
     image, text = (_tower(found, name) if name else b"" for name in (IMAGE, texts and TEXT))
-    stored = str(json.loads((found / documents.MODEL).read_text("utf-8"))["weights"])
-    return Contents(told, engine.pictures, choices, model.confidence, image, (text, texts) if texts else None), stored
+    return Contents(
+        told, engine.pictures, choices, model.confidence, image, (text, texts) if texts else None
+    ), engine.model.facts["weights"]
 
 
 def _in_onnx(parsed: argparse.Namespace, aside: Path) -> Path:

@@ -15,7 +15,7 @@ from lit_jax.errors import UserError
 from lit_jax.graphs.constants import computed
 from lit_jax.graphs.graph import FP32, Graph, Value
 from lit_jax.graphs.primitives import ARITHMETIC, OTHERS, Input, repeated_later, split
-from lit_jax.graphs.simpler import simpler
+from lit_jax.graphs.simpler import simplify
 
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint")
 
@@ -52,7 +52,9 @@ def to_onnx(
     (out,) = closed.out_avals
     if isinstance(found, np.ndarray):
         raise UserError("onnx: found a function whose result does not depend on its input, expected one that does")
-    return simpler(graph.finished(graph.whole(found, tuple(out.shape)), names[1]))
+    result = graph.whole(found, tuple(out.shape))
+    simplify(graph)
+    return graph.finished(result, names[1])
 
 
 def _walk(graph: Graph, jaxpr: Any, consts: Sequence[Input], inputs: Sequence[Input]) -> list[Input]:

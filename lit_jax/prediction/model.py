@@ -273,11 +273,7 @@ class Model:
         if not len(kept.vectors):
             raise UserError("photos: found none that can be read, expected at least one")
         asked = [searching.queries_of(self.about, self.engine.protocol, self.embed_texts, texts)[0]] if texts else []
-        for number, row in enumerate(self.embedded(list(like)) if like else (), 1):
-            if isinstance(row, str):
-                name = reading.label_of(like[number - 1], number)
-                raise UserError(f"like {name}: found a photo that cannot be used ({row}), expected another one")
-            asked.append(row[None])
+        asked += searching.liked(self.embedded, like, "like")
         scores, rows = photo_index.nearest(kept.vectors, np.concatenate(asked), top)
         names = iter(kept.photos_of(rows.reshape(-1)))
         return [[Found(next(names), score) for score in of_one] for of_one in scores.tolist()]

@@ -8,10 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from lit_jax.base.files import digest
+from lit_jax.data.photo import Source
 from lit_jax.embedding.about import About
 from lit_jax.embedding.class_embeddings import class_embeddings
+from lit_jax.errors import UserError
 from lit_jax.prediction import choices, photo_index
 from lit_jax.prediction.photo_index import Entry, Updated
+from lit_jax.prediction.reading import label_of
 
 
 def queries_of(
@@ -44,6 +47,28 @@ class Found(NamedTuple):
 def folder_beside(model: Path, places: Sequence[str]) -> Path:
     """Where the index of some places is kept beside a model, unless a person says where."""
     return model / photo_index.FOLDER / digest(sorted(os.path.abspath(one) for one in places))[:20]
+
+
+def liked(
+    embedded: Callable[[Sequence[Source]], Iterator[np.ndarray | str]], photos: Sequence[Source], option: str
+) -> list[np.ndarray]:
+    """The vectors `[1, D]` of photos that others should be like.
+
+    Args:
+        embedded: embeds them, as `lit_jax.prediction.model.Model.embedded` does.
+        photos: any number.
+        option: by which they were given, for messages.
+
+    Raises:
+        UserError: one that cannot be read.
+    """
+    rows = []
+    for number, row in enumerate(embedded(list(photos)) if photos else (), 1):
+        if isinstance(row, str):
+            name = label_of(photos[number - 1], number)
+            raise UserError(f"{option} {name}: found a photo that cannot be used ({row}), expected another one")
+        rows.append(row[None])
+    return rows
 
 
 def of_photos(

@@ -21,7 +21,7 @@ from lit_jax.trained import documents, onnx_folder
 
 
 class WithOnnx:
-    """See `lit_jax.prediction.engine.Engine`.
+    """See `lit_jax.prediction.engine.Engine`; `model` is the folder, read.
 
     Args:
         folder: that ``lit_jax.export --format onnx`` wrote.
@@ -31,7 +31,7 @@ class WithOnnx:
     """
 
     def __init__(self, folder: pathlib.Path) -> None:
-        self._model = found = onnx_folder.read(folder)
+        self.model = found = onnx_folder.read(folder)
         facts = found.facts
         self.about, self.step, self.scale = found.about, facts["step"], facts["scale"]
         self.protocol, self.embed_dim, self.multiple = facts["protocol"], facts["embed_dim"], 1
@@ -42,12 +42,12 @@ class WithOnnx:
     @property
     def key(self) -> str:
         """A digest of all that decides embeddings."""
-        return digest(self._model.facts["files"])
+        return digest(self.model.facts["files"])
 
     @property
     def image_key(self) -> str:
         """A digest of what decides the embedding of a photo."""
-        files = self._model.facts["files"]
+        files = self.model.facts["files"]
         return digest([files[name] for name in sorted(files) if name.startswith(onnx_folder.IMAGE)])
 
     def photos(self, pixels: np.ndarray) -> np.ndarray:
@@ -82,17 +82,17 @@ class WithOnnx:
             return {}
         table = table_of_text(self.about.class_table, "the model's class table")
         prompts = species_prompts(self.about, table, self.protocol)
-        ids, vectors = self._model.facts["classes"], self._model.vectors
+        ids, vectors = self.model.facts["classes"], self.model.vectors
         return {tuple(prompts[class_id]): row for class_id, row in zip(ids, vectors, strict=True)}
 
     @functools.cached_property
     def _text(self) -> Any:
-        return _session(self._model.folder / onnx_folder.TEXT)
+        return _session(self.model.folder / onnx_folder.TEXT)
 
     @functools.cached_property
     def reading(self) -> Reading:
         """How texts become what the text tower reads."""
-        text = self._model.facts["text"]
+        text = self.model.facts["text"]
         units = tuple(map(tuple, self.about.units))
         tokenizer = dataclasses.replace(tokenizer_from_bytes(self.about.tokenizer), units=units)
         return Reading(tokenizer, text["context"], tuple(text["kinds"]))
