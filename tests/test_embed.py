@@ -27,6 +27,7 @@ from lit_jax.main import train
 from lit_jax.text.classes import read_class_table
 from lit_jax.trained import loading
 from lit_jax.training import checkpoint, loop, metrics_log
+from tests import forked
 from tests.conftest import QUICK, built_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -446,12 +447,11 @@ def two_hosts(tiny_config, tmp_path_factory):
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     code = f"""
-import gc, sys
+import sys
 from lit_jax import config, main
 from lit_jax.embed import Making, embed
 from lit_jax.training import metrics_log
-gc.set_threshold(100_000, 50, 100)  # as in tests.conftest
-metrics_log.curves = lambda *_, **__: None  # as `undrawn` there
+metrics_log.curves = lambda *_, **__: None  # as `undrawn` in tests.conftest
 main.main(["--config={tiny_config}", "--workdir={folder / "records"}", "--config.train.devices=0",
            "--config.train.epochs=1", "--coordinator=localhost:{port}", "--processes=2", "--process=" + sys.argv[1]])
 overrides = {{"data.store": "{folder / "store"}"}}
@@ -461,14 +461,8 @@ first = {{"train.epochs": "1", "optimizer.horizon_epochs": "3"}}  # of three epo
 loaded, _ = config.load("{tiny_config}", {{**overrides, **first, "input": "store"}})
 main.train(loaded, "{folder / "run"}")
 """
-    flags = f"--xla_force_host_platform_device_count=2 {QUICK}"
-    hosts = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(number)], cwd=ROOT, env={**os.environ, "XLA_FLAGS": flags},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for number in range(2)
-    ]  # fmt: skip
+    env = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {QUICK}"}
+    hosts = [forked.start_code(code, [number], env=env, stderr=subprocess.STDOUT) for number in range(2)]
     outputs = [host.communicate(timeout=300)[0] for host in hosts]
     assert [host.returncode for host in hosts] == [0, 0], outputs
     return folder, outputs
