@@ -1,5 +1,6 @@
 """Two hosts as two processes: they start together or say why not, end together, and go on with the numbers of one."""
 
+import importlib
 import json
 import os
 import signal
@@ -258,6 +259,17 @@ def test_options_that_do_not_go_together_are_refused():
     assert refused([], {"SLURM_STEP_NUM_TASKS": "2"}) == (
         "srun: found 2 tasks, which would all do the same work; expected --distributed, or one task (srun --ntasks=1)"
     )
+
+
+@pytest.mark.parametrize("module", ["lit_jax.evaluate", "lit_jax.probe", "lit_jax.export", "data_prep.convert"])
+def test_a_command_of_one_host_refuses_to_be_several_tasks(module, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    where = {"lit_jax.probe": ["--store=x"], "data_prep.convert": [f"--out={tmp_path}"], "lit_jax.export": ["--out=x"]}
+    given = ["--checkpoint=x"] if module in ("lit_jax.evaluate", "lit_jax.export") else []
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(module).main([*where.get(module, []), *given])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: srun: found 2 tasks, which would all do the same work; expected")
 
 
 def test_gpus_of_a_process():

@@ -107,7 +107,7 @@ def check(parsed: argparse.Namespace, environ: Mapping[str, str]) -> None:
     elif parsed.processes is not None or parsed.process is not None:
         raise UserError("--processes, --process: found without --coordinator, expected it as well")
     elif not parsed.distributed:
-        refuse_many_tasks(environ, "expected --distributed, or one task (srun --ntasks=1)")
+        refuse_many_tasks(environ, expected="expected --distributed, or one task (srun --ntasks=1)")
     elif (address := _found_coordinator(parsed)) is None:
         raise UserError(
             "--distributed: found no job of SLURM, Open MPI or Kubernetes around, expected one; start the command by "
@@ -117,7 +117,9 @@ def check(parsed: argparse.Namespace, environ: Mapping[str, str]) -> None:
         _check_address(address)
 
 
-def refuse_many_tasks(environ: Mapping[str, str], expected: str) -> None:
+def refuse_many_tasks(
+    environ: Mapping[str, str] = os.environ, *, expected: str = "expected one (srun --ntasks=1)"
+) -> None:
     """Refuses to run as one of several tasks of a SLURM step, which would all do the same work into the same files.
 
     Args:
