@@ -64,7 +64,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 @contextlib.contextmanager
 def _stopped_in_one_line() -> Iterator[None]:
     """Ends the process on Ctrl-C, SIGTERM or SIGUSR1 with one line and the exit code of what has stopped as asked."""
-
     asked: list[int] = []
 
     def stop(number: int, _: object) -> None:
