@@ -120,3 +120,13 @@ def test_progress_prints_plain_lines_without_a_terminal(capsys):
 
 def test_examples_in_the_documentation_run():
     assert doctest.testmod(console).failed == 0
+
+
+def test_a_full_disk_is_an_error_of_the_log_and_no_wait_for_ever(tmp_path):
+    log = metrics_log.MetricsLog(tmp_path)
+    log._events._writer._py_recordio_writer._writer = open("/dev/full", "wb")  # noqa: SIM115
+    with pytest.raises(OSError, match="No space left on device"):
+        for step in range(10_000):
+            log.add({"step": step, "loss": 1.0})
+    with contextlib.suppress(OSError):
+        log.close()

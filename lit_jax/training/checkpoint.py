@@ -25,7 +25,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from lit_jax.base.files import incomplete, write_json
 from lit_jax.base.hosts import wait_for_all_hosts
 from lit_jax.embedding.about import About, config_from_json
-from lit_jax.errors import UserError, chained, disk_trouble, first_line
+from lit_jax.errors import Stopped, UserError, chained, disk_trouble, first_line
 from lit_jax.training.train_step import State
 
 ITEMS = ("params", "rest", "about")
@@ -60,6 +60,25 @@ def open_manager(directory: str | os.PathLike[str], *, keep: int = 1, read_only:
         create=not read_only,
     )
     return ocp.CheckpointManager(pathlib.Path(directory).absolute(), options=options, item_names=ITEMS)
+
+
+@contextlib.contextmanager
+def writing(directory: pathlib.Path, *, keep: int) -> Iterator[ocp.CheckpointManager]:
+    """The manager of a run's folder for the body, closed at its end.
+
+    It is left open where the body fails on one of several hosts: it would wait for the others, who wait for this one.
+    """
+    manager = open_manager(directory, keep=keep)
+    try:
+        yield manager
+    except Stopped:
+        manager.close()
+        raise
+    except BaseException:
+        if jax.process_count() == 1:
+            manager.close()
+        raise
+    manager.close()
 
 
 @contextlib.contextmanager

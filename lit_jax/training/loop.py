@@ -59,8 +59,7 @@ def run(experiment: Experiment, *, stuck_after: float = STUCK_AFTER) -> dict[str
         stack.enter_context(checkpoint.failures_in_one_line(workdir))
         stopping = stack.enter_context(listening("after this step"))
         watchdog = stack.enter_context(watching(stuck_after, guard.stacks()))
-        manager = checkpoint.open_manager(workdir / "checkpoints", keep=config.checkpoint.keep)
-        stack.callback(manager.close)
+        manager = stack.enter_context(checkpoint.writing(workdir / "checkpoints", keep=config.checkpoint.keep))
         state = _resumed(experiment, manager)
         if first:
             write_json(workdir / "config.json", options.flattened(config.given))

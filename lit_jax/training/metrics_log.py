@@ -13,6 +13,8 @@ from lit_jax.base.console import Record
 from lit_jax.base.files import written_aside
 from lit_jax.evaluation.tables import tells
 
+FLUSH_SECONDS = 20.0
+
 
 class MetricsLog:
     """Metrics of a run as ``metrics.jsonl`` and as TensorBoard events.
@@ -28,7 +30,7 @@ class MetricsLog:
         self.records = [record for record in read_metrics(self._path) if record["step"] <= step]
         with written_aside(self._path) as aside:
             aside.write_text("".join(json.dumps(record) + "\n" for record in self.records))
-        self._events = _event_writer(str(directory), step) if tensorboard else None
+        self._events = _Events(str(directory), step) if tensorboard else None
 
     def add(self, record: Record) -> None:
         """Appends one line; `record` needs a ``step``, other numbers are plotted under their names."""
@@ -38,7 +40,7 @@ class MetricsLog:
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         if self._events is not None:
-            _add_events(self._events, record)
+            self._events.add(record)
 
     def close(self) -> None:
         """Flushes TensorBoard's file."""
@@ -56,20 +58,40 @@ def read_metrics(path: str | os.PathLike[str]) -> list[Record]:
     return records
 
 
-def _event_writer(directory: str, step: int) -> Any:
-    from tensorboardX import SummaryWriter
+class _Events:
+    """TensorBoard's events, written in this thread.
 
-    is_resumed = any(pathlib.Path(directory).glob("events.out.tfevents.*"))
-    # Tells TensorBoard to drop what an interrupted run wrote after this step. Names of files are told apart by the
-    # second only, and one would take the place of another.
-    purge_step = step + 1 if is_resumed else None
-    return SummaryWriter(directory, purge_step=purge_step, filename_suffix=f".{time.time_ns()}")
+    What tensorboardX writes in a thread of its own waits for ever on a full disk, without a word.
+    """
 
+    def __init__(self, directory: str, step: int):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
 
-def _add_events(writer: Any, record: Record) -> None:
-    for name, value in record.items():
-        if isinstance(value, int | float) and name != "step":
-            writer.add_scalar(name, float(value), record["step"])
+        self._event, self._scalar = Event, scalar
+        is_resumed = any(pathlib.Path(directory).glob("events.out.tfevents.*"))
+        # Names of files are told apart by the second only, and one would take the place of another.
+        self._writer = EventsWriter(os.path.join(directory, "events"), f".{time.time_ns()}")
+        if is_resumed:
+            # Tells TensorBoard to drop what an interrupted run wrote after this step.
+            for told in ({"file_version": "brain.Event:2"}, {"session_log": SessionLog(status=SessionLog.START)}):
+                self._writer.write_event(Event(step=step + 1, **told))
+        self._flushed = time.monotonic()
+
+    def add(self, record: Record) -> None:
+        """Writes an event for each number; to the disk now and then, since a network file system takes long for it."""
+        for name, value in record.items():
+            if isinstance(value, int | float) and name != "step":
+                summary = self._scalar(name, float(value))
+                self._writer.write_event(self._event(wall_time=time.time(), step=record["step"], summary=summary))
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self._writer.flush()
+            self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self._writer.close()
 
 
 def curves(path: str | os.PathLike[str], records: Sequence[Record], *, title: str) -> None:
