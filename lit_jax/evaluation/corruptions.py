@@ -218,7 +218,7 @@ def _laid_over(x: np.ndarray, values: Parameters, frost: np.ndarray) -> np.ndarr
 
 def _cut(frosts: Sequence[np.ndarray], side: int, random: Random) -> np.ndarray:
     """A random square of a random photo of frost, `[side, side, 3]` in 0..1."""
-    frost = frosts[random.integers(len(frosts))]
+    frost = frosts[int(random.integers(len(frosts)))]
     top, left = (random.integers(length - side + 1) for length in frost.shape[:2])
     return frost[top : top + side, left : left + side] / 255.0
 
