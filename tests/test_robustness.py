@@ -1,5 +1,6 @@
 """Accuracy on corrupted photos: against one photo at a time, and what the command writes and refuses."""
 
+import dataclasses
 import json
 import shutil
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lit_jax import models, robustness
+from lit_jax import evaluate, models, robustness
 from lit_jax.data import record_batches
 from lit_jax.data.images import Pictures
 from lit_jax.errors import UserError
@@ -77,6 +78,18 @@ def test_each_photo_is_corrupted_by_its_number_and_named_by_itself(trained, reco
         named = np.asarray(look(trained.params, photos)) @ classes.T
         right = [task.class_ids[row] == label for row, label in zip(named.argmax(1), batch["class_id"], strict=True)]
         assert result["tasks"]["seen"]["corrupted"][kind][str(severity)]["top1"] == pytest.approx(np.mean(right))
+
+
+def test_the_margin_holds_seen_species_back_among_all(trained, records):
+    held = dataclasses.replace(
+        trained, about=dataclasses.replace(trained.about, margin={"margin": 5.0, "factors": {}, "folds": 2})
+    )
+    tasks = robustness.tasks_of(trained, records)
+    none = Conditions(("contrast",), (1,))
+    found = measuring.measure(held, records, tasks, none, batch_size=8, devices=1)["tasks"]
+    assert [task["margin"] for task in found.values()] == [0, 0, 5]
+    # A margin beyond every difference leaves the unseen ones alone.
+    assert found["heldout_among_all"]["clean"]["top1"] == found["heldout"]["clean"]["top1"]
 
 
 def test_neither_batches_nor_devices_nor_other_kinds_change_anything(trained, records, result):
@@ -165,6 +178,20 @@ def test_the_command_prints_and_writes(copied, capsys, tmp_path):
     printed, other = capsys.readouterr().out, json.loads(again.read_text())
     assert other["tasks"] == found["tasks"] and other["normalised"]["seen"]["mce"] in (1, None)
     assert "of 100 for run" in printed
+
+
+def test_the_page_of_an_evaluation_tells_it_too(copied, capsys):
+    few = ["--kinds", "snow", "--severities", "2", "--photos", "6", "--batch-size", "8", "--devices", "1"]
+    robustness.main([f"--checkpoint={copied}", *few])
+    evaluate.main([f"--checkpoint={copied}", "--split=heldout", "--batch-size=8", "--devices=1"])
+    (page,) = copied.glob("evaluation-heldout*.html")
+    found = json.loads((copied / "robustness.json").read_text())
+    top1 = found["tasks"]["heldout"]["corrupted"]["snow"]["2"]["top1"]
+    assert "<h2>Corrupted photos</h2>" in page.read_text() and f"{100 * top1:.1f}&nbsp;%" in page.read_text()
+    # Of another model it tells nothing.
+    assert measuring.of_same_model(copied, {**found, "step": found["step"] + 1}) is None
+    (copied / "robustness.json").write_text("[]")
+    assert measuring.of_same_model(copied, found) is None
 
 
 def test_photos_of_frost_are_laid_over(tmp_path):

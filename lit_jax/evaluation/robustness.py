@@ -7,6 +7,8 @@ condition; what is kept of them are counts of hits, so that memory does not grow
 import concurrent.futures
 import dataclasses
 import functools
+import json
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,7 +26,7 @@ from lit_jax.embedding.photo_embeddings import Embedder
 from lit_jax.embedding.trained import Trained
 from lit_jax.embedding.vectors import Vectors, on_device
 from lit_jax.errors import UserError
-from lit_jax.evaluation import ranking
+from lit_jax.evaluation import known_species, ranking, unseen
 from lit_jax.evaluation.corruptions import KINDS, SEVERITIES, corrupt, generator
 from lit_jax.evaluation.intervals import wilson
 from lit_jax.evaluation.metrics import KS, TopK, hits_of
@@ -34,6 +36,8 @@ from lit_jax.models.locking import IMAGE, Params
 from lit_jax.text.classes import read_class_table
 from lit_jax.text.prompts import templates_for
 
+RESULT = "robustness.json"
+"""In the folder of a run or model."""
 CLEAN = ("clean", 0)
 Condition = tuple[str, int]
 """A kind of corruption and its severity, or `CLEAN`."""
@@ -64,11 +68,19 @@ class Conditions:
 
 
 class _Asked(NamedTuple):
-    """A task with its classes on the devices; `row_of` has the row of each class id, also of a species' other rows."""
+    """A task with its classes on the devices.
+
+    Attributes:
+        task: the task.
+        classes: their embeddings, seen species held back by the model's margin where others are candidates too.
+        row_of: the row of each class id, also of a species' other rows.
+        margin: by which they are held back; 0 for none.
+    """
 
     task: Task
     classes: ranking.Classes
     row_of: Mapping[int, int]
+    margin: float
 
 
 def measure(
@@ -91,7 +103,8 @@ def measure(
         devices: devices to use; 0 for all.
 
     Returns:
-        The conditions, and by task ``split``, ``candidates``, ``chance`` and accuracies, see `summary`; JSON-ready.
+        The conditions, and by task ``split``, ``candidates``, ``chance``, ``margin`` (by which seen species are held
+        back where others are candidates too, see `unseen.together`) and accuracies, see `summary`; JSON-ready.
 
     Raises:
         UserError: a task with photos of a class that is not among its candidates; an odd batch size.
@@ -121,13 +134,14 @@ def measure(
         "frost": "photos" if conditions.frosts else "drawn",
         "side": pictures.size,
         "tasks": {
-            task.name: {
-                "split": task.split,
-                "candidates": len(task.class_ids),
-                "chance": 1 / len(task.class_ids),
-                **summary(hits[task.name], conditions),
+            one.task.name: {
+                "split": one.task.split,
+                "candidates": len(one.task.class_ids),
+                "chance": 1 / len(one.task.class_ids),
+                "margin": one.margin,
+                **summary(hits[one.task.name], conditions),
             }
-            for task in tasks
+            for one in asked
         },
     }
 
@@ -157,7 +171,10 @@ def _with_classes(trained: Trained, records: RecordSet, tasks: Sequence[Task], v
             raise UserError(
                 f"task {task.name}: found photos of {table.label(unknown[0])}, expected only classes to choose from"
             )
-        asked.append(_Asked(task, ranking.put_classes(class_emb, vectors.parts.mesh), row_of))
+        species = unseen.species_in_training(trained.about, records, table.subset(task.class_ids))
+        less = known_species.held_back(trained.about, species)
+        margin = 0.0 if less is None else float(less.max())
+        asked.append(_Asked(task, ranking.put_classes(class_emb, vectors.parts.mesh, less), row_of, margin))
     return asked
 
 
@@ -254,6 +271,16 @@ def _rates(hits: TopK) -> dict[str, Any]:
         **{name: found[name] for name in names},
         **{f"{name}_interval": wilson(float(found[name]), int(found["images"])) for name in names},
     }
+
+
+def of_same_model(folder: pathlib.Path, evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What `lit_jax.robustness` left in a run's folder; None if it is of another model or other photos."""
+    try:
+        found = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        same = all(found[name] == evaluation[name] for name in ("step", "config", "locked", "records"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return dict(found) if same else None
 
 
 def normalised(result: Mapping[str, Any], baseline: Mapping[str, Any], where: str = "baseline") -> dict[str, Any]:
