@@ -1,7 +1,7 @@
 """Photos and a class table to a record set: `python -m data_prep.convert` or `lit-jax-convert`.
 
 The command ends with exit code 0, with `LOST` if all photos of a species had to be left out, with 2 for what a person
-can mend, and with that of the signal if it is stopped.
+can mend, and with 143 if it is stopped as asked.
 """
 
 import argparse
@@ -22,8 +22,9 @@ from data_prep.conversion.workspace import (
 )
 from data_prep.sources.by_name import SOURCES
 from data_prep.sources.items import Request
+from lit_jax.base import stopping
 from lit_jax.base.command_line import Parser
-from lit_jax.errors import user_errors_in_one_line
+from lit_jax.errors import STOPPED, user_errors_in_one_line
 from lit_jax.text.classes import some
 
 LOST = 3
@@ -60,23 +61,21 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 @contextlib.contextmanager
 def _stopped_in_one_line() -> Iterator[None]:
-    """Ends the process on Ctrl-C or SIGTERM with one line and the exit code of the signal."""
-    received = [signal.SIGINT]
+    """Ends the process on Ctrl-C, SIGTERM or SIGUSR1 with one line and the exit code of what has stopped as asked."""
 
-    def stop(number: int, _: object) -> None:
-        received[0] = signal.Signals(number)
+    def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     main_thread = threading.current_thread() is threading.main_thread()  # only there can signals be caught
-    before = signal.signal(signal.SIGTERM, stop) if main_thread else None
+    before = {one: signal.signal(one, stop) for one in stopping.SIGNALS} if main_thread else {}
     try:
         yield
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
-        sys.exit(128 + received[0])
+        sys.exit(STOPPED)
     finally:
-        if main_thread:
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        for one, handler in before.items():
+            signal.signal(one, handler or signal.SIG_DFL)
 
 
 def _request(arguments: argparse.Namespace, options: Options) -> Request:

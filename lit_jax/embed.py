@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 
 from lit_jax import config as options
-from lit_jax.base import hosts
+from lit_jax.base import cluster, hosts
 from lit_jax.base.command_line import Parser, positive
 from lit_jax.config import Config
 from lit_jax.data import embedding_store
@@ -30,7 +30,9 @@ def embed(config: Config, out: str | pathlib.Path, making: Making | None = None,
 
     Raises:
         UserError: as `lit_jax.settling.settle_embedding` and `lit_jax.embedding.to_store.embed`.
+        Stopped: when asked to; what was embedded is kept.
     """
+    hosts.ensure_shared(pathlib.Path(out).absolute().parent, option="--out")
     settled, records = settle_embedding(config)
     frozen = Frozen(settled.towers, settled.data)
     return to_store.embed(frozen, records, out, making or Making(), restart=restart, notes=settled.notes)
@@ -47,14 +49,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         if parsed.verify:
             print(f"{out}: {embedding_store.verify(embedding_store.open_store(out))} files are as they were written")
             return
-        hosts.start_jax(parsed)
-        if prepare:
-            hosts.make_on_first_host(lambda: prepare(config), config.data.records, "records")
-        making = Making(parsed.dtype, parsed.views, parsed.batch_size, parsed.shard_rows, config.train.devices)
-        made = embed(config, out, making, restart=parsed.restart)
-        if jax.process_index() == 0:
-            is_usual = out == store_folder(config.data)
-            print(described_store(made, "" if is_usual else f" --config.data.store={out}"))
+        with cluster.joined(parsed, pathlib.Path(f"{out}_hosts")):
+            if prepare:
+                hosts.make_on_first_host(lambda: prepare(config), config.data.records, "records")
+            making = Making(parsed.dtype, parsed.views, parsed.batch_size, parsed.shard_rows, config.train.devices)
+            made = embed(config, out, making, restart=parsed.restart)
+            if jax.process_index() == 0:
+                is_usual = out == store_folder(config.data)
+                print(described_store(made, "" if is_usual else f" --config.data.store={out}"))
 
 
 def described_store(made: Store, where: str) -> str:
@@ -76,6 +78,7 @@ def _parser() -> Parser:
         prog="python -m lit_jax.embed",
         description="Runs the frozen image tower of a config once over its records and stores what it says of each "
         "photo. Run again to go on after an interruption. Options of the config are given as for lit_jax.main.",
+        epilog=cluster.EXIT_CODES,
     )
     add = parser.add_argument
     add("--config", required=True, help="a Python file such as configs/cub.py")
@@ -90,7 +93,7 @@ def _parser() -> Parser:
     add("--shard-rows", type=positive, default=16384, help="photos of a shard at the most")
     add("--restart", action="store_true", help="make anew what is there already")
     add("--verify", action="store_true", help="write nothing; compare every file with its checksum")
-    hosts.add_hosts(parser)
+    cluster.add_hosts(parser)
     return parser
 
 

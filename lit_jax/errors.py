@@ -23,7 +23,11 @@ class UserError(ValueError):
 
 
 class Stopped(Exception):
-    """SIGTERM arrived and the state was saved; the message says where."""
+    """The command was asked to stop and has saved its state; the message says where."""
+
+
+STOPPED = 128 + signal.SIGTERM
+"""Exit code of a command that has stopped as asked, whichever signal asked it."""
 
 
 def disk_trouble(error: BaseException) -> str:
@@ -60,7 +64,7 @@ def chained(error: BaseException) -> Iterator[BaseException]:
 
 @contextlib.contextmanager
 def user_errors_in_one_line(interrupted: str = "") -> Iterator[None]:
-    """Turns a `UserError` raised inside into one line on standard error and exit code 2.
+    """Turns a `UserError` raised inside into one line on standard error and exit code 2, `Stopped` into 143.
 
     So does an `OSError` that names a file: no permission, no such folder, a full disk. A reader of a pipe that has gone
     ends the command without a word, with the exit code of the signal; Ctrl-C ends it with one line.
@@ -76,6 +80,9 @@ def user_errors_in_one_line(interrupted: str = "") -> Iterator[None]:
         sys.stdout.flush()
     except UserError as error:
         _stop(str(error))
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr, flush=True)
+        sys.exit(STOPPED)
     except BrokenPipeError:
         # Whoever read the output, such as head, has gone: nobody is left to tell, now or at the flush when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

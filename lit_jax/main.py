@@ -6,33 +6,37 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lit_jax import config as options
-from lit_jax.base import hosts
+from lit_jax.base import cluster, hosts
 from lit_jax.base.command_line import Parser
 from lit_jax.config import Config
-from lit_jax.errors import Stopped, user_errors_in_one_line
+from lit_jax.errors import user_errors_in_one_line
 
 
-def train(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
+def train(config: Config, workdir: str | pathlib.Path, *, stuck_after: float | None = None) -> dict[str, Any]:
     """Trains as a config says, from the latest checkpoint in `workdir` if there is one.
 
     Args:
         config: from `lit_jax.config.load`.
-        workdir: folder of checkpoints, metrics and results; made if missing.
+        workdir: folder of checkpoints, metrics and results; made if missing, and the same on all hosts.
+        stuck_after: see `lit_jax.training.loop.run`; None for its default.
 
     Returns:
         What is written to ``results.json``, see `lit_jax.training.loop.run`.
 
     Raises:
         UserError: anything that a person can mend.
-        Stopped: after SIGTERM, when the state has been saved.
+        Stopped: when asked to, and the state has been saved.
     """
     # Late: reading a config and refusing a bad one takes no more than a moment.
     from lit_jax.settling import settle_run
     from lit_jax.training import loop
-    from lit_jax.training.experiment import build
+    from lit_jax.training.experiment import build, ensure_same_on_hosts
 
+    hosts.ensure_shared(pathlib.Path(workdir), option="--workdir")
     settled, data = settle_run(config)
-    return loop.run(build(settled, data, pathlib.Path(workdir)))
+    ensure_same_on_hosts(config, data)
+    experiment = build(settled, data, pathlib.Path(workdir))
+    return loop.run(experiment, stuck_after=loop.STUCK_AFTER if stuck_after is None else stuck_after)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -43,14 +47,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         parsed = _parser().parse_args(rest)
         config, prepare = options.load(parsed.config, overrides)
         workdir = pathlib.Path(parsed.workdir or config.workdir or f"runs/{pathlib.Path(parsed.config).stem}")
-        hosts.start_jax(parsed)
-        if prepare:
-            _make(config, prepare)
-        try:
-            train(config, workdir)
-        except Stopped as stopped:
-            print(stopped, file=sys.stderr)
-            sys.exit(143)
+        with cluster.joined(parsed, workdir / "hosts"):
+            if prepare:
+                _make(config, prepare)
+            train(config, workdir, stuck_after=parsed.stuck_after)
 
 
 def _make(config: Config, prepare: Callable[[Config], None]) -> None:
@@ -70,13 +70,13 @@ def _parser() -> Parser:
     parser = Parser(
         prog="python -m lit_jax.main",
         description="Trains a text tower to read a locked image tower. Run again to resume after an interruption.",
-        epilog=options.describe(),
+        epilog=f"{options.describe()}\n\n{cluster.EXIT_CODES}",
     )
     parser.add_argument("--config", required=True, help="a Python file such as configs/demo.py")
     parser.add_argument(
         "--workdir", default="", help="folder for checkpoints and results (default: runs/NAME_OF_CONFIG)"
     )
-    hosts.add_hosts(parser)
+    cluster.add_hosts(parser)
     return parser
 
 

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rest, overrides = options.split_arguments(arguments)
         parsed = _parser().parse_args(rest)
         config, _ = options.load(parsed.config, overrides)
-        hosts.start_jax(parsed)
+        hosts.keep_compiled()
         settled, found = settle_plan(config)
         data = abstract_run.known_data(
             settled,

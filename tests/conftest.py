@@ -1,3 +1,4 @@
+import contextlib
 import gc
 import importlib.util
 import os
@@ -35,10 +36,19 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from lit_jax.models import storage  # noqa: E402
+from tests import forked  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tracing makes objects by the hundred thousand, of which few are garbage: a quarter of its time is the search for them.
 gc.set_threshold(100_000, 50, 100)
+
+
+def pytest_configure(config):
+    """The parent of commands, one for all processes of a session; it imports nothing until it is asked."""
+    if not hasattr(config, "workerinput"):
+        stack = contextlib.ExitStack()
+        stack.enter_context(forked.parent())
+        config.add_cleanup(stack.close)
 
 
 def random_like(tower, example, *, seed=0, scale=0.3):

@@ -375,7 +375,7 @@ def test_sigterm_saves_and_a_kill_loses_nothing_that_matters(finished, tiny_conf
     with monkeypatch.context() as patched, pytest.raises(SystemExit) as stopped:
         patched.setattr(loop, "_steps", told)
         main(arguments)
-    assert stopped.value.code == 143 and capsys.readouterr().err.startswith("stopped by SIGTERM after step 5;")
+    assert stopped.value.code == 143 and capsys.readouterr().err.startswith("stopped as asked after step 5;")
     assert len(losses(tmp_path / "run")) == 5
     killed_after(7, arguments, tmp_path / "run")
     assert not (tmp_path / "run" / "results.json").exists()

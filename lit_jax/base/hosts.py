@@ -1,11 +1,18 @@
-"""Hosts: how a command starts JAX on one or several, and how they wait for each other and compare values."""
+"""Hosts: how a command starts JAX on one or several, and how they speak with each other, wait and compare.
 
-import argparse
+What hosts tell each other goes through the key-value store of JAX's coordination service. It needs no device, waits as
+long as it is asked to, and names who is missing; collectives are for arrays only.
+"""
+
+import contextlib
 import dataclasses
+import itertools
+import json
 import os
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,10 +20,15 @@ from lit_jax.errors import UserError
 
 Result = TypeVar("Result")
 
+DAY = 86_400.0
+"""Seconds that hosts wait for work of another one, such as making records: a dead host is noticed by its heartbeat."""
+
+PREFIX = "lit_jax/"  # of all keys
+
 
 @dataclasses.dataclass(frozen=True)
 class Host:
-    """One of the hosts that share the work.
+    """One of the hosts that share the work: a process of JAX, which is a machine or one GPU of it.
 
     Attributes:
         index: its number, from 0.
@@ -42,33 +54,6 @@ def this_host() -> Host:
     return Host(jax.process_index(), jax.process_count())
 
 
-def add_hosts(parser: argparse.ArgumentParser) -> None:
-    """Adds the options by which several hosts find each other."""
-    parser.add_argument("--distributed", action="store_true", help="several hosts, found by SLURM or MPI")
-    parser.add_argument("--coordinator", default="", help="HOST:PORT of the first host, where nothing finds the hosts")
-    parser.add_argument("--processes", type=int, help="with --coordinator: how many hosts")
-    parser.add_argument("--process", type=int, help="with --coordinator: the number of this one")
-
-
-def start_jax(parsed: argparse.Namespace) -> None:
-    """Sets the cache of compiled programs and joins the other hosts.
-
-    Raises:
-        UserError: options of several hosts that do not go together.
-    """
-    import jax
-
-    keep_compiled()
-    if parsed.coordinator:
-        if parsed.processes is None or parsed.process is None:
-            raise UserError("--coordinator: found no --processes or --process, expected both")
-        jax.distributed.initialize(parsed.coordinator, parsed.processes, parsed.process)
-    elif parsed.processes is not None or parsed.process is not None:
-        raise UserError("--processes, --process: found without --coordinator, expected it as well")
-    elif parsed.distributed:
-        jax.distributed.initialize()
-
-
 def keep_compiled() -> None:
     """Programs that were compiled once are read from the user's cache folder, by every command."""
     import jax
@@ -88,9 +73,9 @@ def make_on_first_host(make: Callable[[], None], folder: str, what: str) -> None
 
 
 def on_first_host(work: Callable[[], Result], what: str) -> Result | None:
-    """Does work on the first host while the others wait for it.
+    """Does work on the first host while the others wait for it, however long it takes.
 
-    Where it fails, the first host raises its error and the others one line, so that none waits for ever.
+    Where it fails, the first host raises its error and the others tell of it, so that none waits for ever.
 
     Args:
         work: to be done.
@@ -102,30 +87,93 @@ def on_first_host(work: Callable[[], Result], what: str) -> Result | None:
     Raises:
         UserError: on other hosts, if the work failed on the first.
     """
-    import jax
-
+    is_first = this_host().index == 0
     failure, result = None, None
-    if jax.process_index() == 0:
+    if is_first:
         try:
             result = work()
         except BaseException as error:
             failure = error
-    failed = bool(from_all_hosts(np.array(failure is not None)).any())
+    said = exchange(what, "" if failure is None else _said(failure))[0]
     if failure is not None:
         raise failure
-    if failed:
-        raise UserError(f"{what}: found an error on the first host, expected none; see what it says")
+    if said:
+        raise UserError(f"{what}: host 0 found an error: {said}")
     return result
 
 
+def _said(failure: BaseException) -> str:
+    return str(failure) if isinstance(failure, UserError) else f"found {type(failure).__name__}: {failure}".strip(": ")
+
+
 def wait_for_all_hosts(what: str) -> None:
-    """Returns when every host is here."""
-    import jax
+    """Returns when every host is here, however long the slowest takes."""
+    exchange(what, "here")
 
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
 
-        multihost_utils.sync_global_devices(what)
+def exchange(what: str, value: str, *, seconds: float = DAY) -> list[str]:
+    """Each host's text, by number; all hosts call it, in the same order.
+
+    Args:
+        what: it is about, for the message.
+        value: of this host.
+        seconds: to wait for the others.
+
+    Raises:
+        UserError: if another host does not come in time.
+    """
+    host = this_host()
+    if host.count == 1:
+        return [value]
+    place = f"{PREFIX}{next(_EXCHANGES)}/"
+    client = _client()
+    client.key_value_set(f"{place}{host.index}", "=" + value)  # an empty value is none
+    until, found = time.monotonic() + seconds, []
+    for index in range(host.count):
+        while (value_there := _waited_for(client, f"{place}{index}")) is None:
+            if time.monotonic() > until:
+                raise UserError(
+                    f"{what}: found nothing of host {index} in {seconds:.0f} s, expected it to come this far; see what "
+                    "it says"
+                )
+        found.append(value_there[1:])
+    return found
+
+
+def _waited_for(client: Any, key: str) -> str | None:
+    """The value of a key, or None if there is none within a second: signals arrive between two such waits."""
+    try:
+        return str(client.blocking_key_value_get(key, 1000))
+    except Exception as error:
+        if "DEADLINE_EXCEEDED" in str(error):
+            return None
+        raise
+
+
+_EXCHANGES = itertools.count()  # hosts run the same program, so that they count alike
+
+
+def tell(key: str, value: str) -> None:
+    """Tells all hosts, without waiting; the first to tell something under a key has told it."""
+    with contextlib.suppress(Exception):  # of two that tell at once, one is heard
+        _client().key_value_set(f"{PREFIX}{key}", value)
+
+
+def told(key: str) -> str | None:
+    """What a host has told under a key, if one has."""
+    if this_host().count == 1:
+        return None
+    try:
+        return str(_client().key_value_try_get(f"{PREFIX}{key}"))
+    except Exception:  # there is nothing, or nobody any more to ask
+        return None
+
+
+def _client() -> Any:
+    # JAX has no public name for it.
+    from jax._src import distributed
+
+    return distributed.global_state.client
 
 
 def from_all_hosts(rows: np.ndarray) -> np.ndarray:
@@ -139,12 +187,64 @@ def from_all_hosts(rows: np.ndarray) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(rows))
 
 
-def ensure_same_on_hosts(values: Sequence[int], *, name: str) -> None:
-    """Stops if hosts disagree about something that must be equal, such as where to resume.
+def ensure_same(facts: Mapping[str, Any], *, seconds: float = DAY) -> None:
+    """Stops if hosts disagree about something that must be equal: options, data, weights, versions.
+
+    Args:
+        facts: what this host has, JSON-ready, by the name that a message gives it.
+        seconds: to wait for the others.
 
     Raises:
-        UserError: with what each host found.
+        UserError: the first thing that differs, with what each host has.
     """
-    found = from_all_hosts(np.asarray(values, np.int64))
-    if (found != found[0]).any():
-        raise UserError(f"{name}: found {found.tolist()} on the hosts, expected the same on each; use a shared folder")
+    found = [json.loads(text) for text in exchange("start", json.dumps(facts), seconds=seconds)]
+    for name in dict.fromkeys(name for one in found for name in one):
+        values = [one.get(name) for one in found]
+        if any(value != values[0] for value in values):
+            other = next(index for index, value in enumerate(values) if value != values[0])
+            raise UserError(
+                f"{name}: found {_short(values[0])} on host 0 and {_short(values[other])} on host {other}, expected "
+                "the same on every host; start the same command with the same files on each"
+            )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def ensure_shared(folder: pathlib.Path, *, option: str, seconds: float = 40.0) -> None:
+    """Stops if a folder is not the same one on every host: the first host writes a file that the others must see.
+
+    The name of the file is new at each start, since network file systems remember for a while what was not there.
+
+    Args:
+        folder: made if missing.
+        option: that names the folder, for the message.
+        seconds: that a network file system may take to show a new file.
+
+    Raises:
+        UserError: naming the host that does not see it.
+    """
+    host = this_host()
+    if host.count == 1:
+        return
+    mark = pathlib.Path(exchange(option, f".shared-{os.getpid()}-{time.time_ns()}")[0])
+    path = folder / mark
+    folder.mkdir(parents=True, exist_ok=True)
+    if host.index == 0:
+        path.touch()
+    until = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < until:
+        time.sleep(0.2)
+        with contextlib.suppress(OSError):
+            os.listdir(folder)  # asks the server anew
+    # Longer than a host that waits for the file itself.
+    seen = exchange(option, "" if path.exists() else str(folder.absolute()), seconds=seconds + 20)
+    path.unlink(missing_ok=True)
+    for index, where in enumerate(seen):
+        if where:
+            raise UserError(
+                f"{option} {where}: found on host {index} without the file that host 0 has just written there, "
+                "expected one folder for all hosts; use a shared disk"
+            )

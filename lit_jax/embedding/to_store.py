@@ -22,12 +22,13 @@ from lit_jax.base import console, hosts
 from lit_jax.base.files import alone_in, incomplete
 from lit_jax.base.hosts import on_first_host
 from lit_jax.base.sharding import check_divides, local_rows, make_mesh, put_batch, put_replicated
+from lit_jax.base.stopping import Stopping, listening
 from lit_jax.data import embedding_store, record_batches
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.embedding_store import Store
 from lit_jax.data.records import RecordSet
 from lit_jax.embedding.photo_embeddings import embedder
-from lit_jax.errors import UserError
+from lit_jax.errors import Stopped, UserError
 from lit_jax.models import building
 from lit_jax.models.building import Towers
 from lit_jax.models.locking import IMAGE, Params
@@ -99,6 +100,7 @@ def embed(
     Raises:
         UserError: no weights, a complete store, an unfinished one with other options, another process at work on it,
             a feature that the dtype cannot hold.
+        Stopped: if it was asked to, after the shard that it was at.
     """
     out = pathlib.Path(out).absolute()
     mesh = make_mesh(making.devices, local=True)
@@ -131,8 +133,14 @@ def _embed(
     own = pieces[jax.process_index() :: jax.process_count()]
     todo = [piece for piece in own if embedding_store.finished_shard(aside, piece.name) is None]
     through = _Through(frozen, records, model, put_replicated(tower, mesh), mesh, making)
-    through.write(aside, todo, done=len(own) - len(todo))
-    hosts.wait_for_all_hosts("all shards are written")
+    with listening("after this shard", steps=False) as stopping:
+        left = through.write(aside, todo, stopping, done=len(own) - len(todo))
+        # A host that has been asked to stop comes here as well, so that none waits for it.
+        everywhere = [int(count) for count in hosts.exchange("all shards are written", str(left))]
+    if any(everywhere):
+        raise Stopped(
+            f"stopped as asked, {sum(everywhere)} of {len(pieces)} shards are left; run the same command to go on"
+        )
     on_first_host(lambda: _finish(aside, out, pieces, records, frozen, making.dtype, made_by), "the store")
     return embedding_store.open_store(out)
 
@@ -208,14 +216,19 @@ class _Through:
         """The jitted tower."""
         return embedder(self.model, self.mesh).features
 
-    def write(self, aside: pathlib.Path, pieces: Sequence[Piece], *, done: int) -> None:
-        """Writes shards one after the other, with progress; `done` of them were finished before."""
+    def write(self, aside: pathlib.Path, pieces: Sequence[Piece], stopping: Stopping, *, done: int) -> int:
+        """Writes shards one after the other, with progress, until it is asked to stop.
+
+        `done` of them were finished before. Returns how many are left.
+        """
         total = sum(piece.stop - piece.first for piece in pieces)
         with console.Progress(total, quiet=jax.process_index() != 0) as progress:
             if done:
                 progress.line(f"{done} of {done + len(pieces)} shards were finished before")
             written, start = 0, time.monotonic()
-            for piece in pieces:
+            for number, piece in enumerate(pieces):
+                if stopping.anywhere():
+                    return len(pieces) - number
                 parts = []
                 for part in self.embedded(piece):
                     parts.append(part)
@@ -228,6 +241,7 @@ class _Through:
                 embedding_store.write_shard(aside, piece.name, values, class_ids, names, dtype=self.making.dtype)
             seconds = time.monotonic() - start
             progress.line(f"{total:,} photos through the tower in {console.duration(seconds)}")
+        return 0
 
     def embedded(self, piece: Piece) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Features `[b, V, W]`, class ids `[b]` and image ids `[b]` of a shard, a batch at a time."""

@@ -6,6 +6,7 @@
 
 import dataclasses
 import functools
+import importlib.metadata
 import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -15,6 +16,7 @@ import optax
 from jax.sharding import Mesh
 
 from lit_jax import config as options
+from lit_jax.base import hosts
 from lit_jax.base.precision import initial_loss_scale
 from lit_jax.base.sharding import check_divides, make_mesh, put_replicated, replicated, with_sharding
 from lit_jax.data import collection, input_stream
@@ -99,6 +101,7 @@ def build(config: Settled, data: collection.Collection, workdir: pathlib.Path) -
     moving, still = locking.split_locked(building.param_shapes(towers, model), towers.locks)
     locked, reports = building.initial_params(towers, model, parts=still)
     digests = {name: reports[name].digest for name in locked}
+    hosts.ensure_same({f"weights of the {name} tower": digest for name, digest in digests.items()})
     if isinstance(data, Store):
         digests[IMAGE] = data.tower["digest"]
     examples, fraction = data.examples(config.data.train_split), config.data.select_fraction
@@ -134,6 +137,23 @@ def build(config: Settled, data: collection.Collection, workdir: pathlib.Path) -
         notes=[*config.notes, *parts.notes(texts, reports), *_about_species(config.data, data, parts.table)],
         length=length,
     )
+
+
+def ensure_same_on_hosts(config: options.Config, data: collection.Collection) -> None:
+    """Stops before anything is built if hosts differ in options, data or versions.
+
+    Args:
+        config: as it was given.
+        data: that the run reads.
+
+    Raises:
+        UserError: naming the first thing that differs, and where.
+    """
+    versions = {name: importlib.metadata.version(name) for name in ("lit_jax", "jax", "jaxlib", "flax", "optax")}
+    facts = {f"version of {name}": version for name, version in versions.items()}
+    facts |= {name: repr(value) for name, value in options.flattened(config).items()}
+    facts["fingerprint of the data"] = data.fingerprint
+    hosts.ensure_same(facts)
 
 
 def known_units(config: Settled, data: collection.Collection, table: ClassTable) -> Vocabulary:

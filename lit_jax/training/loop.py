@@ -4,19 +4,19 @@ import contextlib
 import dataclasses
 import itertools
 import math
-import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from lit_jax import config as options
-from lit_jax.base import console
+from lit_jax.base import console, guard
 from lit_jax.base.files import alone_in, write_json
-from lit_jax.base.hosts import ensure_same_on_hosts, from_all_hosts, on_first_host
+from lit_jax.base.hosts import ensure_same, on_first_host
+from lit_jax.base.stopping import Stopping, listening
+from lit_jax.base.watchdog import Watchdog, watching
 from lit_jax.embedding.photo_embeddings import ASIDE
 from lit_jax.errors import Stopped, UserError
 from lit_jax.evaluation import gzsl, tables, zeroshot
@@ -25,20 +25,23 @@ from lit_jax.training import checkpoint, margin, metrics_log, train_step
 from lit_jax.training.experiment import Experiment, chosen_on
 
 PATIENCE = 100  # float16 steps in a row without a finite gradient before a run is given up
+STUCK_AFTER = 100.0
+"""Seconds of a step on several hosts after which one that waits for the others ends itself."""
 
 
-def run(experiment: Experiment) -> dict[str, Any]:
+def run(experiment: Experiment, *, stuck_after: float = STUCK_AFTER) -> dict[str, Any]:
     """Trains to the end, from the latest checkpoint in the run's folder if there is one.
 
     Args:
         experiment: from `lit_jax.training.experiment.build`.
+        stuck_after: seconds of a step that one of several hosts waits for the others; 0 for ever.
 
     Returns:
         What is written to ``results.json``: a summary for each evaluation, and facts about the run.
 
     Raises:
         UserError: anything that a person can mend.
-        Stopped: after SIGTERM, when the state has been saved.
+        Stopped: when asked to, and the state has been saved.
     """
     config, workdir, first = experiment.config, experiment.workdir, jax.process_index() == 0
     with contextlib.ExitStack() as stack:
@@ -54,13 +57,14 @@ def run(experiment: Experiment) -> dict[str, Any]:
         )  # fmt: skip
         # Before the manager, so that what fails while that is closed is in one line too.
         stack.enter_context(checkpoint.failures_in_one_line(workdir))
-        told = stack.enter_context(_sigterm())
+        stopping = stack.enter_context(listening("after this step"))
+        watchdog = stack.enter_context(watching(stuck_after, guard.stacks()))
         manager = checkpoint.open_manager(workdir / "checkpoints", keep=config.checkpoint.keep)
         stack.callback(manager.close)
         state = _resumed(experiment, manager)
         if first:
             write_json(workdir / "config.json", options.flattened(config.given))
-        results = _drive(experiment, state, manager, told)
+        results = _drive(experiment, state, manager, stopping, watchdog)
         if first:
             write_json(workdir / "results.json", results)
             print(tables.results_table(results))
@@ -88,7 +92,7 @@ def marks(every_epochs: float, steps_per_epoch: float, total_steps: int) -> set[
 def _resumed(experiment: Experiment, manager: Any) -> train_step.State:
     """The state to start from: of the latest checkpoint, if there is one, which must fit."""
     latest = manager.latest_step()
-    ensure_same_on_hosts([-1 if latest is None else latest], name=f"checkpoint {manager.directory}")
+    ensure_same({f"checkpoint {manager.directory}": "none" if latest is None else f"step {latest}"})
     if latest is None:
         state, notes = experiment.start()
         experiment.notes[:0] = notes
@@ -101,8 +105,10 @@ def _resumed(experiment: Experiment, manager: Any) -> train_step.State:
     return checkpoint.restore(manager, latest, experiment.abstract_state)
 
 
-def _drive(experiment: Experiment, state: train_step.State, manager: Any, told: Sequence[int]) -> dict[str, Any]:
-    """Trains from `state` to the end. `told` fills when SIGTERM arrives."""
+def _drive(
+    experiment: Experiment, state: train_step.State, manager: Any, stopping: Stopping, watchdog: Watchdog
+) -> dict[str, Any]:
+    """Trains from `state` to the end, or until it is asked to stop."""
     config, start = experiment.config, int(state.step)
     evaluate_at = marks(config.evaluation.every_epochs, experiment.length.steps_per_epoch, experiment.length.steps)
     save_at = marks(config.checkpoint.every_epochs, experiment.length.steps_per_epoch, experiment.length.steps)
@@ -111,29 +117,35 @@ def _drive(experiment: Experiment, state: train_step.State, manager: Any, told: 
         bar = console.Progress(experiment.length.steps, start=start, quiet=jax.process_index() != 0)
         progress = stack.enter_context(bar)
         progress.line(_opening(experiment, state, start))
-        _fit_margin(experiment, progress, told)
+        _fit_margin(experiment, progress, stopping, watchdog)
         watch = _Watch(experiment, state, log, progress, manager)
+
+        def evaluated(params: Params, step: int) -> bool:
+            return _evaluate(experiment, params, step, _interrupted(stopping, watchdog), log, progress)
+
         is_kept = experiment.length.steps == 0 and manager.latest_step() is None  # a start that is the whole run
         if is_kept or (start in evaluate_at and experiment.about.evaluated != start):
             # A run that was stopped before or in an evaluation owes it, and its checkpoint the score.
-            if not _evaluate(experiment, state.params, start, told, log, progress):
+            if not evaluated(state.params, start):
                 raise Stopped(_stopped(start))
             if is_kept:
                 _save(experiment, manager, state)
             else:
                 checkpoint.complete(manager, experiment.about, score=_score(experiment.about.results))
-        for current, metrics in _steps(experiment, state, start):
+        for current, metrics in _steps(experiment, state, start, watchdog):
             step = watch.step(metrics)
-            evaluates, stops = step in evaluate_at, _stop_asked(told, at=step % config.log.every_steps == 0)
+            evaluates, stops = step in evaluate_at, stopping.at_step()
             if evaluates or stops or step in save_at:
                 watch.settle()
                 if evaluates and not stops:
-                    stops = not _evaluate(experiment, current.params, step, told, log, progress)
+                    stops = not evaluated(current.params, step)
+                watchdog.slow()
                 _save(experiment, manager, current)
                 watch.resume_clock()
             if stops:
                 manager.wait_until_finished()
                 raise Stopped(_stopped(step))
+        watchdog.slow()
         if log is not None:
             title = f"{experiment.workdir.name}: {config.train.epochs:g} epochs, batch {config.train.batch_size}"
             metrics_log.curves(experiment.workdir / "curves.png", log.records, title=title)
@@ -142,12 +154,32 @@ def _drive(experiment: Experiment, state: train_step.State, manager: Any, told: 
 
 
 def _steps(
-    experiment: Experiment, state: train_step.State, start: int
+    experiment: Experiment, state: train_step.State, start: int, watchdog: Watchdog
 ) -> Iterator[tuple[train_step.State, train_step.Metrics]]:
     """The rest of the run, from batch `start` on. `state` is donated to the first step."""
     if start < experiment.length.steps:
         stream = itertools.islice(experiment.feed(start), experiment.length.steps - start)
-        yield from train_step.run(state, experiment.locked, stream, experiment.step)
+        yield from train_step.run(state, experiment.locked, _watched(stream, watchdog), experiment.step)
+
+
+def _watched(batches: Iterator[train_step.Batch], watchdog: Watchdog) -> Iterator[train_step.Batch]:
+    """The same batches; the watchdog knows of each, and of those whose shapes are new to this process."""
+    seen = set()
+    for batch in batches:
+        shapes = tuple((name, value.shape) for name, value in batch.items())
+        watchdog.step(compiles=shapes not in seen)
+        seen.add(shapes)
+        yield batch
+
+
+def _interrupted(stopping: Stopping, watchdog: Watchdog) -> Callable[[], bool]:
+    """What an evaluation, or the fit of the margin, asks after each batch."""
+
+    def interrupted() -> bool:
+        watchdog.slow()
+        return stopping.at_step()
+
+    return interrupted
 
 
 class _Watch:
@@ -231,17 +263,13 @@ def _evaluate(
     experiment: Experiment,
     moving: Params,
     step: int,
-    told: Sequence[int],
+    interrupted: Callable[[], bool],
     log: metrics_log.MetricsLog | None,
     progress: console.Progress,
 ) -> bool:
-    """Evaluates and notes the results; False if SIGTERM came in between and there are none.
-
-    Several hosts finish an evaluation: they cannot agree to leave one in its middle.
-    """
-    alone = jax.process_count() == 1
+    """Evaluates and notes the results; False if it was asked to stop in between and there are none."""
     try:
-        hits, rivals = experiment.evaluator({**moving, **experiment.locked}, interrupted=lambda: alone and bool(told))
+        hits, rivals = experiment.evaluator({**moving, **experiment.locked}, interrupted=interrupted)
     except zeroshot.Interrupted:
         return False
     candidates = {task.name: len(task.class_ids) for task in experiment.evaluator.tasks}
@@ -289,30 +317,8 @@ def _log(experiment: Experiment, start: int) -> Iterator[metrics_log.MetricsLog 
         log.close()
 
 
-@contextlib.contextmanager
-def _sigterm() -> Iterator[list[int]]:
-    """Collects SIGTERM in a list instead of ending the process; signals arrive in the main thread only."""
-    told: list[int] = []
-    try:
-        before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
-    except ValueError:
-        yield told
-        return
-    try:
-        yield told
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _stopped(step: int) -> str:
-    return f"stopped by SIGTERM after step {step}; run the same command to go on from there"
-
-
-def _stop_asked(told: Sequence[int], *, at: bool) -> bool:
-    """Whether to stop now. Several hosts agree on it, at steps where all of them ask."""
-    if jax.process_count() == 1:
-        return bool(told)
-    return at and bool(from_all_hosts(np.array(bool(told))).any())
+    return f"stopped as asked after step {step}; run the same command to go on from there"
 
 
 def _opening(experiment: Experiment, state: train_step.State, start: int) -> str:
@@ -336,11 +342,11 @@ def _opening(experiment: Experiment, state: train_step.State, start: int) -> str
     return "\n".join(lines)
 
 
-def _fit_margin(experiment: Experiment, progress: console.Progress, told: Sequence[int]) -> None:
+def _fit_margin(experiment: Experiment, progress: console.Progress, stopping: Stopping, watchdog: Watchdog) -> None:
     """Fits the margin for seen species, where one is asked for and none was stored yet."""
     if not experiment.config.evaluation.margin_folds or experiment.about.margin:
         return
-    found = margin.fit(experiment, tell=progress.line, interrupted=lambda: _stop_asked(told, at=False))
+    found = margin.fit(experiment, tell=progress.line, interrupted=_interrupted(stopping, watchdog))
     experiment.about = dataclasses.replace(experiment.about, margin=found)
     progress.line(_about_margin(found))
 
