@@ -1,5 +1,6 @@
 """Accuracy on corrupted photos: against one photo at a time, and what the command writes and refuses."""
 
+import concurrent.futures
 import dataclasses
 import json
 import shutil
@@ -78,6 +79,26 @@ def test_each_photo_is_corrupted_by_its_number_and_named_by_itself(trained, reco
         named = np.asarray(look(trained.params, photos)) @ classes.T
         right = [task.class_ids[row] == label for row, label in zip(named.argmax(1), batch["class_id"], strict=True)]
         assert result["tasks"]["seen"]["corrupted"][kind][str(severity)]["top1"] == pytest.approx(np.mean(right))
+
+
+@pytest.mark.parametrize("size", [5, 24])
+def test_photos_have_the_bytes_of_their_number_in_the_split(records, size):
+    pictures, some = Pictures(16), np.arange(24) % 3 != 1
+    whole = next(record_batches.evaluation_batches(records, "validation", batch_size=24, pictures=pictures))["image"]
+    wanted = [
+        corrupt(whole[n], "impulse_noise", 3, generator(7, "validation", n, "impulse_noise", 3))
+        for n in np.flatnonzero(some).tolist()
+    ]
+    conditions = Conditions(("impulse_noise",), (3,), seed=7)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        views = list(measuring._views(records, "validation", some, conditions, pictures, size, pool))
+    found = {
+        condition: np.concatenate([photos[batch["mask"]] for batch, one, photos in views if one == condition])
+        for condition in conditions.all
+    }
+    assert found[CLEAN].tobytes() == whole[some].tobytes()
+    assert found["impulse_noise", 3].tobytes() == np.stack(wanted).tobytes()
+    assert all(len(photos) == size for _, _, photos in views)
 
 
 def test_the_margin_holds_seen_species_back_among_all(trained, records):
