@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import cub_robustness
 from lit_jax import evaluate, models, robustness
 from lit_jax.data import record_batches
 from lit_jax.data.images import Pictures
@@ -109,6 +110,8 @@ def test_the_margin_holds_seen_species_back_among_all(trained, records):
     none = Conditions(("contrast",), (1,))
     found = measuring.measure(held, records, tasks, none, batch_size=8, devices=1)["tasks"]
     assert [task["margin"] for task in found.values()] == [0, 0, 5]
+    table = robustness_tables.table_of({"kinds": ["contrast"], "severities": [1], "tasks": found})
+    assert table.count("seen species held back by 5)") == 1
     # A margin beyond every difference leaves the unseen ones alone.
     assert found["heldout_among_all"]["clean"]["top1"] == found["heldout"]["clean"]["top1"]
 
@@ -227,6 +230,14 @@ def test_photos_of_frost_are_laid_over(tmp_path):
         robustness._frosts(str(tmp_path), 16)
 
 
+def test_a_model_without_a_tower_is_refused(finished, monkeypatch, capsys):
+    whole = load(finished[0], with_image_tower=False)
+    monkeypatch.setattr(robustness, "load_whole", lambda *_, **__: whole)
+    with pytest.raises(SystemExit):
+        robustness.main(["--checkpoint=x"])
+    assert "found a model of given embeddings" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "options, told",
     [
@@ -243,3 +254,13 @@ def test_mistakes_are_told_in_one_line(finished, options, told, capsys):
         robustness.main([f"--checkpoint={finished[0]}", *options])
     (line,) = capsys.readouterr().err.splitlines()
     assert stop.value.code == 2 and told in line
+
+
+def test_the_table_of_the_documentation_is_that_of_the_benchmark():
+    content = json.loads((cub_robustness.machine.RESULTS / "cub_robustness.json").read_text())
+    page = (cub_robustness.machine.ROOT / "docs" / "robustness.md").read_text()
+    assert cub_robustness.table(content) in page
+    for result in content["results"]:
+        for task in result["tasks"].values():
+            errors = [1 - row["top1"] for kind in task["corrupted"].values() for row in kind.values()]
+            assert task["mean_error"] == pytest.approx(np.mean(errors)) and len(errors) == 45

@@ -302,7 +302,7 @@ def normalised(result: Mapping[str, Any], baseline: Mapping[str, Any], where: st
     Raises:
         UserError: the baseline has other tasks, kinds, severities, photos or another seed.
     """
-    for name in ("kinds", "severities", "seed", "frost", "records", "photos"):
+    for name in ("kinds", "severities", "seed", "frost", "frost_files", "records", "photos"):
         if baseline.get(name) != result.get(name):
             raise UserError(
                 f"{where}: found {name} {baseline.get(name)!r}, expected {result.get(name)!r}, as here; measure the "
