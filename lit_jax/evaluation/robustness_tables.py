@@ -39,8 +39,8 @@ def _in_words(task: Mapping[str, Any]) -> str:
     held = f", seen species held back by {task['margin']:.3g}" if task.get("margin") else ""
     return (
         f"{task['images']:,} photos among {task['candidates']:,} (chance {_percent(task['chance'])}{held}); mean "
-        f"corruption error, not normalised: {_percent(task['mean_error'])}, {100 * task['mean_more_error']:.1f} points more than "
-        "on clean photos"
+        f"corruption error, not normalised: {_percent(task['mean_error'])}, "
+        f"{100 * task['mean_more_error']:.1f} points more than on clean photos"
     )
 
 
