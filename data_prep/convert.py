@@ -23,6 +23,7 @@ from data_prep.conversion.workspace import (
 from data_prep.sources.by_name import SOURCES
 from data_prep.sources.items import Request
 from lit_jax.base import stopping
+from lit_jax.base.cluster import refuse_many_tasks
 from lit_jax.base.command_line import Parser
 from lit_jax.errors import STOPPED, user_errors_in_one_line
 from lit_jax.text.classes import some
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Beam's own flags are known to Beam alone.
     arguments, flags = parser.parse_known_args(given) if "--beam" in given else (parser.parse_args(given), [])
     with user_errors_in_one_line(), _stopped_in_one_line():
+        refuse_many_tasks()
         write = BeamWriter(flags) if arguments.beam else None
         options = options_of(arguments)
         source = SOURCES[arguments.source](_request(arguments, options))
@@ -62,8 +64,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 @contextlib.contextmanager
 def _stopped_in_one_line() -> Iterator[None]:
     """Ends the process on Ctrl-C, SIGTERM or SIGUSR1 with one line and the exit code of what has stopped as asked."""
+    asked: list[int] = []
 
-    def stop(*_: object) -> None:
+    def stop(number: int, _: object) -> None:
+        asked.append(number)
         raise KeyboardInterrupt
 
     main_thread = threading.current_thread() is threading.main_thread()  # only there can signals be caught
@@ -72,7 +76,7 @@ def _stopped_in_one_line() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
-        sys.exit(STOPPED)
+        sys.exit(STOPPED if asked else 128 + signal.SIGINT)
     finally:
         for one, handler in before.items():
             signal.signal(one, handler or signal.SIG_DFL)

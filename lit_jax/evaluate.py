@@ -7,7 +7,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from lit_jax.base import hosts
+from lit_jax.base import cluster, hosts
 from lit_jax.base.command_line import Parser
 from lit_jax.base.files import write_json
 from lit_jax.data.collection import Collection, fingerprint, store_folder
@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command: prints the table and writes the JSON."""
     parsed = _parser().parse_args(argv)
     with user_errors_in_one_line():
+        cluster.refuse_many_tasks()
         hosts.keep_compiled()
         weight_files = {IMAGE: parsed.image_weights, TEXT: parsed.text_weights}
         with_tower = bool(parsed.records) if parsed.records or parsed.store else None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lit_jax import config as options
+from lit_jax.base.cluster import refuse_many_tasks
 from lit_jax.base.command_line import Parser
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.graphs.graph import WEIGHTS, library
@@ -20,6 +21,7 @@ from lit_jax.trained.published import published
 def main(argv: Sequence[str] | None = None) -> None:
     """The command; see ``--help``."""
     with user_errors_in_one_line():
+        refuse_many_tasks()
         rest, overrides = options.split_arguments(list(sys.argv[1:] if argv is None else argv))
         parsed = _parser().parse_args(rest)
         _check(parsed, overrides)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lit_jax.base import console, hosts
+from lit_jax.base import cluster, console, hosts
 from lit_jax.base.command_line import Parser
 from lit_jax.base.files import write_json
 from lit_jax.data.dataset_folder import check_split
@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command: prints the table and writes the JSON."""
     parsed = _parser().parse_args(argv)
     with user_errors_in_one_line():
+        cluster.refuse_many_tasks()
         hosts.keep_compiled()
         store = open_store(parsed.store)
         for option, split in (("--train-split", parsed.train_split), ("--split", parsed.split)):

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import jax
-
 from lit_jax import config as options
 from lit_jax.data.collection import Collection, at_hand, check_splits, open_collection
 from lit_jax.data.dataset_folder import check_split
@@ -248,11 +246,6 @@ def _check_together(config: options.Config) -> None:
         raise UserError(
             f"text.distinct: found false with model.same_caption {config.model.same_caption}, expected true: it tells "
             "which captions are the same"
-        )
-    if config.input == "records" and jax.process_count() > 1:
-        raise UserError(
-            f"model.same_caption: found {config.model.same_caption} on {jax.process_count()} hosts, expected plain: "
-            'they do not know each other\'s captions; set input = "store"'
         )
 
 

@@ -169,7 +169,7 @@ def test_a_half_written_checkpoint_is_not_one(tmp_path):
         ({"locked": {"image": "xyz"}}, r"found image tower abc, expected the xyz of the config's weights"),
         ({"fingerprint": "g" * 64}, "found records ffffffffffff, expected the gggggggggggg"),
         ({"tokenizer": b"other"}, "found another tokenizer"),
-        ({"hosts": 2}, "found a run of 1 hosts, expected 2"),
+        ({"hosts": 2}, "found a run on 1 hosts by an earlier version"),
         ({"prompt_templates": ["a {}"]}, "found other prompt templates"),
     ],
 )

@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import shutil
-import socket
 import subprocess
 import sys
 
@@ -13,8 +12,7 @@ import numpy as np
 import pytest
 
 from lit_jax import config, models, settling
-from lit_jax.base.hosts import Host
-from lit_jax.base.sharding import make_mesh, put_batch
+from lit_jax.base.sharding import make_mesh
 from lit_jax.data import embedding_store, input_stream, record_batches
 from lit_jax.data.epoch_order import set_aside
 from lit_jax.data.images import Pictures
@@ -27,7 +25,7 @@ from lit_jax.main import train
 from lit_jax.text.classes import read_class_table
 from lit_jax.trained import loading
 from lit_jax.training import checkpoint, loop, metrics_log
-from tests.conftest import QUICK, built_of
+from tests.conftest import built_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -435,75 +433,6 @@ def test_a_run_on_rows_of_a_classifier_evaluates_photos_through_the_tower(with_h
     assert found["top1"] == results["seen"]["top1"]
 
 
-@pytest.fixture(scope="module")
-def two_hosts(tiny_config, tmp_path_factory):
-    """Two processes of two devices each: they train from records by the command, embed, and train from the store.
-
-    The folder of what they made, and what each said.
-    """
-    folder = tmp_path_factory.mktemp("hosts")
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    code = f"""
-import gc, sys
-from lit_jax import config, main
-from lit_jax.embed import Making, embed
-from lit_jax.training import metrics_log
-gc.set_threshold(100_000, 50, 100)  # as in tests.conftest
-metrics_log.curves = lambda *_, **__: None  # as `undrawn` there
-main.main(["--config={tiny_config}", "--workdir={folder / "records"}", "--config.train.devices=0",
-           "--config.train.epochs=1", "--coordinator=localhost:{port}", "--processes=2", "--process=" + sys.argv[1]])
-overrides = {{"data.store": "{folder / "store"}"}}
-loaded, _ = config.load("{tiny_config}", overrides)
-embed(loaded, "{folder / "store"}", Making("float32", batch_size=32, shard_rows=20))
-first = {{"train.epochs": "1", "optimizer.horizon_epochs": "3"}}  # of three epochs
-loaded, _ = config.load("{tiny_config}", {{**overrides, **first, "input": "store"}})
-main.train(loaded, "{folder / "run"}")
-"""
-    flags = f"--xla_force_host_platform_device_count=2 {QUICK}"
-    hosts = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(number)], cwd=ROOT, env={**os.environ, "XLA_FLAGS": flags},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for number in range(2)
-    ]  # fmt: skip
-    outputs = [host.communicate(timeout=300)[0] for host in hosts]
-    assert [host.returncode for host in hosts] == [0, 0], outputs
-    return folder, outputs
-
-
-def test_two_hosts_embed_and_train_as_one(two_hosts, stored, trained):
-    folder, _ = two_hosts
-    assert files(folder / "store") == files(stored.directory)
-    # The order does not depend on the number of hosts, so the run is that of one.
-    assert losses(folder / "run") == pytest.approx(losses(trained[0])[:4], rel=1e-3)
-
-
-def test_two_hosts_train_one_model(two_hosts, tiny_config, tmp_path):
-    folder, outputs = two_hosts
-    results = json.loads((folder / "records" / "results.json").read_text())
-    assert (results["seen"]["images"], results["heldout"]["images"]) == (24, 28)  # each photo once, over both hosts
-    assert len(losses(folder / "records")) == 4 and "on 4 devices" in outputs[0] and "devices" not in outputs[1]
-    # The first global batch is the first batches of both hosts, one after the other.
-    loaded = load(tiny_config, train__devices=4)
-    alone = built_of(loaded, tmp_path / "alone")
-    tokenizer = settling.open_tokenizer("", alone.data)
-    options = {
-        "tokenise": lambda texts: tokenizer.encode(texts, 24),
-        "batches": record_batches.Batches(8, seed=loaded.seed),
-        "pictures": Pictures(16),
-    }
-    parts = [
-        next(record_batches.training_batches(alone.data, "train", host=Host(host, 2), **options)) for host in range(2)
-    ]
-    both = {name: np.concatenate([part[name] for part in parts]) for name in ("image", "tokens")}
-    _, metrics = alone.step(alone.start()[0], alone.locked, put_batch(both, alone.mesh))
-    assert losses(folder / "records")[0] == pytest.approx(float(metrics["loss"]), rel=1e-4)
-    assert results["locked"] == alone.about.locked
-
-
 def test_a_store_goes_to_the_devices_only_where_it_fits(stored, monkeypatch):
     mesh = make_mesh(2)
     assert input_stream.is_on_device(stored, "train", "auto", mesh)
@@ -529,7 +458,7 @@ def prepare(config):
 """
     (tmp_path / "makes.py").write_text(text)
     seen = []
-    monkeypatch.setattr(main, "train", lambda config, workdir: seen.append(config.input))
+    monkeypatch.setattr(main, "train", lambda config, workdir, **_: seen.append(config.input))
     arguments = [f"--config={tmp_path / 'makes.py'}", f"--workdir={tmp_path / 'run'}"]
     main.main(arguments)
     store = embedding_store.open_store(tmp_path / "made_store")

@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import jax
@@ -24,6 +23,7 @@ from lit_jax.models import guess
 from lit_jax.trained import loading
 from lit_jax.training import checkpoint, experiment, loop, metrics_log, optimizer
 from lit_jax.training.length import run_length
+from tests import forked
 from tests.conftest import built_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -349,10 +349,7 @@ def killed_after(count, arguments, workdir):
 
     A process with the flags of this one finds its compiled step.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lit_jax.main", *arguments],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    process = forked.start("lit_jax.main", arguments, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + 240
     while len(losses(workdir)) < count and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)

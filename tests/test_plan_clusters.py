@@ -105,11 +105,8 @@ def test_what_comes_from_the_host_is_the_batch():
     tokens = texts * 16 * 4 + BATCH * 4  # of a context of 16; 9 tokens in steps of 16; and the row of each photo's text
     assert cluster.moved(run, "store", on_device=True).input == tokens // 16
     assert cluster.moved(run, "store", on_device=False).input == (tokens + BATCH * 16 * 2) // 16
-    # Hosts that read photos do not know each other's captions: a text a photo, and no numbers of rows.
     records = cluster.moved(run, "records", on_device=True)
-    assert records.input == BATCH * (16 * 16 * 3 + 16 * 4) // 16 and records.gathered == BATCH * DIM * 4
-    assert abstract_run.text_shape(run, BATCH, "records") == (BATCH, 16)
-    assert abstract_run.text_shape(small_run(16, 1), BATCH, "records")[0] == texts
+    assert records.input == (tokens + BATCH * 16 * 16 * 3) // 16 and records.gathered == texts * DIM * 4
 
 
 def test_times_are_those_of_arithmetic_by_hand():
@@ -144,13 +141,10 @@ def test_efficiency_and_bottlenecks_follow_from_the_times():
     assert store["bottleneck"] == "gradients" and store["next"] in ("texts", "arithmetic")
     assert store["equal_devices"] == round(16 * computing / moving)
     assert store["photos_per_s_host"] == pytest.approx(32 / (computing + moving))
-    # One device reads photos with each caption once: less arithmetic than two hosts have.
+    # Photos pass PCIe meanwhile, and one device has to wait for all of them.
     records = facts["inputs"]["records"]
-    one = small_run(16, 1, input="records")
-    assert records["alone_s"] == pytest.approx(
-        max(abstract_run.step_flops(one, "records")["step"] / 5e13, 16 * records["seconds"]["input"]["host"])
-    )
-    assert arithmetic["step"]["records"]["text tower"] > abstract_run.step_flops(one, "records")["text tower"]
+    alone = arithmetic["step"]["records"]["step"] / 5e13, 16 * records["seconds"]["input"]["host"]
+    assert records["alone_s"] == pytest.approx(max(alone)) and records["efficiency"] <= 1
 
 
 def test_every_device_has_links_and_every_alias_is_one():

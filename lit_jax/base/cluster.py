@@ -86,8 +86,8 @@ def joined(parsed: argparse.Namespace, folder: pathlib.Path) -> Iterator[None]:
         yield
         return
     guard.stand(folder, _number(parsed, os.environ))
+    _initialise(parsed)
     with _ends_together():
-        _initialise(parsed)
         _check_devices(os.environ)
         yield
 
@@ -107,7 +107,7 @@ def check(parsed: argparse.Namespace, environ: Mapping[str, str]) -> None:
     elif parsed.processes is not None or parsed.process is not None:
         raise UserError("--processes, --process: found without --coordinator, expected it as well")
     elif not parsed.distributed:
-        refuse_many_tasks(environ, "expected --distributed, or one task (srun --ntasks=1)")
+        refuse_many_tasks(environ, expected="expected --distributed, or one task (srun --ntasks=1)")
     elif (address := _found_coordinator(parsed)) is None:
         raise UserError(
             "--distributed: found no job of SLURM, Open MPI or Kubernetes around, expected one; start the command by "
@@ -117,7 +117,9 @@ def check(parsed: argparse.Namespace, environ: Mapping[str, str]) -> None:
         _check_address(address)
 
 
-def refuse_many_tasks(environ: Mapping[str, str], expected: str) -> None:
+def refuse_many_tasks(
+    environ: Mapping[str, str] = os.environ, *, expected: str = "expected one (srun --ntasks=1)"
+) -> None:
     """Refuses to run as one of several tasks of a SLURM step, which would all do the same work into the same files.
 
     Args:
@@ -169,21 +171,28 @@ def _number(parsed: argparse.Namespace, environ: Mapping[str, str]) -> str:
 
 
 def _initialise(parsed: argparse.Namespace) -> None:
+    """Starts JAX with the other hosts; ends this process with one line where that fails."""
     import jax
 
+    devices = local_devices(parsed.local_devices, os.environ)
     try:
         jax.distributed.initialize(
             parsed.coordinator or None,
             parsed.processes,
             parsed.process,
-            local_device_ids=local_devices(parsed.local_devices, os.environ),
+            local_device_ids=devices,
             cluster_detection_method="deactivate" if parsed.coordinator else None,
             initialization_timeout=parsed.wait_for_hosts,
             heartbeat_timeout_seconds=parsed.heartbeat,
         )
     except Exception as error:
-        if "already" in str(error) and "in use" in str(error):
-            raise UserError(f"--coordinator: found its port in use on this host; give another one ({error})") from None
+        if "Failed to start RPC server" in str(error):
+            raise UserError(
+                "--coordinator: found its port in use on this host, expected a free one; give another"
+            ) from None
+        if "DEADLINE_EXCEEDED" in str(error):
+            guard.will_end(guard.missing(parsed.wait_for_hosts), TRY_AGAIN)
+            guard.leave(TRY_AGAIN)
         raise
 
 
@@ -229,7 +238,7 @@ def _check_devices(environ: Mapping[str, str]) -> None:
     import jax
 
     device = jax.local_devices()[0]
-    facts = {"machine": socket.gethostname(), "own": jax.local_device_count(), "given": _given(environ)}
+    facts = {"machine": socket.gethostname(), "own": jax.local_device_count(), "given": given_gpus(environ)}
     rows = [dict(zip(facts, row.split("\n"), strict=True)) for row in
             hosts.exchange("devices", "\n".join(str(value) for value in facts.values()))]  # fmt: skip
     refuse_idle(rows)
@@ -237,7 +246,7 @@ def _check_devices(environ: Mapping[str, str]) -> None:
         print(described_hosts([int(row["own"]) for row in rows], device.platform.upper()), flush=True)
 
 
-def _given(environ: Mapping[str, str]) -> int:
+def given_gpus(environ: Mapping[str, str]) -> int:
     """GPUs that SLURM gave to the job on this machine; 0 where it says nothing of it."""
     count = environ.get("SLURM_GPUS_ON_NODE", "")
     return int(count) if count.isdigit() else 0
@@ -287,15 +296,16 @@ def _ends_together() -> Iterator[None]:
         raise
     except BaseException as error:
         listener.close()
-        ending = _ending(error)
-        heard = hosts.told("ended")
-        if heard is not None:
-            ending = Ending(**_parsed(heard))  # the first to fail knows why
-        elif ending.code != TRY_AGAIN:
+        ending, heard = _ending(error), hosts.told("ended")
+        if heard is not None and ending.code == TRY_AGAIN:
+            ending = Ending(**_parsed(heard))  # the other one ended first, and knows why
+        guard.will_end("" if ending.code == 1 else ending.line, ending.code)
+        if heard is None and ending.code != TRY_AGAIN:
             _tell_all(ending)
+        hosts.tell(f"heard/{hosts.this_host().index}", "yes")
         if ending.code == 1:
             raise
-        guard.leave(ending.line, ending.code)
+        guard.leave(ending.code)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -357,9 +367,9 @@ class _Listener(threading.Thread):
 
     def run(self) -> None:
         while not self._closed.wait(1.0):
-            if (heard := hosts.told("ended")) is None:
-                continue
-            hosts.tell(f"heard/{hosts.this_host().index}", "yes")
-            if not self._closed.wait(1.0):  # the main thread may have a word of its own
+            heard = hosts.told("ended")
+            if heard is not None and not self._closed.wait(1.0):  # the main thread may have a word of its own
                 ending = Ending(**_parsed(heard))
-                guard.leave(ending.line, ending.code)
+                guard.will_end(ending.line, ending.code)
+                hosts.tell(f"heard/{hosts.this_host().index}", "yes")
+                guard.leave(ending.code)

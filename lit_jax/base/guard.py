@@ -10,7 +10,6 @@ import contextlib
 import datetime
 import os
 import pathlib
-import re
 import signal
 import sys
 import threading
@@ -52,25 +51,39 @@ def stand(folder: pathlib.Path, number: str) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     ours, theirs = os.pipe()
+    ending, to_end = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # JAX warns of any fork; no backend runs yet
         child = os.fork()
     if child:
-        os.close(ours)
-        os.close(handle)
-        _guard(child, log, begin)
-    os.close(theirs)
+        for one in (ours, to_end, handle):
+            os.close(one)
+        _guard(child, ending, log, begin)
+    for one in (theirs, ending):
+        os.close(one)
     _to_log(handle)
     threading.Thread(target=_end_with, args=(ours,), daemon=True, name="guard").start()
-    _STACKS[:] = [stacks_of(log)]
+    _GUARDED.append((stacks_of(log), to_end))
 
 
-_STACKS: list[pathlib.Path] = []  # of this process, if it has a guard
+_GUARDED: list[tuple[pathlib.Path, int]] = []
+"""Where the stacks of this process go and where it tells its guard how it ends; empty without a guard."""
 
 
 def stacks() -> pathlib.Path | None:
     """Where the stacks of this process go if it is stuck; None without a guard."""
-    return _STACKS[0] if _STACKS else None
+    return _GUARDED[0][0] if _GUARDED else None
+
+
+def will_end(line: str, code: int) -> None:
+    """Says how this process is about to end: with a last line, if there is one, and an exit code.
+
+    It holds also if JAX's C++ aborts the process meanwhile, as when the first host has ended before it.
+    """
+    if line:
+        print(line, file=sys.stderr, flush=True)
+    for _, pipe in _GUARDED:
+        os.write(pipe, bytes([code]))
 
 
 def stacks_of(log: pathlib.Path) -> pathlib.Path:
@@ -95,7 +108,7 @@ def _end_with(pipe: int) -> None:
     os._exit(TRY_AGAIN)
 
 
-def _guard(child: int, log: pathlib.Path, begin: int) -> NoReturn:
+def _guard(child: int, ending: int, log: pathlib.Path, begin: int) -> NoReturn:
     """Waits for the child, hands signals on to it, and ends as it did."""
     for one in HANDED_ON:
         signal.signal(one, _handing_on(child))
@@ -104,20 +117,23 @@ def _guard(child: int, log: pathlib.Path, begin: int) -> NoReturn:
             _, status = os.waitpid(child, 0)
             break
     code = os.waitstatus_to_exitcode(status)
+    os.set_blocking(ending, False)  # what the child has started may hold the other end
+    with contextlib.suppress(BlockingIOError):
+        if told := os.read(ending, 1):
+            os._exit(told[0])
     number = log.stem.removeprefix("host-")
-    stuck = stacks_of(log)
+    stuck, line = stacks_of(log), ""
     if code == 1 and stuck.exists() and stuck.stat().st_size:
-        leave(
-            f"host {number}: waited too long in a step, as where another host is stuck; stacks in {stuck}; {AGAIN}",
-            TRY_AGAIN,
-        )
-    if code == -signal.SIGABRT:
-        leave(why_aborted(log.read_bytes()[begin:].decode(errors="replace"), log), TRY_AGAIN)
-    if code == -signal.SIGKILL:
-        leave(f"host {number}: killed, by hand or for want of memory; {AGAIN}", TRY_AGAIN)
-    if code < 0:
-        leave(f"host {number}: ended by {signal.Signals(-code).name}; see {log}", 128 - code)
-    os._exit(code)
+        line = f"host {number}: waited too long in a step, as where another host is stuck; stacks in {stuck}; {AGAIN}"
+    elif code == -signal.SIGABRT:
+        line = why_aborted(log.read_bytes()[begin:].decode(errors="replace"), log)
+    elif code == -signal.SIGKILL:
+        line = f"host {number}: killed, by hand or for want of memory; {AGAIN}"
+    elif code < 0:
+        print(f"host {number}: ended by {signal.Signals(-code).name}; see {log}", file=sys.stderr, flush=True)
+    if line:
+        print(line, file=sys.stderr, flush=True)
+    os._exit(TRY_AGAIN if line else code if code >= 0 else 128 - code)
 
 
 def _handing_on(child: int) -> Callable[[int, object], None]:
@@ -130,10 +146,15 @@ def _handing_on(child: int) -> Callable[[int, object], None]:
 
 def why_aborted(log: str, path: pathlib.Path) -> str:
     """One line for what JAX's coordination service wrote before it aborted the process."""
-    missing = re.search(r"(?:failed to|did not|not) (?:register|connect|join)[^\n]*", log)
-    if "RegisterTask" in log or "Barrier failed" in log or missing or "DEADLINE_EXCEEDED" in log:
-        return f"a host did not come within --wait-for-hosts; start the same command on all of them; log in {path}"
+    if "RegisterTask" in log or "DEADLINE_EXCEEDED" in log:
+        return f"{missing()}; log in {path}"
     return f"{lost('no heartbeat')}; log in {path}"
+
+
+def missing(seconds: int | None = None) -> str:
+    """The line of a host that has waited for the others in vain."""
+    time = f"{seconds} s" if seconds else "the time"
+    return f"not all hosts came in {time} of --wait-for-hosts; start the same command on all of them"
 
 
 def lost(why: str) -> str:
@@ -141,9 +162,8 @@ def lost(why: str) -> str:
     return f"lost another host ({why}); {AGAIN}"
 
 
-def leave(line: str, code: int) -> NoReturn:
+def leave(code: int) -> NoReturn:
     """Ends the process here: at a usual end JAX would wait for hosts that do not come any more."""
-    print(line, file=sys.stderr, flush=True)
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     os._exit(code)

@@ -213,7 +213,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def ensure_shared(folder: pathlib.Path, *, option: str, seconds: float = 40.0) -> None:
+def ensure_shared(folder: pathlib.Path, *, option: str, seconds: float = 20.0) -> None:
     """Stops if a folder is not the same one on every host: the first host writes a file that the others must see.
 
     The name of the file is new at each start, since network file systems remember for a while what was not there.

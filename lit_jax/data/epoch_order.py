@@ -1,7 +1,7 @@
 """The order of the photos in an epoch, drawn from the seed; it is the same for records and for an embedding store.
 
-Chance is a function of (seed, epoch, host) and a place in the epoch, never of what was drawn before: a run that
-resumes at any batch sees what an unbroken one would have seen.
+Chance is a function of (seed, epoch) and a place in the epoch, never of what was drawn before nor of the number of
+hosts: a run that resumes at any batch, on any number of hosts, sees what an unbroken one would have seen.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,21 +31,20 @@ class Window(NamedTuple):
     epoch_seed: int
 
 
-def windows(lengths: Sequence[int], *, seed: int, epoch: int, host: int = 0, window: int) -> Iterator[Window]:
+def windows(lengths: Sequence[int], *, seed: int, epoch: int, window: int) -> Iterator[Window]:
     """The shuffle windows of one epoch: shards in random order, in groups of about `window` records.
 
     Args:
         lengths: records of each shard.
         seed: of the run.
         epoch: number of the epoch, from 0.
-        host: number of the host that reads these shards.
         window: records of a group; a group holds whole shards, at least one.
 
     Yields:
         Windows that together hold each record once.
     """
     # Each epoch has a stream of random numbers of its own, whatever was drawn before.
-    sequence = np.random.SeedSequence([seed, epoch, host])
+    sequence = np.random.SeedSequence([seed, epoch, 0])
     epoch_seed = int(sequence.generate_state(1, np.uint64)[0] >> 2)
     rng = np.random.default_rng(sequence)
     first = 0

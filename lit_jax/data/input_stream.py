@@ -5,7 +5,6 @@ Both streams start at any batch without reading what comes before, and both draw
 store are those of the records, less the work.
 """
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -58,7 +57,7 @@ def from_records(
 ) -> Feed:
     """Photos: ``image`` `[B, S, S, 3]` uint8, ``tokens`` `[U, T]` and, where each is once, ``caption`` `[B]`.
 
-    Several hosts, who do not know each other's captions, give each pair a row of the whole context all the same.
+    Every host reads the captions of the whole batch and decodes the photos of its part of it.
 
     Args:
         records: where to read.
@@ -70,18 +69,16 @@ def from_records(
         rows: how captions become rows.
     """
     host = this_host()
-    own = dataclasses.replace(batches, size=batches.size // host.count)
 
     def put(batch: record_batches.HostBatch) -> Batch:
         tokens = batch["tokens"]
-        texts = distinct(tokens) if rows.each_once and host.count == 1 else Texts(tokens, None)
-        if host.count == 1:
-            texts = bucketed(texts, end_id=rows.end_id, rows=mesh.size, grain=rows.bucket)
-        return put_batch({"image": batch["image"], **_arrays(texts)}, mesh)
+        texts = distinct(tokens) if rows.each_once else Texts(tokens, None)
+        texts = bucketed(texts, end_id=rows.end_id, rows=mesh.size, grain=rows.bucket)
+        return put_batch({"image": batch["image"], **_own_arrays(texts)}, mesh)
 
     def feed(position: int) -> Iterator[Batch]:
         stream = record_batches.training_batches(
-            records, split, batches=own, pictures=pictures, tokenise=tokenise, host=host, position=position
+            records, split, batches=batches, pictures=pictures, tokenise=tokenise, host=host, position=position
         )
         return record_batches.ahead(stream, put)
 
@@ -131,7 +128,7 @@ def from_store(
         view = view_drawn(draws, store.views[split]).astype(np.int32)
         texts = _stored_texts(captions, caption, rows.each_once)
         texts = bucketed(texts, end_id=rows.end_id, rows=mesh.size, grain=rows.bucket)
-        arrays = {name: _own_part(value) for name, value in _arrays(texts).items()}
+        arrays = _own_arrays(texts)
         row, view = _own_part(row.astype(np.int32)), _own_part(view)
         if on_device is None:
             return put_batch({"features": stored.take(row, view), **arrays}, mesh)
@@ -192,9 +189,11 @@ def _stored_texts(captions: CaptionTable, caption: np.ndarray, each_once: bool) 
     return Texts(captions.tokens[used], index.astype(np.int32))
 
 
-def _arrays(texts: Texts) -> dict[str, np.ndarray]:
+def _own_arrays(texts: Texts) -> dict[str, np.ndarray]:
+    """This host's rows of the captions, and of the numbers that tell which pair has which."""
     name = "tokens" if np.issubdtype(texts.tokens.dtype, np.integer) else "words"
-    return {name: texts.tokens} | ({"caption": texts.caption} if texts.caption is not None else {})
+    arrays = {name: texts.tokens} | ({"caption": texts.caption} if texts.caption is not None else {})
+    return {name: _own_part(value) for name, value in arrays.items()}
 
 
 def _own_part(whole: np.ndarray) -> np.ndarray:

@@ -1,15 +1,20 @@
-"""Batches from records: each host's part, shuffled by seed and epoch, cropped and tokenised, resumable at any batch.
+"""Batches from records: shuffled by seed and epoch, cropped and tokenised, resumable at any batch by any hosts.
 
-Training reads an endless stream: epoch after epoch, each with its own order, so that every record is read exactly
-once an epoch over all hosts and no batch is ever short. Batch n of a host is rows ``[n * b, (n + 1) * b)`` of its
-stream; a resumed run starts there without decoding what comes before, and reads at most one shuffle window of it.
+Training reads an endless stream: epoch after epoch, each with its own order, so that every record is trained on exactly
+once an epoch and no batch is ever short. Batch n is rows ``[n * B, (n + 1) * B)`` of the stream, whatever the number of
+hosts; each host decodes and crops the photos of its part of the batch. A resumed run starts there without decoding what
+comes before, and reads at most one shuffle window of it.
+
+Every host reads all shards, though it decodes only its part of them: the order would otherwise depend on the number of
+hosts. Where the disk is too slow for that, train from an embedding store.
 """
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -19,7 +24,6 @@ from lit_jax.data import images
 from lit_jax.data.epoch_order import DRAW_BITS
 from lit_jax.data.images import Pictures
 from lit_jax.data.records import RecordSet, file_instructions, file_part, parse_example
-from lit_jax.errors import UserError
 
 HostBatch = dict[str, np.ndarray]
 Part = tuple[Path, int, int]  # a shard, records to skip, records to take
@@ -56,57 +60,64 @@ def training_batches(
     host: Host = ALONE,
     position: int = 0,
 ) -> Iterator[HostBatch]:
-    """This host's endless stream of training batches, from a position on.
+    """The endless stream of training batches, from a position on: the photos of this host's part, and all captions.
 
     Args:
         record_set: where to read.
         split: which of its splits.
-        batches: what they are made of; their size is that of a batch on this host.
+        batches: what they are made of; their size is that over all hosts.
         pictures: what photos are turned into.
         tokenise: captions to tokens; one caption of each record is drawn.
         host: which host this is.
         position: batches already consumed.
 
     Yields:
-        ``image`` `[B, S, S, 3]` uint8, ``tokens`` `[B, T]` int32 and ``class_id`` `[B]` int64.
-
-    Raises:
-        UserError: if the split has fewer records than there are hosts.
+        ``image`` `[b, S, S, 3]` uint8 and ``class_id`` `[b]` int64 of this host's part of the batch, and ``tokens``
+        `[B, T]` int32 of the whole batch.
     """
-    tf = images.tensorflow()
-    parts = file_instructions(record_set, split, host)
-    if not parts:
-        raise UserError(f"split {split}: found {record_set.examples(split)} records, expected one a host at least")
+    tokens_of = _memoised(tokenise)
 
-    wanted = ~_of_host(batches.aside, record_set.examples(split), host)
+    def rows(what: Callable[..., Any], of: Host) -> Iterator[Any]:
+        tf = images.tensorflow()
+        split_rows = functools.partial(
+            _windows, file_instructions(record_set, split), ~_flags(batches.aside, record_set.examples(split)), batches
+        )
+        stream = tf.data.Dataset.from_generator(
+            lambda: split_rows(of, first=position * batches.size), output_signature=_window_signature()
+        )
+        stream = stream.flat_map(tf.autograph.experimental.do_not_convert(_window_records))
+        size = len(of.part(batches.size))
+        # Encoded records in hand while the next window is being filled.
+        stream = stream.prefetch(2 * size)
+        stream = stream.map(
+            tf.autograph.experimental.do_not_convert(what), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+        return iter(stream.batch(size, drop_remainder=True).prefetch(2).as_numpy_iterator())
 
-    def windows() -> Iterator[tuple[Any, ...]]:
-        yield from _windows(parts, wanted, batches, host.index, first=position * batches.size)
-
-    @tf.autograph.experimental.do_not_convert
-    def prepare(serialized: Any, draw: Any, epoch_seed: Any, number: Any) -> dict[str, Any]:
+    def photo(serialized: Any, draw: Any, epoch_seed: Any, number: Any) -> dict[str, Any]:
+        tf = images.tensorflow()
         example = parse_example(serialized)
-        count = tf.cast(tf.shape(example["captions"])[0], tf.int64)
-        chosen = tf.bitwise.bitwise_and(draw, (1 << DRAW_BITS) - 1) % count  # as `order.caption_drawn`
         if pictures.augmentation.crop == "centre":
             square = pictures.plain(example["image"])
         else:
             square = pictures.cropped(example["image"], tf.stack([epoch_seed, number]))
-        return {"image": square, "caption": example["captions"][chosen], "class_id": example["class_id"]}
+        return {"image": square, "caption": _caption(example, draw), "class_id": example["class_id"]}
 
-    signature = tuple(tf.TensorSpec(shape, dtype) for shape, dtype in (
-        ([None], tf.string), ([None], tf.int64), ([None], tf.int64), ([None], tf.int64), ([None], tf.int64),
-        ([None], tf.int64), ([], tf.int64),
-    ))  # fmt: skip
-    stream = tf.data.Dataset.from_generator(windows, output_signature=signature)
-    stream = stream.flat_map(tf.autograph.experimental.do_not_convert(_window_records))
-    # Encoded records in hand while the next window is being filled.
-    stream = stream.prefetch(2 * batches.size)
-    stream = stream.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    stream = stream.batch(batches.size, drop_remainder=True).prefetch(2)
-    tokens_of = _memoised(tokenise)
-    for batch in stream.as_numpy_iterator():
-        yield {"image": batch["image"], "tokens": tokens_of(batch["caption"]), "class_id": batch["class_id"]}
+    def caption(serialized: Any, draw: Any, *_: Any) -> dict[str, Any]:
+        return {"caption": _caption(parse_example(serialized), draw)}
+
+    photos = rows(photo, host)
+    captions = photos if host.count == 1 else rows(caption, ALONE)
+    for own in photos:
+        whole = own if host.count == 1 else next(captions)
+        yield {"image": own["image"], "tokens": tokens_of(whole["caption"]), "class_id": own["class_id"]}
+
+
+def _caption(example: Any, draw: Any) -> Any:
+    """The caption that is drawn, as `epoch_order.caption_drawn` draws it."""
+    tf = images.tensorflow()
+    count = tf.cast(tf.shape(example["captions"])[0], tf.int64)
+    return example["captions"][tf.bitwise.bitwise_and(draw, (1 << DRAW_BITS) - 1) % count]
 
 
 def view_batches(
@@ -185,7 +196,8 @@ def evaluation_batches(
         return {"image": pictures.plain(example["image"]), "class_id": example["class_id"]}
 
     hosts = [Host(number, host.count) for number in range(host.count)]
-    wanted = [_of_host(only, record_set.examples(split), one, missing=True) for one in hosts]
+    flags = _flags(only, record_set.examples(split), missing=True)
+    wanted = [flags[part.start : part.stop] for part in (one.part(len(flags)) for one in hosts)]
     largest = max(int(part.sum()) for part in wanted)
     nothing: HostBatch = {
         "image": np.zeros((0, pictures.size, pictures.size, 3), np.uint8),
@@ -213,31 +225,67 @@ def ahead(items: Iterable[Item], put: Callable[[Item], Result], *, depth: int = 
     yield from queue
 
 
-def _of_host(flags: np.ndarray | None, examples: int, host: Host, *, missing: bool = False) -> np.ndarray:
-    """The flags of a host's part of a split, as `lit_jax.data.records.file_instructions` cuts it; `missing` if None."""
-    part = host.part(examples)
-    return np.full(len(part), missing) if flags is None else flags[part.start : part.stop]
+def _flags(flags: np.ndarray | None, examples: int, *, missing: bool = False) -> np.ndarray:
+    """Flags of the records of a split, `[N]` bool; `missing` if None."""
+    return np.full(examples, missing) if flags is None else flags
+
+
+class _Window(NamedTuple):
+    """What a host reads of a shuffle window.
+
+    Attributes:
+        paths, skips, takes: its shards, or parts of them, in order.
+        kept: `[r]` bool: which of the records read are this host's.
+        order: `[n]` int64: the k-th of its rows is number ``order[k]`` of those kept.
+        draws: `[n]` int64: see `lit_jax.data.epoch_order.Window`.
+        numbers: `[n]` int64: places of its rows in the epoch.
+        epoch_seed: of the epoch.
+    """
+
+    paths: np.ndarray
+    skips: np.ndarray
+    takes: np.ndarray
+    kept: np.ndarray
+    order: np.ndarray
+    draws: np.ndarray
+    numbers: np.ndarray
+    epoch_seed: int
+
+
+def _window_signature() -> tuple[Any, ...]:
+    tf = images.tensorflow()
+    many = {"paths": tf.string, "kept": tf.bool}
+    return tuple(
+        tf.TensorSpec([] if name == "epoch_seed" else [None], many.get(name, tf.int64)) for name in _Window._fields
+    )
 
 
 def _windows(
-    parts: Sequence[Part], wanted: np.ndarray, batches: Batches, host: int, *, first: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]]:
-    """Endless shuffle windows, with those records only that are wanted, `[n]` bool.
+    parts: Sequence[Part], wanted: np.ndarray, batches: Batches, host: Host, *, first: int
+) -> Iterator[_Window]:
+    """Endless shuffle windows with a host's rows of each batch, of those records only that are wanted, `[N]` bool.
 
-    Each is paths, skips and takes of its parts; order, draws and numbers of its records in the epoch; its seed.
     `first` is where the stream starts, in records. Windows before it are passed over unread.
     """
     lengths = [take for _, _, take in parts]
     starts = np.concatenate([[0], np.cumsum(lengths)])
+    own = host.part(batches.size)
     epoch, into = divmod(first, int(wanted.sum()))
+    row = first
     while True:
-        for one in epochs.windows(lengths, seed=batches.seed, epoch=epoch, host=host, window=batches.window):
-            rows = np.concatenate([np.arange(starts[part], starts[part + 1]) for part in one.parts])
-            places = np.flatnonzero(wanted[rows[one.order]])
+        for one in epochs.windows(lengths, seed=batches.seed, epoch=epoch, window=batches.window):
+            read = np.concatenate([np.arange(starts[part], starts[part + 1]) for part in one.parts])
+            places = np.flatnonzero(wanted[read[one.order]])
             into, places = max(into - len(places), 0), places[into:]
+            in_batch = (row + np.arange(len(places))) % batches.size
+            row += len(places)
+            places = places[(own.start <= in_batch) & (in_batch < own.stop)]
             if len(places):
+                kept = np.zeros(len(read), bool)
+                kept[one.order[places]] = True
+                order = (np.cumsum(kept) - 1)[one.order[places]]
                 columns = _columns([parts[part] for part in one.parts])
-                yield (*columns, one.order[places], one.draws[places], one.first + places, one.epoch_seed)
+                yield _Window(*columns, kept, order, one.draws[places], one.first + places, one.epoch_seed)
         epoch += 1
 
 
@@ -246,15 +294,20 @@ def _columns(parts: Sequence[Part]) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return np.array([str(path) for path in paths]), np.array(skips, np.int64), np.array(takes, np.int64)
 
 
-def _window_records(paths: Any, skips: Any, takes: Any, order: Any, draws: Any, numbers: Any, epoch_seed: Any) -> Any:
-    """One window as a data set of (serialised record, draw, seed of the epoch, number in the epoch), still encoded."""
+def _window_records(*columns: Any) -> Any:
+    """A `_Window` as a data set of (serialised record, draw, seed of the epoch, number in the epoch), still encoded."""
     tf = images.tensorflow()
-    read = _part_records(paths, skips, takes).batch(tf.reduce_sum(takes))
+    window = _Window(*columns)
+    read = tf.data.Dataset.zip(
+        (_part_records(window.paths, window.skips, window.takes), tf.data.Dataset.from_tensor_slices(window.kept))
+    )
+    read = read.filter(lambda _, kept: kept).map(lambda record, _: record)
+    read = read.batch(tf.shape(window.order, tf.int64)[0])
 
     def shuffled(records: Any) -> Any:
         # One record at a time is copied out of the window, not the whole of it.
-        places = tf.data.Dataset.from_tensor_slices((order, draws, numbers))
-        return places.map(lambda place, draw, number: (records[place], draw, epoch_seed, number))
+        places = tf.data.Dataset.from_tensor_slices((window.order, window.draws, window.numbers))
+        return places.map(lambda place, draw, number: (records[place], draw, window.epoch_seed, number))
 
     return read.flat_map(shuffled)
 

@@ -21,7 +21,7 @@ class About:
         class_table: the class table as CSV.
         train_classes: ids of the classes with training photos.
         prompt_templates: of the evaluation; empty for the captions.
-        hosts: that shared the training stream.
+        hosts: that the order of the training stream depends on: 1; more of runs by earlier versions.
         tokenizer: the SentencePiece model.
         results: of the last evaluation; empty before the first.
         evaluated: batches consumed before the last evaluation.

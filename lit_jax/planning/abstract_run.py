@@ -219,19 +219,13 @@ def expected_distinct(batch: int, captions: int) -> float:
     return captions * (1 - (1 - 1 / captions) ** batch)
 
 
-def has_distinct_texts(run: Run, source: str) -> bool:
-    """Whether each caption of a batch is one row; hosts that read records do not know each other's captions."""
-    return bool(run.config.text.distinct) and (run.hosts == 1 or source == "store")
-
-
-def text_shape(run: Run, batch: int, source: str = "") -> tuple[int, int]:
-    """(U, T) of a global batch on average: rows and tokens of its texts; of the config's input unless told."""
-    text, data, source = run.config.text, run.data, source or run.config.input
+def text_shape(run: Run, batch: int) -> tuple[int, int]:
+    """(U, T) of a global batch on average: rows and tokens of its texts."""
+    text, data = run.config.text, run.data
     tokens = building.text_length(text)
-    # Nor do such hosts know the longest caption of a batch.
-    if text.bucket and data.longest and (run.hosts == 1 or source == "store"):
+    if text.bucket and data.longest:
         tokens = min(-(-data.longest // text.bucket) * text.bucket, tokens)
-    if not has_distinct_texts(run, source):
+    if not text.distinct:
         return batch, tokens
     return rounded_up(math.ceil(expected_distinct(batch, data.captions)), run.devices), tokens
 
@@ -246,10 +240,10 @@ def batch_shapes(run: Run, batch: int, source: str, *, devices: int = 0) -> dict
         devices: whose part; 0 for the whole batch.
     """
     config, share = run.config, devices or run.devices
-    rows, tokens = text_shape(run, batch, source)
+    rows, tokens = text_shape(run, batch)
     photos = batch * share // run.devices
     shapes = {}
-    if has_distinct_texts(run, source):
+    if config.text.distinct:
         rows = rounded_up(-(-rows * share // run.devices), share)
         shapes["caption"] = jax.ShapeDtypeStruct((photos,), jnp.int32)
     else:

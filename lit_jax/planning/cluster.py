@@ -12,7 +12,6 @@ Collectives are those of a ring through all devices, host after host. Of S bytes
 leaves each host by its network. Source: NVIDIA's nccl-tests, doc/PERFORMANCE.md.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -54,7 +53,7 @@ def moved(run: Run, source: str, *, on_device: bool) -> Moved:
     moving, _ = locking.split_locked(params, config.train.locks)
     precision = jnp.dtype(DTYPES[config.train.precision]).itemsize
     trainable = abstract_run.nbytes(moving) // FLOAT32
-    texts = abstract_run.text_shape(run, config.train.batch_size, source)[0] * config.model.embed_dim * FLOAT32
+    texts = abstract_run.text_shape(run, config.train.batch_size)[0] * config.model.embed_dim * FLOAT32
     learns_texts = bool({TEXT, TEXT_PROJECTION} & set(moving))
     batch = abstract_run.batch_shapes(run, config.train.batch_size, source)
     if source == "store" and on_device:
@@ -127,7 +126,7 @@ def cluster_facts(
         found = moved(run, source, on_device=on_device)
         seconds, step = step_times(run, found, parts["step"], rate, links, wire)
         slowest = {name: max(by_link.values(), default=0.0) for name, by_link in seconds.items()}
-        alone = max(_operations_alone(run, source, parts["step"]) / rate, run.devices * slowest[INPUT])
+        alone = max(parts["step"] / rate, run.devices * slowest[INPUT])
         collectives = slowest[GRADIENTS] + slowest[TEXTS]
         order = sorted(slowest, key=lambda name: -slowest[name])
         inputs[source] = {
@@ -149,12 +148,3 @@ def cluster_facts(
         "links": {**links._asdict(), "network": wire, "share": LINK_SHARE},
         "inputs": inputs,
     }
-
-
-def _operations_alone(run: Run, source: str, operations: int) -> int:
-    """Of a step on one host, which has each caption once also where several hosts have not."""
-    one = dataclasses.replace(run, hosts=1)
-    batch = run.config.train.batch_size
-    if abstract_run.text_shape(one, batch, source) == abstract_run.text_shape(run, batch, source):
-        return operations
-    return abstract_run.step_flops(one, source)["step"]

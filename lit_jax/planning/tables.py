@@ -157,7 +157,7 @@ def _about_cluster(found: Mapping[str, Any]) -> Iterator[str]:
         ("on one device", "alone_s", _seconds),
         ("efficiency against one device", "efficiency", "{:.0%}".format),
         ("all steps", "hours", lambda hours: console.duration(3600 * hours)),
-        ("photos a second for each host to read", "photos_per_s_host", "{:,.0f}".format),
+        ("photos a second of each host", "photos_per_s_host", "{:,.0f}".format),
     ):
         rows.append([text, *(shown(facts["inputs"][source][name]) for source in inputs)])
     hosts = f"{facts['hosts']} hosts of " if facts["hosts"] > 1 else ""

@@ -270,9 +270,12 @@ def check_fits(saved: About, now: About, changed: list[str], *, where: str) -> N
         raise UserError(
             f"checkpoint {where}: found store {saved.store[:12]}, expected the {now.store[:12]} of data.store{remedy}"
         )
-    if saved.hosts != now.hosts:
-        # Each host reads a part of its own: the same position would mean other records.
-        raise UserError(f"checkpoint {where}: found a run of {saved.hosts} hosts, expected {now.hosts}{remedy}")
+    if saved.hosts != now.hosts and not saved.store:
+        # Each host read a part of its own: the same position would mean other records.
+        raise UserError(
+            f"checkpoint {where}: found a run on {saved.hosts} hosts by an earlier version, whose order of the records "
+            f"depends on that number; finish it with that version{remedy}"
+        )
     if saved.prompt_templates != now.prompt_templates:
         raise UserError(f"checkpoint {where}: found other prompt templates, expected the same{remedy}")
     if saved.tokenizer != now.tokenizer:

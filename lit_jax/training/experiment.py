@@ -334,7 +334,7 @@ class _Parts:
             class_table=data.class_table.read_text(encoding="utf-8"),
             train_classes=list(data.classes_in(self.config.data.train_split)),
             prompt_templates=list(self.config.templates),
-            hosts=jax.process_count(),
+            hosts=1,
             tokenizer=self.tokenizer.model_bytes,
             units=list(map(list, self.tokenizer.units)),
         )
