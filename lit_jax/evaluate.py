@@ -16,7 +16,7 @@ from lit_jax.data.embedding_store import open_store
 from lit_jax.data.records import open_records
 from lit_jax.embedding.trained import Trained, check_tower
 from lit_jax.errors import UserError, user_errors_in_one_line
-from lit_jax.evaluation import page
+from lit_jax.evaluation import page, robustness
 from lit_jax.evaluation.report import Words, evaluate, is_other
 from lit_jax.evaluation.tables import table_of
 from lit_jax.models.locking import IMAGE, TEXT
@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         )  # fmt: skip
         write_json(out, result)  # before anything is printed, which head and the like may cut short
         if not parsed.no_page:
-            page.write(out.with_suffix(".html"), result, name=folder_of(parsed.checkpoint).name)
+            shown = {**result, "robustness": robustness.of_same_model(folder_of(parsed.checkpoint), result)}
+            page.write(out.with_suffix(".html"), shown, name=folder_of(parsed.checkpoint).name)
         print(f"step {trained.step} ({parsed.step}) of {parsed.checkpoint}")
         print(table_of(result, all_classes=parsed.all))
         print(f"written to {out}" + ("" if parsed.no_page else f"\nas a page: {out.with_suffix('.html')}"))

@@ -10,10 +10,11 @@ from lit_jax import config as options
 from lit_jax.base import hosts
 from lit_jax.base.command_line import Parser
 from lit_jax.base.files import write_json
-from lit_jax.errors import user_errors_in_one_line
+from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.planning import abstract_run
+from lit_jax.planning.cluster import NETWORK
 from lit_jax.planning.costs import UTILISATION, chosen_device, measured_photos, plan
-from lit_jax.planning.device_table import DEVICES
+from lit_jax.planning.device_table import ALIASES, DEVICES
 from lit_jax.planning.tables import shown
 from lit_jax.settling import settle_plan
 
@@ -35,11 +36,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             captions=parsed.captions,
             longest=parsed.longest,
         )
-        run = abstract_run.prepare(settled, data, parsed.devices)
-        device = chosen_device(run, parsed.device, memory_gib=parsed.memory, tflops=parsed.tflops)
-        if not (parsed.device or parsed.tflops) and run.has_tower and run.is_locked:
+        name, each = parsed.devices
+        if name and parsed.device:
+            raise UserError(f"--device: found it beside --devices {name}:{each}, expected one of them")
+        run = abstract_run.prepare(settled, data, each * parsed.hosts, hosts=parsed.hosts)
+        name = ALIASES.get(name or parsed.device, name or parsed.device)
+        device = chosen_device(run, name, memory_gib=parsed.memory, tflops=parsed.tflops)
+        if not (name or parsed.tflops) and run.has_tower and run.is_locked:
             device = device._replace(photos=measured_photos(run, device))
-        planned = plan(run, device, utilisation=parsed.utilisation)
+        planned = plan(run, device, utilisation=parsed.utilisation, network=parsed.network)
         print(shown(planned))
         if parsed.json:
             write_json(parsed.json, planned)
@@ -49,7 +54,8 @@ def _parser() -> Parser:
     parser = Parser(
         prog="python -m lit_jax.plan",
         description="Tells what a run will cost before it runs: parameters, steps, memory, arithmetic, the largest "
-        "batch that fits, hours. Options of the config are given as for lit_jax.main.",
+        "batch that fits, what moves between devices and hosts, hours. Options of the config are given as for "
+        "lit_jax.main.",
     )
     add = parser.add_argument
     add("--config", required=True, help="a Python file such as configs/cub.py")
@@ -77,8 +83,16 @@ def _parser() -> Parser:
         default=0,
         help="tokens of the longest caption (default: that of the data, or text.context)",
     )
-    add("--device", choices=list(DEVICES), help="to plan for (default: this machine's)")
-    add("--devices", type=_above_zero(int), default=0, help="how many (default: train.devices, or all of this machine)")
+    add("--device", choices=[*DEVICES, *ALIASES], help="to plan for (default: this machine's)")
+    add(
+        "--devices",
+        type=_devices,
+        default=("", 0),
+        metavar="[NAME:]COUNT",
+        help="how many in each host, and of which kind, as in v100:8 (default: train.devices, or all of this machine)",
+    )
+    add("--hosts", type=_above_zero(int), default=1, help="how many, each with as many devices")
+    add("--network", type=_above_zero(float), default=NETWORK, help="of each host, Gbit/s")
     add(
         "--memory",
         type=_above_zero(float),
@@ -105,6 +119,16 @@ def _above_zero(kind: Callable[[str], Any]) -> Callable[[str], Any]:
         return value
 
     return number
+
+
+def _devices(text: str) -> tuple[str, int]:
+    """The kind of device, which may be empty, and how many of it."""
+    name, _, count = text.rpartition(":")
+    if not (count.isdecimal() and int(count)) or (":" in text and name not in {*DEVICES, *ALIASES}):
+        raise argparse.ArgumentTypeError(
+            f"found {text}, expected a whole number above 0, or NAME:COUNT of {', '.join([*DEVICES, *ALIASES])}"
+        )
+    return name, int(count)
 
 
 def _share(text: str) -> float:

@@ -14,6 +14,7 @@ REQUIRED = {
     "lit_jax.export": "--checkpoint=x --out=y",
     "lit_jax.probe": "--store=x",
     "lit_jax.leaks": "--store=x",
+    "lit_jax.robustness": "--checkpoint=x",
     "lit_jax.predict": "--checkpoint=x photo.jpg",
     "lit_jax.search": "--checkpoint=x --photos=y word",
     "lit_jax.site": "--checkpoint=x --out=y",

@@ -6,6 +6,7 @@ A new kind is a reader in a file of its own, which takes a `Request` and returns
 from collections.abc import Callable, Iterable
 
 from data_prep.sources.folder import check_level, read_csv, read_folder
+from data_prep.sources.imagenet_shifts import read_by_number, read_by_wordnet_id, read_objectnet
 from data_prep.sources.inat2021 import read_inat2021
 from data_prep.sources.items import Item, Request, Source
 from data_prep.sources.labels import label_table
@@ -58,5 +59,10 @@ SOURCES: dict[str, Reader] = {
     "inat2021": read_inat2021,
     "webdataset": read_webdataset,
     "tfds": read_tfds,
+    "imagenet-v2": read_by_number,
+    "imagenet-r": read_by_wordnet_id,
+    "imagenet-a": read_by_wordnet_id,
+    "imagenet-sketch": read_by_wordnet_id,
+    "objectnet": read_objectnet,
 }
 """Readers by the name that ``--source`` takes."""

@@ -56,6 +56,7 @@ def page(result: Mapping[str, Any], *, name: str) -> str:
         _calibration(result),
         _spread(result),
         _hardest(result),
+        _robustness(result),
         _retrieval(result),
         _all_classes(result),
         _method(result),
@@ -447,6 +448,32 @@ def _hard_cells(row: Mapping[str, Any], names: Mapping[str, str] | None = None) 
         for name, count in row["taken_for"]
     )
     return [f"{row['images']:,}", _told(row, "top1", 1), taken]
+
+
+def _robustness(result: Mapping[str, Any]) -> str:
+    """What is left on corrupted photos, where `lit_jax.robustness` measured it on the same model."""
+    found = result.get("robustness")
+    if not found:
+        return ""
+    severities = [str(severity) for severity in found["severities"]]
+    columns = [
+        "corruption",
+        *(f"{name.replace('_', ' ')}, severity {s}" for name in found["tasks"] for s in severities),
+    ]
+    clean = [_percent(task["clean"]["top1"]) for task in found["tasks"].values() for _ in severities]
+    rows = [["none", *clean]]
+    for kind in found["kinds"]:
+        cells = [task["corrupted"][kind][s]["top1"] for task in found["tasks"].values() for s in severities]
+        rows.append([kind.replace("_", " "), *map(_percent, cells)])
+    means = ", ".join(
+        f"{_percent(1 - task['mean_error'])} instead of {_percent(task['clean']['top1'])} ({name.replace('_', ' ')})"
+        for name, task in found["tasks"].items()
+    )
+    text = (
+        f"Photos named rightly after noise, blur, weather and digital faults of ImageNet-C, drawn by seed "
+        f"{found['seed']}: on the mean over kinds and severities {means}."
+    )
+    return _section("Corrupted photos", text, _table(columns, rows))
 
 
 def _retrieval(result: Mapping[str, Any]) -> str:

@@ -257,7 +257,7 @@ def _table(about: About, data: Collection, split: str, classes: ClassTable | Non
     """The classes to choose from; each class with photos must be among them."""
     own = read_class_table(data.class_table)
     present = data.classes_in(split)
-    table = own.subset(_candidates(about, data, present)) if classes is None else classes
+    table = own.subset(candidates(about, data, present)) if classes is None else classes
     missing = sorted(set(present) - set(table.ids))
     if missing:
         name = own.names[own.index_of(missing[0])]
@@ -340,7 +340,7 @@ def _trained_on(about: About, data: Collection) -> set[int] | None:
     return set(about.train_classes) if fingerprint(data) == about.fingerprint else None
 
 
-def _candidates(about: About, data: Collection, present: Sequence[int]) -> list[int]:
+def candidates(about: About, data: Collection, present: Sequence[int]) -> list[int]:
     """Seen species compete with all species of training, others among themselves."""
     trained_on = _trained_on(about, data) or set()
     return sorted(trained_on | set(present) if trained_on & set(present) else set(present))

@@ -87,6 +87,7 @@ class Run:
         model: the towers.
         devices: N, all that the run will have.
         mesh: those of them that are here; each holds what one of the N will hold.
+        hosts: over which the N are spread, as many on each.
     """
 
     config: Settled
@@ -94,6 +95,7 @@ class Run:
     model: TwoTower
     devices: int
     mesh: Mesh
+    hosts: int = 1
 
     @property
     def length(self) -> Length:
@@ -183,14 +185,19 @@ def _captions(found: Collection, split: str, tokenizer: Tokenizer | None, contex
     return len(tokens), int(lengths(tokens, tokenizer.end_id).max())
 
 
-def prepare(config: Settled, data: Data, devices: int = 0) -> Run:
-    """The run of a config on N devices; 0 for those of the config, or all that are here.
+def prepare(config: Settled, data: Data, devices: int = 0, *, hosts: int = 1) -> Run:
+    """The run of a config on N devices of some hosts; 0 for those of the config, or as many on each as are here.
 
     Raises:
-        UserError: a batch that does not divide, or is larger than the data; a store for a tower that is not locked.
+        UserError: a batch that does not divide, or is larger than the data; a store for a tower that is not locked;
+            devices that do not divide by hosts.
     """
     here = len(jax.local_devices())
-    devices = devices or config.train.devices or here
+    devices = devices or config.train.devices or hosts * here
+    if devices % hosts:
+        raise UserError(
+            f"train.devices: found {devices} on {hosts} hosts, expected as many on each; give --devices of a host"
+        )
     check_divides(config.train.batch_size, devices, name="train.batch_size")
     if config.train.batch_size > data.examples:
         raise UserError(
@@ -201,7 +208,7 @@ def prepare(config: Settled, data: Data, devices: int = 0) -> Run:
     # Only sizes are read of it.
     model = building.build_model(config.towers, Tokenizer(b"", data.vocab_size, END_ID, PAD_ID, None, data.units))
     mesh = make_mesh(max(n for n in range(1, min(devices, here) + 1) if devices % n == 0), local=True)
-    run = Run(config, data, model, devices, mesh)
+    run = Run(config, data, model, devices, mesh, hosts)
     if config.input == "store":
         locking.check_image_locked(config.train.locks, 'with input "store"')
     return run

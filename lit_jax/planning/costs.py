@@ -20,9 +20,9 @@ from lit_jax.data import input_stream
 from lit_jax.errors import UserError
 from lit_jax.models import building, locking
 from lit_jax.models.locking import IMAGE, LOGIT_BIAS, LOGIT_SCALE, PROJECTION, TEXT, TEXT_PROJECTION
-from lit_jax.planning import abstract_run
+from lit_jax.planning import abstract_run, cluster
 from lit_jax.planning.abstract_run import Run
-from lit_jax.planning.device_table import DEVICES, GIB, JAX_SHARE, Device
+from lit_jax.planning.device_table import DEVICES, GIB, JAX_SHARE, LINKS, Device
 
 COMPILES = 6  # at the most
 EMBEDDED = 256  # photos at a time, of lit_jax.embed
@@ -161,8 +161,17 @@ def _fitted(memory: Mapping[int, int], sizes_of: Callable[[int], Sequence[int]])
     return lambda batch: int(np.array([1, *sizes_of(batch)]) / scale @ weights)
 
 
-def plan(run: Run, device: Device, *, utilisation: float = UTILISATION) -> dict[str, Any]:
-    """All facts that the command prints, as JSON values: counts, bytes, operations and hours."""
+def plan(
+    run: Run, device: Device, *, utilisation: float = UTILISATION, network: float = cluster.NETWORK
+) -> dict[str, Any]:
+    """All facts that the command prints, as JSON values: counts, bytes, operations and hours.
+
+    Args:
+        run: the run.
+        device: each of its devices.
+        utilisation: share of the peak reached.
+        network: of each host, Gbit/s.
+    """
     config, data = run.config, run.data
     steps = run.length.steps
     rows, tokens = abstract_run.text_shape(run, config.train.batch_size)
@@ -193,7 +202,18 @@ def plan(run: Run, device: Device, *, utilisation: float = UTILISATION) -> dict[
         **memory_facts(run, device, stored),
         "flops": arithmetic,
         "hours": hours_of_run(run, arithmetic, steps, device, utilisation),
+        "cluster": _on_cluster(run, device, arithmetic, stored, utilisation=utilisation, network=network),
     }
+
+
+def _on_cluster(
+    run: Run, device: Device, arithmetic: Mapping[str, Any], stored: Mapping[str, Any] | None, **speeds: float
+) -> dict[str, Any] | None:
+    """None on one device, and on a device whose links are not known."""
+    if run.devices == 1 or device.name not in LINKS:
+        return None
+    on_device = bool(stored and stored["on_device"])
+    return cluster.cluster_facts(run, device, LINKS[device.name], arithmetic, on_device=on_device, **speeds)
 
 
 def hours_of_run(

@@ -4,13 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lit_jax.base import console
-from lit_jax.planning import abstract_run
+from lit_jax.planning import abstract_run, cluster
 from lit_jax.planning.device_table import GIB
 
 
 def shown(found: Mapping[str, Any]) -> str:
     """A plan as tables, for a person."""
-    parts = (_about_parameters, _about_data, _about_store, _about_memory, _about_largest, _about_flops, _about_hours)
+    parts = [_about_parameters, _about_data, _about_store, _about_memory, _about_largest, _about_flops, _about_hours]
+    if found["cluster"]:
+        parts.append(_about_cluster)
     return "\n\n".join("\n".join(part(found)) for part in parts)
 
 
@@ -132,8 +134,10 @@ def _about_flops(found: Mapping[str, Any]) -> Iterator[str]:
 def _about_hours(found: Mapping[str, Any]) -> Iterator[str]:
     hours, device = found["hours"], found["device"]
     names = {"records": "training from records", "embedding": "embedding once", "store": "training from the store"}
+    together = found["cluster"]["inputs"] if found["cluster"] else {}
     rows = [[text, console.duration(3600 * hours[name])] for name, text in names.items() if name in hours]
-    yield _table("expected time", [""], rows)
+    title = "expected time, arithmetic alone" if together else "expected time"
+    yield _table(title, [""], rows)
     yield (
         f"  at {hours['utilisation']:.0%} of the peak, {device['peak'] / 1e12:,.4g} TFLOP/s in {found['precision']} "
         f"({device['peak_is']}), on {found['devices']} x {device['name']}; an estimate, without reading "
@@ -141,6 +145,59 @@ def _about_hours(found: Mapping[str, Any]) -> Iterator[str]:
     )
     if hours["photos_per_s"]:
         yield f"  the image tower by its own speed, measured here: {hours['photos_per_s']:,.3g} photos a second"
+
+
+def _about_cluster(found: Mapping[str, Any]) -> Iterator[str]:
+    facts = found["cluster"]
+    links, inputs = facts["links"], facts["inputs"]
+    speeds = {"device": links["kind"], "network": "the network", "host": "PCIe"}
+    rows = [[text, *(_part(facts["inputs"][name], part, speeds) for name in inputs)] for part, text in PARTS.items()]
+    for text, name, shown in (
+        ("a step", "step_s", _seconds),
+        ("on one device", "alone_s", _seconds),
+        ("efficiency against one device", "efficiency", "{:.0%}".format),
+        ("all steps", "hours", lambda hours: console.duration(3600 * hours)),
+        ("photos a second of each host", "photos_per_s_host", "{:,.0f}".format),
+    ):
+        rows.append([text, *(shown(facts["inputs"][source][name]) for source in inputs)])
+    hosts = f"{facts['hosts']} hosts of " if facts["hosts"] > 1 else ""
+    title = f"a step on {hosts}{facts['devices_per_host']} x {found['device']['name']}"
+    yield _table(title, [f"input {name}" for name in inputs], rows)
+    network = f", network {links['network'] * 8e-9:,.4g} Gbit/s a host" if facts["hosts"] > 1 else ""
+    yield (
+        f"  links: {links['kind']} {links['device'] / 1e9:,.4g} GB/s{network}, PCIe {links['host'] / 1e9:,.4g} GB/s, "
+        f"one way, of which {links['share']:.0%} are taken to be reached; nothing overlaps but the input"
+    )
+    for name, step in inputs.items():
+        equal = f"with about {step['equal_devices']:,} devices, at the same batch, moving takes as long as computing"
+        most, after = (_where(step, step[part], speeds) for part in ("bottleneck", "next"))
+        yield f"  input {name}: most of a step is {most}, next is {after}; {equal}"
+
+
+PARTS = {
+    cluster.ARITHMETIC: "arithmetic",
+    cluster.GRADIENTS: "gradients, summed over all devices",
+    cluster.TEXTS: "texts, gathered for the loss, and their gradients",
+    cluster.INPUT: "input from the host's memory, meanwhile",
+}
+
+
+def _part(step: Mapping[str, Any], part: str, speeds: Mapping[str, str]) -> str:
+    """The time of a part on its slowest link, and what passes it."""
+    link, seconds = max(step["seconds"][part].items(), key=lambda item: item[1])
+    if part == cluster.ARITHMETIC:
+        return _seconds(seconds)
+    nbytes = step["moved"]["input"] if part == cluster.INPUT else step["sent"][part]
+    return f"{_size(round(nbytes))} by {speeds[link]}: {_seconds(seconds)}"
+
+
+def _where(step: Mapping[str, Any], part: str, speeds: Mapping[str, str]) -> str:
+    link = max(step["seconds"][part], key=step["seconds"][part].get)
+    return part if part == cluster.ARITHMETIC else f"{part} by {speeds[link]}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:,.2f} s" if seconds >= 1 else f"{1e3 * seconds:,.3g} ms"
 
 
 def _size(nbytes: int) -> str:
