@@ -1,3 +1,4 @@
+import contextlib
 import doctest
 import json
 
