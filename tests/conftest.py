@@ -1,7 +1,6 @@
 import atexit
 import contextlib
 import fcntl
-import gc
 import importlib.util
 import json
 import os
@@ -41,12 +40,11 @@ import pytest  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
 from lit_jax.models import storage  # noqa: E402
-from tests import forked  # noqa: E402
+from tests import forked, quick  # noqa: E402
 
 SAVEFIG = Figure.savefig
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Tracing makes objects by the hundred thousand, of which few are garbage: a quarter of its time is the search for them.
-gc.set_threshold(100_000, 50, 100)
+quick.set_up()
 
 
 def pytest_configure(config):

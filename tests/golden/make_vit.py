@@ -45,7 +45,9 @@ def npz_case(case="vit_b16.augreg", depth=12, size=224):
         shapes[block + "MultiHeadDotProductAttention_1/out/bias"] = (width,)
         shapes |= {block + "MlpBlock_3/Dense_0/kernel": (width, 3072), block + "MlpBlock_3/Dense_0/bias": (3072,),
                    block + "MlpBlock_3/Dense_1/kernel": (3072, width), block + "MlpBlock_3/Dense_1/bias": (width,)}  # fmt: skip
-    model = timm.create_model("vit_base_patch16_224", pretrained=False, num_classes=5, img_size=size, depth=depth).eval()
+    model = timm.create_model(
+        "vit_base_patch16_224", pretrained=False, num_classes=5, img_size=size, depth=depth
+    ).eval()
     with tempfile.NamedTemporaryFile(suffix=".npz") as file:
         np.savez(file, **common.arrays(shapes))
         file.flush()
