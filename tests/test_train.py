@@ -86,7 +86,10 @@ def moved(before, after):
     return jax.tree.map(lambda a, b: not np.array_equal(a, b), before, after)
 
 
-@pytest.mark.parametrize("lock", locking.LOCKS)
+# What moves is decided by whether a letter is L: the others move what one of these three does.
+@pytest.mark.parametrize(
+    "lock", [pytest.param(lock, marks=[] if lock in ("LL", "Lu", "uu") else pytest.mark.slow) for lock in locking.LOCKS]
+)
 def test_each_lock_moves_exactly_the_right_leaves(rng, lock):
     model = tiny()
     state, locked, step, mesh = start(model, lock)
@@ -119,11 +122,11 @@ def test_a_locked_tower_has_no_gradient_even_when_asked_for_one(rng):
 def test_the_compiled_step_has_no_backward_pass_for_a_locked_tower(rng):
     model = tiny()
     flops = {}
-    for lock in ("Lu", "Uu"):
+    for lock in ("Lu", "uu"):
         state, locked, step, mesh = start(model, lock)
         compiled = step.lower(state, locked, put_batch(data(rng), mesh)).compile()
         flops[lock] = compiled.cost_analysis()["flops"]
-    assert flops["Lu"] < 0.75 * flops["Uu"]
+    assert flops["Lu"] < 0.75 * flops["uu"]
 
 
 def test_the_step_descends_the_loss_of_a_naive_twin(rng):
