@@ -1,21 +1,24 @@
 """Embed once: ``python -m lit_jax.embed --config=configs/cub.py`` runs the frozen tower once over a record set."""
 
+import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import cast
 
 import jax
 
 from lit_jax import config as options
 from lit_jax.base import cluster, hosts
 from lit_jax.base.command_line import Parser, positive
+from lit_jax.base.hosts import Host
 from lit_jax.config import Config
 from lit_jax.data import embedding_store
 from lit_jax.data.collection import store_folder
 from lit_jax.data.embedding_store import Store
 from lit_jax.embedding import to_store
 from lit_jax.embedding.to_store import Frozen, Making
-from lit_jax.errors import user_errors_in_one_line
+from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.settling import settle_embedding
 
 
@@ -32,10 +35,18 @@ def embed(config: Config, out: str | pathlib.Path, making: Making | None = None,
         UserError: as `lit_jax.settling.settle_embedding` and `lit_jax.embedding.to_store.embed`.
         Stopped: when asked to; what was embedded is kept.
     """
+    # Without a part, what comes out is whole.
+    return cast(Store, embed_part(config, out, making or Making(), restart=restart, part=None))
+
+
+def embed_part(
+    config: Config, out: str | pathlib.Path, making: Making, *, restart: bool, part: Host | None
+) -> Store | None:
+    """As `embed`, or a part of its shards; None while others are missing, see `lit_jax.embedding.to_store.embed`."""
     hosts.ensure_shared(pathlib.Path(out).absolute().parent, option="--out")
     settled, records = settle_embedding(config)
     frozen = Frozen(settled.towers, settled.data)
-    return to_store.embed(frozen, records, out, making or Making(), restart=restart, notes=settled.notes)
+    return to_store.embed(frozen, records, out, making, restart=restart, notes=settled.notes, part=part)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -49,12 +60,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         if parsed.verify:
             print(f"{out}: {embedding_store.verify(embedding_store.open_store(out))} files are as they were written")
             return
-        with cluster.joined(parsed, pathlib.Path(f"{out}_hosts")):
+        part = _part(parsed)
+        with cluster.joined(parsed, to_store.locks_of(out)):
             if prepare:
                 hosts.make_on_first_host(lambda: prepare(config), config.data.records, "records")
             making = Making(parsed.dtype, parsed.views, parsed.batch_size, parsed.shard_rows, config.train.devices)
-            made = embed(config, out, making, restart=parsed.restart)
-            if jax.process_index() == 0:
+            made = embed_part(config, out, making, restart=parsed.restart, part=part)
+            if made is None:
+                print(f"part {parsed.part} is embedded; the last part to end finishes {out}")
+            elif jax.process_index() == 0:
                 is_usual = out == store_folder(config.data)
                 print(described_store(made, "" if is_usual else f" --config.data.store={out}"))
 
@@ -71,6 +85,22 @@ def described_store(made: Store, where: str) -> str:
         f"train from it with --config.input=store{where}",
     ]
     return "\n".join(lines)
+
+
+def _part(parsed: argparse.Namespace) -> Host | None:
+    """The part of the shards that ``--part`` asks for."""
+    if not parsed.part:
+        return None
+    index, _, count = parsed.part.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise UserError(f"--part: found {parsed.part}, expected I/N with I from 0 to N - 1, such as 0/16")
+    for option, is_given in (
+        ("--restart", parsed.restart),
+        ("--distributed", parsed.distributed or parsed.coordinator),
+    ):
+        if is_given:
+            raise UserError(f"--part: found it beside {option}, expected one of them")
+    return Host(int(index), int(count))
 
 
 def _parser() -> Parser:
@@ -91,6 +121,13 @@ def _parser() -> Parser:
     add("--views", type=positive, default=1, help="of each training photo: the plain one, then random crops")
     add("--batch-size", type=positive, default=256, help="photos at a time")
     add("--shard-rows", type=positive, default=16384, help="photos of a shard at the most")
+    add(
+        "--part",
+        default="",
+        metavar="I/N",
+        help="write only part I of N, from 0; processes that know nothing of each other, such as the tasks of an array "
+        "of SLURM, write one each into the same folder, and the last finishes the store",
+    )
     add("--restart", action="store_true", help="make anew what is there already")
     add("--verify", action="store_true", help="write nothing; compare every file with its checksum")
     cluster.add_hosts(parser)

@@ -12,6 +12,7 @@ import pytest
 from lit_jax import config
 from lit_jax.base import cluster, guard
 from lit_jax.embed import Making, embed
+from lit_jax.embed import main as embed_main
 from lit_jax.errors import UserError
 from lit_jax.main import main, train
 from lit_jax.training import loop, metrics_log
@@ -234,6 +235,29 @@ def test_a_store_is_embedded_by_two_hosts_with_a_stop_between(tiny_config, store
     assert codes == [0, 0] and "train from it with" in outputs[0]
     made = {path.name: path.read_bytes() for path in out.iterdir()}
     assert made == {path.name: path.read_bytes() for path in store.directory.iterdir()}
+
+
+def test_parts_that_know_nothing_of_each_other_make_one_store(tiny_config, store, tmp_path, capsys):
+    """Of three parts one is lost and given again last, which finishes the store."""
+    out = tmp_path / "store"
+    arguments = [f"--config={tiny_config}", f"--out={out}", "--dtype=float32", "--batch-size=32", "--shard-rows=20"]
+    for part in ("0/3", "2/3"):
+        embed_main([*arguments, f"--part={part}"])
+        assert f"part {part} is embedded; the last part to end finishes {out}" in capsys.readouterr().out
+        assert not out.exists()
+    embed_main([*arguments, "--part=1/3"])
+    assert "train from it with" in capsys.readouterr().out
+    made = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert made == {path.name: path.read_bytes() for path in store.directory.iterdir()}
+    embed_main([*arguments, "--part=0/3"])  # given again, it is up to date
+    assert "is up to date" in capsys.readouterr().out
+    for given, said in (
+        (["--part=3/3"], "--part: found 3/3, expected I/N with I from 0 to N - 1"),
+        (["--part=0/3", "--restart"], "--part: found it beside --restart, expected one of them"),
+    ):
+        with pytest.raises(SystemExit):
+            embed_main([*arguments, *given])
+        assert said in capsys.readouterr().err
 
 
 def test_options_that_do_not_go_together_are_refused():

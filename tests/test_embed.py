@@ -458,7 +458,7 @@ def prepare(config):
 """
     (tmp_path / "makes.py").write_text(text)
     seen = []
-    monkeypatch.setattr(main, "train", lambda config, workdir: seen.append(config.input))
+    monkeypatch.setattr(main, "train", lambda config, workdir, **_: seen.append(config.input))
     arguments = [f"--config={tmp_path / 'makes.py'}", f"--workdir={tmp_path / 'run'}"]
     main.main(arguments)
     store = embedding_store.open_store(tmp_path / "made_store")

@@ -238,7 +238,7 @@ def _check_devices(environ: Mapping[str, str]) -> None:
     import jax
 
     device = jax.local_devices()[0]
-    facts = {"machine": socket.gethostname(), "own": jax.local_device_count(), "given": _given(environ)}
+    facts = {"machine": socket.gethostname(), "own": jax.local_device_count(), "given": given_gpus(environ)}
     rows = [dict(zip(facts, row.split("\n"), strict=True)) for row in
             hosts.exchange("devices", "\n".join(str(value) for value in facts.values()))]  # fmt: skip
     refuse_idle(rows)
@@ -246,7 +246,7 @@ def _check_devices(environ: Mapping[str, str]) -> None:
         print(described_hosts([int(row["own"]) for row in rows], device.platform.upper()), flush=True)
 
 
-def _given(environ: Mapping[str, str]) -> int:
+def given_gpus(environ: Mapping[str, str]) -> int:
     """GPUs that SLURM gave to the job on this machine; 0 where it says nothing of it."""
     count = environ.get("SLURM_GPUS_ON_NODE", "")
     return int(count) if count.isdigit() else 0

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from lit_jax import config as options
 from lit_jax.base import console, hosts
 from lit_jax.base.files import alone_in, incomplete
-from lit_jax.base.hosts import on_first_host
+from lit_jax.base.hosts import Host, on_first_host
 from lit_jax.base.sharding import check_divides, local_rows, make_mesh, put_batch, put_replicated
 from lit_jax.base.stopping import Stopping, listening
 from lit_jax.data import embedding_store, record_batches
@@ -36,6 +36,9 @@ from lit_jax.models.settled import TOWER_OPTIONS
 from lit_jax.models.two_tower import TwoTower
 from lit_jax.settling import open_tokenizer, tokenizer_path
 from lit_jax.text.units import kinds_of, unlimited
+
+PATIENCE = 60
+"""Seconds that the last part waits for another one that is finishing the store."""
 
 
 class Piece(NamedTuple):
@@ -83,11 +86,12 @@ class Frozen:
 
 def embed(
     frozen: Frozen, records: RecordSet, out: str | pathlib.Path, making: Making, *, restart: bool = False,
-    notes: Sequence[str] = (),
-) -> Store:  # fmt: skip
+    notes: Sequence[str] = (), part: Host | None = None,
+) -> Store | None:  # fmt: skip
     """Writes the store of records and an image tower, or goes on writing it.
 
-    Several hosts write shards of their own into the same folder.
+    Several hosts write shards of their own into the same folder. So do processes that know nothing of each other, each
+    with a `part`; that which finds all shards there finishes the store.
 
     Args:
         frozen: the tower.
@@ -96,6 +100,10 @@ def embed(
         making: how.
         restart: make anew what is there already.
         notes: printed before the work begins.
+        part: which part of the shards this process writes, of how many; None for those of this host.
+
+    Returns:
+        The store; None after a part while shards of other parts are missing.
 
     Raises:
         UserError: no weights, a complete store, an unfinished one with other options, another process at work on it,
@@ -106,17 +114,26 @@ def embed(
     mesh = make_mesh(making.devices, local=True)
     check_divides(making.batch_size, mesh.size, name="--batch-size")
     with contextlib.ExitStack() as stack:
-        if restart or not embedding_store.is_store(out):
+        if part is not None:
+            locks, file = locks_of(out), f"part-{part.index}-of-{part.count}.lock"
+            stack.enter_context(alone_in(locks, "embedding", file=file, name=f"{out}, part {part.index}/{part.count}"))
+        elif restart or not embedding_store.is_store(out):
             on_first_host(lambda: stack.enter_context(alone_in(incomplete(out), "embedding")), "the store's folder")
         for note in notes if jax.process_index() == 0 else ():
             print(f"note: {note}")
-        return _embed(frozen, records, out, making, mesh, restart=restart)
+        return _embed(frozen, records, out, making, mesh, restart=restart, part=part)
+
+
+def locks_of(out: pathlib.Path) -> pathlib.Path:
+    """Where the locks of parts and the logs of hosts lie, since the store's own folder holds nothing but the store."""
+    return out.with_name(f"{out.name}_hosts")
 
 
 def _embed(
-    frozen: Frozen, records: RecordSet, out: pathlib.Path, making: Making, mesh: Mesh, *, restart: bool
-) -> Store:
-    """`embed` in a folder in which no other process is at work."""
+    frozen: Frozen, records: RecordSet, out: pathlib.Path, making: Making, mesh: Mesh, *, restart: bool,
+    part: Host | None,
+) -> Store | None:  # fmt: skip
+    """`embed` in a folder in which no other process is at work, or none on this part."""
     model, tower, digest = locked_tower(frozen, records)
     made_by = described(frozen, digest, making.views)
     pieces = list(all_pieces(records, frozen.data.train_split, making))
@@ -130,7 +147,8 @@ def _embed(
     on_first_host(lambda: embedding_store.begin(out, plan, restart=restart), "the store's folder")
     aside = incomplete(out)
     tower = building.stored(frozen.towers, model, {IMAGE: tower})[IMAGE]
-    own = pieces[jax.process_index() :: jax.process_count()]
+    host = part or hosts.this_host()
+    own = pieces[host.index :: host.count]
     todo = [piece for piece in own if embedding_store.finished_shard(aside, piece.name) is None]
     through = _Through(frozen, records, model, put_replicated(tower, mesh), mesh, making)
     with listening("after this shard", steps=False) as stopping:
@@ -141,8 +159,32 @@ def _embed(
         raise Stopped(
             f"stopped as asked, {sum(everywhere)} of {len(pieces)} shards are left; run the same command to go on"
         )
-    on_first_host(lambda: _finish(aside, out, pieces, records, frozen, making.dtype, made_by), "the store")
+
+    def finish() -> Store:
+        return _finish(aside, out, pieces, records, frozen, making.dtype, made_by)
+
+    if part is None:
+        on_first_host(finish, "the store")
+    elif not _finished_together(aside, out, pieces, finish):
+        return None
     return embedding_store.open_store(out)
+
+
+def _finished_together(
+    aside: pathlib.Path, out: pathlib.Path, pieces: Sequence[Piece], finish: Callable[[], Store]
+) -> bool:
+    """Finishes the store if all shards are there; whether it is finished, by this process or by another part."""
+    for _ in range(PATIENCE):
+        if embedding_store.is_store(out):
+            return True
+        if any(embedding_store.finished_shard(aside, piece.name) is None for piece in pieces):
+            return embedding_store.is_store(out)  # finished in between, or not yet to be
+        try:
+            with alone_in(aside, "embedding"):
+                finish()
+        except UserError:
+            time.sleep(1)  # another part is at it
+    raise UserError(f"{aside}: found another embedding at work in it for {PATIENCE} s; wait for it or stop it")
 
 
 def _unchanged(found: Store, tower: dict[str, Any], records: RecordSet, dtype: str, views: dict[str, int]) -> Store:
