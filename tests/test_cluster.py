@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from lit_jax import config
-from lit_jax.base import cluster, guard
+from lit_jax import check_cluster, config
+from lit_jax.base import cluster, guard, machine
 from lit_jax.embed import Making, embed
 from lit_jax.embed import main as embed_main
 from lit_jax.errors import UserError
@@ -313,3 +313,52 @@ def test_gpus_of_the_job_that_would_be_idle_are_refused():
     cluster.refuse_idle(rows(*(("n1", 1, 2),) * 2, ("n2", 2, 2)))
     with pytest.raises(UserError, match="n2: found 1 task with 1 GPU of the 8 that the job has there, expected all; "):
         cluster.refuse_idle(rows(*(("n1", 1, 8),) * 8, ("n2", 1, 8)))
+
+
+V100, H100 = machine.Gpu("Tesla V100", (7, 0), 32768), machine.Gpu("H100", (9, 0), 81559)
+CUDA12 = {"jax-cuda12-plugin": "0.10.2", "nvidia-cudnn-cu12": "9.11.1.4"}
+
+
+@pytest.mark.parametrize(
+    ("cards", "versions", "devices", "given", "said"),
+    [
+        ([], {}, 0, 0, ""),
+        ([V100] * 8, CUDA12, 8, 8, ""),
+        ([H100] * 8, {"jax-cuda13-plugin": "0.10.2"}, 8, 8, ""),
+        ([H100], CUDA12 | {"nvidia-cudnn-cu12": "9.28.0"}, 1, 1, ""),
+        (
+            [V100],
+            CUDA12 | {"nvidia-cudnn-cu12": "9.28.0"},
+            1,
+            1,
+            "cuDNN 9.28.0 does not start on Tesla V100 (compute cap",
+        ),
+        ([V100], {"jax-cuda13-plugin": "0.10.2"}, 1, 1, "Tesla V100 needs CUDA 12, and CUDA 13 is installed"),
+        ([H100], {}, 0, 1, "there are GPUs and JAX's plugin for CUDA is not installed"),
+        ([H100], CUDA12, 0, 1, "there are GPUs and JAX has found none"),
+        ([H100] * 7, CUDA12, 7, 8, "8 GPUs were given to the job and the driver knows 7"),
+    ],
+)
+def test_what_is_amiss_with_the_gpus_of_a_machine(cards, versions, devices, given, said):
+    found = machine.troubles(cards, versions, devices=devices, given=given)
+    assert [one[: len(said)] for one in found] == ([said] if said else [])
+
+
+def test_gpus_are_read_from_what_the_driver_says():
+    listed = "NVIDIA H100 80GB HBM3, 9.0, 81559\nNVIDIA H100 80GB HBM3, 9.0, 81559\n"
+    assert machine.parsed_gpus(listed) == [machine.Gpu("NVIDIA H100 80GB HBM3", (9, 0), 81559)] * 2
+
+
+def test_the_smoke_test_of_a_cluster(tmp_path, capsys):
+    code = (
+        "import sys\nfrom lit_jax import check_cluster\ncheck_cluster.SIZES = (4096,)\ncheck_cluster.main(sys.argv[1:])"
+    )
+    codes, outputs, errors = on_two_hosts(code, ([], []), [f"--folder={tmp_path}"], devices=2)
+    assert codes == [0, 0] and not outputs[1], errors
+    assert "2 hosts x 2 CPU" in outputs[0] and "is seen by all, clocks differ by 0.0" in outputs[0]
+    assert "4 KiB" in outputs[0] and outputs[0].endswith("all well\n")
+    check_cluster.main(["--here", f"--folder={tmp_path}"])
+    assert f"GiB free in {tmp_path}" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        check_cluster.main(["--here", f"--folder={__file__}"])
+    assert f"--folder {__file__}: Not a directory" in capsys.readouterr().err

@@ -17,6 +17,7 @@ REQUIRED = {
     "lit_jax.predict": "--checkpoint=x photo.jpg",
     "lit_jax.search": "--checkpoint=x --photos=y word",
     "lit_jax.site": "--checkpoint=x --out=y",
+    "lit_jax.check_cluster": "--folder=x",
     "data_prep.convert": "--out=x",
     "data_prep.captions": "--classes=x",
     "data_prep.ranks": "--classes=x --from=y --out=z",

@@ -23,7 +23,7 @@ MODULES = sorted(
     for package in (lit_jax, data_prep)
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
 )
-COMMANDS = ["lit_jax.main", "lit_jax.evaluate", "lit_jax.embed", "lit_jax.plan", "lit_jax.export", "lit_jax.probe", "lit_jax.leaks", "lit_jax.predict", "lit_jax.search", "lit_jax.site", "data_prep.convert", "data_prep.captions", "data_prep.ranks", "data_prep.clip_templates", "data_prep.field_guide",
+COMMANDS = ["lit_jax.main", "lit_jax.evaluate", "lit_jax.embed", "lit_jax.plan", "lit_jax.export", "lit_jax.probe", "lit_jax.leaks", "lit_jax.predict", "lit_jax.search", "lit_jax.site", "lit_jax.check_cluster", "data_prep.convert", "data_prep.captions", "data_prep.ranks", "data_prep.clip_templates", "data_prep.field_guide",
             "data_prep.pretrain_tower", "data_prep.embeddings", "data_prep.to_webdataset"]  # fmt: skip
 
 

@@ -99,6 +99,8 @@ def room(folder: pathlib.Path) -> int:
         OSError: the place cannot be written to.
     """
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(20, os.strerror(20), str(there))
     if not os.access(there, os.W_OK):
         raise PermissionError(13, os.strerror(13), str(there))
     return shutil.disk_usage(there).free
