@@ -86,10 +86,7 @@ def moved(before, after):
     return jax.tree.map(lambda a, b: not np.array_equal(a, b), before, after)
 
 
-# What moves is decided by whether a letter is L: the others move what one of these three does.
-@pytest.mark.parametrize(
-    "lock", [pytest.param(lock, marks=[] if lock in ("LL", "Lu", "uu") else pytest.mark.slow) for lock in locking.LOCKS]
-)
+@pytest.mark.parametrize("lock", locking.LOCKS)
 def test_each_lock_moves_exactly_the_right_leaves(rng, lock):
     model = tiny()
     state, locked, step, mesh = start(model, lock)
