@@ -1,8 +1,11 @@
+import atexit
 import contextlib
-import gc
+import fcntl
 import importlib.util
+import json
 import os
 import pathlib
+import shutil
 import sys
 
 # Most of the suite's time is compiling; towers of a few channels need no optimised code. Kernels of fused operations
@@ -34,13 +37,15 @@ sys.path.insert(0, str(ROOT))
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
 
+from lit_jax.evaluation import page  # noqa: E402
 from lit_jax.models import storage  # noqa: E402
-from tests import forked  # noqa: E402
+from tests import forked, quick  # noqa: E402
 
+PLOT, SAVEFIG = page._plot, Figure.savefig
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Tracing makes objects by the hundred thousand, of which few are garbage: a quarter of its time is the search for them.
-gc.set_threshold(100_000, 50, 100)
+quick.set_up()
 
 
 def pytest_configure(config):
@@ -49,6 +54,28 @@ def pytest_configure(config):
         stack = contextlib.ExitStack()
         stack.enter_context(forked.parent())
         config.add_cleanup(stack.close)
+    else:
+        # Taking apart what JAX and TensorFlow hold takes seconds, when all is said.
+        atexit.register(os._exit, 0)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """A function that makes a folder once for all processes of the session, which read it and change nothing in it."""
+    whole = tmp_path_factory.getbasetemp()
+    whole = whole.parent if "PYTEST_XDIST_WORKER" in os.environ else whole
+
+    def made(name, make):
+        with open(whole / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (whole / f"{name}.made").exists():
+                shutil.rmtree(whole / name, ignore_errors=True)
+                (whole / name).mkdir()
+                make(whole / name)
+                (whole / f"{name}.made").touch()
+        return whole / name
+
+    return made
 
 
 def random_like(tower, example, *, seed=0, scale=0.3):
@@ -69,6 +96,22 @@ def built_of(config, workdir):
     from lit_jax.training.experiment import build
 
     return build(*settle_run(config), pathlib.Path(workdir))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sketched():
+    """Plots of evaluations are empty, and curves are no picture, where no test asks for `drawn`: each takes 0.2 seconds."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(page, "_plot", lambda *_, **__: "<svg></svg>")
+        patched.setattr(Figure, "savefig", lambda figure, path, **_: path.write_bytes(b""))
+        yield
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Pictures are drawn in this test."""
+    monkeypatch.setattr(page, "_plot", PLOT)
+    monkeypatch.setattr(Figure, "savefig", SAVEFIG)
 
 
 @pytest.fixture
@@ -103,34 +146,36 @@ def minilm_folder():
 
 
 @pytest.fixture(scope="session")
-def field_guide_folder(tmp_path_factory):
+def field_guide_folder(once):
     """Photos of 12 invented species, 4 of them held out: a train, a validation and a heldout split."""
     from data_prep.demo import field_guide
 
     species = tuple(field_guide.taxonomy(3)[::13][:12])
     heldout = tuple(i % 3 == 2 for i in range(12))
     book = field_guide.Guide(species, heldout, photos=(7,) * 12, validation=3)
-    return field_guide.draw(book, tmp_path_factory.mktemp("guide") / "photos", workers=1)
+    return once("guide", lambda folder: field_guide.draw(book, folder / "photos", workers=1)) / "photos"
 
 
 @pytest.fixture(scope="session")
-def records(field_guide_folder, tmp_path_factory):
+def records(field_guide_folder, once):
     """The same as a record set of several shards: 56 train, 24 validation, 28 heldout."""
     from data_prep.conversion import convert
     from data_prep.conversion.options import Options
     from data_prep.sources import folder
     from data_prep.sources.items import Source
+    from lit_jax.data.records import open_records
     from lit_jax.text.classes import read_class_table
 
     templates = ("A photo of the {common_name} {supercategory} {name}", "the {name}, a kind of {order}")
     options = Options(templates=templates, shards=3, vocab_size=400)
     items = folder.read_folder(field_guide_folder, field_guide_folder / "splits.csv")
     table = read_class_table(field_guide_folder / "classes.csv")
-    return convert.convert(Source(items, table), tmp_path_factory.mktemp("records") / "set", options, workers=1)
+    made = once("records", lambda to: convert.convert(Source(items, table), to / "set", options, workers=1))
+    return open_records(made / "set")
 
 
 @pytest.fixture(scope="session")
-def tower_file(tmp_path_factory):
+def tower_file(once):
     """Weights of a tiny ViT (patch 8, width 16, depth 1) for 16 x 16 pixels."""
     import jax.numpy as jnp
 
@@ -139,20 +184,23 @@ def tower_file(tmp_path_factory):
     from lit_jax.models.weights import named
 
     tower = ViT(patch=8, width=16, depth=1, heads=2)
-    params = random_like(tower, jnp.zeros((1, 16, 16, 3)))
-    path = tmp_path_factory.mktemp("tower") / "tower.npz"
-    write_npz(path, named(params, family(tower)))
-    return path
+
+    def make(folder):
+        params = random_like(tower, jnp.zeros((1, 16, 16, 3)))
+        write_npz(folder / "tower.npz", named(params, family(tower)))
+
+    return once("tower", make) / "tower.npz"
 
 
 @pytest.fixture(scope="session")
-def finished(tiny_config, tmp_path_factory):
+def finished(tiny_config, once):
     """An unbroken run on one device: its folder, in which nothing is to be changed, and its results."""
     from lit_jax import config
     from lit_jax.main import train
 
-    workdir = tmp_path_factory.mktemp("runs") / "finished"
-    return workdir, train(config.load(tiny_config, {"train.devices": "1"})[0], workdir)
+    loaded = config.load(tiny_config, {"train.devices": "1"})[0]
+    workdir = once("runs", lambda folder: train(loaded, folder / "finished")) / "finished"
+    return workdir, json.loads((workdir / "results.json").read_text())
 
 
 @pytest.fixture(scope="session")

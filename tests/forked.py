@@ -255,7 +255,7 @@ def _import() -> None:
     if not all(name in sys.modules for name in IMPORTED):
         for name in IMPORTED:
             importlib.import_module(name)
-        gc.set_threshold(100_000, 50, 100)  # as in tests.conftest
+        importlib.import_module("tests.quick").set_up()
         gc.collect()
         gc.freeze()
         tasks = pathlib.Path("/proc/self/task")

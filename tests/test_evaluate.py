@@ -275,7 +275,7 @@ class Text(html.parser.HTMLParser):
         self.words.append(data)
 
 
-def test_the_page_holds_all_it_needs_and_says_what_the_json_says(run):
+def test_the_page_holds_all_it_needs_and_says_what_the_json_says(run, drawn):
     command("--checkpoint", run[0], "--split", "heldout")
     got, parser = result(run), Text()
     text = (run[0] / "evaluation-heldout.html").read_text()

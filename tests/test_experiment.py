@@ -160,18 +160,19 @@ def test_a_users_mistake_is_one_clear_line(tiny_config, tmp_path, monkeypatch, o
 
 @pytest.fixture(scope="module")
 def published(records, tmp_path_factory):
-    """Drawn weights of a ResNet under timm's names, and of a small text tower, as files."""
+    """Drawn weights of a ViT under timm's names, and of a small text tower, as files."""
     from lit_jax import models
     from lit_jax.models import presets, weight_files, weights
+    from lit_jax.models.names.vit import TIMM
     from tests.conftest import random_like
     from tests.golden import common
 
     folder = tmp_path_factory.mktemp("published")
-    tower = models.IMAGE_PRESETS["resnet18"].build()
+    tower = models.IMAGE_PRESETS["vit_ti16"].build()
     shapes = presets.image_shapes(tower, 32)[0]
     drawn = weights.unflatten({name: common.array(name, leaf.shape) for name, leaf in weights.leaves(shapes).items()})
-    weight_files.write_safetensors(folder / "model.safetensors", weights.named(drawn, models.family(tower)))
-    config = {"architecture": "resnet18", "pretrained_cfg": {
+    weight_files.write_safetensors(folder / "model.safetensors", weights.named(drawn, models.family(tower), TIMM))
+    config = {"architecture": "vit_tiny_patch16_224", "pretrained_cfg": {
         "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.2, 0.2], "crop_pct": 0.5, "interpolation": "bilinear"}}  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
     tokenizer = lit_jax.text.tokenizers.load_tokenizer(records.tokenizer)
@@ -184,17 +185,17 @@ def published(records, tmp_path_factory):
 def test_published_towers_are_locked_with_the_preprocessing_beside_them(tiny_config, published, tmp_path, capsys):
     folder, text_params = published
     overrides = {
-        "image__tower": "resnet18", "image__weights": folder, "image__size": 32, "image__patch": 16,
+        "image__tower": "vit_ti16", "image__weights": folder, "image__size": 32, "image__patch": 16,
         "image__width": 768, "image__depth": 12, "image__heads": 12, "text__weights": folder / "text.npz",
         "train__locks": "LL", "text__distinct": "false",
     }  # fmt: skip
     got = run(tiny_config, tmp_path / "run", train__devices=1, train__epochs=1, **overrides)
     out = capsys.readouterr().out
     assert "32 px, shorter side, bilinear, crop 0.5, mean 0.4/0.5/0.6, std 0.2/0.2/0.2" in out
-    assert "note: preprocessing is not that of resnet18 as published (mean 0.4/0.5/0.6, not 0.485" in out
+    assert "note: preprocessing is not that of vit_ti16 as published (mean 0.4/0.5/0.6, not 0.5" in out
     assert re.search(r"image tower: \d+ arrays by the names of .*timm", out) and got["seen"]["images"] == 24
     after = loading.load(tmp_path / "run")
-    assert after.config.image.width == 512 and set(after.about.locked) == {"image", "text"}
+    assert after.config.image.width == 192 and set(after.about.locked) == {"image", "text"}
     assert np.array_equal(after.params["text"]["projection"]["kernel"], text_params["projection"]["kernel"])
 
 

@@ -1,7 +1,7 @@
 """Every tower and format against other people's code, by the golden outputs that `tests/golden` keeps.
 
 The bound is the same for all: the largest difference is at most 1e-4 of the largest value. Towers run in JAX, where the
-names of other code share a compiled program; those of EfficientNet as exported to ONNX, where their many kinds of block
+names of other code share a compiled program, most of them cut to two blocks (whole in `-m slow`); those of EfficientNet as exported to ONNX, where their many kinds of block
 need no compiling. The other way of each is in `-m slow`; that both agree is shown form by form in `tests/test_onnx.py`.
 """
 
@@ -81,9 +81,17 @@ SLOW = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("path", [
-    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in SLOW)) for path in of_kind("image")
-])  # fmt: skip
+def quick(kind):
+    """Every case once: cut to few blocks where there is one, else whole; other whole ones are slow."""
+    cut = [path for path in common.cases("short") if golden(path)[0].get("kind", "image") == kind]
+    short = {path.stem for path in cut}
+    whole = [path for path in of_kind(kind) if "real" not in golden(path)[0]]
+    return [pytest.param(path, id=f"{path.stem}-short") for path in cut] + [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in SLOW | short)) for path in whole
+    ]
+
+
+@pytest.mark.parametrize("path", quick("image"))
 def test_image_towers_agree_with_other_code(path):
     error, _ = image_error(path, usual(path))
     assert error <= BOUND
@@ -114,7 +122,7 @@ def text_error(path, flat=None, run=by_jax, **options):
     return np.abs(run(tower, params, tokens) - expected).max() / np.abs(expected).max()
 
 
-@pytest.mark.parametrize("path", [p for p in of_kind("text") if "real" not in golden(p)[0]], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", quick("text"))
 def test_text_towers_agree_with_other_code(path):
     assert text_error(path) <= BOUND
 

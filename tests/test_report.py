@@ -66,7 +66,7 @@ def test_figures_of_few_species_are_warned_of_and_those_that_cannot_be_wrong_are
     assert tables.rate({"macro_top1": 0.5, "macro_top1_interval": None}, "macro_top1", candidates=2) == "50.0 %"
 
 
-def drawn(monkeypatch):
+def lines_of(monkeypatch):
     """The lines that `report.curves` draws: their labels and heights, by the title of their plot."""
     import matplotlib.pyplot as plt
 
@@ -80,13 +80,13 @@ def drawn(monkeypatch):
     return found
 
 
-def test_curves_are_a_picture(tmp_path, monkeypatch):
+def test_curves_are_a_picture(tmp_path, monkeypatch, drawn):
     records = [{"step": i, "epoch": i / 2, "loss": 3.0 - i / 10, "learning_rate": 1e-3} for i in range(10)]
     records.append({"step": 9, "epoch": 4.5, "seen/top1": 0.5, "seen/top5": 0.7})
     metrics_log.curves(tmp_path / "curves.png", records, title="a run")
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.size[0] > 1000
-    lines = drawn(monkeypatch)
+    lines = lines_of(monkeypatch)
     few = {"few/top1": 0.6, "few/top5": 1.0, "few/candidates": 4, "seen/candidates": 20}
     records = [{**record, "loss_floor": 1.5} for record in records[:-1]] + [records[-1] | few]
     metrics_log.curves(tmp_path / "curves.png", records, title="a run that knows its chance and its floor")
@@ -94,7 +94,6 @@ def test_curves_are_a_picture(tmp_path, monkeypatch):
     assert set(accuracies) == {"seen, top-1", "seen, top-5", "few, top-1", "seen, chance", "few, chance"}
     assert set(accuracies["seen, chance"]) == {5.0} and set(accuracies["few, chance"]) == {25.0}
     assert set(lines["loss (nats)"]["at least"]) == {1.5}
-    monkeypatch.undo()
     metrics_log.curves(tmp_path / "none.png", records[:0], title="no step was logged")
     assert [path.name for path in tmp_path.iterdir() if "incomplete" in path.name] == []
 

@@ -119,11 +119,11 @@ def test_a_locked_tower_has_no_gradient_even_when_asked_for_one(rng):
 def test_the_compiled_step_has_no_backward_pass_for_a_locked_tower(rng):
     model = tiny()
     flops = {}
-    for lock in ("Lu", "Uu"):
+    for lock in ("Lu", "uu"):
         state, locked, step, mesh = start(model, lock)
         compiled = step.lower(state, locked, put_batch(data(rng), mesh)).compile()
         flops[lock] = compiled.cost_analysis()["flops"]
-    assert flops["Lu"] < 0.75 * flops["Uu"]
+    assert flops["Lu"] < 0.75 * flops["uu"]
 
 
 def test_the_step_descends_the_loss_of_a_naive_twin(rng):

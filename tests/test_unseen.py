@@ -264,7 +264,7 @@ def test_training_goes_on_from_the_closed_form_and_resumes_with_the_same_margin(
     assert "starts at the closed form" in capsys.readouterr().out
 
 
-def test_an_evaluation_tells_seen_from_unseen_on_page_and_card(kept, tmp_path, capsys):
+def test_an_evaluation_tells_seen_from_unseen_on_page_and_card(kept, tmp_path, capsys, drawn):
     from lit_jax import evaluate, export
 
     results, folder = kept

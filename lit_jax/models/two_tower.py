@@ -63,19 +63,21 @@ def init(model: TwoTower, key: jax.Array, *, image_size: int, context: int) -> P
     pixels = jnp.zeros((1, image_size, image_size, 3))
     width, params = model.width, {}
     if model.image is not None:
-        width = jax.eval_shape(model.image.init_with_output, image_key, pixels)[0].shape[-1]
-        params[IMAGE] = model.image.init(image_key, pixels)["params"]
+        features, variables = model.image.init_with_output(image_key, pixels)
+        width, params[IMAGE] = features.shape[-1], variables["params"]
     if not model.projection and width != model.embed_dim:
         raise ValueError(
             f"embed_dim: found {model.embed_dim} without image projection, expected the image tower's width {width}"
         )
-    params[TEXT] = model.text.init(text_key, tokens)["params"]
+    text_features, variables = model.text.init_with_output(text_key, tokens)
+    params[TEXT] = variables["params"]
     params[LOGIT_SCALE] = jnp.log(jnp.float32(model.scale_init))
     if model.projection:
         params[PROJECTION] = _linear(projection_key, width, model.embed_dim)
     if model.text_projection:
-        text_width = jax.eval_shape(model.text.init_with_output, text_key, tokens)[0].shape[-1]
-        params[TEXT_PROJECTION] = _linear(jax.random.fold_in(projection_key, 1), text_width, model.embed_dim)
+        params[TEXT_PROJECTION] = _linear(
+            jax.random.fold_in(projection_key, 1), text_features.shape[-1], model.embed_dim
+        )
     if model.bias_init is not None:
         params[LOGIT_BIAS] = jnp.float32(model.bias_init)
     return params

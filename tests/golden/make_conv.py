@@ -23,9 +23,18 @@ TIMM_NAMES = {
 }
 
 
-def timm_case(preset):
-    model, shapes = torch_side.filled(timm.create_model(TIMM_NAMES[preset], pretrained=False, num_classes=0))
-    write(f"{preset}.timm", preset, model, shapes, made_by=versions(timm))
+def cut(model, depths):
+    """Leaves the first blocks of each stage of a BiT of timm's, whose number is no option."""
+    for stage, depth in zip(model.stages, depths, strict=True):
+        stage.blocks = stage.blocks[:depth]
+
+
+def timm_case(preset, folder="", size=224, ours=None, **options):
+    model = timm.create_model(TIMM_NAMES[preset], pretrained=False, num_classes=0, **options)
+    if ours and preset.startswith("bit_"):
+        cut(model, ours["depths"])
+    model, shapes = torch_side.filled(model)
+    write(f"{folder}{preset}.timm", preset, model, shapes, size, made_by=versions(timm), options=ours)
 
 
 def counts_case():
@@ -48,13 +57,13 @@ def write(case, preset, features, shapes, size=224, **more):
         common.write(case, preset=preset, size=size, shapes=shapes, features=features(pixels(size)), **more)
 
 
-def npz_case():
+def npz_case(case="bit_r50x1.google", depths=(3, 4, 6, 3), size=224, ours=None):
     """Google's BiT file, read by timm's own reader of it."""
     shapes = {"resnet/root_block/standardized_conv2d/kernel": (7, 7, 3, 64), "resnet/group_norm/gamma": (2048,),
               "resnet/group_norm/beta": (2048,), "resnet/head/conv2d/kernel": (1, 1, 2048, 5),
               "resnet/head/conv2d/bias": (5,)}  # fmt: skip
     before = 64
-    for stage, depth in enumerate((3, 4, 6, 3)):
+    for stage, depth in enumerate(depths):
         width = 64 << stage
         for unit in range(depth):
             start = f"resnet/block{stage + 1}/unit{unit + 1:02d}/"
@@ -69,19 +78,19 @@ def npz_case():
                 shapes |= {f"{start}{part}/group_norm/{name}": (inputs,) for name in ("gamma", "beta")}
             before = 4 * width
     model = timm.create_model("resnetv2_50x1_bit", pretrained=False, num_classes=5).eval()
+    cut(model, depths)
     with tempfile.NamedTemporaryFile(suffix=".npz") as file:
         np.savez(file, **common.arrays(shapes))
         file.flush()
         model.load_pretrained(file.name)
-    write("bit_r50x1.google", "bit_r50x1", lambda x: model.forward_head(model.forward_features(x), pre_logits=True).flatten(1),
-          shapes, made_by=versions(timm))  # fmt: skip
+    write(case, "bit_r50x1", lambda x: model.forward_head(model.forward_features(x), pre_logits=True).flatten(1),
+          shapes, size, made_by=versions(timm), options=ours)  # fmt: skip
 
 
-def hugging_face_case(case, preset, cls, config):
+def hugging_face_case(case, preset, cls, config, size=224, ours=None):
     model, shapes = torch_side.filled_pretrained(cls, config)
-    write(
-        case, preset, lambda x: model(pixel_values=x).pooler_output.flatten(1), shapes, made_by=versions(transformers)
-    )
+    write(case, preset, lambda x: model(pixel_values=x).pooler_output.flatten(1), shapes, size,
+          made_by=versions(transformers), options=ours)  # fmt: skip
 
 
 def lite_package_case():

@@ -37,9 +37,10 @@ def timm_case(case, preset, size, ours=None, renamed=None, **options):
                      made_by=versions(timm), options=ours)  # fmt: skip
 
 
-def google_mixer_case():
+def google_mixer_case(case="mixer_b16.google", blocks=12):
     """Google's names and layouts; timm has no reader of them, so that kernels are transposed here."""
     model = timm.create_model(TIMM_NAMES["mixer_b16"], pretrained=False, num_classes=0).eval()
+    model.blocks = model.blocks[:blocks]
     table = {"stem.proj": "stem", "norm1": "LayerNorm_0", "norm2": "LayerNorm_1", "fc1": "Dense_0", "fc2": "Dense_1",
              "mlp_tokens": "token_mixing", "mlp_channels": "channel_mixing"}  # fmt: skip
     shapes = {"head/kernel": (768, 5), "head/bias": (5,)}
@@ -57,15 +58,16 @@ def google_mixer_case():
     model.load_state_dict({name: torch.from_numpy(drawn[new].transpose(back[drawn[new].ndim]).copy())
                            for name, new in names.items()})  # fmt: skip
     with torch.no_grad():
-        common.write("mixer_b16.google", preset="mixer_b16", size=224, shapes=shapes, features=model(pixels(224)),
-                     made_by=versions(timm), options={"activation": "gelu"})  # fmt: skip
+        common.write(case, preset="mixer_b16", size=224, shapes=shapes, features=model(pixels(224)),
+                     made_by=versions(timm), options={"activation": "gelu", **({"depth": blocks} if blocks != 12 else {})})  # fmt: skip
 
 
-def hugging_face_case(case, cls, config, preset, size, prefix=""):
+def hugging_face_case(case, cls, config, preset, size, prefix="", ours=None):
     model, shapes = torch_side.filled_pretrained(cls, config)
     with torch.no_grad():
         common.write(case, preset=preset, size=size, shapes={prefix + name: shape for name, shape in shapes.items()},
-                     features=model(pixel_values=pixels(size)).pooler_output, made_by=versions(transformers))  # fmt: skip
+                     features=model(pixel_values=pixels(size)).pooler_output, made_by=versions(transformers),
+                     options=ours)  # fmt: skip
 
 
 def microsofts(name):

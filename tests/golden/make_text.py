@@ -43,43 +43,45 @@ def write(case, preset, made, shapes, features, made_by, *, end_id, vocabulary, 
                  vocabulary=vocabulary, features=features, made_by=made_by, options=options, **more)  # fmt: skip
 
 
-def open_clip_case():
-    model = open_clip.create_model("ViT-B-32")
+def open_clip_case(case="clip_text.open_clip", model=None, vocabulary=49408, ours=None):
+    model = model or open_clip.create_model("ViT-B-32")
+    end_id = vocabulary - 1
     state = model.state_dict()
     # Of the other tower a name or two, which a reader must leave out; drawing it takes time.
     shapes = {name: shape for name, shape in torch_side.shapes_of(state).items()
               if not name.startswith("visual.") or name == "visual.proj"}  # fmt: skip
     model.load_state_dict({k: torch.from_numpy(v) for k, v in common.arrays(shapes).items()}, strict=False)
-    made = tokens((5, 12, 75), start=(49406,), end_id=49407, pad_id=0, length=77, vocabulary=49408)
+    made = tokens((5, 12, 75), start=(end_id - 1,), end_id=end_id, pad_id=0, length=77, vocabulary=vocabulary)
     with torch.no_grad():
         features = model.eval().encode_text(torch.tensor(made))
-    write("clip_text.open_clip", "clip_text", made, shapes, features, versions(open_clip), end_id=49407,
-          vocabulary=49408, embed_dim=512)  # fmt: skip
+    write(case, "clip_text", made, shapes, features, versions(open_clip), end_id=end_id, vocabulary=vocabulary,
+          embed_dim=512, options=ours)  # fmt: skip
 
 
-def clip_case():
+def clip_case(case="clip_text.hugging_face", ours=None, **options):
     vocabulary, end_id = 1000, 999
-    config = transformers.CLIPTextConfig(vocab_size=vocabulary, eos_token_id=end_id, bos_token_id=998, pad_token_id=0)
+    config = transformers.CLIPTextConfig(vocab_size=vocabulary, eos_token_id=end_id, bos_token_id=998, pad_token_id=0,
+                                         **options)  # fmt: skip
     model, shapes = torch_side.filled_pretrained(transformers.CLIPTextModelWithProjection, config)
     made = tokens((5, 12, 75), start=(998,), end_id=end_id, pad_id=end_id, length=77, vocabulary=998)
     with torch.no_grad():
         features = model(input_ids=torch.tensor(made)).text_embeds
-    write("clip_text.hugging_face", "clip_text_openai", made, shapes, features, versions(transformers), end_id=end_id,
-          vocabulary=vocabulary, embed_dim=512)  # fmt: skip
+    write(case, "clip_text_openai", made, shapes, features, versions(transformers), end_id=end_id,
+          vocabulary=vocabulary, embed_dim=512, options=ours)  # fmt: skip
 
 
-def siglip_case():
+def siglip_case(case="siglip_text_b.hugging_face", ours=None, **options):
     vocabulary = 1000
     config = transformers.SiglipTextConfig(
         vocab_size=vocabulary, hidden_size=768, intermediate_size=3072, num_attention_heads=12, projection_size=768,
-        bos_token_id=None, eos_token_id=1, pad_token_id=1,
+        bos_token_id=None, eos_token_id=1, pad_token_id=1, **options,
     )  # fmt: skip
     model, shapes = torch_side.filled_pretrained(transformers.SiglipTextModel, config)
     made = tokens((5, 12, 63), end_id=1, pad_id=1, length=64, vocabulary=vocabulary)
     with torch.no_grad():
         features = model(input_ids=torch.tensor(made)).pooler_output
-    write("siglip_text_b.hugging_face", "siglip_text_b", made, shapes, features, versions(transformers), end_id=1,
-          vocabulary=vocabulary, embed_dim=768)  # fmt: skip
+    write(case, "siglip_text_b", made, shapes, features, versions(transformers), end_id=1, vocabulary=vocabulary,
+          embed_dim=768, options=ours)  # fmt: skip
 
 
 def _masked(made, end_id):

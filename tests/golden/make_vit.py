@@ -27,11 +27,11 @@ def hugging_face_case(case, cls, config, preset, features, size=224, ours=None):
                      made_by=versions(transformers), options=ours)  # fmt: skip
 
 
-def npz_case():
+def npz_case(case="vit_b16.augreg", depth=12, size=224):
     """AugReg's file, read by timm's own reader of it."""
-    width, depth, heads = 768, 12, 12
+    width, heads = 768, 12
     shapes = {"cls": (1, 1, width), "embedding/kernel": (16, 16, 3, width), "embedding/bias": (width,),
-              "Transformer/posembed_input/pos_embedding": (1, 197, width),
+              "Transformer/posembed_input/pos_embedding": (1, (size // 16) ** 2 + 1, width),
               "Transformer/encoder_norm/scale": (width,), "Transformer/encoder_norm/bias": (width,),
               "head/kernel": (width, 5), "head/bias": (5,)}  # fmt: skip
     for i in range(depth):
@@ -45,15 +45,17 @@ def npz_case():
         shapes[block + "MultiHeadDotProductAttention_1/out/bias"] = (width,)
         shapes |= {block + "MlpBlock_3/Dense_0/kernel": (width, 3072), block + "MlpBlock_3/Dense_0/bias": (3072,),
                    block + "MlpBlock_3/Dense_1/kernel": (3072, width), block + "MlpBlock_3/Dense_1/bias": (width,)}  # fmt: skip
-    model = timm.create_model("vit_base_patch16_224", pretrained=False, num_classes=5).eval()
+    model = timm.create_model(
+        "vit_base_patch16_224", pretrained=False, num_classes=5, img_size=size, depth=depth
+    ).eval()
     with tempfile.NamedTemporaryFile(suffix=".npz") as file:
         np.savez(file, **common.arrays(shapes))
         file.flush()
         model.load_pretrained(file.name)
     with torch.no_grad():
-        features = model.forward_head(model.forward_features(pixels(224)), pre_logits=True)
-    common.write("vit_b16.augreg", preset="vit_b16", size=224, shapes=shapes, features=features, made_by=versions(timm),
-                 options={"activation": "gelu"})  # fmt: skip
+        features = model.forward_head(model.forward_features(pixels(size)), pre_logits=True)
+    common.write(case, preset="vit_b16", size=size, shapes=shapes, features=features, made_by=versions(timm),
+                 options={"activation": "gelu", **({"depth": depth} if depth != 12 else {})})  # fmt: skip
 
 
 def main():
