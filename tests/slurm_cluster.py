@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -89,9 +90,18 @@ class Cluster:
         subprocess.run(["slurmd", "-N", node, "-f", self.env["SLURM_CONF"]], env=self.env, check=True)
 
     def kill_node(self, node: str) -> None:
-        """Kills a node's daemon and all processes of jobs on it, as a loss of power would."""
-        subprocess.run(["pkill", "-KILL", "-f", f"slurmstepd: .*{node}"], check=False)
+        """Kills a node's daemon and all processes of jobs on it at once, as a loss of power would."""
         subprocess.run(["pkill", "-KILL", "-f", f"slurmd -N {node} "], check=False)
+        doomed = set()
+        for folder in pathlib.Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if f"SLURMD_NODENAME={node}\0".encode() in (folder / "environ").read_bytes():
+                    parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                    daemon = (pathlib.Path("/proc") / str(parent) / "comm").read_text().strip() == "slurmstepd"
+                    doomed |= {int(folder.name), *([parent] if daemon else [])}
+        for process in doomed:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
 
 @contextlib.contextmanager
