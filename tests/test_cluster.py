@@ -22,8 +22,10 @@ from tests.conftest import QUICK
 RUN = """
 import os, signal, sys, time
 from lit_jax import main
+from lit_jax.base import hosts
 from lit_jax.training import loop, metrics_log
 
+hosts.ensure_shared.__kwdefaults__["seconds"] = 3
 does, at = sys.argv[1], int(sys.argv[2])
 metrics_log.curves = lambda *_, **__: None
 steps = loop._steps
@@ -182,13 +184,13 @@ def test_a_host_that_is_alive_and_stuck_ends_with_its_stacks_in_a_file(from_stor
     assert "Timeout (0:00:04)!" in stacks.read_text() and "in slow" in stacks.read_text()
 
 
-def test_hosts_that_do_not_share_a_folder_are_told_within_a_minute(from_store, tmp_path):
-    start = time.monotonic()
+def test_hosts_that_do_not_share_a_folder_are_told(from_store, tmp_path):
+    """After the three seconds that `RUN` gives a disk to show a new file, which are 20 otherwise."""
     folders = [tmp_path / "a", tmp_path / "b"]
     codes, _, errors = on_two_hosts(
         RUN, (["ends", 0],) * 2, from_store, more=[[f"--workdir={folder}"] for folder in folders]
     )
-    assert codes == [2, 2] and time.monotonic() - start < 60
+    assert codes == [2, 2]
     for error in errors:
         assert error.startswith(f"error: --workdir {folders[1]}: found on host 1 without the file that host 0")
         assert error.count("\n") == 1
