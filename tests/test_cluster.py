@@ -36,6 +36,7 @@ def slow(*given):
             {"ends": lambda: None, "told": lambda: os.kill(os.getpid(), signal.SIGTERM),
              "dies": lambda: os.kill(os.getpid(), signal.SIGKILL),
              "loses its guard": lambda: os.kill(os.getppid(), signal.SIGKILL),
+             "fails": lambda: 1 / 0,
              "is stuck": lambda: time.sleep(600)}[does]()
         if number >= at:
             time.sleep(0.5)
@@ -173,6 +174,14 @@ def test_a_host_whose_guard_is_killed_ends_and_so_does_the_other(from_store, tmp
         RUN, (["loses its guard", 1], ["ends", 1]), [*from_store, f"--workdir={tmp_path}", "--config.train.devices=0"]
     )
     assert codes == [-signal.SIGKILL, guard.TRY_AGAIN] and errors[1].startswith("lost another host (")
+
+
+def test_a_defect_on_one_host_ends_both_with_its_traceback_there(from_store, tmp_path):
+    codes, _, errors = on_two_hosts(
+        RUN, (["ends", 1], ["fails", 1]), [*from_store, f"--workdir={tmp_path}", "--config.train.devices=0"]
+    )
+    assert codes == [1, 1] and "Traceback" in errors[1] and "ZeroDivisionError" in errors[1]
+    assert errors[0] == "error: host 1: a defect: ZeroDivisionError: division by zero\n"
 
 
 def test_a_host_that_is_alive_and_stuck_ends_with_its_stacks_in_a_file(from_store, tmp_path):
