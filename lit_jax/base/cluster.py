@@ -56,7 +56,7 @@ def add_hosts(parser: argparse.ArgumentParser) -> None:
         help="GPUs of this process: all of the machine, or some by number (default: where SLURM or Open MPI start "
         "several processes a machine, the one of its number; else all)",
     )
-    add("--wait-for-hosts", type=int, default=120, metavar="SECONDS", help="until all hosts must have come")
+    add("--wait-for-hosts", type=int, default=100, metavar="SECONDS", help="until all hosts must have come")
     add("--heartbeat", type=int, default=60, metavar="SECONDS", help="of silence after which a host counts as lost")
     add(
         "--stuck-after",
