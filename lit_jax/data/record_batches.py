@@ -20,7 +20,7 @@ import numpy as np
 
 from lit_jax.base.hosts import ALONE, Host
 from lit_jax.data import epoch_order as epochs
-from lit_jax.data import images
+from lit_jax.data import images, whole_photos
 from lit_jax.data.epoch_order import DRAW_BITS
 from lit_jax.data.images import Pictures
 from lit_jax.data.records import RecordSet, file_instructions, file_part, parse_example
@@ -145,21 +145,59 @@ def view_batches(
         ``image`` `[b, V, S, S, 3]` uint8, ``class_id`` `[b]` int64 and ``image_id`` `[b]` bytes.
     """
     tf = images.tensorflow()
-    paths, skips, takes = _columns(file_part(record_set, split, rows.start, rows.stop))
 
     @tf.autograph.experimental.do_not_convert
     def prepare(number: Any, serialized: Any) -> dict[str, Any]:
         example = parse_example(serialized)
         crops = [pictures.plain(example["image"])]
-        for other in range(1, views):
-            # Three numbers decide a crop; the generator takes two.
-            key = tf.stack([tf.constant(seed + (other << 32), tf.int64), number])
-            crops.append(pictures.cropped(example["image"], key))
+        crops += [pictures.cropped(example["image"], key) for key in _view_keys(number, views, seed)]
         return {"image": tf.stack(crops), "class_id": example["class_id"], "image_id": example["image_id"]}
 
-    stream = _part_records(paths, skips, takes).enumerate(rows.start)
+    stream = _numbered_records(record_set, split, rows)
     stream = stream.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     yield from stream.batch(batch_size).prefetch(2).as_numpy_iterator()
+
+
+def whole_view_batches(
+    record_set: RecordSet,
+    split: str,
+    *,
+    rows: range,
+    batch_size: int,
+    pictures: Pictures,
+    views: int = 1,
+    seed: int = 0,
+) -> Iterator[HostBatch]:
+    """As `view_batches`, whose arguments it takes, for devices that resize: each photo is decoded once, and whole.
+
+    Yields:
+        ``photo`` `[b, H, W, 3]` uint8 and ``place`` `[b, V, 9]` int32, or, where a photo is too large for that,
+        ``image`` as `view_batches` does, see `lit_jax.data.whole_photos`; ``class_id`` and ``image_id``.
+    """
+    tf = images.tensorflow()
+
+    @tf.autograph.experimental.do_not_convert
+    def prepare(number: Any, serialized: Any) -> dict[str, Any]:
+        example = parse_example(serialized)
+        keys = _view_keys(number, views, seed)
+        seeds = {"seeds": tf.stack(keys)} if keys else {}
+        return {"jpeg": example["image"], **seeds, **{name: example[name] for name in ("class_id", "image_id")}}
+
+    stream = _numbered_records(record_set, split, rows)
+    stream = stream.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    stream = whole_photos.batched(stream, batch_size, pictures)
+    yield from map(whole_photos.chosen, stream.prefetch(2).as_numpy_iterator())
+
+
+def _numbered_records(record_set: RecordSet, split: str, rows: range) -> Any:
+    """A data set of (number in the split, serialised record)."""
+    return _part_records(*_columns(file_part(record_set, split, rows.start, rows.stop))).enumerate(rows.start)
+
+
+def _view_keys(number: Any, views: int, seed: int) -> list[Any]:
+    """Seeds `[2]` int64 of the random crops of a record: three numbers decide a crop; the generator takes two."""
+    tf = images.tensorflow()
+    return [tf.stack([tf.constant(seed + (other << 32), tf.int64), number]) for other in range(1, views)]
 
 
 def evaluation_batches(
