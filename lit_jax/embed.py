@@ -64,9 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with cluster.joined(parsed, to_store.locks_of(out)):
             if prepare:
                 hosts.make_on_first_host(lambda: prepare(config), config.data.records, "records")
-            making = Making(
-                parsed.dtype, parsed.views, parsed.batch_size, parsed.shard_rows, config.train.devices, parsed.resize
-            )  # fmt: skip
+            making = Making(parsed.dtype, parsed.views, parsed.batch_size, parsed.shard_rows, config.train.devices)
             made = embed_part(config, out, making, restart=parsed.restart, part=part)
             if made is None:
                 print(f"part {parsed.part} is embedded; the last part to end finishes {out}")
@@ -123,12 +121,6 @@ def _parser() -> Parser:
     add("--views", type=positive, default=1, help="of each training photo: the plain one, then random crops")
     add("--batch-size", type=positive, default=256, help="photos at a time")
     add("--shard-rows", type=positive, default=16384, help="photos of a shard at the most")
-    add(
-        "--resize",
-        default="auto",
-        choices=("auto", "host", "device"),
-        help="where photos are resized; auto: on the device, unless that is a CPU",
-    )
     add(
         "--part",
         default="",

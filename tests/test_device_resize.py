@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-import io
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -148,43 +148,93 @@ def test_each_device_resizes_its_own_rows(photos, resize):
 
 def test_devices_resize_unless_they_are_cpus_or_as_asked():
     mesh = make_mesh(1)
-    assert [device_resizing.is_wanted(where, mesh) for where in ("auto", "host", "device")] == [False, False, True]
+    found = [device_resizing.settled(Pictures(16, resize_on=where), mesh) for where in ("auto", "host", "device")]
+    assert [pictures.whole for pictures in found] == [False, False, True]
+
+
+VARIED = Augmentation("random", (0.4, 1.0), flip=True)
+
+
+def host_and_device(pictures):
+    return (dataclasses.replace(pictures, resize_on=where) for where in ("host", "device"))
+
+
+def squares_of(batch):
+    return np.asarray(device_resizing.put_squares(batch, make_mesh(1), Pictures(16)))
+
+
+def assert_same_rows(ours, theirs, plain=slice(None)):
+    """Batches of the device's way and of the host's; of random crops the decoding differs at the edges."""
+    for name in set(theirs) - {"image"}:
+        assert ours[name].tolist() == theirs[name].tolist(), name
+    got, want = squares_of(ours), theirs["image"].reshape(-1, 16, 16, 3)
+    if plain is not None:
+        assert_same(got[plain], want[plain])
+    assert np.abs(got.astype(int) - want).mean() < 1
 
 
 @pytest.mark.parametrize(("batch_size", "views"), [(5, 1), (24, 3)])
 def test_whole_photos_come_in_the_order_of_the_squares(records, batch_size, views):
-    options = {
-        "rows": range(1, 13), "batch_size": batch_size, "views": views, "seed": 3,
-        "pictures": Pictures(16, augmentation=Augmentation("random", (0.4, 1.0), flip=True)),
-    }  # fmt: skip
-    whole = list(record_batches.whole_view_batches(records, "train", **options))
-    small = list(record_batches.view_batches(records, "train", **options))
+    options = {"rows": range(1, 13), "batch_size": batch_size, "views": views, "seed": 3}
+    host, device = host_and_device(Pictures(16, augmentation=VARIED))
+    small = list(record_batches.view_batches(records, "train", pictures=host, **options))
+    whole = list(record_batches.view_batches(records, "train", pictures=device, **options))
     assert [set(batch) for batch in whole] == [{"photo", "place", "class_id", "image_id"}] * len(small)
     for ours, theirs in zip(whole, small, strict=True):
-        assert ours["image_id"].tolist() == theirs["image_id"].tolist()
-        assert ours["class_id"].tolist() == theirs["class_id"].tolist()
         assert set(ours["photo"].shape[1:3]) <= set(whole_photos.LADDER)
-        got = np.asarray(device_resizing.squares(ours["photo"], ours["place"], size=16))
-        assert_same(got[:, 0], theirs["image"][:, 0])
-        assert np.abs(got.astype(int) - theirs["image"]).mean() < 1  # crops are the same ones
+        assert_same_rows(ours, theirs, slice(0, None, views))
 
 
-def test_shapes_are_those_of_the_ladder_and_larger_photos_are_resized_on_the_host(rng, monkeypatch):
-    tf = images.tensorflow()
+def test_evaluation_sees_the_same_photos_and_black_ones_behind_them(records):
+    def batches(pictures):
+        return list(record_batches.evaluation_batches(records, "validation", batch_size=9, pictures=pictures))
+
+    small, whole = map(batches, host_and_device(Pictures(16)))
+    assert "photo" in whole[-1] and not whole[-1]["mask"].all()
+    for ours, theirs in zip(whole, small, strict=True):
+        assert_same_rows(ours, theirs)
+
+
+@pytest.mark.parametrize("crop", ["random", "centre"])
+def test_training_sees_the_same_photos(records, crop):
+    def batches(pictures):
+        stream = record_batches.training_batches(
+            records, "train", batches=record_batches.Batches(12, seed=5), pictures=pictures, position=3,
+            tokenise=lambda texts: np.array([[len(text)] for text in texts], np.int32),
+        )  # fmt: skip
+        return list(itertools.islice(stream, 4))
+
+    small, whole = map(batches, host_and_device(Pictures(16, augmentation=dataclasses.replace(VARIED, crop=crop))))
+    for ours, theirs in zip(whole, small, strict=True):
+        assert ours["place"].shape == (12, 1, 9)
+        assert_same_rows(ours, theirs, None if crop == "random" else slice(None))
+
+
+def test_shapes_are_those_of_the_ladder_and_what_is_too_large_is_resized_on_the_host(rng, monkeypatch):
     monkeypatch.setattr(whole_photos, "LADDER", (32, 64))
-    pictures = Pictures(16, augmentation=Augmentation("random", (0.4, 1.0)))
-    files = [jpeg(natural(rng, *sides)) for sides in [(30, 20), (64, 33), (65, 20), (20, 20), (31, 60)]]
-    rows = {"jpeg": files, "seeds": np.arange(10).reshape(5, 1, 2), "number": np.arange(5)}
-    stream = whole_photos.batched(tf.data.Dataset.from_tensor_slices(rows), 2, pictures)
-    first, second, third = map(whole_photos.chosen, stream.as_numpy_iterator())
+    pictures = Pictures(16, augmentation=VARIED)
+    files = [jpeg(natural(rng, *sides), subsampling=0) for sides in [(30, 20), (64, 33), (65, 20), (20, 20), (31, 60)]]
+    seeds = [[7, number] for number in range(5)]
+
+    def batches(size):
+        rows = [whole_photos.row(file, pictures, [seed]) for file, seed in zip(files, seeds, strict=True)]
+        rows = {name: np.stack([one[name].numpy() for one in rows]) for name in rows[0]} | {"number": np.arange(5)}
+        stream = whole_photos.batched(images.tensorflow().data.Dataset.from_tensor_slices(rows), size, pictures)
+        return [whole_photos.chosen(batch) for batch in stream.as_numpy_iterator()]
+
+    first, second, third = batches(2)
     assert first["photo"].shape == (2, 64, 64, 3) and "image" not in first
     assert set(second) == {"image", "number"} and second["number"].tolist() == [2, 3]
     assert third["photo"].shape == (1, 64, 32, 3) and not third["photo"][0, 60:].any()
-    want = [
-        [pictures.plain(files[number]), pictures.cropped(files[number], rows["seeds"][number, 0])] for number in (2, 3)
-    ]
-    assert (second["image"] == np.stack(want)).all()
-    assert (third["photo"][0, :60, :31] == np.asarray(Image.open(io.BytesIO(files[4])))).mean() > 0.99
+    want = [[pictures.plain(files[number]), pictures.cropped(files[number], seeds[number])] for number in (2, 3)]
+    assert_same(second["image"], np.stack(want))
+    # Another batch is as large as one may be, and one above it.
+    for limit, kinds in (
+        (3 * 64 * 64 * 2, ["photo", "image", "photo"]),
+        (3 * 64 * 64 * 2 - 1, ["image", "image", "photo"]),
+    ):
+        monkeypatch.setattr(whole_photos, "LIMIT", limit)
+        assert [next(kind for kind in ("photo", "image") if kind in batch) for batch in batches(2)] == kinds
 
 
 MAKING = Making("float32", batch_size=16, shard_rows=20, devices=2, views=2)
@@ -196,9 +246,8 @@ def files_of(folder):
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_store_made_with_the_devices_resizing_is_that_of_the_host(tiny_config, tmp_path):
-    loaded = config.load(tiny_config)[0]
     made = {
-        where: embed(loaded, tmp_path / where, dataclasses.replace(MAKING, resize=where))
+        where: embed(config.load(tiny_config, {"data.resize_on": where})[0], tmp_path / where, MAKING)
         for where in ("auto", "host", "device")
     }
     assert files_of(made["auto"].directory) == files_of(made["host"].directory)
@@ -222,11 +271,11 @@ def test_a_store_is_not_made_of_both(tiny_config, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(embedding_store, "begin", begun)
-    loaded = config.load(tiny_config)[0]
+    loaded = {where: config.load(tiny_config, {"data.resize_on": where})[0] for where in ("host", "auto", "device")}
     for where in ("host", "auto"):
         with pytest.raises(KeyboardInterrupt):
-            embed(loaded, tmp_path / where, dataclasses.replace(MAKING, resize=where))
-    with pytest.raises(UserError, match=r"another resize \(None\), expected the same"):
-        embed(loaded, tmp_path / "device", dataclasses.replace(MAKING, resize="device"))
-    assert plans["host"] == plans["auto"] == {name: v for name, v in plans["device"].items() if name != "resize"}
+            embed(loaded[where], tmp_path / where, MAKING)
+    with pytest.raises(UserError, match=r"another data.resize_on \(None\), expected the same"):
+        embed(loaded["device"], tmp_path / "device", MAKING)
+    assert plans["device"].pop("data.resize_on") == "device" and plans["host"] == plans["auto"] == plans["device"]
     assert set(plans["host"]) == {"records", "tower", "dtype", "views", "shard rows"}

@@ -9,15 +9,17 @@ Random crops differ in the decoding as well: the host decodes the part alone, wh
 most JPEGs have them, lack their neighbours at the part's edges; here parts are cut from the whole photo.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
-from lit_jax.base.sharding import over_batch, per_device
-from lit_jax.data.images import PLACE
+from lit_jax.base.sharding import over_batch, per_device, put_batch
+from lit_jax.data.images import PLACE, Pictures
 from lit_jax.data.resizing import kernel
 
 _AT_A_TIME = 16  # photos that are in a device's memory as float32
@@ -53,9 +55,40 @@ def resizer(mesh: Mesh, size: int, interpolation: str) -> Resizer:
     )
 
 
-def is_wanted(resize: str, mesh: Mesh) -> bool:
-    """Whether devices resize, by an option: ``device``, ``host``, or ``auto``: wherever they are not CPUs."""
-    return resize == "device" or (resize == "auto" and mesh.local_devices[0].platform != "cpu")
+def settled(pictures: Pictures, mesh: Mesh) -> Pictures:
+    """Where photos are resized, settled: ``auto`` is on the devices unless they are CPUs."""
+    if pictures.resize_on != "auto":
+        return pictures
+    is_cpu = mesh.local_devices[0].platform == "cpu"
+    return dataclasses.replace(pictures, resize_on="host" if is_cpu else "device")
+
+
+def put_squares(batch: Mapping[str, np.ndarray], mesh: Mesh, pictures: Pictures) -> jax.Array:
+    """Puts this host's rows on its devices as squares, whatever the host made of the photos.
+
+    Each host resizes on its own devices: those of others may have photos of other shapes at the same time.
+
+    Args:
+        batch: ``image`` `[b, S, S, 3]` uint8 or `[b, V, S, S, 3]`; or ``photo`` `[b, H, W, 3]` and ``place``
+            `[b, V, 9]`, for which see `squares`. Others are left alone.
+        mesh: where to.
+        pictures: what photos are turned into.
+
+    Returns:
+        `[B * V, S, S, 3]` uint8 of the global batch, rows split over the devices of all hosts.
+    """
+    if "image" in batch:
+        return put_batch({"image": batch["image"].reshape(-1, *batch["image"].shape[-3:])}, mesh)["image"]
+    here = mesh.local_mesh
+    placed = put_batch({name: batch[name] for name in ("photo", "place")}, here)
+    own = resizer(here, pictures.size, pictures.view.interpolation)(placed["photo"], placed["place"])
+    if here.size == mesh.size:
+        return own
+    shape = (len(own) * mesh.size // here.size, *own.shape[1:])
+    by_device = {shard.device: shard.data for shard in own.addressable_shards}
+    sharding = over_batch(mesh)
+    rows = [by_device[device] for device in sharding.addressable_devices_indices_map(shape)]
+    return jax.make_array_from_single_device_arrays(shape, sharding, rows)
 
 
 def _squares_of(photo: jax.Array, places: jax.Array, *, size: int, interpolation: str) -> jax.Array:

@@ -65,11 +65,19 @@ class Pictures:
         size: S, side of the square, pixels.
         view: how a photo becomes it; random crops take its interpolation only.
         augmentation: of training; evaluation has none.
+        resize_on: where photos of records are resized: ``host``, ``device``, or ``auto``, which
+            `lit_jax.data.device_resizing.settled` settles.
     """
 
     size: int
     view: View = PLAIN
     augmentation: Augmentation = Augmentation()
+    resize_on: str = "host"
+
+    @property
+    def whole(self) -> bool:
+        """Whether batches hold whole photos, for the devices to resize."""
+        return self.resize_on == "device"
 
     def plain(self, jpeg: Any) -> Any:
         """The photo as evaluation sees it, see `centre_crop`."""
@@ -153,6 +161,17 @@ def centre_crop(jpeg: Any, *, size: int, view: View = PLAIN) -> Any:
     photo = decoded(jpeg)
     full, offset = _full_and_offset(tf, tf.shape(photo)[0], tf.shape(photo)[1], size, view)
     return _resized(tf, photo, full, (size, size), offset, view.interpolation)
+
+
+def placed(photo: Any, place: Any, pictures: Pictures) -> Any:
+    """The square at a `PLACE` of a decoded photo, `[H, W, 3]` uint8 and `[9]` int32 to `[S, S, 3]` uint8."""
+    tf, size = tensorflow(), pictures.size
+    y, x, height, width, full_height, full_width, top, left, mirrored = tf.unstack(place)
+    part = photo[y : y + height, x : x + width]
+    square = _resized(
+        tf, part, (full_height, full_width), (size, size), (top, left), pictures.view.interpolation
+    )  # fmt: skip
+    return tf.cond(mirrored == 1, lambda: square[:, ::-1], lambda: square)
 
 
 def decoded(jpeg: Any) -> Any:

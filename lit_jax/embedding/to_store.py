@@ -21,7 +21,7 @@ from lit_jax import config as options
 from lit_jax.base import console, hosts
 from lit_jax.base.files import alone_in, incomplete
 from lit_jax.base.hosts import Host, on_first_host
-from lit_jax.base.sharding import check_divides, local_rows, make_mesh, put_batch, put_replicated
+from lit_jax.base.sharding import check_divides, local_rows, make_mesh, put_replicated
 from lit_jax.base.stopping import Stopping, listening
 from lit_jax.data import device_resizing, embedding_store, record_batches
 from lit_jax.data.dataset_folder import check_split
@@ -62,7 +62,6 @@ class Making:
         batch_size: photos at a time, over all devices of a host.
         shard_rows: rows of a shard at the most.
         devices: of each host to use; 0 for all.
-        resize: where photos are resized: ``device``, ``host``, or ``auto``: on the device unless it is a CPU.
     """
 
     dtype: str = "float16"
@@ -70,7 +69,6 @@ class Making:
     batch_size: int = 256
     shard_rows: int = 16384
     devices: int = 0
-    resize: str = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,8 +144,8 @@ def _embed(
         "records": records.fingerprint, "tower": made_by, "dtype": making.dtype, "views": making.views,
         "shard rows": making.shard_rows,
     }  # fmt: skip
-    if device_resizing.is_wanted(making.resize, mesh):
-        plan["resize"] = "device"  # its pixels may differ by 1 from those of the host
+    if device_resizing.settled(building.pictures_of(frozen.towers.image, frozen.data), mesh).whole:
+        plan["data.resize_on"] = "device"  # its pixels may differ by 1 from those of the host
     on_first_host(lambda: embedding_store.begin(out, plan, restart=restart), "the store's folder")
     aside = incomplete(out)
     tower = building.stored(frozen.towers, model, {IMAGE: tower})[IMAGE]
@@ -291,27 +289,24 @@ class _Through:
 
     def embedded(self, piece: Piece) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Features `[b, V, W]`, class ids `[b]` and image ids `[b]` of a shard, a batch at a time."""
-        image, data, size = self.frozen.towers.image, self.frozen.data, self.making.batch_size
-        on_device = device_resizing.is_wanted(self.making.resize, self.mesh)
-        pictures, records = building.pictures_of(image, data), max(1, size // piece.views)
-        read = record_batches.whole_view_batches if on_device else record_batches.view_batches
-        photos = read(
+        size, devices = self.making.batch_size, self.mesh.size
+        pictures = device_resizing.settled(building.pictures_of(self.frozen.towers.image, self.frozen.data), self.mesh)
+        records = max(1, size // piece.views)
+        photos = record_batches.view_batches(
             self.records, piece.split, rows=range(piece.first, piece.stop), batch_size=records, pictures=pictures,
             views=piece.views, seed=self.frozen.towers.seed,
         )  # fmt: skip
         # One shape is compiled whatever the number of views; all is enqueued before the first result is fetched.
-        whole = _multiple(records, self.mesh.size)
-        rows = whole * piece.views if on_device else _multiple(records * piece.views, self.mesh.size)
-        resize = device_resizing.resizer(self.mesh, pictures.size, pictures.view.interpolation)
+        whole = _multiple(records, devices)
+        rows = whole * piece.views if pictures.whole else _multiple(records * piece.views, devices)
 
         def put(batch: record_batches.HostBatch) -> tuple[jax.Array, record_batches.HostBatch]:
+            pixels: record_batches.HostBatch = {}
             if "image" in batch:
-                flat = batch["image"].reshape(-1, *batch["image"].shape[2:])
-                pixels = put_batch({"image": _filled(flat, rows)}, self.mesh)["image"]
+                pixels["image"] = _filled(batch["image"].reshape(-1, *batch["image"].shape[2:]), rows)
             else:
-                placed = put_batch({name: _filled(batch[name], whole) for name in ("photo", "place")}, self.mesh)
-                pixels = resize(placed["photo"], placed["place"])
-            return self.features(self.tower, pixels), batch
+                pixels = {name: _filled(batch[name], whole) for name in ("photo", "place")}
+            return self.features(self.tower, device_resizing.put_squares(pixels, self.mesh, pictures)), batch
 
         for features, batch in record_batches.ahead(photos, put):
             count = len(batch["class_id"])
