@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,8 @@ from lit_jax.data.resizing import square
 from lit_jax.embed import embed
 from lit_jax.embedding.to_store import Making
 from lit_jax.errors import UserError
+from lit_jax.main import train
+from tests import test_cluster
 from tests.test_images import assert_close, jpeg, natural
 
 SIDES = [(500, 375), (375, 500), (333, 334), (97, 61), (640, 200), (51, 400)]  # width and height
@@ -279,3 +282,18 @@ def test_a_store_is_not_made_of_both(tiny_config, tmp_path, monkeypatch):
         embed(loaded["device"], tmp_path / "device", MAKING)
     assert plans["device"].pop("data.resize_on") == "device" and plans["host"] == plans["auto"] == plans["device"]
     assert set(plans["host"]) == {"records", "tower", "dtype", "views", "shard rows"}
+
+
+@pytest.mark.slow
+def test_two_hosts_resize_on_devices_of_their_own_and_train_as_one(tiny_config, tmp_path):
+    """Photos of the two are filled up to shapes of their own; losses and figures are those of one host."""
+    settings = {"data.resize_on": "device", "train.epochs": "1", "data.crop_scale": "0.5,1"}
+    arguments = [f"--config={tiny_config}", *(f"--config.{name}={value}" for name, value in settings.items())]
+    arguments += [f"--workdir={tmp_path / 'two'}", "--config.train.devices=0"]
+    codes, _, errors = test_cluster.on_two_hosts(test_cluster.RUN, (["ends", 0],) * 2, arguments)
+    assert codes == [0, 0], errors
+    one = train(config.load(tiny_config, {**settings, "train.devices": "1"})[0], tmp_path / "one")
+    found = json.loads((tmp_path / "two" / "results.json").read_text())
+    assert found.pop("loss") == pytest.approx(one.pop("loss"), rel=1e-5)
+    assert found == one
+    assert test_cluster.losses(tmp_path / "two") == pytest.approx(test_cluster.losses(tmp_path / "one"), rel=1e-5)
