@@ -168,9 +168,8 @@ def placed(photo: Any, place: Any, pictures: Pictures) -> Any:
     tf, size = tensorflow(), pictures.size
     y, x, height, width, full_height, full_width, top, left, mirrored = tf.unstack(place)
     part = photo[y : y + height, x : x + width]
-    square = _resized(
-        tf, part, (full_height, full_width), (size, size), (top, left), pictures.view.interpolation
-    )  # fmt: skip
+    full, offset = (full_height, full_width), (top, left)
+    square = _resized(tf, part, full, (size, size), offset, pictures.view.interpolation)
     return tf.cond(mirrored == 1, lambda: square[:, ::-1], lambda: square)
 
 
