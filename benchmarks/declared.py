@@ -195,10 +195,10 @@ BENCHMARKS = {
         gpu=True,
     ),
     "conversion": Benchmark(
-        (Figure("sides.*.mb_per_s", RATE), Figure("sides.*.cpu_s_per_1000", TIME), Figure("cp_takes", RATE)),
+        (Figure("sides.*.mb_per_s", RATE), Figure("sides.*.cpu_s_per_1000", TIME),),
         quick=("--photos=1000", "--rounds=1", "--workdir={work}/conversion"),
         full=("--workdir={work}/conversion",),
-        settings=("mean_bytes", "workers"),
+        settings=("photos", "workers"),
     ),
     "inat2021_scale": Benchmark(
         (Figure("whole.cpu_s", TIME), Figure("continued.cpu_s", TIME), Figure("whole.peak_bytes", MEMORY),
