@@ -36,7 +36,7 @@ from lit_jax.base.files import write_json
 from lit_jax.errors import UserError, user_errors_in_one_line
 
 SHARED = machine.ROOT.parent / "shared" / "data"
-LIMITS = {"quick": 300.0, "full": 4 * 3600.0}  # seconds a benchmark
+LIMITS = {"quick": 600.0, "full": 4 * 3600.0}  # seconds a benchmark
 DIFFERS = 1
 """Exit code where a benchmark failed or a figure differs."""
 
@@ -254,7 +254,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--only", nargs="+", default=[], metavar="NAME", help="these and no others")
     add("--out", default="runs/benchmarks", metavar="DIR", help="where results, logs and work go")
     add("--shared", default=str(SHARED), metavar="DIR", help="folder of CUB, the birds' head and the classes")
-    add("--seconds", type=float, default=0, help="limit of each; 0: 300 where quick, else four hours")
+    add("--seconds", type=float, default=0, help="limit of each; 0: 600 where quick, else four hours")
     add("--over-committed", action="store_true", help="write results over benchmarks/results too")
     return parser
 

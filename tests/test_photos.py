@@ -81,7 +81,13 @@ PNG = encoded(picture(), "PNG")
         JPEG[:-2] + b"\xff\xff\xff\xff\xd9",
     ],
     ids=[
-        "rgb", "grey", "progressive", "upright by exif", "unreadable exif", "preview in exif", "junk behind the end",
+        "rgb",
+        "grey",
+        "progressive",
+        "upright by exif",
+        "unreadable exif",
+        "preview in exif",
+        "junk behind the end",
         "fill bytes before the end",
     ],
 )
@@ -216,7 +222,9 @@ def test_refused_with_a_fixed_reason(raw: bytes, reason: str) -> None:
     assert refusal.value.reason == reason
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}], ids=str
+)
 def test_broken_data_is_found_as_by_decoding_in_full(options: dict, rng: np.random.Generator) -> None:
     """A photo that is kept is decoded at an eighth of its size only."""
     raw = encoded(Image.fromarray(rng.integers(0, 256, (48, 61, 3), np.uint8)), "JPEG", **options)
