@@ -4,18 +4,29 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks.declared import ACCURACY, ERROR, MACHINE_BOUND, MEMORY, RATE, TIME, Benchmark, Figure
+from benchmarks.declared import (
+    ACCURACY,
+    BY_THE_CLOCK,
+    CPU_TIME,
+    ERROR,
+    MACHINE_BOUND,
+    MEMORY,
+    RATE,
+    TIME,
+    Benchmark,
+    Figure,
+)  # fmt: skip
 
 MACHINE = ("processor", "cores", "devices", "device_count")
 """Of `benchmarks.machine.facts`, what makes a machine another one."""
 
-SLOWER = {TIME: 1.5, RATE: 1.5, MEMORY: 1.2}
+SLOWER = {TIME: 1.5, RATE: 1.5, CPU_TIME: 1.5, MEMORY: 1.2}
 """How many times as much is still the same: a machine with other work on it takes longer, but hardly more memory."""
 POINT = 0.01  # of accuracy: another version of a library rounds otherwise, and a photo or two change sides
 ROUNDING, NOTHING = 4.0, 1e-5  # times as much of an error, and what is next to nothing
 
-SAME, BETTER, WORSE, OTHER_MACHINE, OTHER_SETTINGS, NEW = (
-    "same", "better", "differs", "another machine", "other settings", "not committed",
+SAME, BETTER, WORSE, BUSY, OTHER_MACHINE, OTHER_SETTINGS, NEW = (
+    "same", "better", "differs", "busy machine", "another machine", "other settings", "not committed",
 )  # fmt: skip
 
 
@@ -29,7 +40,7 @@ class Compared:
         then: As committed, None where it is not there.
         now: As measured.
         ratio: Now by then; None where they must not be compared, or cannot.
-        verdict: `SAME`, `BETTER`, `WORSE`, or why nothing is compared.
+        verdict: `SAME`, `BETTER`, `WORSE`, `BUSY` for worse by the clock on a busy machine, or why nothing is compared.
     """
 
     figure: str
@@ -85,10 +96,13 @@ def _at(content: Any, path: str) -> Any:
     return next((value for _, value in _walk(content, path.split("."), ())), None)
 
 
-def compared(benchmark: Benchmark, now: Mapping[str, Any], then: Mapping[str, Any] | None) -> list[Compared]:
+def compared(
+    benchmark: Benchmark, now: Mapping[str, Any], then: Mapping[str, Any] | None, *, busy: bool = False
+) -> list[Compared]:
     """Every declared figure of a result beside the committed one; None: there is none.
 
-    Times, rates and memory are never compared between machines; accuracy and errors are.
+    Times, rates and memory are never compared between machines; accuracy and errors are. On a machine that is `busy`
+    with something else nothing by the clock is called worse.
     """
     rows = []
     for figure in benchmark.figures:
@@ -100,7 +114,9 @@ def compared(benchmark: Benchmark, now: Mapping[str, Any], then: Mapping[str, An
                 rows.append(Compared(name, figure.kind, known, value, None, why_not))
             else:
                 ratio = value / known if known else None
-                rows.append(Compared(name, figure.kind, known, value, ratio, verdict(figure.kind, known, value)))
+                said = verdict(figure.kind, known, value)
+                said = BUSY if busy and said == WORSE and figure.kind in BY_THE_CLOCK else said
+                rows.append(Compared(name, figure.kind, known, value, ratio, said))
     return rows
 
 

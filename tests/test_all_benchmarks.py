@@ -9,8 +9,19 @@ import pytest
 
 from benchmarks import all as command
 from benchmarks import comparing, declared, drawn, gpu, machine
-from benchmarks.comparing import BETTER, NEW, OTHER_MACHINE, OTHER_SETTINGS, SAME, WORSE, compared, values, verdict
-from benchmarks.declared import ACCURACY, ERROR, MEMORY, RATE, TIME, Benchmark, Figure
+from benchmarks.comparing import (
+    BETTER,
+    BUSY,
+    NEW,
+    OTHER_MACHINE,
+    OTHER_SETTINGS,
+    SAME,
+    WORSE,
+    compared,
+    values,
+    verdict,
+)
+from benchmarks.declared import ACCURACY, CPU_TIME, ERROR, MEMORY, RATE, TIME, Benchmark, Figure
 from tests.test_benchmarks import COMMANDS
 
 HERE = {"processor": "A", "cores": 2, "devices": ["cpu"], "device_count": 1}
@@ -106,6 +117,22 @@ def test_at_other_settings_only_what_should_hold_at_any_is_compared():
     assert compared(always, result(top1=0.1, size=2), result())[0].verdict == WORSE
 
 
+def test_a_busy_machine_is_not_called_slow_by_the_clock():
+    benchmark = Benchmark((Figure("speed", RATE), Figure("sides.a.s", CPU_TIME), Figure("top1", ACCURACY)))
+    now = result(speed=1.0, s=9.0, top1=0.1)
+    assert [one.verdict for one in compared(benchmark, now, result(), busy=True)] == [BUSY, WORSE, WORSE]
+    assert compared(benchmark, result(), now, busy=True)[0].verdict == BETTER
+
+
+def test_the_share_of_others_is_what_the_cores_do_meanwhile(monkeypatch):
+    looks = iter([(1000, 400), (1100, 430)])
+    monkeypatch.setattr(command, "_ticks", lambda: next(looks))
+    assert command.share_of_others(0) == pytest.approx(0.7)
+    monkeypatch.undo()
+    total, idle = command._ticks()
+    assert 0 < idle < total
+
+
 def test_what_is_not_committed_is_new():
     assert set(verdicts(result(), None).values()) == {NEW}
     then = result()
@@ -175,6 +202,7 @@ def stubs(tmp_path, monkeypatch):
     benchmarks = {"good": STUB, "bad": STUB, "absent": Benchmark((), quick=(), packages=("no_such_package",))}
     monkeypatch.setattr(command, "BENCHMARKS", benchmarks)
     monkeypatch.setattr(command, "_has_gpu", lambda: False)
+    monkeypatch.setattr(command, "share_of_others", lambda: 0.0)
     monkeypatch.setattr(machine, "RESULTS", results)
 
     def run(arguments, log, seconds):
