@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.conversion", description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add("--workdir", type=pathlib.Path, default=pathlib.Path("runs/conversion"))
-    add("--photos", type=int, default=5000)
+    add("--photos", type=int, default=4000)
     add("--workers", default="1,2", help="numbers of processes")
     add("--rounds", type=int, default=3)
     add("--decode", type=pathlib.Path, help=argparse.SUPPRESS)

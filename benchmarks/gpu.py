@@ -154,11 +154,10 @@ def part(name: str, parsed: argparse.Namespace) -> dict[str, Any]:
         found = _result("benchmarks.loss_scaling", out, f"--sizes={parsed.loss_batch}", f"--sides={sides}")
         return {side: next(iter(of.values())) for side, of in found["sides"].items()} if "sides" in found else found
     given = (f"--dtype={parsed.dtype}", f"--seconds={parsed.seconds}", f"--store={out.with_name('recipe_store')}")
-    if parsed.tiny:
-        given += ("--photos=4096", "--depth=1", "--every=1")
-    if name == "large":
-        return _result("benchmarks.recipe", out, *given, f"--batch={parsed.loss_batch}", "--steps=20", "--remat")
-    return _result("benchmarks.recipe", out, *given, f"--batch={min(4096, parsed.loss_batch)}")
+    small = ("--photos=4096", "--depth=1", "--every=1") if parsed.tiny else ()
+    large = (f"--batch={parsed.loss_batch}", "--steps=20", "--every=1", "--remat")
+    how = large if name == "large" else (f"--batch={min(4096, parsed.loss_batch)}",)
+    return _result("benchmarks.recipe", out, *given, *small, *how)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
