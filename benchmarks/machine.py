@@ -11,11 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from lit_jax.base import console
 from lit_jax.base.files import write_json
+from lit_jax.base.machine import installed
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -29,12 +29,6 @@ def facts() -> dict[str, Any]:
     """The machine, its devices as JAX sees them, and the versions of what takes part."""
     import jax
 
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
@@ -43,7 +37,7 @@ def facts() -> dict[str, Any]:
         "device_count": jax.device_count(),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": installed(*PACKAGES),
     }
 
 

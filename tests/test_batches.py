@@ -22,6 +22,15 @@ def stream(records, count, *, split="train", **options):
     return [batch for batch, _ in zip(got, range(count), strict=False)]
 
 
+CROPS = {"crop_scale": (0.4, 1.0), "flip": True}
+
+
+@pytest.fixture(scope="module")
+def unbroken(records):
+    """The first batches of a stream of random crops: two epochs and more."""
+    return stream(records, 17, **CROPS)
+
+
 def fingerprints(batch):
     """A name for each row's pixels and text."""
     return [
@@ -35,18 +44,19 @@ def image_ids(records, *, seed, host=0, hosts=1, position=0, batch_size=8, count
     from lit_jax.data.images import tensorflow
     from lit_jax.data.records import file_instructions, parse_example
 
-    tensorflow()
-    out = []
+    tf = tensorflow()
     wanted = np.ones(records.examples("train"), bool) if aside is None else ~aside
-    for window in record_batches._windows(
-        file_instructions(records, "train"), wanted, record_batches.Batches(batch_size, seed, window=16),
-        Host(host, hosts), first=position * batch_size,
-    ):  # fmt: skip
-        for serialized, *_ in record_batches._window_records(*window).as_numpy_iterator():
-            out.append(parse_example(serialized)["image_id"].numpy().decode())
-            if len(out) == count:
-                return out
-    return out
+    batches = record_batches.Batches(batch_size, seed, window=16)
+
+    def windows():
+        parts = file_instructions(records, "train")
+        yield from record_batches._windows(parts, wanted, batches, Host(host, hosts), first=position * batch_size)
+
+    plain = tf.autograph.experimental.do_not_convert
+    found = tf.data.Dataset.from_generator(windows, output_signature=record_batches._window_signature())
+    found = found.flat_map(plain(record_batches._window_records))
+    found = found.map(plain(lambda serialized, *_: parse_example(serialized)["image_id"])).take(count)
+    return [image_id.decode() for image_id in found.as_numpy_iterator()]
 
 
 def test_shapes_dtypes_and_tokens(records):
@@ -103,12 +113,10 @@ def test_every_example_exactly_once_an_epoch_over_all_hosts(records, hosts):
         assert len(seen) == total and set(seen.values()) == {1}
 
 
-def test_batches_do_not_depend_on_the_number_of_hosts(records):
+def test_batches_do_not_depend_on_the_number_of_hosts(records, unbroken):
     """Over an epoch and into the next one, with random crops: pixels of each host's part, captions of the whole."""
-    options = {"crop_scale": (0.4, 1.0), "flip": True, "position": 2}
-    alone = stream(records, 8, **options)
-    hosts = [stream(records, 8, host=Host(host, 2), **options) for host in range(2)]
-    for one, *parts in zip(alone, *hosts, strict=True):
+    hosts = [stream(records, 8, host=Host(host, 2), position=2, **CROPS) for host in range(2)]
+    for one, *parts in zip(unbroken[2:10], *hosts, strict=True):
         for name in ("image", "class_id"):
             assert np.array_equal(one[name], np.concatenate([part[name] for part in parts]))
         assert all(np.array_equal(one["tokens"], part["tokens"]) for part in parts)
@@ -123,11 +131,10 @@ def test_the_order_is_fixed_by_seed_and_differs_between_epochs_and_seeds(records
 
 
 @pytest.mark.parametrize("position", [1, 3, 6, 7, 8, 15])
-def test_a_restart_yields_the_very_batches_of_an_unbroken_run(records, position):
-    whole = stream(records, 17, crop_scale=(0.4, 1.0), flip=True)
-    rest = stream(records, 17 - position, position=position, crop_scale=(0.4, 1.0), flip=True)
+def test_a_restart_yields_the_very_batches_of_an_unbroken_run(records, unbroken, position):
+    rest = stream(records, 17 - position, position=position, **CROPS)
     for name in ("image", "tokens", "class_id"):
-        assert np.array_equal(np.stack([b[name] for b in rest]), np.stack([b[name] for b in whole[position:]]))
+        assert np.array_equal(np.stack([b[name] for b in rest]), np.stack([b[name] for b in unbroken[position:]]))
 
 
 def test_a_restart_decodes_nothing_of_what_is_skipped(records, monkeypatch):

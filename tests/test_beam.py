@@ -5,7 +5,10 @@ import logging
 import os
 import pickle
 import shutil
+import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,7 @@ from data_prep.convert import main
 from data_prep.sources import photo_places
 from lit_jax.errors import UserError
 from lit_jax.text.classes import write_class_table
-from tests.test_convert import TABLE, contents, encoded, noise, write_photos
+from tests.test_convert import ROOT, TABLE, contents, encoded, noise, write_photos
 
 
 @pytest.fixture
@@ -98,6 +101,41 @@ def test_beam_gives_the_same_bytes(command: list[str], tmp_path: Path, capsys: p
     pytest.importorskip("apache_beam")
     main([*command, str(tmp_path / "plain")])
     main([*command, str(tmp_path / "beam"), "--beam", "--runner=DirectRunner", "--direct_num_workers=2"])
+    assert "16 photos in 6 shards go to Beam's workers" in capsys.readouterr().out
+    assert contents(tmp_path / "plain") == contents(tmp_path / "beam")
+
+
+def test_workers_of_a_portable_runner_give_the_same_bytes(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A job service and a pool of workers, processes of their own, as on other machines."""
+    pytest.importorskip("apache_beam")
+    ports = []
+    for _ in range(2):
+        with socket.socket() as probe:
+            probe.bind(("localhost", 0))
+            ports.append(str(probe.getsockname()[1]))
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    services = [
+        subprocess.Popen([sys.executable, "-m", f"apache_beam.runners.{module}", option, port], env=env)
+        for module, option, port in (
+            ("portability.local_job_service_main", "--port", ports[0]),
+            ("worker.worker_pool_main", "--service_port", ports[1]),
+        )
+    ]
+    try:
+        for port in ports:
+            until = time.monotonic() + 60
+            while socket.socket().connect_ex(("localhost", int(port))) and time.monotonic() < until:
+                time.sleep(0.2)
+        main([*command, str(tmp_path / "plain")])
+        main([
+            *command, str(tmp_path / "beam"), "--beam", "--runner=PortableRunner", f"--job_endpoint=localhost:{ports[0]}",
+            "--environment_type=EXTERNAL", f"--environment_config=localhost:{ports[1]}",
+        ])  # fmt: skip
+    finally:
+        for service in services:
+            service.kill()
     assert "16 photos in 6 shards go to Beam's workers" in capsys.readouterr().out
     assert contents(tmp_path / "plain") == contents(tmp_path / "beam")
 

@@ -22,10 +22,13 @@ from tests.conftest import QUICK
 RUN = """
 import os, signal, sys, time
 from lit_jax import main
+from lit_jax.base import hosts
 from lit_jax.training import loop, metrics_log
 
 does, at = sys.argv[1], int(sys.argv[2])
 metrics_log.curves = lambda *_, **__: None
+if does == "waits little":
+    hosts.ensure_shared.__kwdefaults__["seconds"] = 3
 steps = loop._steps
 
 def slow(*given):
@@ -34,6 +37,7 @@ def slow(*given):
             {"ends": lambda: None, "told": lambda: os.kill(os.getpid(), signal.SIGTERM),
              "dies": lambda: os.kill(os.getpid(), signal.SIGKILL),
              "loses its guard": lambda: os.kill(os.getppid(), signal.SIGKILL),
+             "fails": lambda: 1 / 0,
              "is stuck": lambda: time.sleep(600)}[does]()
         if number >= at:
             time.sleep(0.5)
@@ -60,7 +64,7 @@ embed.main(sys.argv[2:])
 """
 
 
-def on_two_hosts(code, given, arguments, *, more=((), ()), devices=1, seconds=120):
+def on_two_hosts(code, given, arguments, *, more=((), ()), devices=1, seconds=240):
     """Runs code on two hosts; exit codes, outputs and errors of both.
 
     Args:
@@ -173,22 +177,30 @@ def test_a_host_whose_guard_is_killed_ends_and_so_does_the_other(from_store, tmp
     assert codes == [-signal.SIGKILL, guard.TRY_AGAIN] and errors[1].startswith("lost another host (")
 
 
+def test_a_defect_on_one_host_ends_both_with_its_traceback_there(from_store, tmp_path):
+    codes, _, errors = on_two_hosts(
+        RUN, (["ends", 1], ["fails", 1]), [*from_store, f"--workdir={tmp_path}", "--config.train.devices=0"]
+    )
+    assert codes == [1, 1] and "Traceback" in errors[1] and "ZeroDivisionError" in errors[1]
+    assert errors[0] == "error: host 1: a defect: ZeroDivisionError: division by zero\n"
+
+
 def test_a_host_that_is_alive_and_stuck_ends_with_its_stacks_in_a_file(from_store, tmp_path):
-    arguments = [*from_store, f"--workdir={tmp_path}", "--config.train.devices=0", "--stuck-after=4"]
+    arguments = [*from_store, f"--workdir={tmp_path}", "--config.train.devices=0", "--stuck-after=8"]
     codes, _, errors = on_two_hosts(RUN, (["ends", 6], ["is stuck", 6]), arguments)
     assert codes == [guard.TRY_AGAIN] * 2
     stacks = tmp_path / "hosts" / "host-1.stacks"
     assert f"host 1: waited too long in a step, as where another host is stuck; stacks in {stacks}" in errors[1]
-    assert "Timeout (0:00:04)!" in stacks.read_text() and "in slow" in stacks.read_text()
+    assert "Timeout (0:00:08)!" in stacks.read_text() and "in slow" in stacks.read_text()
 
 
-def test_hosts_that_do_not_share_a_folder_are_told_within_a_minute(from_store, tmp_path):
-    start = time.monotonic()
+def test_hosts_that_do_not_share_a_folder_are_told(from_store, tmp_path):
+    """After three seconds for a disk to show a new file, which are 20 otherwise."""
     folders = [tmp_path / "a", tmp_path / "b"]
     codes, _, errors = on_two_hosts(
-        RUN, (["ends", 0],) * 2, from_store, more=[[f"--workdir={folder}"] for folder in folders]
+        RUN, (["waits little", 0],) * 2, from_store, more=[[f"--workdir={folder}"] for folder in folders]
     )
-    assert codes == [2, 2] and time.monotonic() - start < 60
+    assert codes == [2, 2]
     for error in errors:
         assert error.startswith(f"error: --workdir {folders[1]}: found on host 1 without the file that host 0")
         assert error.count("\n") == 1

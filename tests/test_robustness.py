@@ -189,7 +189,7 @@ def copied(finished, tmp_path):
     return shutil.copytree(finished[0], tmp_path / "run")
 
 
-def test_the_command_prints_and_writes(copied, capsys, tmp_path):
+def test_the_command_prints_and_writes(drawn, copied, capsys, tmp_path):
     few = ["--kinds", "brightness,fog", "--severities", "2", "--photos", "6", "--batch-size", "8", "--devices", "1"]
     robustness.main([f"--checkpoint={copied}", *few])
     printed, found = capsys.readouterr().out, json.loads((copied / "robustness.json").read_text())

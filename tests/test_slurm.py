@@ -6,6 +6,8 @@ Slow, and needs `slurm-wlm`, `munge` and root: python -m pytest -m slow tests/te
 import json
 import os
 import pathlib
+import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -24,14 +26,14 @@ pytestmark = [
 ]
 SLOWLY = """
 
-import time
+import os, time
 from lit_jax.training import loop
 
 _steps = loop._steps
 
 def _slowly(*given):
     for step in _steps(*given):
-        time.sleep(0.4)
+        time.sleep(float(os.environ.get("PAUSE", "0.4")))
         yield step
 
 loop._steps = _slowly
@@ -107,7 +109,7 @@ def same_as(unbroken, workdir):
 
 
 def test_the_time_is_up(two_nodes, slow_config, unbroken, tmp_path):
-    job = job_of(two_nodes, slow_config, tmp_path / "run", "--time=2", "--signal=TERM@30")
+    job = job_of(two_nodes, slow_config, tmp_path / "run", "--time=2", "--signal=TERM@30", "--export=ALL,PAUSE=1.2")
     facts = two_nodes.wait(job, seconds=900)
     assert facts["JobState"] == "COMPLETED" and int(facts["Restarts"]) >= 1
     assert "exit code 143: the job comes again" in (tmp_path / "run.log").read_text()
@@ -199,6 +201,10 @@ def test_the_link_between_two_machines_is_cut(slow_config, tmp_path, seconds):
     try:
         for name in names:
             do("netns", "add", name)
+            # Gloo listens where the machine's own name points to, which each machine has for itself.
+            hosts_file = pathlib.Path("/etc/netns") / name / "hosts"
+            hosts_file.parent.mkdir(parents=True, exist_ok=True)
+            hosts_file.write_text(f"127.0.0.1 localhost\n10.99.0.{names.index(name) + 1} {socket.gethostname()}\n")
         do("link", "add", "veth0", "netns", names[0], "type", "veth", "peer", "name", "veth1", "netns", names[1])
         for number, name in enumerate(names):
             do("-n", name, "addr", "add", f"10.99.0.{number + 1}/24", "dev", f"veth{number}")
@@ -249,3 +255,4 @@ def test_the_link_between_two_machines_is_cut(slow_config, tmp_path, seconds):
 def _delete(names):
     for name in names:
         subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+        shutil.rmtree(pathlib.Path("/etc/netns") / name, ignore_errors=True)

@@ -12,8 +12,10 @@ import os
 import pathlib
 import socket
 import subprocess
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -54,7 +56,7 @@ def add_hosts(parser: argparse.ArgumentParser) -> None:
         help="GPUs of this process: all of the machine, or some by number (default: where SLURM or Open MPI start "
         "several processes a machine, the one of its number; else all)",
     )
-    add("--wait-for-hosts", type=int, default=120, metavar="SECONDS", help="until all hosts must have come")
+    add("--wait-for-hosts", type=int, default=100, metavar="SECONDS", help="until all hosts must have come")
     add("--heartbeat", type=int, default=60, metavar="SECONDS", help="of silence after which a host counts as lost")
     add(
         "--stuck-after",
@@ -297,14 +299,14 @@ def _ends_together() -> Iterator[None]:
     except BaseException as error:
         listener.close()
         ending, heard = _ending(error), hosts.told("ended")
+        if ending.code == 1:
+            traceback.print_exc(file=sys.stderr)
         if heard is not None and ending.code == TRY_AGAIN:
             ending = Ending(**_parsed(heard))  # the other one ended first, and knows why
         guard.will_end("" if ending.code == 1 else ending.line, ending.code)
         if heard is None and ending.code != TRY_AGAIN:
             _tell_all(ending)
         hosts.tell(f"heard/{hosts.this_host().index}", "yes")
-        if ending.code == 1:
-            raise
         guard.leave(ending.code)
 
 

@@ -146,7 +146,7 @@ def _handing_on(child: int) -> Callable[[int, object], None]:
 
 def why_aborted(log: str, path: pathlib.Path) -> str:
     """One line for what JAX's coordination service wrote before it aborted the process."""
-    if "RegisterTask" in log or "DEADLINE_EXCEEDED" in log:
+    if "RegisterTask" in log:
         return f"{missing()}; log in {path}"
     return f"{lost('no heartbeat')}; log in {path}"
 
