@@ -199,7 +199,7 @@ BENCHMARKS = {
     ),
     "conversion": Benchmark(
         (Figure("sides.*.mb_per_s", RATE), Figure("sides.*.cpu_s_per_1000", CPU_TIME),),
-        quick=("--photos=1000", "--rounds=1", "--workdir={work}/conversion"),
+        quick=("--rounds=1", "--workdir={work}/conversion"),
         full=("--workdir={work}/conversion",),
         settings=("photos", "workers"),
     ),
