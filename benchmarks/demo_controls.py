@@ -18,18 +18,16 @@ import argparse
 import dataclasses
 import json
 import pathlib
-import platform
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
+from benchmarks import machine
 from data_prep.conversion import convert
 from data_prep.conversion.options import Options
 from data_prep.sources import folder
 from data_prep.sources.items import Source
-from lit_jax.base.files import write_json
 from lit_jax.errors import user_errors_in_one_line
 from lit_jax.main import main as command
 from lit_jax.text.classes import ClassTable, read_class_table
@@ -105,18 +103,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.demo_controls", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--workdir", default="runs/demo_controls", help="folder of the runs")
-    parser.add_argument("--out", default=str(ROOT / "benchmarks" / "results" / "demo_controls.json"))
+    parser.add_argument("--out", default="")
     parsed = parser.parse_args(argv)
     with user_errors_in_one_line():
         runs = [measure(name, seed, pathlib.Path(parsed.workdir)) for name in VARIANTS for seed in SEEDS[name]]
-    machine = {
-        "python": platform.python_version(),
-        "processor": platform.machine(),
-        **{package: version(package) for package in ("jax", "flax", "optax", "numpy")},
-    }
     means = {name: summary([run for run in runs if run["variant"] == name]) for name in VARIANTS}
-    pathlib.Path(parsed.out).parent.mkdir(parents=True, exist_ok=True)
-    write_json(parsed.out, {"machine": machine, "summary": means, "runs": runs})
+    machine.write("demo_controls", {"summary": means, "runs": runs}, parsed.out)
     for name, tasks in means.items():
         shown = ", ".join(f"{task} {100 * found['mean']:.1f} %" for task, found in tasks.items())
         print(f"{name}, mean over {len(SEEDS[name])} seeds: {shown}")

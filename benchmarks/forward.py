@@ -21,6 +21,7 @@ from lit_jax.errors import user_errors_in_one_line
 
 # Names of the same towers in timm.
 TIMM = {
+    "vit_ti16": "vit_tiny_patch16_224",
     "vit_b16": "vit_base_patch16_224",
     "vit_l16_384": "vit_large_patch16_384",
     "resnet50": "resnet50",

@@ -11,7 +11,9 @@ from lit_jax.text.tokenizers import lengths
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "benchmarks"
 COMMANDS = sorted(
-    path.stem for path in FOLDER.glob("*.py") if path.stem not in ("machine", "recorded") and path.stem != "__init__"
+    path.stem
+    for path in FOLDER.glob("*.py")
+    if path.stem not in ("machine", "recorded", "declared", "comparing", "drawn", "__init__")
 )
 
 

@@ -78,8 +78,18 @@ PNG = encoded(picture(), "PNG")
         encoded(picture(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0cut short"),
         encoded(picture(), "JPEG", exif=b"Exif\0\0" + b"\xff\xd8\xff\xd9" * 4),
         JPEG + b"bytes behind the end marker",
+        JPEG[:-2] + b"\xff\xff\xff\xff\xd9",
     ],
-    ids=["rgb", "grey", "progressive", "upright by exif", "unreadable exif", "preview in exif", "junk behind the end"],
+    ids=[
+        "rgb",
+        "grey",
+        "progressive",
+        "upright by exif",
+        "unreadable exif",
+        "preview in exif",
+        "junk behind the end",
+        "fill bytes before the end",
+    ],
 )
 def test_a_sound_jpeg_keeps_its_bytes_without_a_warning(raw: bytes) -> None:
     with warnings.catch_warnings():
@@ -210,6 +220,33 @@ def test_refused_with_a_fixed_reason(raw: bytes, reason: str) -> None:
     with pytest.raises(BadPhoto) as refusal:
         clean(raw)
     assert refusal.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}], ids=str
+)
+def test_broken_data_is_found_as_by_decoding_in_full(options: dict, rng: np.random.Generator) -> None:
+    """A photo that is kept is decoded at an eighth of its size only."""
+    raw = encoded(Image.fromarray(rng.integers(0, 256, (48, 61, 3), np.uint8)), "JPEG", **options)
+    refused = 0
+    for _ in range(200):
+        broken = bytearray(raw)
+        for at in rng.integers(2, len(raw) - 2, 3):
+            broken[at] = rng.integers(256)
+        try:
+            clean(bytes(broken))
+            kept = True
+        except BadPhoto:
+            kept = False
+        try:
+            photos._jpeg_frame(bytes(broken))
+            Image.open(io.BytesIO(broken), formats=["JPEG"]).load()
+            whole = True
+        except Exception:
+            whole = False
+        assert kept == whole, bytes(broken).hex()
+        refused += not kept
+    assert 0 < refused < 200
 
 
 def test_the_pixel_limit_is_inclusive_and_known_from_the_header_alone() -> None:
