@@ -8,14 +8,21 @@ Sides, each in a process of its own that may run on ``--cores`` cores only, from
   more with the conversion to float32 that open_clip does on the host and our model on its device;
 * open_clip: its own training loader (`open_clip_train.data`) with as many worker processes as cores, and its transform
   for training, from webdataset tars of the same photos and captions;
-* decoding of the same bytes to full-size RGB and nothing else, by libjpeg-turbo (simplejpeg) and by Pillow: a floor for
-  whoever decodes whole photos; one thread, so on one core only.
+* whole: the same stream of ours with ``data.resize_on = "device"``: what is left to the host where a device resizes;
+* decoding of the same bytes to full-size RGB and nothing else, by libjpeg-turbo (simplejpeg), by TensorFlow and by
+  Pillow: a floor for whoever decodes whole photos; one thread, so on one core only;
+* resizing alone, of photos that are decoded, to the plain view: by TensorFlow, as our host does it, by NumPy as in
+  `lit_jax.data.resizing`, by Pillow, and by JAX's program for devices on this CPU. On one core only; the JSON tells by
+  how much their pixels differ from the first one's.
+
+A side whose package is missing is left out, and said so.
 
 ``--side-px`` scales the photos first, up or down, until the longer side has so many pixels; 0 leaves them as they are.
 """
 
 import argparse
 import contextlib
+import importlib.util
 import io
 import itertools
 import json
@@ -33,21 +40,32 @@ import numpy as np
 from benchmarks import machine
 from lit_jax.errors import UserError, user_errors_in_one_line
 
-SIZE, CONTEXT, TARS = 224, 77, 4
-DECODING = ("simplejpeg", "pillow")
+CONTEXT, TARS = 77, 4
+RESIZED = 256  # photos that are resized again and again
+DECODING = ("simplejpeg", "tensorflow", "pillow")
+RESIZING = ("resize_tensorflow", "resize_numpy", "resize_pillow", "resize_jax")
 SIDES = {
     "ours": "lit_jax",
     "ours_float": "lit_jax, float32 on the host",
+    "whole": "lit_jax, a device resizes",
     "open_clip": "open_clip's loader",
     "simplejpeg": "decoding alone, libjpeg-turbo",
+    "tensorflow": "decoding alone, TensorFlow",
     "pillow": "decoding alone, Pillow",
+    "resize_tensorflow": "resizing alone, TensorFlow (our host)",
+    "resize_numpy": "resizing alone, NumPy",
+    "resize_pillow": "resizing alone, Pillow",
+    "resize_jax": "resizing alone, JAX (our devices)",
 }
+NEEDS = {"open_clip": ("open_clip", "open_clip_train", "webdataset", "pandas"), "simplejpeg": ("simplejpeg",)}
+
+Resize = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
 
 
 # One side, in its own process ----------------------------------------------------------------------------------------
 
 
-def ours(records: str, batch: int, *, as_float: bool) -> Iterator[int]:
+def ours(records: str, batch: int, size: int, side: str) -> Iterator[int]:
     """Photos in each batch of ours, endlessly."""
     from lit_jax.data import record_batches
     from lit_jax.data.images import Pictures
@@ -59,18 +77,19 @@ def ours(records: str, batch: int, *, as_float: bool) -> Iterator[int]:
         raise UserError(f"{records}: found no tokenizer, expected a record set with one")
     tokenizer = load_tokenizer(record_set.tokenizer)
     stream = record_batches.training_batches(
-        record_set, "train", batches=record_batches.Batches(batch, seed=0), pictures=Pictures(SIZE),
+        record_set, "train", batches=record_batches.Batches(batch, seed=0),
+        pictures=Pictures(size, resize_on="device" if side == "whole" else "host"),
         tokenise=lambda texts: tokenizer.encode(texts, CONTEXT),
     )  # fmt: skip
     for one in stream:
-        if as_float:
+        if side == "ours_float":
             pixels = one["image"].astype(np.float32)
             pixels /= 127.5
             pixels -= 1
-        yield len(one["image"])
+        yield len(one["class_id"])
 
 
-def open_clip_loader(tars: str, batch: int, workers: int) -> Iterator[int]:
+def open_clip_loader(tars: str, batch: int, size: int, workers: int) -> Iterator[int]:
     """Photos in each batch of open_clip's training loader, with its own stages and settings."""
     open_clip = machine.open_clip()
     import webdataset
@@ -82,7 +101,7 @@ def open_clip_loader(tars: str, batch: int, workers: int) -> Iterator[int]:
         train_data=f"{tars}/{{00000..{TARS - 1:05d}}}.tar", train_num_samples=1 << 30, batch_size=batch,
         workers=workers, world_size=1, seed=0, dataset_resampled=False, train_data_upsampling_factors=None,
     )  # fmt: skip
-    transform = open_clip.image_transform(SIZE, is_train=True)
+    transform = open_clip.image_transform(size, is_train=True)
     tokenizer = open_clip.get_tokenizer("ViT-B-16")
     loader = data.get_wds_dataset(options, transform, is_train=True, tokenizer=tokenizer).dataloader
     for images, _ in loader:
@@ -97,6 +116,11 @@ def decoding(side: str, tars: str, batch: int) -> Iterator[int]:
         import simplejpeg
 
         decode = simplejpeg.decode_jpeg
+    elif side == "tensorflow":
+        from lit_jax.data import images
+
+        images.tensorflow().config.threading.set_intra_op_parallelism_threads(1)
+        decode = images.decoded
     else:
         import PIL.Image
 
@@ -110,15 +134,97 @@ def decoding(side: str, tars: str, batch: int) -> Iterator[int]:
         yield batch
 
 
+def resizing(side: str, photos: Sequence[np.ndarray], size: int) -> Resize:
+    """From those decoded photos `[H, W, 3]` uint8, or some of them, to their plain views `[S, S, 3]` uint8."""
+    from lit_jax.data import images
+    from lit_jax.data.images import Pictures
+    from lit_jax.data.resizing import square
+
+    pictures = Pictures(size)
+    if side == "resize_numpy":
+        return lambda some: [square(photo, pictures) for photo in some]
+    if side == "resize_pillow":
+        return lambda some: [_by_pillow(photo, size) for photo in some]
+    if side == "resize_jax":
+        return _by_jax(photos, pictures)
+    tf = images.tensorflow()
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)], autograph=False)
+    def resized(photo: Any) -> Any:
+        return images.placed(photo, pictures.plain_place(tf.shape(photo)[:2]), pictures)
+
+    return lambda some: [resized(photo).numpy() for photo in some]
+
+
+def _by_pillow(photo: np.ndarray, size: int) -> np.ndarray:
+    """Pillow's own resize, of no more than the middle square needs."""
+    import PIL.Image
+
+    height, width = photo.shape[:2]
+    short = min(height, width)
+    full = (size * width // short, size * height // short)
+    left, top = (round((side - size) / 2) for side in full)
+    scale = (width / full[0], height / full[1])
+    box = (left * scale[0], top * scale[1], (left + size) * scale[0], (top + size) * scale[1])
+    image = PIL.Image.fromarray(photo)
+    return np.asarray(image.resize((size, size), PIL.Image.Resampling.BICUBIC, box=box))
+
+
+def _by_jax(photos: Sequence[np.ndarray], pictures: Any) -> Resize:
+    import jax
+
+    from lit_jax.data import device_resizing, whole_photos
+
+    rungs = [
+        min(rung for rung in whole_photos.LADDER if rung >= most) for most in np.max([p.shape for p in photos], 0)[:2]
+    ]
+    whole = np.zeros((len(photos), *rungs, 3), np.uint8)
+    for row, photo in zip(whole, photos, strict=True):
+        row[: photo.shape[0], : photo.shape[1]] = photo
+    places = np.stack([pictures.plain_place(photo.shape[:2]).numpy()[None] for photo in photos])
+    resize = jax.jit(lambda *rows: device_resizing.squares(*rows, size=pictures.size))
+    # Whichever are asked for: as many of the first.
+    return lambda some: list(np.asarray(resize(whole[: len(some)], places[: len(some)]))[:, 0])
+
+
+def resized(resize: Resize, photos: Sequence[np.ndarray], batch: int) -> Iterator[int]:
+    """Photos resized, `batch` at a time."""
+    while True:
+        resize(photos[:batch])
+        yield batch
+
+
+def differences(side: str, photos: Sequence[np.ndarray], size: int) -> dict[str, float]:
+    """By how much the pixels of a side differ from those of our host."""
+    got, want = (np.stack(resizing(one, photos, size)(photos)).astype(int) for one in (side, "resize_tensorflow"))
+    wrong = np.abs(got - want)
+    return {
+        "largest_difference": int(wrong.max()),
+        "differ": float((wrong > 0).mean()),
+        "by_more_than_1": float((wrong > 1).mean()),
+    }
+
+
 def measured(side: str, parsed: argparse.Namespace) -> dict[str, Any]:
     """Photos, seconds and CPU seconds of the steady state: buffers are full at both ends."""
     cores = len(os.sched_getaffinity(0))
-    if side.startswith("ours"):
-        stream = ours(parsed.records, parsed.batch, as_float=side == "ours_float")
+    if side in RESIZING:
+        from lit_jax.data import images
+
+        files = itertools.islice(_photos_of(pathlib.Path(parsed.tars)), max(RESIZED, parsed.batch))
+        photos = [images.decoded(file).numpy() for file in files]
+        timed = _timed(resized(resizing(side, photos, parsed.size), photos, parsed.batch), parsed)
+        return {**timed, "cores": cores, **differences(side, photos[: parsed.batch], parsed.size)}
+    if side in ("ours", "ours_float", "whole"):
+        stream = ours(parsed.records, parsed.batch, parsed.size, side)
     elif side == "open_clip":
-        stream = open_clip_loader(parsed.tars, parsed.batch, cores)
+        stream = open_clip_loader(parsed.tars, parsed.batch, parsed.size, cores)
     else:
         stream = decoding(side, parsed.tars, parsed.batch)
+    return {**_timed(stream, parsed), "cores": cores}
+
+
+def _timed(stream: Iterator[int], parsed: argparse.Namespace) -> dict[str, Any]:
     for _ in range(parsed.skip):
         next(stream)
     count, before = 0, _workers_cpu()
@@ -129,7 +235,7 @@ def measured(side: str, parsed: argparse.Namespace) -> dict[str, Any]:
         wall, cpu = wall + clock.wall, cpu + clock.cpu
     after = _workers_cpu()
     cpu += sum(after[worker] - before.get(worker, 0.0) for worker in after)
-    return {"images": count, "wall_s": wall, "cpu_s": cpu, "cores": cores}
+    return {"images": count, "wall_s": wall, "cpu_s": cpu}
 
 
 def _workers_cpu() -> dict[int, float]:
@@ -245,10 +351,11 @@ def compared(runs: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, Any]]
             "images_per_s_by_round": rates,
             "cpu_s_per_1000": min(1000 * one["cpu_s"] / one["images"] for one in rounds),
             "images": [one["images"] for one in rounds],
+            **{name: value for name, value in rounds[-1].items() if name.startswith(("largest", "differ", "by_more"))},
         }
     ours_rate, ours_cpu = (made.get("ours", {}).get(name) for name in ("images_per_s", "cpu_s_per_1000"))
-    for one in made.values():
-        if ours_rate and "images_per_s" in one:
+    for side, one in made.items():
+        if ours_rate and "images_per_s" in one and side not in RESIZING:
             one["ours_is_faster_by"] = ours_rate / one["images_per_s"]
             one["ours_cpu_by_this"] = ours_cpu / one["cpu_s_per_1000"]
     return made
@@ -264,6 +371,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--side-px", default="0", help="longer sides to which the photos are scaled; 0: as they are")
     add("--photos", type=int, default=1000, help="how many photos are scaled; they come round again")
     add("--cores", default="1", help="numbers of cores")
+    add("--size", type=int, default=224, help="side of the squares, pixels")
     add("--batch", type=int, default=128)
     add("--skip", type=int, default=4, help="batches before the clock starts")
     add("--images", type=int, default=2000, help="photos that are timed")
@@ -286,24 +394,29 @@ def main(argv: Sequence[str] | None = None) -> None:
                 sets.append(_one_set(parsed, side_px, pathlib.Path(folder)))
     print(_table(sets))
     options = {name: getattr(parsed, name) for name in ("batch", "skip", "images", "seconds", "rounds")}
-    machine.write("jpeg_to_batch", {"image_size": SIZE, **options, "sets": sets}, parsed.out)
+    machine.write("jpeg_to_batch", {"image_size": parsed.size, **options, "sets": sets}, parsed.out)
 
 
 def _one_set(parsed: argparse.Namespace, side_px: int, folder: pathlib.Path) -> dict[str, Any]:
     records = scaled_records(parsed.records, side_px, parsed.photos, folder) if side_px else parsed.records
     what = write_tars(records, folder / "tars")
     print(f"photos of {what['median_width']:.0f} x {what['median_height']:.0f} pixels: {what}", flush=True)
-    shared = [f"--{name}={getattr(parsed, name)}" for name in ("batch", "skip", "images", "seconds")]
+    shared = [f"--{name}={getattr(parsed, name)}" for name in ("size", "batch", "skip", "images", "seconds")]
     shared += [f"--records={records}", f"--tars={folder / 'tars'}"]
     by_cores = {}
     for cores in map(int, parsed.cores.split(",")):
-        # Decoding alone is one thread: on more cores it says nothing new.
-        chosen = [side for side in parsed.sides.split(",") if cores == 1 or side not in DECODING]
+        # Decoding alone is one thread, and resizing is measured as one: on more cores they say nothing new.
+        chosen = [side for side in parsed.sides.split(",") if cores == 1 or side not in (*DECODING, *RESIZING)]
         runs: dict[str, list[dict[str, Any]]] = {side: [] for side in chosen}
         for _ in range(parsed.rounds):
             for side in runs:
+                missing = [name for name in NEEDS.get(side, ()) if importlib.util.find_spec(name) is None]
                 with on_cores(cores):
-                    runs[side].append(machine.side("benchmarks.jpeg_to_batch", *shared, f"--side={side}"))
+                    runs[side].append(
+                        {"failed": f"needs {', '.join(missing)}"}
+                        if missing
+                        else machine.side("benchmarks.jpeg_to_batch", *shared, f"--side={side}")
+                    )
                 print(f"{cores} cores, {SIDES[side]}: {runs[side][-1]}", flush=True)
         by_cores[cores] = compared(runs)
     return {"side_px": side_px, **what, "by_cores": by_cores}

@@ -84,6 +84,13 @@ class Data:
         (0.9, 1.0), "area of the random crop as a share of the photo, from and to", low=0, high=1
     )
     flip: bool = option(False, "mirror half of the training photos, drawn at random")
+    resize_on: str = option(
+        "auto",
+        "where photos of records are cropped and resized: on the devices, or on the host; auto for the devices unless "
+        "they are CPUs",
+        ("auto", "device", "host"),
+        free=True,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

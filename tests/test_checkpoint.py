@@ -134,6 +134,18 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
         checkpoint.choose(reader, "3")
 
 
+def test_a_save_asks_the_preemption_service_nothing(tmp_path, monkeypatch):
+    """Its question would take the place of the loop's, and a signal that came then would be lost."""
+    from jax.experimental import multihost_utils
+
+    asked = []
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", lambda step: bool(asked.append(step)))
+    manager = checkpoint.open_manager(tmp_path)
+    checkpoint.save(manager, state_at(1), ABOUT)
+    manager.close()
+    assert not asked and (tmp_path / "step_1").is_dir()
+
+
 def test_an_empty_folder_has_no_checkpoint(tmp_path):
     with pytest.raises(UserError, match="found no checkpoint in it"):
         checkpoint.choose(checkpoint.open_manager(tmp_path / "c"), "latest")

@@ -18,6 +18,10 @@ RATIO = (3 / 4, 4 / 3)  # of its sides, width over height
 INTERPOLATIONS = {"bicubic": "keyscubic", "bilinear": "triangle"}
 RESIZES = ("short", "square")
 
+PLACE = ("y", "x", "height", "width", "full_height", "full_width", "top", "left", "mirrored")
+"""What the numbers of a place say: the part of a photo from row y and column x on, how high and wide that is, how high
+and wide it becomes, where in the result the square begins, and 1 where the square is mirrored from left to right."""
+
 
 @dataclasses.dataclass(frozen=True)
 class View:
@@ -61,11 +65,19 @@ class Pictures:
         size: S, side of the square, pixels.
         view: how a photo becomes it; random crops take its interpolation only.
         augmentation: of training; evaluation has none.
+        resize_on: where photos of records are resized: ``host``, ``device``, or ``auto``, which
+            `lit_jax.data.device_resizing.settled` settles.
     """
 
     size: int
     view: View = PLAIN
     augmentation: Augmentation = Augmentation()
+    resize_on: str = "host"
+
+    @property
+    def whole(self) -> bool:
+        """Whether batches hold whole photos, for the devices to resize."""
+        return self.resize_on == "device"
 
     def plain(self, jpeg: Any) -> Any:
         """The photo as evaluation sees it, see `centre_crop`."""
@@ -77,6 +89,19 @@ class Pictures:
         return random_crop(
             jpeg, seed, size=self.size, scale=vary.crop_scale, flip=vary.flip, interpolation=self.view.interpolation
         )
+
+    def plain_place(self, sides: Any) -> Any:
+        """What `plain` cuts of a photo: its height and width `[2]` int32 to a `PLACE`, `[9]` int32."""
+        tf = tensorflow()
+        full, offset = _full_and_offset(tf, sides[0], sides[1], self.size, self.view)
+        return tf.stack([0, 0, sides[0], sides[1], *full, *offset, 0])
+
+    def cropped_place(self, sides: Any, seed: Any) -> Any:
+        """What `cropped` cuts of a photo with the same seed: its height and width `[2]` int32 to a `PLACE`."""
+        tf, vary = tensorflow(), self.augmentation
+        box, mirrored = _drawn(tf, sides[0], sides[1], seed, vary.crop_scale)
+        square = [self.size, self.size, 0, 0]
+        return tf.stack([*tf.unstack(box), *square, tf.cast(mirrored, tf.int32) if vary.flip else 0])
 
 
 @functools.cache
@@ -110,13 +135,12 @@ def random_crop(
         `[size, size, 3]` uint8.
     """
     tf = tensorflow()
-    height, width = _sides(jpeg)
-    draws = tf.random.stateless_uniform([TRIES + 1, 4], seed)
-    box = _crop_box(tf, draws[:TRIES], height, width, scale)
+    height, width = tf.unstack(jpeg_sides(jpeg))
+    box, mirrored = _drawn(tf, height, width, seed, scale)
     part = tf.io.decode_and_crop_jpeg(jpeg, box, channels=3, dct_method="INTEGER_ACCURATE")
     small = _resized(tf, part, (size, size), (size, size), (0, 0), interpolation)
     if flip:
-        small = tf.cond(draws[TRIES, 0] < 0.5, lambda: small[:, ::-1], lambda: small)
+        small = tf.cond(mirrored, lambda: small[:, ::-1], lambda: small)
     return small
 
 
@@ -134,24 +158,48 @@ def centre_crop(jpeg: Any, *, size: int, view: View = PLAIN) -> Any:
         `[size, size, 3]` uint8.
     """
     tf = tensorflow()
-    photo = tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
+    photo = decoded(jpeg)
+    full, offset = _full_and_offset(tf, tf.shape(photo)[0], tf.shape(photo)[1], size, view)
+    return _resized(tf, photo, full, (size, size), offset, view.interpolation)
+
+
+def placed(photo: Any, place: Any, pictures: Pictures) -> Any:
+    """The square at a `PLACE` of a decoded photo, `[H, W, 3]` uint8 and `[9]` int32 to `[S, S, 3]` uint8."""
+    tf, size = tensorflow(), pictures.size
+    y, x, height, width, full_height, full_width, top, left, mirrored = tf.unstack(place)
+    part = photo[y : y + height, x : x + width]
+    full, offset = (full_height, full_width), (top, left)
+    square = _resized(tf, part, full, (size, size), offset, pictures.view.interpolation)
+    return tf.cond(mirrored == 1, lambda: square[:, ::-1], lambda: square)
+
+
+def decoded(jpeg: Any) -> Any:
+    """The whole photo: `[]` string tensor to `[H, W, 3]` uint8."""
+    return tensorflow().io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
+
+
+def jpeg_sides(jpeg: Any) -> Any:
+    """Height and width of a photo that is not decoded for it, `[2]` int32."""
+    return tensorflow().image.extract_jpeg_shape(jpeg)[:2]
+
+
+def _full_and_offset(tf: Any, height: Any, width: Any, size: int, view: View) -> tuple[tuple[Any, Any], Any]:
+    """Height and width that a whole photo becomes, and where its middle square begins."""
     # As timm rounds, and so that 0.875 gives the 256 of the papers.
     side = math.floor(size / view.crop_fraction + 1e-6)
     if view.resize == "square":
         full: tuple[Any, Any] = (tf.constant(side), tf.constant(side))
     else:
-        height, width = tf.shape(photo)[0], tf.shape(photo)[1]
         short = tf.minimum(height, width)
         full = (side * height // short, side * width // short)
     # Half to even, as Python's round in torchvision.
-    offset = tuple(tf.cast(tf.round((tf.cast(side, tf.float32) - size) / 2), tf.int32) for side in full)
-    return _resized(tf, photo, full, (size, size), offset, view.interpolation)
+    return full, tuple(tf.cast(tf.round((tf.cast(side, tf.float32) - size) / 2), tf.int32) for side in full)
 
 
-def _sides(jpeg: Any) -> tuple[Any, Any]:
-    tf = tensorflow()
-    shape = tf.image.extract_jpeg_shape(jpeg)
-    return shape[0], shape[1]
+def _drawn(tf: Any, height: Any, width: Any, seed: Any, scale: tuple[float, float]) -> tuple[Any, Any]:
+    """The part of a random crop, `[4]` int32, and whether it would be mirrored, `[]` bool."""
+    draws = tf.random.stateless_uniform([TRIES + 1, 4], seed)
+    return _crop_box(tf, draws[:TRIES], height, width, scale), draws[TRIES, 0] < 0.5
 
 
 def _crop_box(tf: Any, draws: Any, height: Any, width: Any, scale: tuple[float, float]) -> Any:

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from lit_jax.base.hosts import this_host
 from lit_jax.base.sharding import over_batch, put_batch, put_rows
-from lit_jax.data import record_batches
+from lit_jax.data import device_resizing, record_batches
 from lit_jax.data.embedding_store import Rows, Store
 from lit_jax.data.epoch_order import view_drawn, whole_epoch
 from lit_jax.data.images import Pictures
@@ -69,12 +69,13 @@ def from_records(
         rows: how captions become rows.
     """
     host = this_host()
+    pictures = device_resizing.settled(pictures, mesh)
 
     def put(batch: record_batches.HostBatch) -> Batch:
         tokens = batch["tokens"]
         texts = distinct(tokens) if rows.each_once else Texts(tokens, None)
         texts = bucketed(texts, end_id=rows.end_id, rows=mesh.size, grain=rows.bucket)
-        return put_batch({"image": batch["image"], **_own_arrays(texts)}, mesh)
+        return {"image": device_resizing.put_squares(batch, mesh, pictures), **put_batch(_own_arrays(texts), mesh)}
 
     def feed(position: int) -> Iterator[Batch]:
         stream = record_batches.training_batches(

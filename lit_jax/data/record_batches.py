@@ -20,7 +20,7 @@ import numpy as np
 
 from lit_jax.base.hosts import ALONE, Host
 from lit_jax.data import epoch_order as epochs
-from lit_jax.data import images
+from lit_jax.data import images, whole_photos
 from lit_jax.data.epoch_order import DRAW_BITS
 from lit_jax.data.images import Pictures
 from lit_jax.data.records import RecordSet, file_instructions, file_part, parse_example
@@ -72,8 +72,8 @@ def training_batches(
         position: batches already consumed.
 
     Yields:
-        ``image`` `[b, S, S, 3]` uint8 and ``class_id`` `[b]` int64 of this host's part of the batch, and ``tokens``
-        `[B, T]` int32 of the whole batch.
+        ``image`` `[b, S, S, 3]` uint8, or whole photos in its place, see `lit_jax.data.whole_photos`, and ``class_id``
+        `[b]` int64 of this host's part of the batch; ``tokens`` `[B, T]` int32 of the whole batch.
     """
     tokens_of = _memoised(tokenise)
 
@@ -92,16 +92,19 @@ def training_batches(
         stream = stream.map(
             tf.autograph.experimental.do_not_convert(what), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
-        return iter(stream.batch(size, drop_remainder=True).prefetch(2).as_numpy_iterator())
+        return _batched(stream, size, pictures if what is photo else dataclasses.replace(pictures, resize_on="host"))
 
     def photo(serialized: Any, draw: Any, epoch_seed: Any, number: Any) -> dict[str, Any]:
         tf = images.tensorflow()
         example = parse_example(serialized)
-        if pictures.augmentation.crop == "centre":
-            square = pictures.plain(example["image"])
+        keys = [] if pictures.augmentation.crop == "centre" else [tf.stack([epoch_seed, number])]
+        if pictures.whole:
+            square = whole_photos.row(example["image"], pictures, keys, plain=not keys)
+        elif keys:
+            square = {"image": pictures.cropped(example["image"], keys[0])}
         else:
-            square = pictures.cropped(example["image"], tf.stack([epoch_seed, number]))
-        return {"image": square, "caption": _caption(example, draw), "class_id": example["class_id"]}
+            square = {"image": pictures.plain(example["image"])}
+        return {**square, "caption": _caption(example, draw), "class_id": example["class_id"]}
 
     def caption(serialized: Any, draw: Any, *_: Any) -> dict[str, Any]:
         return {"caption": _caption(parse_example(serialized), draw)}
@@ -110,7 +113,8 @@ def training_batches(
     captions = photos if host.count == 1 else rows(caption, ALONE)
     for own in photos:
         whole = own if host.count == 1 else next(captions)
-        yield {"image": own["image"], "tokens": tokens_of(whole["caption"]), "class_id": own["class_id"]}
+        pixels = {name: value for name, value in own.items() if name != "caption"}
+        yield {**pixels, "tokens": tokens_of(whole["caption"])}
 
 
 def _caption(example: Any, draw: Any) -> Any:
@@ -142,7 +146,8 @@ def view_batches(
         seed: decides the random crops, with the number of the record and of the view.
 
     Yields:
-        ``image`` `[b, V, S, S, 3]` uint8, ``class_id`` `[b]` int64 and ``image_id`` `[b]` bytes.
+        ``image`` `[b, V, S, S, 3]` uint8, or whole photos in its place, see `lit_jax.data.whole_photos`; ``class_id``
+        `[b]` int64 and ``image_id`` `[b]` bytes.
     """
     tf = images.tensorflow()
     paths, skips, takes = _columns(file_part(record_set, split, rows.start, rows.stop))
@@ -150,16 +155,18 @@ def view_batches(
     @tf.autograph.experimental.do_not_convert
     def prepare(number: Any, serialized: Any) -> dict[str, Any]:
         example = parse_example(serialized)
-        crops = [pictures.plain(example["image"])]
-        for other in range(1, views):
-            # Three numbers decide a crop; the generator takes two.
-            key = tf.stack([tf.constant(seed + (other << 32), tf.int64), number])
-            crops.append(pictures.cropped(example["image"], key))
-        return {"image": tf.stack(crops), "class_id": example["class_id"], "image_id": example["image_id"]}
+        # Three numbers decide a crop; the generator takes two.
+        keys = [tf.stack([tf.constant(seed + (other << 32), tf.int64), number]) for other in range(1, views)]
+        named = {name: example[name] for name in ("class_id", "image_id")}
+        if pictures.whole:
+            return {**whole_photos.row(example["image"], pictures, keys), **named}
+        crops = [pictures.plain(example["image"]), *(pictures.cropped(example["image"], key) for key in keys)]
+        return {"image": tf.stack(crops), **named}
 
     stream = _part_records(paths, skips, takes).enumerate(rows.start)
-    stream = stream.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    yield from stream.batch(batch_size).prefetch(2).as_numpy_iterator()
+    yield from _batched(
+        stream.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True), batch_size, pictures
+    )
 
 
 def evaluation_batches(
@@ -184,8 +191,8 @@ def evaluation_batches(
         only: `[N]` bool, True for the records of the split that are wanted; None for all.
 
     Yields:
-        ``image`` `[batch_size, S, S, 3]` uint8, ``class_id`` `[batch_size]` int64 and ``mask`` `[batch_size]`
-        bool, False where a row is padding.
+        ``image`` `[batch_size, S, S, 3]` uint8, or whole photos in its place, see `lit_jax.data.whole_photos`;
+        ``class_id`` `[batch_size]` int64 and ``mask`` `[batch_size]` bool, False where a row is padding.
     """
     tf = images.tensorflow()
     parts = file_instructions(record_set, split, host)
@@ -193,6 +200,8 @@ def evaluation_batches(
     @tf.autograph.experimental.do_not_convert
     def prepare(serialized: Any) -> dict[str, Any]:
         example = parse_example(serialized)
+        if pictures.whole:
+            return {**whole_photos.row(example["image"], pictures), "class_id": example["class_id"]}
         return {"image": pictures.plain(example["image"]), "class_id": example["class_id"]}
 
     hosts = [Host(number, host.count) for number in range(host.count)]
@@ -210,9 +219,17 @@ def evaluation_batches(
             flags = tf.data.Dataset.from_tensor_slices(wanted[host.index])
             records = tf.data.Dataset.zip((records, flags)).filter(lambda _, flag: flag).map(lambda record, _: record)
         stream = records.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        batches = stream.batch(batch_size).prefetch(2).as_numpy_iterator()
+        batches = _batched(stream, batch_size, pictures)
     for _ in range(-(-largest // batch_size)):
         yield _padded(next(batches, nothing), batch_size)
+
+
+def _batched(stream: Any, batch_size: int, pictures: Pictures) -> Iterator[HostBatch]:
+    """Batches of what a record became, two of them ahead; the last one may be short."""
+    if not pictures.whole:
+        return iter(stream.batch(batch_size).prefetch(2).as_numpy_iterator())
+    stream = whole_photos.batched(stream, batch_size, pictures)
+    return map(whole_photos.chosen, stream.prefetch(2).as_numpy_iterator())
 
 
 def ahead(items: Iterable[Item], put: Callable[[Item], Result], *, depth: int = 2) -> Iterator[Result]:

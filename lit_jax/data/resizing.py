@@ -6,6 +6,7 @@ order of their terms lie on either side of a half.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,15 @@ def square(photo: np.ndarray, pictures: Pictures) -> np.ndarray:
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
+def kernel(x: Any, interpolation: str, arrays: Any = np) -> Any:
+    """Keys' cubic with a = -0.5, or the triangle, at distances of at least 0; `arrays` is NumPy or JAX's."""
+    if interpolation == "bilinear":
+        return arrays.maximum(1 - x, 0)
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return arrays.where(x <= 1, near, arrays.where(x < 2, far, 0))
+
+
 def _matrix(old: int, new: int, cut: int, interpolation: str) -> np.ndarray:
     """`[cut, old]` float32: weights of the middle `cut` of `new` pixels, made of `old` ones.
 
@@ -55,20 +65,11 @@ def _matrix(old: int, new: int, cut: int, interpolation: str) -> np.ndarray:
     first = np.ceil(centres - radius * stretch - half).astype(int)
     places = first[:, None] + np.arange(math.ceil(2 * radius * stretch) + 1)[None]
     distances = places.astype(np.float32) + half - centres[:, None]
-    weights = _kernel(np.abs(distances * (one / stretch)), interpolation)
+    weights = kernel(np.abs(distances * (one / stretch)), interpolation)
     inside = (places >= 0) & (places < old)
     matrix = np.zeros((cut, old), np.float32)
     matrix[np.nonzero(inside)[0], places[inside]] = weights[inside]
     return matrix / matrix.sum(1, keepdims=True)
-
-
-def _kernel(x: np.ndarray, interpolation: str) -> np.ndarray:
-    """Keys' cubic with a = -0.5, or the triangle, at distances of at least 0."""
-    if interpolation == "bilinear":
-        return np.maximum(1 - x, 0)
-    near = (1.5 * x - 2.5) * x * x + 1
-    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return np.where(x <= 1, near, np.where(x < 2, far, 0))
 
 
 def _along_first(matrix: np.ndarray, photo: np.ndarray) -> np.ndarray:

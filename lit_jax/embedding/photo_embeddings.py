@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from lit_jax import models
 from lit_jax.base.hosts import this_host
 from lit_jax.base.sharding import local_rows, over_batch, put_batch, replicated
-from lit_jax.data import record_batches
+from lit_jax.data import device_resizing, record_batches
 from lit_jax.data.collection import Collection
 from lit_jax.data.embedding_store import Rows, Store
 from lit_jax.data.images import Pictures
@@ -88,13 +88,14 @@ def from_records(
         aside: what the split `ASIDE` is a part of.
     """
     host = this_host()
+    pictures = device_resizing.settled(pictures, parts.mesh)
 
     def photos(split: str, params: Params) -> Iterator[Photos]:
         split, only = aside if aside is not None and split == ASIDE else (split, None)
         for batch in record_batches.evaluation_batches(
             records, split, batch_size=batch_size // host.count, pictures=pictures, host=host, only=only
         ):
-            image = put_batch({"image": batch["image"]}, parts.mesh)["image"]
+            image = device_resizing.put_squares(batch, parts.mesh, pictures)
             yield Photos(parts.features(params[IMAGE], image), batch["class_id"], batch["mask"])
 
     return photos

@@ -21,9 +21,9 @@ from lit_jax import config as options
 from lit_jax.base import console, hosts
 from lit_jax.base.files import alone_in, incomplete
 from lit_jax.base.hosts import Host, on_first_host
-from lit_jax.base.sharding import check_divides, local_rows, make_mesh, put_batch, put_replicated
+from lit_jax.base.sharding import check_divides, local_rows, make_mesh, put_replicated
 from lit_jax.base.stopping import Stopping, listening
-from lit_jax.data import embedding_store, record_batches
+from lit_jax.data import device_resizing, embedding_store, record_batches
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.embedding_store import Store
 from lit_jax.data.records import RecordSet
@@ -144,6 +144,8 @@ def _embed(
         "records": records.fingerprint, "tower": made_by, "dtype": making.dtype, "views": making.views,
         "shard rows": making.shard_rows,
     }  # fmt: skip
+    if device_resizing.settled(building.pictures_of(frozen.towers.image, frozen.data), mesh).whole:
+        plan["data.resize_on"] = "device"  # its pixels may differ by 1 from those of the host
     on_first_host(lambda: embedding_store.begin(out, plan, restart=restart), "the store's folder")
     aside = incomplete(out)
     tower = building.stored(frozen.towers, model, {IMAGE: tower})[IMAGE]
@@ -287,23 +289,39 @@ class _Through:
 
     def embedded(self, piece: Piece) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Features `[b, V, W]`, class ids `[b]` and image ids `[b]` of a shard, a batch at a time."""
-        image, data, size = self.frozen.towers.image, self.frozen.data, self.making.batch_size
+        size, devices = self.making.batch_size, self.mesh.size
+        pictures = device_resizing.settled(building.pictures_of(self.frozen.towers.image, self.frozen.data), self.mesh)
+        records = max(1, size // piece.views)
         photos = record_batches.view_batches(
-            self.records, piece.split, rows=range(piece.first, piece.stop), batch_size=max(1, size // piece.views),
-            pictures=building.pictures_of(image, data), views=piece.views, seed=self.frozen.towers.seed,
+            self.records, piece.split, rows=range(piece.first, piece.stop), batch_size=records, pictures=pictures,
+            views=piece.views, seed=self.frozen.towers.seed,
         )  # fmt: skip
         # One shape is compiled whatever the number of views; all is enqueued before the first result is fetched.
-        rows = -(-max(1, size // piece.views) * piece.views // self.mesh.size) * self.mesh.size
+        whole = _multiple(records, devices)
+        rows = whole * piece.views if pictures.whole else _multiple(records * piece.views, devices)
 
         def put(batch: record_batches.HostBatch) -> tuple[jax.Array, record_batches.HostBatch]:
-            flat = batch["image"].reshape(-1, *batch["image"].shape[2:])
-            padded = np.concatenate([flat, np.repeat(flat[:1], rows - len(flat), 0)])
-            return self.features(self.tower, put_batch({"image": padded}, self.mesh)["image"]), batch
+            pixels: record_batches.HostBatch = {}
+            if "image" in batch:
+                pixels["image"] = _filled(batch["image"].reshape(-1, *batch["image"].shape[2:]), rows)
+            else:
+                pixels = {name: _filled(batch[name], whole) for name in ("photo", "place")}
+            return self.features(self.tower, device_resizing.put_squares(pixels, self.mesh, pictures)), batch
 
-        for on_device, batch in record_batches.ahead(photos, put):
+        for features, batch in record_batches.ahead(photos, put):
             count = len(batch["class_id"])
-            found = local_rows(on_device)[: count * piece.views].reshape(count, piece.views, -1)
+            found = local_rows(features)[: count * piece.views].reshape(count, piece.views, -1)
             yield found, batch["class_id"], batch["image_id"]
+
+
+def _multiple(number: int, of: int) -> int:
+    """The least multiple that is not below a number."""
+    return -(-number // of) * of
+
+
+def _filled(rows: np.ndarray, number: int) -> np.ndarray:
+    """So many rows: the first one again and again behind those there are."""
+    return np.concatenate([rows, np.repeat(rows[:1], number - len(rows), 0)]) if len(rows) < number else rows
 
 
 def _finish(

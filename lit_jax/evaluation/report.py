@@ -108,7 +108,7 @@ def evaluate(
         [texts[class_id] for class_id in table.ids], others.prompts if others else ()
     )
     features = photo_embeddings.photos_of(
-        parts, data, pictures=building.pictures_of(config.image), batch_size=batch_size
+        parts, data, pictures=building.pictures_of(config.image, config.data), batch_size=batch_size
     )
     # Photos of a split may be asked for twice, and pass the tower once.
     photos_of = functools.cache(lambda name: photo_embeddings.image_embeddings(parts, params, features(name, params)))

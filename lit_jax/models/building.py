@@ -76,9 +76,11 @@ def view_of(image: options.Image) -> View:
 
 
 def pictures_of(image: options.Image, data: options.Data | None = None) -> Pictures:
-    """What photos are turned into for the image tower; as training varies them where `data` is given."""
-    augmentation = Augmentation(data.crop, data.crop_scale, data.flip) if data else Augmentation()
-    return Pictures(image.size, view_of(image), augmentation)
+    """What photos are turned into for the image tower; as training varies them, and where, if `data` is given."""
+    if data is None:
+        return Pictures(image.size, view_of(image))
+    augmentation = Augmentation(data.crop, data.crop_scale, data.flip)
+    return Pictures(image.size, view_of(image), augmentation, data.resize_on)
 
 
 def described_pixels(image: options.Image) -> str:

@@ -59,7 +59,19 @@ def open_manager(directory: str | os.PathLike[str], *, keep: int = 1, read_only:
         read_only=read_only,
         create=not read_only,
     )
-    return ocp.CheckpointManager(pathlib.Path(directory).absolute(), options=options, item_names=ITEMS)
+    return _Manager(pathlib.Path(directory).absolute(), options=options, item_names=ITEMS)
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, which does not ask JAX's preemption service, since `lit_jax.base.stopping` does.
+
+    The service agrees on a number of questions asked: Orbax asks with the step in its place, and a signal that arrives
+    between its question and the next one would be lost.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        """Never."""
+        return False
 
 
 @contextlib.contextmanager

@@ -307,7 +307,7 @@ class _Parts:
         return zeroshot.Evaluator(
             parts=jitted,
             photos=photo_embeddings.photos_of(
-                jitted, self.data, pictures=building.pictures_of(config.image), batch_size=size,
+                jitted, self.data, pictures=building.pictures_of(config.image, config.data), batch_size=size,
                 aside=None if self.aside is None else (config.data.train_split, self.aside),
             ),
             tasks=training_tasks(config.data, self.data, self.table.species_of),
