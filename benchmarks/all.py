@@ -209,6 +209,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if quick and parsed.over_committed:
             raise UserError("--over-committed: found it beside --quick, expected --full; quick figures are no results")
         (out / "work").mkdir(parents=True, exist_ok=True)
+        # Else a process that is asked to end would leave its benchmark running.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         rows = _all(parsed, quick, out)
     print(table(rows))
     print(summary(rows))

@@ -157,6 +157,13 @@ BENCHMARKS = {
         settings=("image_size", "batch"),
         made=("cub_records",),
     ),
+    "jpeg_to_batch_384": Benchmark(
+        (Figure("sets.*.by_cores.*.*.images_per_s", RATE), Figure("sets.*.by_cores.*.*.cpu_s_per_1000", CPU_TIME)),
+        full=("--records={data}/cub_records", "--size=384", "--side-px=500", "--cores=1", "--rounds=1"),
+        settings=("image_size", "batch"),
+        made=("cub_records",),
+        module="jpeg_to_batch",
+    ),
     "pairs_per_second": Benchmark(
         (Figure("sides.*.pairs_per_s", RATE),),
         quick=("--records={data}/cub_records", "--sides=store"),
