@@ -5,6 +5,7 @@ import pathlib
 import platform
 import socket
 import statistics
+import tempfile
 import time
 from collections.abc import Sequence
 
@@ -34,10 +35,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     with user_errors_in_one_line():
         if parsed.here:
             hosts.keep_compiled()
-            print("\n".join(_checked_here(folder)))
+            print("\n".join(_checked_here(folder)), "all well", sep="\n")
             return
-        with cluster.joined(parsed, folder / "check_cluster"):
-            for line in _checked_here(folder) if hosts.this_host().count == 1 else _checked_together(folder):
+        with cluster.joined(parsed, pathlib.Path(tempfile.gettempdir()) / f"lit_jax_check_cluster_{os.getuid()}"):
+            for line in (
+                [*_checked_here(folder), "all well"] if hosts.this_host().count == 1 else _checked_together(folder)
+            ):
                 print(line)
 
 
@@ -58,6 +61,8 @@ def _checked_here(folder: pathlib.Path) -> list[str]:
     except OSError as error:
         amiss.append(f"--folder {folder}: {error.strerror}")
         free = 0
+    if not folder.exists():
+        amiss.append(f"--folder {folder}: no such folder; make it, or give the one where runs will be")
     if amiss:
         raise UserError(f"{socket.gethostname()}: {'; '.join(amiss)}")
     kinds = sorted({device.device_kind for device in here})
@@ -74,8 +79,9 @@ def _checked_together(folder: pathlib.Path) -> list[str]:
     Raises:
         UserError: if something is amiss on this host, or between hosts.
     """
+    here = _checked_here(folder)
     hosts.ensure_shared(folder, option="--folder")
-    lines = hosts.exchange("machines", "\n".join(_checked_here(folder)))
+    lines = hosts.exchange("machines", "\n".join(here))
     hosts.ensure_same({f"version of {name}": found for name, found in machine.installed(*PACKAGES).items()})
     offsets = _clocks()
     if max(offsets) - min(offsets) > CLOCKS:

@@ -237,6 +237,15 @@ def test_a_host_that_does_not_come_is_told_in_one_line(from_store, tmp_path):
     assert first.stderr.count("\n") == 1
 
 
+def test_ctrl_c_ends_a_host_that_waits_for_the_others(from_store, tmp_path):
+    arguments = ["--coordinator=localhost:1", "--processes=2", "--wait-for-hosts=60", f"--workdir={tmp_path}"]
+    second = forked.start_code(RUN, ["ends", 0, *from_store, *arguments, "--process=1"])
+    time.sleep(4)
+    second.send_signal(signal.SIGINT)
+    assert second.wait(20) == 128 + signal.SIGINT
+    assert second.stderr.startswith("host 1: ended by SIGINT before it could save; give the same command again")
+
+
 def test_a_store_is_embedded_by_two_hosts_with_a_stop_between(tiny_config, store, tmp_path):
     out = tmp_path / "store"
     arguments = [f"--config={tiny_config}", f"--out={out}", "--dtype=float32", "--batch-size=32", "--shard-rows=20"]
@@ -291,6 +300,10 @@ def test_options_that_do_not_go_together_are_refused():
     assert refused(["--coordinator=nobody.invalid:1", "--processes=2", "--process=0"]).startswith(
         "--coordinator: found nobody.invalid, a name that this host cannot resolve"
     )
+    assert refused(["--coordinator=localhost:99999", "--processes=2", "--process=0"]) == (
+        "--coordinator: found port 99999, expected 1 to 65535"
+    )
+    assert refused(["--coordinator=localhost:1", "--processes=0", "--process=0"]).startswith("--processes: found 0, ")
     assert refused(["--distributed"]).startswith("--distributed: found no job of SLURM, Open MPI or Kubernetes around")
     assert refused([], {"SLURM_STEP_NUM_TASKS": "2"}) == (
         "srun: found 2 tasks, which would all do the same work; expected --distributed, or one task (srun --ntasks=1)"

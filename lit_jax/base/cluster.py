@@ -10,6 +10,8 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -103,6 +105,8 @@ def check(parsed: argparse.Namespace, environ: Mapping[str, str]) -> None:
     if parsed.coordinator:
         if parsed.processes is None or parsed.process is None:
             raise UserError("--coordinator: found no --processes or --process, expected both")
+        if parsed.processes < 1:
+            raise UserError(f"--processes: found {parsed.processes}, expected how many hosts there are")
         if not 0 <= parsed.process < parsed.processes:
             raise UserError(f"--process: found {parsed.process}, expected 0 to {parsed.processes - 1}")
         _check_address(parsed.coordinator)
@@ -153,6 +157,8 @@ def _check_address(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise UserError(f"--coordinator: found {address}, expected HOST:PORT such as node0:1234")
+    if not 0 < int(port) < 1 << 16:
+        raise UserError(f"--coordinator: found port {port}, expected 1 to 65535")
     try:
         socket.getaddrinfo(host.strip("[]"), int(port))
     except OSError:
@@ -177,6 +183,8 @@ def _initialise(parsed: argparse.Namespace) -> None:
     import jax
 
     devices = local_devices(parsed.local_devices, os.environ)
+    # JAX waits in C++, where Python hears no Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         jax.distributed.initialize(
             parsed.coordinator or None,
@@ -196,6 +204,8 @@ def _initialise(parsed: argparse.Namespace) -> None:
             guard.will_end(guard.missing(parsed.wait_for_hosts), TRY_AGAIN)
             guard.leave(TRY_AGAIN)
         raise
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def local_devices(choice: str, environ: Mapping[str, str]) -> Sequence[int] | None:
@@ -324,8 +334,13 @@ def _ending(error: BaseException) -> Ending:
     if isinstance(error, UserError):
         return Ending(2, f"error: {' '.join(str(error).split())}")
     if is_lost(error):
-        return Ending(TRY_AGAIN, guard.lost(first_line(error).rpartition(": ")[2][:160]))
+        return Ending(TRY_AGAIN, guard.lost(_reason(first_line(error))))
     return Ending(1, f"error: a defect: {type(error).__name__}: {first_line(error)[:160]}")
+
+
+def _reason(message: str) -> str:
+    """The last part of an error of JAX's network, without the line of C++ that it comes from."""
+    return re.sub(r"\[[^]]*\.cc:\d+\] ", "", message.rpartition(": ")[2])[:160]
 
 
 def is_lost(error: BaseException) -> bool:

@@ -130,7 +130,8 @@ def _guard(child: int, ending: int, log: pathlib.Path, begin: int) -> NoReturn:
     elif code == -signal.SIGKILL:
         line = f"host {number}: killed, by hand or for want of memory; {AGAIN}"
     elif code < 0:
-        print(f"host {number}: ended by {signal.Signals(-code).name}; see {log}", file=sys.stderr, flush=True)
+        name = signal.Signals(-code).name
+        print(f"host {number}: ended by {name} before it could save; {AGAIN}", file=sys.stderr, flush=True)
     if line:
         print(line, file=sys.stderr, flush=True)
     os._exit(TRY_AGAIN if line else code if code >= 0 else 128 - code)
@@ -148,7 +149,7 @@ def why_aborted(log: str, path: pathlib.Path) -> str:
     """One line for what JAX's coordination service wrote before it aborted the process."""
     if "RegisterTask" in log:
         return f"{missing()}; log in {path}"
-    return f"{lost('no heartbeat')}; log in {path}"
+    return f"{lost('no answer any more')}; log in {path}"
 
 
 def missing(seconds: int | None = None) -> str:
