@@ -8,7 +8,6 @@ import argparse
 import contextlib
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -70,16 +69,12 @@ def _stopped_in_one_line() -> Iterator[None]:
         asked.append(number)
         raise KeyboardInterrupt
 
-    main_thread = threading.current_thread() is threading.main_thread()  # only there can signals be caught
-    before = {one: signal.signal(one, stop) for one in stopping.SIGNALS} if main_thread else {}
     try:
-        yield
+        with stopping.handled(stop):
+            yield
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
         sys.exit(STOPPED if asked else 128 + signal.SIGINT)
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler or signal.SIG_DFL)
 
 
 def _request(arguments: argparse.Namespace, options: Options) -> Request:

@@ -13,7 +13,6 @@ import pathlib
 import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -21,7 +20,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lit_jax.base import guard, hosts
+from lit_jax.base import guard, hosts, machine
 from lit_jax.base.guard import TRY_AGAIN
 from lit_jax.errors import STOPPED, Stopped, UserError, chained, first_line
 
@@ -236,13 +235,8 @@ def gpus_here(environ: Mapping[str, str]) -> int:
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([one for one in visible.split(",") if one])
-    if environ.get("SLURM_GPUS_ON_NODE", "").isdigit():
-        return int(environ["SLURM_GPUS_ON_NODE"])
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
-    except OSError:
-        return 0
-    return sum(line.startswith("GPU ") for line in listed.splitlines())
+    given = given_gpus(environ)
+    return len(machine.gpus()) if given is None else given
 
 
 def _check_devices(environ: Mapping[str, str]) -> None:
@@ -250,7 +244,7 @@ def _check_devices(environ: Mapping[str, str]) -> None:
     import jax
 
     device = jax.local_devices()[0]
-    facts = {"machine": socket.gethostname(), "own": jax.local_device_count(), "given": given_gpus(environ)}
+    facts = {"machine": socket.gethostname(), "own": jax.local_device_count(), "given": given_gpus(environ) or 0}
     rows = [dict(zip(facts, row.split("\n"), strict=True)) for row in
             hosts.exchange("devices", "\n".join(str(value) for value in facts.values()))]  # fmt: skip
     refuse_idle(rows)
@@ -258,10 +252,10 @@ def _check_devices(environ: Mapping[str, str]) -> None:
         print(described_hosts([int(row["own"]) for row in rows], device.platform.upper()), flush=True)
 
 
-def given_gpus(environ: Mapping[str, str]) -> int:
-    """GPUs that SLURM gave to the job on this machine; 0 where it says nothing of it."""
+def given_gpus(environ: Mapping[str, str]) -> int | None:
+    """GPUs that SLURM gave to the job on this machine; None where it says nothing of it."""
     count = environ.get("SLURM_GPUS_ON_NODE", "")
-    return int(count) if count.isdigit() else 0
+    return int(count) if count.isdigit() else None
 
 
 def refuse_idle(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -273,12 +267,12 @@ def refuse_idle(rows: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         UserError: the processes of a machine use fewer GPUs than it was given.
     """
-    for machine in dict.fromkeys(row["machine"] for row in rows):
-        here = [row for row in rows if row["machine"] == machine]
+    for name in dict.fromkeys(row["machine"] for row in rows):
+        here = [row for row in rows if row["machine"] == name]
         used, given = sum(int(row["own"]) for row in here), max(int(row["given"]) for row in here)
         if used < given:
             raise UserError(
-                f"{machine}: found {len(here)} task{'s' * (len(here) > 1)} with {used} GPU{'s' * (used > 1)} of the "
+                f"{name}: found {len(here)} task{'s' * (len(here) > 1)} with {used} GPU{'s' * (used > 1)} of the "
                 f"{given} that the job has there, expected all; start a task for each (srun --ntasks-per-node={given}) "
                 "or give --local-devices=all"
             )

@@ -4,8 +4,10 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from lit_jax.base import hosts
 
@@ -78,16 +80,17 @@ def listening(where: str, *, steps: bool = True) -> Iterator[Stopping]:
         if jax_hears:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    caught = [one for one in SIGNALS if not (jax_hears and one == signal.SIGTERM)]
-    before = {}
-    try:
-        for one in caught:
-            before[one] = signal.signal(one, hear)
-    except ValueError:
-        yield stopping  # in a thread no signal can be caught
-        return
-    try:
+    with handled(hear, [one for one in SIGNALS if not (jax_hears and one == signal.SIGTERM)]):
         yield stopping
+
+
+@contextlib.contextmanager
+def handled(handler: Callable[[int, Any], Any], signals: Sequence[signal.Signals] = SIGNALS) -> Iterator[None]:
+    """Sends signals to a handler for the body; in a thread none can be caught."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = {one: signal.signal(one, handler) for one in signals} if in_main_thread else {}
+    try:
+        yield
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler if handler is not None else signal.SIG_DFL)
+        for one, earlier in before.items():
+            signal.signal(one, earlier if earlier is not None else signal.SIG_DFL)

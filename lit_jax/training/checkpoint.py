@@ -83,11 +83,8 @@ def writing(directory: pathlib.Path, *, keep: int) -> Iterator[ocp.CheckpointMan
     manager = open_manager(directory, keep=keep)
     try:
         yield manager
-    except Stopped:
-        manager.close()
-        raise
-    except BaseException:
-        if jax.process_count() == 1:
+    except BaseException as error:
+        if isinstance(error, Stopped) or jax.process_count() == 1:
             manager.close()
         raise
     manager.close()

@@ -116,11 +116,12 @@ def _drive(
         bar = console.Progress(experiment.length.steps, start=start, quiet=jax.process_index() != 0)
         progress = stack.enter_context(bar)
         progress.line(_opening(experiment, state, start))
-        _fit_margin(experiment, progress, stopping, watchdog)
+        interrupted = _interrupted(stopping, watchdog)
+        _fit_margin(experiment, progress, interrupted)
         watch = _Watch(experiment, state, log, progress, manager)
 
         def evaluated(params: Params, step: int) -> bool:
-            return _evaluate(experiment, params, step, _interrupted(stopping, watchdog), log, progress)
+            return _evaluate(experiment, params, step, interrupted, log, progress)
 
         is_kept = experiment.length.steps == 0 and manager.latest_step() is None  # a start that is the whole run
         if is_kept or (start in evaluate_at and experiment.about.evaluated != start):
@@ -341,11 +342,11 @@ def _opening(experiment: Experiment, state: train_step.State, start: int) -> str
     return "\n".join(lines)
 
 
-def _fit_margin(experiment: Experiment, progress: console.Progress, stopping: Stopping, watchdog: Watchdog) -> None:
+def _fit_margin(experiment: Experiment, progress: console.Progress, interrupted: Callable[[], bool]) -> None:
     """Fits the margin for seen species, where one is asked for and none was stored yet."""
     if not experiment.config.evaluation.margin_folds or experiment.about.margin:
         return
-    found = margin.fit(experiment, tell=progress.line, interrupted=_interrupted(stopping, watchdog))
+    found = margin.fit(experiment, tell=progress.line, interrupted=interrupted)
     experiment.about = dataclasses.replace(experiment.about, margin=found)
     progress.line(_about_margin(found))
 
