@@ -19,8 +19,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lit_jax.base.sharding import over_batch, per_device, put_batch
+from lit_jax.data.filters import Axis, centres, weights
 from lit_jax.data.images import PLACE, Pictures
-from lit_jax.data.resizing import kernel
 
 _AT_A_TIME = 16  # photos that are in a device's memory as float32
 
@@ -94,9 +94,9 @@ def put_squares(batch: Mapping[str, np.ndarray], mesh: Mesh, pictures: Pictures)
 def _squares_of(photo: jax.Array, places: jax.Array, *, size: int, interpolation: str) -> jax.Array:
     """`[H, W, 3]` uint8 and `[V, 9]` int32 to `[V, S, S, 3]` uint8."""
     of = {name: places[:, number] for number, name in enumerate(PLACE)}
-    weights = functools.partial(_weights, size=size, interpolation=interpolation)
-    rows = weights(of["y"], of["height"], of["full_height"], of["top"], length=photo.shape[0])
-    columns = weights(of["x"], of["width"], of["full_width"], of["left"], length=photo.shape[1])
+    along = functools.partial(_weights, size=size, interpolation=interpolation)
+    rows = along(of["y"], of["height"], of["full_height"], of["top"], length=photo.shape[0])
+    columns = along(of["x"], of["width"], of["full_width"], of["left"], length=photo.shape[1])
     columns = jnp.where(of["mirrored"][:, None, None] == 1, columns[:, ::-1], columns)
     # In full float32: where products are rounded to fewer bits by default, as on GPUs and TPUs, pixels would be wrong.
     product = functools.partial(jnp.einsum, precision="highest", preferred_element_type=jnp.float32)
@@ -110,17 +110,16 @@ def _weights(
 ) -> jax.Array:
     """`[V, size, length]` float32: weights of `size` of `new` pixels from `margin` on, made of `old` ones from `first`.
 
-    The steps are those of `lit_jax.data.resizing`, in float32 from the first one on; the barrier keeps the compiler
-    from writing a quotient of a quotient as a product, which is rounded otherwise.
+    The barrier keeps the compiler from writing a quotient of a quotient as a product, which is rounded otherwise. They
+    are dense: compiled programs need one shape for all photos, and accelerators are made for such products.
     """
     first, old, new, margin = (value[:, None, None] for value in (first, old, new, margin))
-    real = jnp.maximum(old, 1).astype(jnp.float32), jnp.maximum(new, 1).astype(jnp.float32)
-    step = 1 / jax.lax.optimization_barrier(real[1] / real[0])
-    stretch = jnp.maximum(step, 1)
-    centres = (jnp.arange(size, dtype=jnp.float32)[None, :, None] + 0.5) * step + step * margin.astype(jnp.float32)
-    places = jnp.arange(length, dtype=jnp.int32)[None, None] - first
-    distances = places.astype(jnp.float32) + 0.5 - centres
-    weights = kernel(jnp.abs(distances * (1 / stretch)), interpolation, jnp)
-    weights = jnp.where((places >= 0) & (places < old), weights, 0)
-    total = weights.sum(2, keepdims=True)
-    return weights / jnp.where(total == 0, 1, total)
+    real_old, real_new, margin = (
+        value.astype(jnp.float32) for value in (jnp.maximum(old, 1), jnp.maximum(new, 1), margin)
+    )
+    axis = Axis(old.astype(jnp.float32), jax.lax.optimization_barrier(real_new / real_old), margin)
+    places = (jnp.arange(length, dtype=jnp.int32)[None, None] - first).astype(jnp.float32)
+    middles = centres(jnp.arange(size, dtype=jnp.float32)[None, :, None], axis)
+    found = weights(places, middles, axis, interpolation, jnp)
+    total = found.sum(2, keepdims=True)
+    return found / jnp.where(total == 0, 1, total)

@@ -9,13 +9,16 @@ black to white it loses the filter's overshoot, at most 1/24 of the step, so no 
 import dataclasses
 import functools
 import math
+import types
 from typing import Any
+
+from lit_jax.data.filters import RADIUS, Axis, taps
 
 TRIES = 10  # of the random crop before it falls back on a central one
 RATIO = (3 / 4, 4 / 3)  # of its sides, width over height
+AT_A_TIME = 2**18  # pixels of a photo that are in memory as float32
 
-# Names of the filters as people know them, and as TensorFlow does.
-INTERPOLATIONS = {"bicubic": "keyscubic", "bilinear": "triangle"}
+INTERPOLATIONS = tuple(RADIUS)
 RESIZES = ("short", "square")
 
 PLACE = ("y", "x", "height", "width", "full_height", "full_width", "top", "left", "mirrored")
@@ -138,7 +141,7 @@ def random_crop(
     height, width = tf.unstack(jpeg_sides(jpeg))
     box, mirrored = _drawn(tf, height, width, seed, scale)
     part = tf.io.decode_and_crop_jpeg(jpeg, box, channels=3, dct_method="INTEGER_ACCURATE")
-    small = _resized(tf, part, (size, size), (size, size), (0, 0), interpolation)
+    small = _resized(tf, part, (size, size), size, (0, 0), interpolation)
     if flip:
         small = tf.cond(mirrored, lambda: small[:, ::-1], lambda: small)
     return small
@@ -160,7 +163,7 @@ def centre_crop(jpeg: Any, *, size: int, view: View = PLAIN) -> Any:
     tf = tensorflow()
     photo = decoded(jpeg)
     full, offset = _full_and_offset(tf, tf.shape(photo)[0], tf.shape(photo)[1], size, view)
-    return _resized(tf, photo, full, (size, size), offset, view.interpolation)
+    return _resized(tf, photo, full, size, offset, view.interpolation)
 
 
 def placed(photo: Any, place: Any, pictures: Pictures) -> Any:
@@ -169,7 +172,7 @@ def placed(photo: Any, place: Any, pictures: Pictures) -> Any:
     y, x, height, width, full_height, full_width, top, left, mirrored = tf.unstack(place)
     part = photo[y : y + height, x : x + width]
     full, offset = (full_height, full_width), (top, left)
-    square = _resized(tf, part, full, (size, size), offset, pictures.view.interpolation)
+    square = _resized(tf, part, full, size, offset, pictures.view.interpolation)
     return tf.cond(mirrored == 1, lambda: square[:, ::-1], lambda: square)
 
 
@@ -222,19 +225,69 @@ def _crop_box(tf: Any, draws: Any, height: Any, width: Any, scale: tuple[float, 
     return tf.cast(tf.stack([y, x, box_h, box_w]), tf.int32)
 
 
-def _resized(
-    tf: Any, photo: Any, full: tuple[Any, Any], cut: tuple[int, int], offset: tuple[Any, Any], interpolation: str
-) -> Any:
-    """Resizes `[h, w, 3]` to `full` but computes only `cut` of it, from `offset` on."""
-    sides = tf.cast(tf.shape(photo)[:2], tf.float32)
-    scale = tf.cast(tf.stack(full), tf.float32) / sides
-    pixels = tf.raw_ops.ScaleAndTranslate(
-        images=photo[None],
-        size=tf.constant(cut),
-        scale=scale,
-        translation=-tf.cast(tf.stack(offset), tf.float32),
-        kernel_type=INTERPOLATIONS[interpolation],
-        antialias=True,
-    )[0]
+def _resized(tf: Any, photo: Any, full: tuple[Any, Any], size: int, offset: tuple[Any, Any], interpolation: str) -> Any:
+    """Resizes `[h, w, 3]` to `full`, but computes only `[size, size, 3]` of it, from `offset` on.
+
+    Along each axis a product of few weights a row with rows of pixels: first the rows of the photo, then its columns,
+    which are the rows of the other way round.
+    """
+    sides = tf.unstack(tf.shape(photo)[:2])
+    axes = [_axis(tf, *numbers) for numbers in zip(sides, full, offset, strict=True)]
+    (rows, row_weights), (columns, column_weights) = (
+        taps(axis, size, interpolation, _numpy_names(tf)) for axis in axes
+    )
+    begin, end = tf.cast(columns[0, 0], tf.int32), tf.cast(columns[-1, -1], tf.int32) + 1
+    narrow = _narrow(tf, _sparse(tf, rows, row_weights, sides[0]), photo[:, begin:end])
+    across = _sparse(tf, columns - columns[0, 0], column_weights, end - begin)
+    pixels = tf.raw_ops.SparseMatrixMatMul(a=across, b=tf.reshape(narrow, [end - begin, 3 * size]))
     square = tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
-    return tf.ensure_shape(square, [*cut, 3])
+    return tf.reshape(tf.transpose(tf.reshape(square, [3 * size, size])), [size, size, 3])
+
+
+def _narrow(tf: Any, down: Any, photo: Any) -> Any:
+    """A sparse `[S, h]` by `[h, w, 3]` uint8, the other way round: `[w * 3, S]` float32.
+
+    Of a large photo a few columns at a time, so that little of it is in memory, and in the cache, as float32.
+    """
+    height, width = tf.unstack(tf.shape(photo)[:2])
+    flat = tf.reshape(photo, [height, 3 * width])
+
+    def part(begin: Any, end: Any) -> Any:
+        strip = tf.cast(flat[:, begin:end], tf.float32)
+        return tf.transpose(tf.raw_ops.SparseMatrixMatMul(a=down, b=strip))
+
+    def parts() -> Any:
+        wide = tf.maximum(AT_A_TIME // height, 1) * 3
+        count = -(-3 * width // wide)
+
+        def another(number: Any, found: Any) -> tuple[Any, Any]:
+            begin = number * wide
+            return number + 1, found.write(number, part(begin, tf.minimum(begin + wide, 3 * width)))
+
+        found = tf.TensorArray(tf.float32, size=count, infer_shape=False, element_shape=[None, None])
+        return tf.while_loop(lambda number, _: number < count, another, (0, found), parallel_iterations=1)[1].concat()
+
+    return tf.cond(height * width <= AT_A_TIME, lambda: part(0, 3 * width), parts)
+
+
+def _axis(tf: Any, old: Any, new: Any, margin: Any) -> Axis:
+    old, new, margin = (tf.cast(number, tf.float32) for number in (old, new, margin))
+    return Axis(old, new / old, margin)
+
+
+def _sparse(tf: Any, places: Any, weights: Any, length: Any) -> Any:
+    """Weights `[S, K]` at their places as a sparse matrix `[S, length]`."""
+    rows = tf.broadcast_to(tf.range(places.shape[0], dtype=tf.int64)[:, None], tf.shape(places))
+    indices = tf.reshape(tf.stack([rows, tf.cast(places, tf.int64)], 2), [-1, 2])
+    shape = tf.cast(tf.stack([places.shape[0], length]), tf.int64)
+    return tf.raw_ops.SparseTensorToCSRSparseMatrix(
+        indices=indices, values=tf.reshape(weights, [-1]), dense_shape=shape
+    )
+
+
+def _numpy_names(tf: Any) -> Any:
+    """TensorFlow's functions under the names that `lit_jax.data.filters` calls them by."""
+    return types.SimpleNamespace(
+        abs=tf.abs, arange=tf.range, ceil=tf.math.ceil, clip=tf.clip_by_value, maximum=tf.maximum,
+        minimum=tf.minimum, sum=tf.reduce_sum, where=tf.where,
+    )  # fmt: skip
