@@ -21,7 +21,7 @@ from lit_jax.embedding.to_store import Making
 from lit_jax.errors import UserError
 from lit_jax.main import train
 from tests import test_cluster
-from tests.test_images import assert_close, jpeg, natural
+from tests.test_images import assert_close, assert_same, in_float64, jpeg, natural
 
 SIDES = [(500, 375), (375, 500), (333, 334), (97, 61), (640, 200), (51, 400)]  # width and height
 VIEWS = [View(), View("bilinear", crop_fraction=0.875), View(resize="square")]
@@ -48,35 +48,6 @@ def resize():
 def photos():
     draw = np.random.default_rng(0)
     return [np.asarray(natural(draw, *sides)) for sides in SIDES]
-
-
-def assert_same(got, want):
-    """The bound that `lit_jax.data.device_resizing` states."""
-    wrong = np.abs(got.astype(int) - want.astype(int))
-    assert wrong.max() <= 1 and (wrong > 0).mean() < 1 / 500
-
-
-def in_float64(photo, place, size, interpolation):
-    """A place of a photo by the definition: every pixel is a mean of all by the kernel's weights, summed in float64."""
-    y, x, height, width, full_height, full_width, top, left, mirrored = map(int, place)
-
-    def matrix(old, new, first):
-        at = (np.arange(first, first + size) + 0.5) * old / new - 0.5
-        wide = max(old / new, 1.0)
-        t = np.abs((np.arange(old)[None] - at[:, None]) / wide)
-        if interpolation == "bilinear":
-            weights = np.maximum(0.0, 1.0 - t)
-        else:
-            weights = (t <= 1) * (1.5 * t**3 - 2.5 * t**2 + 1)
-            weights += ((t > 1) & (t < 2)) * (-0.5 * t**3 + 2.5 * t**2 - 4 * t + 2)
-        return weights / weights.sum(1, keepdims=True)
-
-    part = photo[y : y + height, x : x + width].astype(np.float64)
-    pixels = np.einsum(
-        "sh,tw,hwc->stc", matrix(height, full_height, top), matrix(width, full_width, left), part, optimize=True
-    )
-    pixels = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
-    return pixels[:, ::-1] if mirrored else pixels
 
 
 @pytest.mark.parametrize("size", [96, 33])

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from lit_jax.data import images
+from lit_jax.data import images, resizing
+from lit_jax.data.images import Pictures, View
+from lit_jax.data.resizing import square
 
 
 def natural(rng, width, height):
@@ -43,6 +45,99 @@ def assert_close(got, want):
     difference = np.abs(got.astype(int) - want.astype(int))
     assert difference.max() <= 11
     assert (difference > 1).mean() <= 1e-3
+
+
+def assert_same(got, want, share=1 / 500):
+    """The bound that `lit_jax.data.images` and `lit_jax.data.device_resizing` state."""
+    wrong = np.abs(got.astype(int) - want.astype(int))
+    assert wrong.max() <= 1 and (wrong > 0).mean() < share
+
+
+def in_float64(photo, place, size, interpolation):
+    """A place of a photo by the definition: every pixel is a mean of all by the kernel's weights, summed in float64."""
+    y, x, height, width, full_height, full_width, top, left, mirrored = map(int, place)
+
+    def matrix(old, new, first):
+        at = (np.arange(first, first + size) + 0.5) * old / new - 0.5
+        wide = max(old / new, 1.0)
+        t = np.abs((np.arange(old)[None] - at[:, None]) / wide)
+        if interpolation == "bilinear":
+            weights = np.maximum(0.0, 1.0 - t)
+        else:
+            weights = (t <= 1) * (1.5 * t**3 - 2.5 * t**2 + 1)
+            weights += ((t > 1) & (t < 2)) * (-0.5 * t**3 + 2.5 * t**2 - 4 * t + 2)
+        return weights / weights.sum(1, keepdims=True)
+
+    part = photo[y : y + height, x : x + width].astype(np.float64)
+    pixels = np.einsum(
+        "sh,tw,hwc->stc", matrix(height, full_height, top), matrix(width, full_width, left), part, optimize=True
+    )
+    pixels = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    return pixels[:, ::-1] if mirrored else pixels
+
+
+SIDES = [(500, 375), (97, 61), (901, 703), (640, 33), (40, 60), (7, 2), (3, 500), (1, 300), (300, 1), (1, 1)]
+
+
+@pytest.mark.parametrize("interpolation", images.INTERPOLATIONS)
+@pytest.mark.parametrize(("width", "height"), SIDES)
+def test_squares_are_those_of_the_definition_in_float64(rng, width, height, interpolation):
+    """Parts of photos larger and smaller than the square, and of one pixel, mirrored or not; by both of the hosts."""
+    photo, size = np.asarray(natural(rng, width, height)), 61
+    # A value of a single row or column is there 61 times.
+    share = 1 / 500 if min(width, height) > 1 else 1 / 60
+    whole, small = [0, 0, height, width], [height // 3, width // 3, max(height // 2, 1), max(width // 2, 1)]
+    for part, full, offset in (
+        (whole, (size, size), (0, 0)),
+        (small, (size, size), (0, 0)),
+        (whole, (size + 9, 3 * size), (4, 2 * size)),
+        (small, (4 * size, size + 1), (3 * size, 1)),
+    ):
+        for mirrored in (0, 1):
+            place = np.array([*part, *full, *offset, mirrored], np.int32)
+            got = images.placed(photo, place, Pictures(size, View(interpolation))).numpy()
+            assert_same(got, in_float64(photo, place, size, interpolation), share)
+    for resize, crop in (("square", 1.0), ("square", 0.8)):
+        pictures = Pictures(size, View(interpolation, resize, crop))
+        place = pictures.plain_place([height, width]).numpy()
+        assert_same(square(photo, pictures), in_float64(photo, place, size, interpolation), share)
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize(("width", "height"), [(500, 375), (227, 227), (97, 61), (1200, 900)])
+def test_figures_of_before_hold(rng, width, height, interpolation):
+    """TensorFlow's own operation, by which stores were made before, gives the same but for one value of 10,000."""
+    tf, size = images.tensorflow(), 96
+    photo = np.asarray(natural(rng, width, height))
+    short = min(width, height)
+    full = size * height // short, size * width // short
+    theirs = tf.raw_ops.ScaleAndTranslate(
+        images=photo[None],
+        size=[size, size],
+        scale=[np.float32(full[0]) / np.float32(height), np.float32(full[1]) / np.float32(width)],
+        translation=[-np.round((full[0] - size) / 2), -np.round((full[1] - size) / 2)],
+        kernel_type={"bicubic": "keyscubic", "bilinear": "triangle"}[interpolation],
+        antialias=True,
+    )[0]
+    want = np.clip(np.rint(theirs), 0, 255).astype(np.uint8)
+    pictures = Pictures(size, View(interpolation))
+    got = images.placed(photo, pictures.plain_place([height, width]), pictures).numpy()
+    assert_same(got, want, 1e-4)
+    assert_same(square(photo, pictures), want, 1e-4)
+
+
+@pytest.mark.parametrize("at_a_time", [1, 1000, 200_000])
+def test_a_large_photo_is_the_same_a_few_columns_at_a_time(rng, monkeypatch, at_a_time):
+    photo, pictures = np.asarray(natural(rng, 311, 203)), Pictures(64)
+
+    def both():
+        placed = images.placed(photo, pictures.plain_place(photo.shape[:2]), pictures).numpy()
+        return np.stack([placed, square(photo, pictures)])
+
+    want = both()
+    for module in (images, resizing):
+        monkeypatch.setattr(module, "AT_A_TIME", at_a_time)
+    np.testing.assert_array_equal(both(), want)
 
 
 @pytest.mark.parametrize(
