@@ -184,9 +184,13 @@ def check_store(config: Settled, store: Store) -> None:
     names = ("width",) if tower["kind"] == GIVEN else TOWER_OPTIONS
     wanted = {f"image.{name}": getattr(config.image, name) for name in names}
     check_split(config.data.train_split, store.splits, store.directory, option="data.train_split")
+    if tower["kind"] != GIVEN:
+        wanted |= {"data.shrink_decoding": config.data.shrink_decoding}
+        if config.data.shrink_decoding:  # by how much depends on the crops
+            wanted |= {"data.crop": config.data.crop, "data.crop_scale": config.data.crop_scale}
     if store.views[config.data.train_split] > 1 and tower["kind"] != GIVEN:
         wanted |= {"data.crop_scale": config.data.crop_scale, "data.flip": config.data.flip}
-    made = {"image.width": store.width, **tower.get("options", {})}
+    made = {"image.width": store.width, "data.shrink_decoding": False, **tower.get("options", {})}
     for name, value in wanted.items():
         value = list(value) if isinstance(value, tuple) else value
         if made.get(name) != value:

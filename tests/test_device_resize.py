@@ -214,6 +214,27 @@ def test_shapes_are_those_of_the_ladder_and_what_is_too_large_is_resized_on_the_
         assert [next(kind for kind in ("photo", "image") if kind in batch) for batch in batches(2)] == kinds
 
 
+def test_devices_are_given_photos_that_were_halved(rng, monkeypatch):
+    pictures = Pictures(16, augmentation=dataclasses.replace(VARIED, crop_scale=(0.8, 1.0)), shrink=True)
+    files = [jpeg(natural(rng, *sides), subsampling=0) for sides in [(200, 150), (90, 97)]]
+
+    def batch():
+        rows = [whole_photos.row(file, pictures, [[2, number]]) for number, file in enumerate(files)]
+        stream = images.tensorflow().data.Dataset.from_tensor_slices(
+            {name: [r[name] for r in rows] for name in rows[0]}
+        )
+        return whole_photos.chosen(next(whole_photos.batched(stream, 2, pictures).as_numpy_iterator()))
+
+    monkeypatch.setattr(whole_photos, "LADDER", (32, 64))
+    whole = batch()
+    assert whole["photo"].shape == (2, 32, 32, 3) and whole["place"][:, 0, 2:4].tolist() == [[19, 25], [25, 23]]
+    monkeypatch.setattr(whole_photos, "LIMIT", 0)
+    small = batch()
+    want = [[pictures.plain(file), pictures.cropped(file, [2, number])] for number, file in enumerate(files)]
+    np.testing.assert_array_equal(small["image"], np.stack(want))
+    assert_same(squares_of(whole), small["image"].reshape(-1, 16, 16, 3))
+
+
 MAKING = Making("float32", batch_size=16, shard_rows=20, devices=2, views=2)
 
 

@@ -278,6 +278,25 @@ def test_views_are_the_plain_photo_and_crops(stored, tiny_config, tmp_path):
         built_of(load(tiny_config, **run), tmp_path)
 
 
+def test_a_store_of_photos_that_were_halved_is_one_of_its_own(stored, tiny_config, tmp_path):
+    shrink = {"data__shrink_decoding": "true", "data__crop": "centre"}
+    made = embed(load(tiny_config, **shrink), tmp_path / "store", MAKING)
+    found, exact = (embedding_store.Rows(one, "train").whole() for one in (made, stored))
+    assert 0 < np.abs(found - exact).max() < np.abs(exact).max()
+    assert "data.shrink_decoding" not in stored.tower["options"] and made.tower["options"]["data.crop"] == "centre"
+    run = {"input": "store", "train__devices": 1}
+    built_of(load(tiny_config, **run, **shrink, data__store=made.directory), tmp_path)
+    for store, options, message in (
+        (made, {"data__crop": "centre"}, "found data.shrink_decoding True, expected False as in the config"),
+        (made, {**shrink, "data__crop_scale": "0.5,1"}, r"found data.crop_scale \[0.9, 1.0\], expected \[0.5, 1.0\]"),
+        (stored, shrink, "found data.shrink_decoding False, expected True as in the config; embed again"),
+    ):
+        with pytest.raises(UserError, match=message):
+            built_of(load(tiny_config, **run, **options, data__store=store.directory), tmp_path)
+    with pytest.raises(UserError, match="tower or crops"):
+        embed(load(tiny_config), tmp_path / "store", MAKING)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

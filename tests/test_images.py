@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from lit_jax.data import images, resizing
-from lit_jax.data.images import Pictures, View
+from lit_jax.data.images import Augmentation, Pictures, View
 from lit_jax.data.resizing import square
 
 
@@ -208,3 +208,41 @@ def test_grey_photos_become_three_equal_channels(rng):
     ):
         got = got.numpy()
         assert got.shape == (20, 20, 3) and (got == got[..., :1]).all()
+
+
+@pytest.mark.parametrize(
+    ("pictures", "sides", "halvings"),
+    [
+        (
+            Pictures(32, augmentation=Augmentation("centre"), shrink=True),
+            [63, 64, 127, 128, 255, 256, 999],
+            [*"0112233"],
+        ),
+        (Pictures(28, View(crop_fraction=0.875), Augmentation("centre"), shrink=True), [63, 64, 128], [*"012"]),
+        # Of half the area and 3:4 a part of 105 pixels has 64 on its shorter side.
+        (Pictures(32, augmentation=Augmentation("random", (0.5, 1.0)), shrink=True), [104, 105, 209, 210], [*"0112"]),
+        (Pictures(32, augmentation=Augmentation("centre")), [64, 999], [*"00"]),
+    ],
+)
+def test_photos_are_halved_as_long_as_enough_is_left(rng, pictures, sides, halvings):
+    files = [jpeg(natural(rng, *size)) for side in sides for size in [(side, side + 90), (side + 40, side)]]
+    if pictures.augmentation.crop == "random":
+        files = [jpeg(natural(rng, side, side)) for side in sides for _ in range(2)]
+    assert [int(pictures.halvings(file)) for file in files] == [int(times) for times in halvings for _ in range(2)]
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_halved_photos_are_those_that_pillow_halves(rng, times):
+    """Pillow's draft is libjpeg's own scaling; squares of it are within the bound of photos that are not halved."""
+    data = jpeg(natural(rng, 517, 403), subsampling=0)
+    pictures = Pictures(400 >> times, augmentation=Augmentation("centre", (0.3, 1.0)), shrink=True)
+    small = Image.open(io.BytesIO(data))
+    small.draft("RGB", (517 >> times, 403 >> times))
+    assert small.size == tuple(pictures.sides(data).numpy()[::-1]) == (-(-517 // 2**times), -(-403 // 2**times))
+    whole = pictures.decoded(data).numpy()
+    np.testing.assert_array_equal(whole, np.asarray(small))
+    np.testing.assert_array_equal(pictures.plain(data).numpy(), square(whole, pictures))
+    for number in range(3):
+        place = pictures.cropped_place(pictures.sides(data), [7, number])
+        got = pictures.cropped(data, [7, number]).numpy()
+        np.testing.assert_array_equal(got, images.placed(whole, place, pictures).numpy())

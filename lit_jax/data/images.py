@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import math
 import types
+from collections.abc import Callable
 from typing import Any
 
 from lit_jax.data.filters import RADIUS, Axis, taps
@@ -70,28 +71,56 @@ class Pictures:
         augmentation: of training; evaluation has none.
         resize_on: where photos of records are resized: ``host``, ``device``, or ``auto``, which
             `lit_jax.data.device_resizing.settled` settles.
+        shrink: whether photos of records that are at least twice as large as needed are decoded at a half, a quarter
+            or an eighth of their size: the decoder then leaves out what is fine, which is cheaper and less exact.
     """
 
     size: int
     view: View = PLAIN
     augmentation: Augmentation = Augmentation()
     resize_on: str = "host"
+    shrink: bool = False
 
     @property
     def whole(self) -> bool:
         """Whether batches hold whole photos, for the devices to resize."""
         return self.resize_on == "device"
 
+    def halvings(self, jpeg: Any) -> Any:
+        """How often the sides of a photo are halved while it is decoded, `[]` int32 from 0 to 3.
+
+        As often as all views of it, whichever are asked for, still have at least the pixels that they become.
+        """
+        if not self.shrink:
+            return 0
+        tf = tensorflow()
+        height, width = (tf.cast(side, tf.float32) for side in tf.unstack(jpeg_sides(jpeg)))
+        larger = tf.minimum(height, width) / _side(self.size, self.view)
+        if self.augmentation.crop == "random":
+            # The least side that a part can have, of the least area and the most extreme ratio.
+            part = tf.sqrt(height * width * self.augmentation.crop_scale[0] * RATIO[0])
+            larger = tf.minimum(larger, part / self.size)
+        return tf.reduce_sum(tf.cast(larger >= [2.0, 4.0, 8.0], tf.int32))
+
+    def decoded(self, jpeg: Any) -> Any:
+        """The whole photo, `[H, W, 3]` uint8, halved where `shrink` says so."""
+        return decoded(jpeg, self.halvings(jpeg))
+
+    def sides(self, jpeg: Any) -> Any:
+        """Height and width that a photo has once it is `decoded`, `[2]` int32."""
+        return jpeg_sides(jpeg, self.halvings(jpeg))
+
     def plain(self, jpeg: Any) -> Any:
         """The photo as evaluation sees it, see `centre_crop`."""
-        return centre_crop(jpeg, size=self.size, view=self.view)
+        return _centred(self.decoded(jpeg), self.size, self.view)
 
     def cropped(self, jpeg: Any, seed: Any) -> Any:
         """A random crop, see `random_crop`."""
         vary = self.augmentation
         return random_crop(
-            jpeg, seed, size=self.size, scale=vary.crop_scale, flip=vary.flip, interpolation=self.view.interpolation
-        )
+            jpeg, seed, size=self.size, scale=vary.crop_scale, flip=vary.flip, interpolation=self.view.interpolation,
+            halvings=self.halvings(jpeg),
+        )  # fmt: skip
 
     def plain_place(self, sides: Any) -> Any:
         """What `plain` cuts of a photo: its height and width `[2]` int32 to a `PLACE`, `[9]` int32."""
@@ -119,8 +148,9 @@ def tensorflow() -> Any:
 
 
 def random_crop(
-    jpeg: Any, seed: Any, *, size: int, scale: tuple[float, float], flip: bool, interpolation: str = "bicubic"
-) -> Any:
+    jpeg: Any, seed: Any, *, size: int, scale: tuple[float, float], flip: bool, interpolation: str = "bicubic",
+    halvings: Any = 0,
+) -> Any:  # fmt: skip
     """Inception-style crop: a random part of the photo, resized to a square.
 
     Only the part is decoded. The draw is torchvision's RandomResizedCrop: ten tries at an area and a ratio of
@@ -133,14 +163,15 @@ def random_crop(
         scale: least and greatest area of the part, as a share of the photo.
         flip: whether to mirror half of the results.
         interpolation: bicubic or bilinear.
+        halvings: how often the photo's sides are halved while it is decoded, see `Pictures.halvings`.
 
     Returns:
         `[size, size, 3]` uint8.
     """
     tf = tensorflow()
-    height, width = tf.unstack(jpeg_sides(jpeg))
+    height, width = tf.unstack(jpeg_sides(jpeg, halvings))
     box, mirrored = _drawn(tf, height, width, seed, scale)
-    part = tf.io.decode_and_crop_jpeg(jpeg, box, channels=3, dct_method="INTEGER_ACCURATE")
+    part = _halved(functools.partial(tf.io.decode_and_crop_jpeg, jpeg, box), halvings)
     small = _resized(tf, part, (size, size), size, (0, 0), interpolation)
     if flip:
         small = tf.cond(mirrored, lambda: small[:, ::-1], lambda: small)
@@ -160,10 +191,7 @@ def centre_crop(jpeg: Any, *, size: int, view: View = PLAIN) -> Any:
     Returns:
         `[size, size, 3]` uint8.
     """
-    tf = tensorflow()
-    photo = decoded(jpeg)
-    full, offset = _full_and_offset(tf, tf.shape(photo)[0], tf.shape(photo)[1], size, view)
-    return _resized(tf, photo, full, size, offset, view.interpolation)
+    return _centred(decoded(jpeg), size, view)
 
 
 def placed(photo: Any, place: Any, pictures: Pictures) -> Any:
@@ -176,20 +204,49 @@ def placed(photo: Any, place: Any, pictures: Pictures) -> Any:
     return tf.cond(mirrored == 1, lambda: square[:, ::-1], lambda: square)
 
 
-def decoded(jpeg: Any) -> Any:
-    """The whole photo: `[]` string tensor to `[H, W, 3]` uint8."""
-    return tensorflow().io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
+def decoded(jpeg: Any, halvings: Any = 0) -> Any:
+    """The whole photo, its sides halved so often: `[]` string tensor to `[H, W, 3]` uint8."""
+    return _halved(functools.partial(tensorflow().io.decode_jpeg, jpeg), halvings)
 
 
-def jpeg_sides(jpeg: Any) -> Any:
-    """Height and width of a photo that is not decoded for it, `[2]` int32."""
-    return tensorflow().image.extract_jpeg_shape(jpeg)[:2]
+def jpeg_sides(jpeg: Any, halvings: Any = 0) -> Any:
+    """Height and width of a photo that is not decoded for it, once they are halved so often, `[2]` int32."""
+    tf = tensorflow()
+    sides = tf.image.extract_jpeg_shape(jpeg)[:2]
+    if isinstance(halvings, int) and not halvings:
+        return sides
+    # As libjpeg rounds: up.
+    times = tf.bitwise.left_shift(1, halvings)
+    return (sides + times - 1) // times
+
+
+def _halved(decode: Callable[..., Any], halvings: Any) -> Any:
+    """What a decoder gives, to the last bit, or scaled while it is decoded."""
+
+    def at(ratio: int) -> Any:
+        return decode(channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+
+    if isinstance(halvings, int) and not halvings:
+        return at(1)
+    return tensorflow().switch_case(halvings, [functools.partial(at, 2**times) for times in range(4)])
+
+
+def _centred(photo: Any, size: int, view: View) -> Any:
+    """The middle square of a decoded photo."""
+    tf = tensorflow()
+    full, offset = _full_and_offset(tf, tf.shape(photo)[0], tf.shape(photo)[1], size, view)
+    return _resized(tf, photo, full, size, offset, view.interpolation)
+
+
+def _side(size: int, view: View) -> int:
+    """What the shorter side becomes, before the square is cut."""
+    # As timm rounds, and so that 0.875 gives the 256 of the papers.
+    return math.floor(size / view.crop_fraction + 1e-6)
 
 
 def _full_and_offset(tf: Any, height: Any, width: Any, size: int, view: View) -> tuple[tuple[Any, Any], Any]:
     """Height and width that a whole photo becomes, and where its middle square begins."""
-    # As timm rounds, and so that 0.875 gives the 256 of the papers.
-    side = math.floor(size / view.crop_fraction + 1e-6)
+    side = _side(size, view)
     if view.resize == "square":
         full: tuple[Any, Any] = (tf.constant(side), tf.constant(side))
     else:

@@ -33,7 +33,7 @@ def row(jpeg: Any, pictures: Pictures, seeds: Sequence[Any] = (), *, plain: bool
         plain: whether the first view is the plain one.
     """
     tf = images.tensorflow()
-    sides = images.jpeg_sides(jpeg)
+    sides = pictures.sides(jpeg)
     places = [pictures.plain_place(sides)] * plain + [pictures.cropped_place(sides, seed) for seed in seeds]
     return {"jpeg": jpeg, "sides": sides, "place": tf.stack(places)}
 
@@ -88,11 +88,11 @@ def _decoded(one: dict[str, Any], pictures: Pictures) -> tuple[Any, Any]:
 
     def whole() -> tuple[Any, Any]:
         missing = tf.stack([rung[0] - sides[0], rung[1] - sides[1], 0])
-        photo = tf.pad(images.decoded(one["jpeg"]), tf.stack([tf.zeros(3, tf.int32), missing], axis=1))
+        photo = tf.pad(pictures.decoded(one["jpeg"]), tf.stack([tf.zeros(3, tf.int32), missing], axis=1))
         return photo, tf.zeros([views, 0, size, 3], tf.uint8)
 
     def resized() -> tuple[Any, Any]:
-        photo = images.decoded(one["jpeg"])
+        photo = pictures.decoded(one["jpeg"])
         squares = [images.placed(photo, place, pictures) for place in tf.unstack(places)]
         return tf.zeros([0, 0, 3], tf.uint8), tf.stack(squares)
 

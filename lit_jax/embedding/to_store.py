@@ -225,7 +225,10 @@ def described(frozen: Frozen, digest: str, views: int) -> dict[str, Any]:
     image, data = frozen.towers.image, frozen.data
     shape = {f"image.{name}": getattr(image, name) for name in TOWER_OPTIONS}
     crops = {"data.crop_scale": data.crop_scale, "data.flip": data.flip, "seed": frozen.towers.seed}
-    described = {**shape, **(crops if views > 1 else {})}
+    # By how much depends on the crops. Only where it is so: a store that was made before there was the option stays the
+    # one that the config asks for.
+    shrunk = {"data.shrink_decoding": True, "data.crop": data.crop, "data.crop_scale": data.crop_scale}
+    described = {**shape, **(shrunk if data.shrink_decoding else {}), **(crops if views > 1 else {})}
     return {
         "kind": image.tower,
         "digest": digest,

@@ -80,7 +80,7 @@ def pictures_of(image: options.Image, data: options.Data | None = None) -> Pictu
     if data is None:
         return Pictures(image.size, view_of(image))
     augmentation = Augmentation(data.crop, data.crop_scale, data.flip)
-    return Pictures(image.size, view_of(image), augmentation, data.resize_on)
+    return Pictures(image.size, view_of(image), augmentation, data.resize_on, data.shrink_decoding)
 
 
 def described_pixels(image: options.Image) -> str:
