@@ -1,4 +1,7 @@
 import io
+import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -246,3 +249,33 @@ def test_halved_photos_are_those_that_pillow_halves(rng, times):
         place = pictures.cropped_place(pictures.sides(data), [7, number])
         got = pictures.cropped(data, [7, number]).numpy()
         np.testing.assert_array_equal(got, images.placed(whole, place, pictures).numpy())
+
+
+FAULTS = """
+import resource, sys, threading
+import numpy as np
+from lit_jax.base.processes import keep_memory
+if sys.argv[1] == "keep":
+    keep_memory()
+def work():
+    for _ in range(3):
+        np.ones(500_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(50):
+        for first in [np.ones(500_000)]:
+            second = np.ones(400_000)
+        del first, second
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are not told what to keep")
+def test_threads_keep_the_memory_of_the_last_photo():
+    faults = [
+        int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("keep", "as it is")
+    ]
+    assert 20 * faults[0] < faults[1]

@@ -13,6 +13,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from lit_jax.base.processes import keep_memory
 from lit_jax.data.filters import RADIUS, Axis, taps
 
 TRIES = 10  # of the random crop before it falls back on a central one
@@ -141,6 +142,7 @@ def tensorflow() -> Any:
     """Imports TensorFlow, once and quietly, and keeps it off the accelerators: it only reads and decodes."""
     import tensorflow as tf
 
+    keep_memory()
     tf.config.set_visible_devices([], "GPU")
     # Nothing here needs AutoGraph, which would try to translate every function of a pipeline.
     tf.autograph.set_verbosity(0)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from lit_jax.base.processes import cores
+from lit_jax.base.processes import cores, keep_memory
 from lit_jax.data.images import Pictures
 from lit_jax.data.photo import BadPhoto, Source, upright_pixels
 from lit_jax.data.resizing import square
@@ -40,6 +40,7 @@ def read(photos: Iterable[Source], pictures: Pictures, *, ahead: int) -> Iterato
         pictures: what they are turned into.
         ahead: how many to read before they are asked for.
     """
+    keep_memory()
     pool = ThreadPoolExecutor(cores())
     waiting: deque[Future[Read]] = deque()
     try:
