@@ -258,13 +258,11 @@ from lit_jax.base.processes import keep_memory
 if sys.argv[1] == "keep":
     keep_memory()
 def work():
-    for _ in range(3):
-        np.ones(500_000)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(50):
-        for first in [np.ones(500_000)]:
-            second = np.ones(400_000)
-        del first, second
+    for number in range(60):
+        if number == 10:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        arrays = [np.ones(80_000) for _ in range(8)]
+        del arrays
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 thread = threading.Thread(target=work)
 thread.start()
