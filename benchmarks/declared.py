@@ -127,6 +127,10 @@ MADE = {
     "lite_onnx_int8": _exported("lite_onnx_int8", "lite_own", "--weights=int8"),
 }  # fmt: skip
 
+_BATCHES = (
+    "--sides=ours,ours_float,ours_given_back,whole,open_clip,simplejpeg,tensorflow,pillow,resize_tensorflow,resize_before,resize_numpy,"
+    "resize_pillow,resize_jax,square"
+)
 _TOGETHER = ("seen", "unseen", "harmonic")  # S, U and H where seen and unseen species are asked together
 
 BENCHMARKS = {
@@ -153,15 +157,24 @@ BENCHMARKS = {
     "jpeg_to_batch": Benchmark(
         (Figure("sets.*.by_cores.*.*.images_per_s", RATE), Figure("sets.*.by_cores.*.*.cpu_s_per_1000", CPU_TIME)),
         quick=("--records={data}/cub_records", "--cores=1", "--sides=ours,ours_float", "--images=1000", "--rounds=1"),
-        full=("--records={data}/cub_records", "--side-px=0,500", "--cores=1,2", "--rounds=1"),
+        full=("--records={data}/cub_records", "--side-px=0,500", "--cores=1,2", _BATCHES),
         settings=("image_size", "batch"),
         made=("cub_records",),
     ),
     "jpeg_to_batch_384": Benchmark(
         (Figure("sets.*.by_cores.*.*.images_per_s", RATE), Figure("sets.*.by_cores.*.*.cpu_s_per_1000", CPU_TIME)),
-        full=("--records={data}/cub_records", "--size=384", "--side-px=500", "--cores=1", "--rounds=1"),
+        full=("--records={data}/cub_records", "--size=384", "--side-px=500", "--cores=1", _BATCHES),
         settings=("image_size", "batch"),
         made=("cub_records",),
+        module="jpeg_to_batch",
+    ),
+    "jpeg_to_batch_shrunk": Benchmark(
+        (Figure("sets.*.by_cores.*.*.cpu_s_per_1000", CPU_TIME),
+         Figure("sets.*.by_cores.*.square_shrunk.features_move", ERROR)),
+        full=("--records={data}/cub_records", "--side-px=520,1000", "--photos=300", "--cores=1",
+              "--sides=square,square_shrunk", "--checkpoint={runs}/lite_own"),
+        settings=("image_size", "batch"),
+        made=("cub_records", "lite_own"),
         module="jpeg_to_batch",
     ),
     "pairs_per_second": Benchmark(

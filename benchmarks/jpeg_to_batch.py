@@ -7,7 +7,8 @@ Sides, each in a process of its own that may run on ``--cores`` cores only, from
 them in turn, ``--rounds`` times:
 
 * ours: `record_batches.training_batches` from the record set; bytes `[B, 224, 224, 3]`, as the model takes them. Once
-  more with the conversion to float32 that open_clip does on the host and our model on its device;
+  more with the conversion to float32 that open_clip does on the host and our model on its device, and once with the C
+  library as it is, without `lit_jax.base.processes.keep_memory`;
 * open_clip: its own training loader (`open_clip_train.data`) with as many worker processes as cores, and its transform
   for training, from webdataset tars of the same photos and captions;
 * whole: the same stream of ours with ``data.resize_on = "device"``: what is left to the host where a device resizes;
@@ -29,6 +30,7 @@ A side whose package is missing is left out, and said so.
 import argparse
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import io
 import itertools
@@ -48,6 +50,7 @@ from benchmarks import machine
 from lit_jax.errors import UserError, user_errors_in_one_line
 
 CONTEXT, TARS = 77, 4
+OURS = ("ours", "ours_float", "ours_given_back", "whole")
 RESIZED = 256  # photos that are resized again and again
 DECODING = ("simplejpeg", "tensorflow", "pillow")
 RESIZING = ("resize_tensorflow", "resize_before", "resize_numpy", "resize_pillow", "resize_jax")
@@ -57,6 +60,7 @@ MEASURED = ("images", "wall_s", "cpu_s", "cores")  # of a side; all else in its 
 SIDES = {
     "ours": "lit_jax",
     "ours_float": "lit_jax, float32 on the host",
+    "ours_given_back": "lit_jax, memory given back to the system",
     "whole": "lit_jax, a device resizes",
     "open_clip": "open_clip's loader",
     "simplejpeg": "decoding alone, libjpeg-turbo",
@@ -80,11 +84,13 @@ Resize = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
 
 def ours(records: str, batch: int, size: int, side: str) -> Iterator[int]:
     """Photos in each batch of ours, endlessly."""
-    from lit_jax.data import record_batches
+    from lit_jax.data import images, record_batches
     from lit_jax.data.images import Pictures
     from lit_jax.data.records import open_records
     from lit_jax.text.tokenizers import load_tokenizer
 
+    if side == "ours_given_back":
+        images.keep_memory = functools.cache(lambda: None)
     record_set = open_records(records)
     if record_set.tokenizer is None:
         raise UserError(f"{records}: found no tokenizer, expected a record set with one")
@@ -312,7 +318,7 @@ def measured(side: str, parsed: argparse.Namespace) -> dict[str, Any]:
         found = differences(side, photos[: parsed.batch], parsed.size)
     elif side in SHRINKING:
         stream, found = shrinking(side, parsed)
-    elif side in ("ours", "ours_float", "whole"):
+    elif side in OURS:
         stream = ours(parsed.records, parsed.batch, parsed.size, side)
     elif side == "open_clip":
         stream = open_clip_loader(parsed.tars, parsed.batch, parsed.size, cores)

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from benchmarks import cub_holdouts, machine, recorded
+from benchmarks import cub_holdouts, jpeg_to_batch, machine, recorded
 from lit_jax.text.tokenizers import lengths
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "benchmarks"
@@ -49,3 +49,27 @@ def test_the_clock_counts_both_kinds_of_time():
     with machine.Clock() as clock:
         sum(range(200_000))
     assert clock.wall > 0 and clock.cpu >= 0
+
+
+def test_streams_are_compared_with_open_clip_and_with_decoding_alone():
+    def rounds(*seconds, **made):
+        return [{"images": 500, "wall_s": wall, "cpu_s": cpu, "cores": 1, **made} for wall, cpu in seconds]
+
+    found = jpeg_to_batch.compared(
+        {
+            "ours": rounds((1.0, 0.8), (0.5, 1.0)),
+            "open_clip": rounds((2.0, 1.6)),
+            "simplejpeg": rounds((0.3, 0.2)),
+            "tensorflow": [{"failed": "exit 1"}],
+            "resize_numpy": rounds((0.2, 0.1), largest_difference=1, mean_difference=5e-6, differ=5e-6),
+        }
+    )
+    ours = found["ours"]
+    assert ours["images_per_s"] == 1000 and ours["cpu_s_per_1000"] == pytest.approx(1.6)
+    assert ours["rate_by_open_clips"] == 4 and ours["open_clips_cpu_by_this"] == pytest.approx(2)
+    assert ours["share_of_decoding"] == {"simplejpeg": pytest.approx(0.25)}
+    assert found["resize_numpy"]["differ"] == 5e-6 and "rate_by_open_clips" not in found["resize_numpy"]
+    sets = [{"median_width": 500.0, "by_cores": {"1": found}}]
+    streams, alone = jpeg_to_batch.tables([{"image_size": 224, "sets": sets}]).split("\n\n")
+    assert "| 500 px | 224 | 1 | lit_jax | 1000 | 1.60 | 4.00 | 2.00 | 25 % |  |" in streams.splitlines()
+    assert alone.splitlines()[2:] == ["| 500 px | 224 | SciPy (predict) | 0.20 | 1 | 5 |"]

@@ -1,7 +1,9 @@
 """How much of a model's accuracy is left on corrupted photos: by kind and severity, for each task of the evaluation.
 
 Photos are read once, a batch at a time, corrupted as the tower would read them, and passed through the tower in every
-condition; what is kept of them are counts of hits, so that memory does not grow with photos, kinds or severities.
+condition; what is kept of them are counts of hits, so that memory does not grow with photos, kinds or severities. They
+are decoded in full and resized on the host, whatever the config says of that: ImageNet-C corrupts the square, and what
+corrupts it runs there.
 """
 
 import concurrent.futures
