@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lit_jax.models.layers import Dtype, Mlp
+from lit_jax.models.layers import Dtype, Mlp, weighted
 from lit_jax.models.presets import IMAGENET, Preset
 
 Pair = tuple[int, int]
@@ -95,7 +95,7 @@ def mix(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, regions: np.n
         hidden = jnp.asarray(regions[:, :, None] != regions[:, None, :])
         # The number of the published code rather than infinity: a score that is higher by more than that is seen.
         scores = scores + jnp.where(hidden, -100.0, 0.0)[None, :, None]
-    return jnp.einsum("bnhts,bnshd->bnthd", jax.nn.softmax(scores, axis=-1).astype(v.dtype), v)
+    return weighted(jax.nn.softmax(scores, axis=-1).astype(v.dtype), v)
 
 
 class TableAttention(nn.Module):

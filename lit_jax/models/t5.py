@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lit_jax.models.bert import mean
-from lit_jax.models.layers import Dtype
+from lit_jax.models.layers import Dtype, weighted
 from lit_jax.models.presets import Preset
 from lit_jax.models.text import first_end
 
@@ -31,7 +31,7 @@ class T5Attention(nn.Module):
         q, k, v = (nn.DenseGeneral(**split, name=name)(x) for name in ("query", "key", "value"))
         scores = jnp.einsum("bthd,bshd->bhts", q, k, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(scores + bias, axis=-1).astype(v.dtype)
-        mixed = jnp.einsum("bhts,bshd->bthd", weights, v)
+        mixed = weighted(weights, v)
         out = nn.DenseGeneral(
             x.shape[-1], axis=(-2, -1), use_bias=False, dtype=self.dtype, dot_general=_exact_sum, name="out"
         )
