@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lit_jax.models.bert import mean
-from lit_jax.models.layers import Dtype, weighted
+from lit_jax.models.layers import Dense, DenseGeneral, Dtype, scored, weighted
 from lit_jax.models.presets import Preset
 from lit_jax.models.text import first_end
 
@@ -28,11 +28,11 @@ class T5Attention(nn.Module):
     def __call__(self, x: jax.Array, bias: jax.Array) -> jax.Array:
         """Maps `[B, T, D]` to float32 `[B, T, D]`; `bias`, `[B, H, T, T]` float32, is added to the scores."""
         split = {"features": (self.heads, self.head_dim), "use_bias": False, "dtype": self.dtype}
-        q, k, v = (nn.DenseGeneral(**split, name=name)(x) for name in ("query", "key", "value"))
-        scores = jnp.einsum("bthd,bshd->bhts", q, k, preferred_element_type=jnp.float32)
+        q, k, v = (DenseGeneral(**split, name=name)(x) for name in ("query", "key", "value"))
+        scores = scored(q, k, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(scores + bias, axis=-1).astype(v.dtype)
         mixed = weighted(weights, v)
-        out = nn.DenseGeneral(
+        out = DenseGeneral(
             x.shape[-1], axis=(-2, -1), use_bias=False, dtype=self.dtype, dot_general=_exact_sum, name="out"
         )
         return out(mixed)
@@ -54,7 +54,7 @@ class T5Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, bias: jax.Array) -> tuple[jax.Array, None]:
         """Maps float32 `[B, T, D]` to the same; `bias` is that of the attention."""
-        dense = functools.partial(nn.Dense, use_bias=False, dtype=self.dtype)
+        dense = functools.partial(Dense, use_bias=False, dtype=self.dtype)
         y = nn.RMSNorm(self.norm_epsilon, dtype=self.dtype, name="attention_norm")(x)
         x = x + T5Attention(self.heads, self.head_dim, self.dtype, name="attention")(y, bias)
         y = nn.RMSNorm(self.norm_epsilon, dtype=self.dtype, name="mlp_norm")(x)
