@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 Dtype = Any
 
@@ -24,13 +25,17 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
+_PRODUCT = "product"
+
+
 def product(
     left: jax.Array, right: jax.Array, axes: Any, precision: Any = None, preferred_element_type: Any = None
 ) -> jax.Array:
     """`jax.lax.dot_general`; of bfloat16 on a CPU through a float32 result, which is rounded.
 
     XLA's CPU compiler takes a product from bfloat16 to float32 to the units of CPUs that have them (AVX512-BF16, AMX),
-    and carries out one from bfloat16 to bfloat16 in float32, its operands copied. The sums are the same.
+    and carries out one from bfloat16 to bfloat16 in float32, its operands copied. The sums are the same. The result
+    is named for `remade`.
     """
 
     def whole(left: jax.Array, right: jax.Array) -> jax.Array:
@@ -40,8 +45,22 @@ def product(
         return jax.lax.dot_general(left, right, axes, precision, jnp.float32).astype(left.dtype)
 
     if preferred_element_type is None and left.dtype == right.dtype == jnp.bfloat16:
-        return jax.lax.platform_dependent(left, right, cpu=rounded, default=whole)
-    return whole(left, right)
+        return checkpoint_name(jax.lax.platform_dependent(left, right, cpu=rounded, default=whole), _PRODUCT)
+    return checkpoint_name(whole(left, right), _PRODUCT)
+
+
+def remade(block: type[nn.Module], *, whole: bool) -> type[nn.Module]:
+    """A block of an encoder of which the backward pass computes again what it can do without keeping.
+
+    Args:
+        block: to be scanned over.
+        whole: keeps nothing but each block's input. Otherwise the results of its products are kept too, and only what
+            lies between them is computed again (norms, activations, softmax): that halves the memory of a step and
+            costs no time, since less is written and read.
+    """
+    policy = None if whole else jax.checkpoint_policies.save_only_these_names(_PRODUCT)
+    # Inside a scan nothing is shared between blocks that the compiler could save a second time.
+    return nn.remat(block, prevent_cse=False, policy=policy)
 
 
 Dense = functools.partial(nn.Dense, dot_general=product)
@@ -184,7 +203,7 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """`depth` blocks and, unless `last_norm` is False, a last norm.
 
-    With `remat` only each block's input is kept for the backward pass.
+    With `remat` only each block's input is kept for the backward pass, see `remade`.
     """
 
     depth: int
@@ -201,10 +220,8 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """Maps `[B, T, D]` to `[B, T, D]`; `mask` is `[B, T]` bool, False where padded."""
-        # Inside a scan nothing is shared between blocks that the compiler could save a second time.
-        block = nn.remat(Block, prevent_cse=False) if self.remat else Block
         blocks = nn.scan(
-            block,
+            remade(Block, whole=self.remat),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=nn.broadcast,

@@ -32,7 +32,7 @@ class TextTransformer(nn.Module):
         activation: of the MLPs, a name of `layers.ACTIVATIONS`.
         norm_epsilon: of the layer norms.
         dtype: computation dtype.
-        remat: whether blocks are computed again in the backward pass.
+        remat: whether blocks are computed again as a whole in the backward pass.
     """
 
     vocab_size: int
