@@ -181,7 +181,7 @@ class Text:
         lean=True,
     )
     remat: bool = option(
-        False, "compute activations again instead of keeping them: less memory, a third more work", lean=True
+        False, "keep of each block its input only and compute it again: less memory, a third more work", lean=True
     )
 
 

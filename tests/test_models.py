@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lit_jax import models
+from lit_jax.models import layers
 from lit_jax.models.presets import image_shapes
 from lit_jax.models.text import TextTransformer, first_end
 from lit_jax.models.two_tower import TwoTower, unit
@@ -261,3 +262,37 @@ def test_half_precision_changes_the_arithmetic_not_the_parameters(rng):
         jnp.shape, params
     )
     np.testing.assert_allclose(found, want, atol=0.1)
+
+
+def _rounded_to_bfloat16(rng, *shape):
+    return np.asarray(jnp.asarray(rng.normal(size=shape), jnp.bfloat16))
+
+
+def test_products_of_bfloat16_are_the_exact_ones_rounded_once():
+    rng = np.random.default_rng(0)
+    left, right = _rounded_to_bfloat16(rng, 5, 300), _rounded_to_bfloat16(rng, 300, 7)
+    exact = left.astype(np.float64) @ right.astype(np.float64)
+
+    def product(left, right):
+        return layers.product(left, right, (((1,), (0,)), ((), ())))
+
+    got, (by_left, by_right) = jax.jit(lambda a, b: (product(a, b), jax.vjp(product, a, b)[1](product(a, b))))(
+        left, right
+    )
+    assert got.dtype == by_left.dtype == by_right.dtype == jnp.bfloat16
+    half_a_digit = 2.0**-8  # the last of eight; a little more for the order of the sum
+    got = np.asarray(got, np.float64)
+    np.testing.assert_allclose(got, exact, rtol=1.01 * half_a_digit, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(by_left, np.float64), got @ right.T.astype(np.float64), rtol=0.01, atol=0.02)
+    np.testing.assert_allclose(np.asarray(by_right, np.float64), left.T.astype(np.float64) @ got, rtol=0.01, atol=0.02)
+
+
+@pytest.mark.parametrize("lead", [(2,), (2, 3)], ids=["pictures", "windows"])
+def test_scores_and_sums_of_attention_are_those_of_their_formulas(lead):
+    rng = np.random.default_rng(0)
+    queries, values = rng.normal(size=(*lead, 4, 3, 8)), rng.normal(size=(*lead, 5, 3, 8))
+    weights = rng.normal(size=(*lead, 3, 4, 5))
+    scores = layers.scored(jnp.asarray(queries, jnp.float32), jnp.asarray(values, jnp.float32))
+    np.testing.assert_allclose(scores, np.einsum("...thd,...shd->...hts", queries, values), rtol=1e-5, atol=1e-5)
+    sums = layers.weighted(jnp.asarray(weights, jnp.float32), jnp.asarray(values, jnp.float32))
+    np.testing.assert_allclose(sums, np.einsum("...hts,...shd->...thd", weights, values), rtol=1e-5, atol=1e-5)

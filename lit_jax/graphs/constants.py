@@ -58,7 +58,7 @@ _NUMBER_BY_NUMBER: dict[str, Callable[..., np.ndarray]] = {
     "neg": np.negative, "abs": np.abs, "sqrt": np.sqrt, "square": np.square, "rsqrt": _rsqrt, "eq": np.equal,
     "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
     "select_n": lambda which, *cases: np.choose(which, cases),
-    "convert_element_type": np.asarray, "copy": np.asarray, "stop_gradient": np.asarray,
+    "convert_element_type": np.asarray, "copy": np.asarray, "stop_gradient": np.asarray, "name": np.asarray,
 }  # fmt: skip
 
 BY_NUMPY: dict[str, Known] = {

@@ -412,7 +412,7 @@ ARITHMETIC: dict[str, Handler] = {
         "lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual", "and": "And", "or": "Or",
     }.items()},
     "ne": _compared, "not": _not, "select_n": _select, "convert_element_type": _convert, "integer_pow": _power,
-    "square": _square, "rsqrt": _rsqrt, "erfc": _erfc, "copy": _same, "stop_gradient": _same,
+    "square": _square, "rsqrt": _rsqrt, "erfc": _erfc, "copy": _same, "stop_gradient": _same, "name": _same,
 }  # fmt: skip
 """Number by number."""
 

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lit_jax.models.layers import Attention, Dtype, Mlp
+from lit_jax.models.layers import Attention, Dtype, Mlp, remade
 from lit_jax.models.presets import Preset
 from lit_jax.models.text import first_end
 
@@ -46,7 +46,7 @@ class Bert(nn.Module):
         activation: of the MLPs, a name of `layers.ACTIVATIONS`.
         norm_epsilon: of the layer norms.
         dtype: computation dtype.
-        remat: whether blocks are computed again in the backward pass.
+        remat: whether blocks are computed again as a whole in the backward pass.
         reads_end: whether the end token itself is read. Google's LiT towers never saw one: there it only marks
             where the sentence ends.
     """
@@ -73,10 +73,10 @@ class Bert(nn.Module):
         last = first_end(tokens, self.end_id) - (not self.reads_end)
         mask = jnp.arange(tokens.shape[1])[None] <= last[:, None]
         x = self._embedded(tokens)
-        block = nn.remat(PostNormBlock, prevent_cse=False) if self.remat else PostNormBlock
         blocks = nn.scan(
-            block, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=nn.broadcast, length=self.depth
-        )
+            remade(PostNormBlock, whole=self.remat), variable_axes={"params": 0}, split_rngs={"params": True},
+            in_axes=nn.broadcast, length=self.depth,
+        )  # fmt: skip
         hidden = self.mlp_dim or 4 * self.width
         x, _ = blocks(self.heads, hidden, self.activation, self.norm_epsilon, self.dtype, name="blocks")(x, mask)
         return x[:, 0] if self.pool == "first" else mean(x, mask)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lit_jax.models.layers import Dtype, attend, with_class_token
+from lit_jax.models.layers import Dense, DenseGeneral, Dtype, attend, with_class_token
 from lit_jax.models.presets import CLIP, Preprocessing, Preset
 
 EPSILON = 1e-6
@@ -65,12 +65,12 @@ class RotaryAttention(nn.Module):
         """Maps `[B, T, D]` to `[B, T, D]`; `sine` and `cosine` as `turned` takes them."""
         width = x.shape[-1]
         split = {"features": (self.heads, width // self.heads), "dtype": self.dtype}
-        q = turned(nn.DenseGeneral(**split, name="query")(x), sine, cosine)
-        k = turned(nn.DenseGeneral(**split, use_bias=False, name="key")(x), sine, cosine)
-        mixed = attend(q, k, nn.DenseGeneral(**split, name="value")(x)).reshape(x.shape)
+        q = turned(DenseGeneral(**split, name="query")(x), sine, cosine)
+        k = turned(DenseGeneral(**split, use_bias=False, name="key")(x), sine, cosine)
+        mixed = attend(q, k, DenseGeneral(**split, name="value")(x)).reshape(x.shape)
         if self.inner_norm:
             mixed = nn.LayerNorm(EPSILON, dtype=self.dtype, name="norm")(mixed)
-        return nn.Dense(width, dtype=self.dtype, name="out")(mixed)
+        return Dense(width, dtype=self.dtype, name="out")(mixed)
 
 
 class GatedMlp(nn.Module):
@@ -83,11 +83,11 @@ class GatedMlp(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, T, D]` to `[B, T, D]`."""
-        gate = nn.Dense(self.hidden, dtype=self.dtype, name="gate")(x)
-        y = nn.silu(gate) * nn.Dense(self.hidden, dtype=self.dtype, name="expand")(x)
+        gate = Dense(self.hidden, dtype=self.dtype, name="gate")(x)
+        y = nn.silu(gate) * Dense(self.hidden, dtype=self.dtype, name="expand")(x)
         if self.inner_norm:
             y = nn.LayerNorm(EPSILON, dtype=self.dtype, name="norm")(y)
-        return nn.Dense(x.shape[-1], dtype=self.dtype, name="contract")(y)
+        return Dense(x.shape[-1], dtype=self.dtype, name="contract")(y)
 
 
 class Block(nn.Module):

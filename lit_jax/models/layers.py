@@ -5,6 +5,7 @@ blocks of a tower are one `nn.scan`, so that the compiler sees one block whateve
 a leading axis [L].
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 Dtype = Any
 
@@ -21,6 +23,48 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu_quick": lambda x: x * nn.sigmoid(1.702 * x),  # of the first CLIP models
     "relu": nn.relu,
 }
+
+
+_PRODUCT = "product"
+
+
+def product(
+    left: jax.Array, right: jax.Array, axes: Any, precision: Any = None, preferred_element_type: Any = None
+) -> jax.Array:
+    """`jax.lax.dot_general`; of bfloat16 on a CPU through a float32 result, which is rounded.
+
+    XLA's CPU compiler takes a product from bfloat16 to float32 to the units of CPUs that have them (AVX512-BF16, AMX),
+    and carries out one from bfloat16 to bfloat16 in float32, its operands copied. The sums are the same. The result
+    is named for `remade`.
+    """
+
+    def whole(left: jax.Array, right: jax.Array) -> jax.Array:
+        return jax.lax.dot_general(left, right, axes, precision, preferred_element_type)
+
+    def rounded(left: jax.Array, right: jax.Array) -> jax.Array:
+        return jax.lax.dot_general(left, right, axes, precision, jnp.float32).astype(left.dtype)
+
+    if preferred_element_type is None and left.dtype == right.dtype == jnp.bfloat16:
+        return checkpoint_name(jax.lax.platform_dependent(left, right, cpu=rounded, default=whole), _PRODUCT)
+    return checkpoint_name(whole(left, right), _PRODUCT)
+
+
+def remade(block: type[nn.Module], *, whole: bool) -> type[nn.Module]:
+    """A block of an encoder of which the backward pass computes again what it can do without keeping.
+
+    Args:
+        block: to be scanned over.
+        whole: keeps nothing but each block's input. Otherwise the results of its products are kept too, and only what
+            lies between them is computed again (norms, activations, softmax): that halves the memory of a step and
+            costs no time, since less is written and read.
+    """
+    policy = None if whole else jax.checkpoint_policies.save_only_these_names(_PRODUCT)
+    # Inside a scan nothing is shared between blocks that the compiler could save a second time.
+    return nn.remat(block, prevent_cse=False, policy=policy)
+
+
+Dense = functools.partial(nn.Dense, dot_general=product)
+DenseGeneral = functools.partial(nn.DenseGeneral, dot_general=product)
 
 
 class Attention(nn.Module):
@@ -51,24 +95,42 @@ class Attention(nn.Module):
         """
         width = queries.shape[-1]
         split = {"features": (self.heads, width // self.heads), "dtype": self.dtype}
-        q = nn.DenseGeneral(**split, name="query")(queries)
-        k = nn.DenseGeneral(**split, name="key")(values)
-        v = nn.DenseGeneral(**split, name="value")(values)
+        q = DenseGeneral(**split, name="query")(queries)
+        k = DenseGeneral(**split, name="key")(values)
+        v = DenseGeneral(**split, name="value")(values)
         mixed = attend(q, k, v, mask, causal)
-        return nn.DenseGeneral(width, axis=(-2, -1), dtype=self.dtype, name="out")(mixed)
+        return DenseGeneral(width, axis=(-2, -1), dtype=self.dtype, name="out")(mixed)
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = None, causal: bool = False) -> jax.Array:
     """`softmax(q k / sqrt(d)) v` for `[B, T, H, d]`, `[B, S, H, d]`; the softmax is in float32."""
     # Scaled before the product, which could overflow float16 otherwise.
-    scores = jnp.einsum("bthd,bshd->bhts", q / math.sqrt(q.shape[-1]), k).astype(jnp.float32)
+    scores = scored(q / math.sqrt(q.shape[-1]), k).astype(jnp.float32)
     if mask is not None:
         scores = jnp.where(mask[:, None, None, :], scores, -jnp.inf)
     if causal:
         visible = jnp.tril(jnp.ones((1, 1, q.shape[1], k.shape[1]), bool))
         scores = jnp.where(visible, scores, -jnp.inf)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("bhts,bshd->bthd", weights, v)
+    return weighted(weights, v)
+
+
+def scored(queries: jax.Array, keys: jax.Array, **kwargs: Any) -> jax.Array:
+    """Products of queries and keys: `[..., T, H, d]` and `[..., S, H, d]` to `[..., H, T, S]`."""
+    n = queries.ndim
+    batch = (*range(n - 3), n - 2)
+    return product(queries, keys, (((n - 1,), (n - 1,)), (batch, batch)), **kwargs)
+
+
+def weighted(weights: jax.Array, values: jax.Array) -> jax.Array:
+    """Sums of values by attention: `[..., H, T, S]` and `[..., S, H, d]` to `[..., T, H, d]`.
+
+    The product gives heads before positions, and these are swapped behind it: asked for in one formula of einsum, the
+    operands would stand the other way round, which takes XLA 2.5 times as long on a CPU.
+    """
+    n = values.ndim
+    batches = (tuple(range(n - 2)), (*range(n - 3), n - 2))
+    return product(weights, values, (((n - 1,), (n - 3,)), batches)).swapaxes(-3, -2)
 
 
 def with_class_token(patches: jax.Array, token: jax.Array) -> jax.Array:
@@ -95,13 +157,13 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, T, D]` to `[B, T, D]`."""
         is_gated = self.activation == "swiglu"
-        y = nn.Dense(self.hidden * (1 + is_gated), dtype=self.dtype, name="expand")(x)
+        y = Dense(self.hidden * (1 + is_gated), dtype=self.dtype, name="expand")(x)
         if is_gated:
             gate, y = jnp.split(y, 2, axis=-1)
             y = nn.silu(gate) * y
         else:
             y = ACTIVATIONS[self.activation](y)
-        return nn.Dense(x.shape[-1], dtype=self.dtype, name="contract")(y)
+        return Dense(x.shape[-1], dtype=self.dtype, name="contract")(y)
 
 
 class Scale(nn.Module):
@@ -141,7 +203,7 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """`depth` blocks and, unless `last_norm` is False, a last norm.
 
-    With `remat` only each block's input is kept for the backward pass.
+    With `remat` only each block's input is kept for the backward pass, see `remade`.
     """
 
     depth: int
@@ -158,10 +220,8 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """Maps `[B, T, D]` to `[B, T, D]`; `mask` is `[B, T]` bool, False where padded."""
-        # Inside a scan nothing is shared between blocks that the compiler could save a second time.
-        block = nn.remat(Block, prevent_cse=False) if self.remat else Block
         blocks = nn.scan(
-            block,
+            remade(Block, whole=self.remat),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=nn.broadcast,

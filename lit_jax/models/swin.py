@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lit_jax.models.layers import Dtype, Mlp
+from lit_jax.models.layers import Dense, DenseGeneral, Dtype, Mlp, scored, weighted
 from lit_jax.models.presets import IMAGENET, Preset
 
 Pair = tuple[int, int]
@@ -90,12 +90,12 @@ def mix(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, regions: np.n
     Returns:
         `[B, n, T, H, d]`.
     """
-    scores = jnp.einsum("bnthd,bnshd->bnhts", q, k, preferred_element_type=jnp.float32) + bias[None, None]
+    scores = scored(q, k, preferred_element_type=jnp.float32) + bias[None, None]
     if regions is not None:
         hidden = jnp.asarray(regions[:, :, None] != regions[:, None, :])
         # The number of the published code rather than infinity: a score that is higher by more than that is seen.
         scores = scores + jnp.where(hidden, -100.0, 0.0)[None, :, None]
-    return jnp.einsum("bnhts,bnshd->bnthd", jax.nn.softmax(scores, axis=-1).astype(v.dtype), v)
+    return weighted(jax.nn.softmax(scores, axis=-1).astype(v.dtype), v)
 
 
 class TableAttention(nn.Module):
@@ -116,12 +116,12 @@ class TableAttention(nn.Module):
         """Maps `[B, n, T, D]` to `[B, n, T, D]`; `regions` as `mix` takes them."""
         width = x.shape[-1]
         split = {"features": (self.heads, width // self.heads), "dtype": self.dtype}
-        q, k, v = (nn.DenseGeneral(**split, name=name)(x) for name in ("query", "key", "value"))
+        q, k, v = (DenseGeneral(**split, name=name)(x) for name in ("query", "key", "value"))
         positions = (2 * self.window[0] - 1) * (2 * self.window[1] - 1)
         table = self.param("table", nn.initializers.truncated_normal(0.02), (positions, self.heads))
         bias = table.astype(jnp.float32)[offsets(self.window)].transpose(2, 0, 1)
         x = mix(q / np.sqrt(width // self.heads).item(), k, v, bias, regions)
-        return nn.DenseGeneral(width, axis=(-2, -1), dtype=self.dtype, name="out")(x)
+        return DenseGeneral(width, axis=(-2, -1), dtype=self.dtype, name="out")(x)
 
 
 class Block(nn.Module):
@@ -175,7 +175,7 @@ class Merge(nn.Module):
         # The column changes slower than the row.
         x = x.transpose(0, 1, 3, 4, 2, 5).reshape(batch, x.shape[1], x.shape[3], 4 * channels)
         norm = nn.LayerNorm(EPSILON, dtype=self.dtype, name="norm")
-        dense = nn.Dense(2 * channels, use_bias=False, dtype=self.dtype, name="reduction")
+        dense = Dense(2 * channels, use_bias=False, dtype=self.dtype, name="reduction")
         return dense(norm(x)) if self.norm_first else norm(dense(x))
 
 

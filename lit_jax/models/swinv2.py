@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lit_jax.models.layers import Dtype, Mlp
+from lit_jax.models.layers import Dense, DenseGeneral, Dtype, Mlp
 from lit_jax.models.swin import EPSILON, Pair, Swin, in_windows, mix, offsets, preset, window_and_shift
 
 MAX_SCALE = 100.0  # of cosines, before the softmax
@@ -54,19 +54,19 @@ class CosineAttention(nn.Module):
         """Maps `[B, n, T, D]` to `[B, n, T, D]`; `regions` as `swin.mix` takes them."""
         width = x.shape[-1]
         split = {"features": (self.heads, width // self.heads), "dtype": self.dtype}
-        q = nn.DenseGeneral(**split, name="query")(x)
-        k = nn.DenseGeneral(**split, use_bias=False, name="key")(x)
-        v = nn.DenseGeneral(**split, name="value")(x)
+        q = DenseGeneral(**split, name="query")(x)
+        k = DenseGeneral(**split, use_bias=False, name="key")(x)
+        v = DenseGeneral(**split, name="value")(x)
         logits = self.param("logit_scale", nn.initializers.constant(math.log(10)), (self.heads, 1, 1))
         scale = jnp.exp(jnp.minimum(logits.astype(jnp.float32), math.log(MAX_SCALE)))
         q = (normalised(q) * scale[None, None, None, :, 0]).astype(self.dtype)
         x = mix(q, normalised(k).astype(self.dtype), v, self._bias(), regions)
-        return nn.DenseGeneral(width, axis=(-2, -1), dtype=self.dtype, name="out")(x)
+        return DenseGeneral(width, axis=(-2, -1), dtype=self.dtype, name="out")(x)
 
     def _bias(self) -> jax.Array:
         """`[H, T, T]` float32, between 0 and 16."""
-        table = nn.relu(nn.Dense(512, name="position_expand")(log_positions(self.window, self.pretrained)))
-        table = nn.Dense(self.heads, use_bias=False, name="position_contract")(table)
+        table = nn.relu(Dense(512, name="position_expand")(log_positions(self.window, self.pretrained)))
+        table = Dense(self.heads, use_bias=False, name="position_contract")(table)
         return 16 * nn.sigmoid(table[offsets(self.window)].transpose(2, 0, 1))
 
 

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from lit_jax.models.bert import mean
-from lit_jax.models.layers import Dtype
+from lit_jax.models.layers import Dense, DenseGeneral, Dtype, product, remade, scored, weighted
 from lit_jax.models.presets import Preset
 from lit_jax.models.text import first_end
 
 # Sums over the inputs of a layer are taken and handed on in float32, whatever is multiplied.
-_exact_sum = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
+_exact_sum = functools.partial(product, preferred_element_type=jnp.float32)
 
 
 class T5Attention(nn.Module):
@@ -28,11 +28,11 @@ class T5Attention(nn.Module):
     def __call__(self, x: jax.Array, bias: jax.Array) -> jax.Array:
         """Maps `[B, T, D]` to float32 `[B, T, D]`; `bias`, `[B, H, T, T]` float32, is added to the scores."""
         split = {"features": (self.heads, self.head_dim), "use_bias": False, "dtype": self.dtype}
-        q, k, v = (nn.DenseGeneral(**split, name=name)(x) for name in ("query", "key", "value"))
-        scores = jnp.einsum("bthd,bshd->bhts", q, k, preferred_element_type=jnp.float32)
+        q, k, v = (DenseGeneral(**split, name=name)(x) for name in ("query", "key", "value"))
+        scores = scored(q, k, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(scores + bias, axis=-1).astype(v.dtype)
-        mixed = jnp.einsum("bhts,bshd->bthd", weights, v)
-        out = nn.DenseGeneral(
+        mixed = weighted(weights, v)
+        out = DenseGeneral(
             x.shape[-1], axis=(-2, -1), use_bias=False, dtype=self.dtype, dot_general=_exact_sum, name="out"
         )
         return out(mixed)
@@ -54,7 +54,7 @@ class T5Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, bias: jax.Array) -> tuple[jax.Array, None]:
         """Maps float32 `[B, T, D]` to the same; `bias` is that of the attention."""
-        dense = functools.partial(nn.Dense, use_bias=False, dtype=self.dtype)
+        dense = functools.partial(Dense, use_bias=False, dtype=self.dtype)
         y = nn.RMSNorm(self.norm_epsilon, dtype=self.dtype, name="attention_norm")(x)
         x = x + T5Attention(self.heads, self.head_dim, self.dtype, name="attention")(y, bias)
         y = nn.RMSNorm(self.norm_epsilon, dtype=self.dtype, name="mlp_norm")(x)
@@ -81,7 +81,7 @@ class T5Encoder(nn.Module):
         buckets: kinds of distances told apart.
         max_distance: tokens this far apart or farther are all one kind.
         dtype: computation dtype; the stream between blocks is float32.
-        remat: whether blocks are computed again in the backward pass.
+        remat: whether blocks are computed again as a whole in the backward pass.
     """
 
     POOLS = ("mean", "first")
@@ -106,10 +106,10 @@ class T5Encoder(nn.Module):
         mask = jnp.arange(tokens.shape[1])[None] <= first_end(tokens, self.end_id)[:, None]
         table = nn.Embed(self.vocab_size, self.width, embedding_init=nn.initializers.normal(1.0), name="token")
         bias = self._bias(tokens.shape[1]) + jnp.where(mask, 0, -jnp.inf)[:, None, None, :]
-        block = nn.remat(T5Block, prevent_cse=False) if self.remat else T5Block
         blocks = nn.scan(
-            block, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=nn.broadcast, length=self.depth
-        )
+            remade(T5Block, whole=self.remat), variable_axes={"params": 0}, split_rngs={"params": True},
+            in_axes=nn.broadcast, length=self.depth,
+        )  # fmt: skip
         options = (self.heads, self.head_dim, self.mlp_dim, self.norm_epsilon, self.dtype)
         x, _ = blocks(*options, name="blocks")(table(tokens), bias)
         x = nn.RMSNorm(self.norm_epsilon, dtype=self.dtype, name="norm")(x)

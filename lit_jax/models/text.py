@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lit_jax.models.layers import AttentionPool, Dtype, Encoder
+from lit_jax.models.layers import AttentionPool, Dense, Dtype, Encoder
 from lit_jax.models.presets import Preset
 
 
@@ -32,7 +32,7 @@ class TextTransformer(nn.Module):
         activation: of the MLPs, a name of `layers.ACTIVATIONS`.
         norm_epsilon: of the layer norms.
         dtype: computation dtype.
-        remat: whether blocks are computed again in the backward pass.
+        remat: whether blocks are computed again as a whole in the backward pass.
     """
 
     vocab_size: int
@@ -78,7 +78,7 @@ class TextTransformer(nn.Module):
             self.remat,
         )
         x = Encoder(*options, name="encoder")(x, mask)
-        return nn.Dense(self.embed_dim, use_bias=self.projection_bias, dtype=self.dtype, name="projection")(
+        return Dense(self.embed_dim, use_bias=self.projection_bias, dtype=self.dtype, name="projection")(
             self._pooled(x, mask, last, hidden)
         )
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lit_jax.models.bert import Bert
-from lit_jax.models.layers import Dtype
+from lit_jax.models.layers import Dense, Dtype
 from lit_jax.models.two_tower import unit
 from lit_jax.text.units import SLOTS
 
@@ -62,7 +62,7 @@ class Units(nn.Module):
 
     def setup(self) -> None:
         """Names the one layer as other towers name their last."""
-        self.projection = nn.Dense(self.embed_dim, dtype=self.dtype)
+        self.projection = Dense(self.embed_dim, dtype=self.dtype)
 
     def __call__(self, numbers: jax.Array) -> jax.Array:
         """Embeds `[B, SLOTS]` int32 units as `[B, D]`, not normalised."""

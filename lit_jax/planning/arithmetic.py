@@ -7,10 +7,27 @@ JAX nests in it included. A multiplication and an addition are two operations, a
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+
+
+class Product(NamedTuple):
+    """A product of matrices, or a convolution, as it stands in a program.
+
+    Attributes:
+        equation: its line of the program, with shapes, types and dimensions.
+        times: how many times it is carried out.
+    """
+
+    equation: JaxprEqn
+    times: int
+
+    @property
+    def operations(self) -> int:
+        """Multiplications and additions of all times."""
+        return self.times * _PRODUCTS[self.equation.primitive.name](self.equation)
 
 
 def count(function: Callable[..., Any], *arguments: Any) -> int:
@@ -31,6 +48,11 @@ def count(function: Callable[..., Any], *arguments: Any) -> int:
         >>> count(lambda a, b: a @ b, a, b)
         48
     """
+    return _operations(products(function, *arguments))
+
+
+def products(function: Callable[..., Any], *arguments: Any) -> list[Product]:
+    """The products that `count` counts, in the order of the program; arguments and errors are those of `count`."""
     return _program(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
@@ -44,24 +66,27 @@ def forward_and_backward(function: Callable[..., Any], moving: Any, *others: Any
     return count(both, moving, *others)
 
 
-def _program(jaxpr: Jaxpr) -> int:
-    return sum(map(_operation, jaxpr.eqns))
+def _operations(found: list[Product]) -> int:
+    return sum(product.operations for product in found)
 
 
-def _operation(equation: JaxprEqn) -> int:
+def _program(jaxpr: Jaxpr) -> list[Product]:
+    return [product for equation in jaxpr.eqns for product in _within(equation)]
+
+
+def _within(equation: JaxprEqn) -> list[Product]:
     name, params = equation.primitive.name, equation.params
     if name in _PRODUCTS:
-        return _PRODUCTS[name](equation)
+        return [Product(equation, 1)]
     inner = [_program(jaxpr) for value in params.values() for jaxpr in _jaxprs(value)]
     if name == "cond":
-        return max(inner)
-    if name == "scan":
-        return params["length"] * sum(inner)
-    if name == "shard_map":
-        return params["mesh"].size * sum(inner)  # what stands inside is one device's part
-    if name in ("while", "pallas_call") and any(inner):
+        return max(inner, key=_operations)
+    found = [product for program in inner for product in program]
+    if name in ("while", "pallas_call") and found:
         raise ValueError(f"{name}: found products in a loop of unknown length, expected a scan; count its body alone")
-    return sum(inner)
+    # What stands inside of shard_map is one device's part.
+    times = params["length"] if name == "scan" else params["mesh"].size if name == "shard_map" else 1
+    return [product._replace(times=product.times * times) for product in found]
 
 
 def _jaxprs(value: Any) -> list[Jaxpr]:
