@@ -15,7 +15,7 @@ them in turn, ``--rounds`` times:
 * decoding of the same bytes to full-size RGB and nothing else, by libjpeg-turbo (simplejpeg), by TensorFlow and by
   Pillow: a floor for whoever decodes whole photos; one thread, so on one core only;
 * resizing alone, of photos that are decoded, to the plain view: in TensorFlow's graph, as our host does it, by
-  TensorFlow's own operation, as it did before, by SciPy as in `lit_jax.data.resizing`, by Pillow, and by JAX's program
+  TensorFlow's own operation, as it did before, by NumPy as in `lit_jax.data.resizing`, by Pillow, and by JAX's program
   for devices on this CPU. On one core only; the JSON tells by how much their pixels differ from the first one's;
 * from JPEGs to the plain view in TensorFlow's graph, one thread, decoded in full, and with ``data.shrink_decoding``. By
   how much pixels differ is in the JSON, and with ``--checkpoint`` by how much the features of that model's image tower
@@ -68,7 +68,7 @@ SIDES = {
     "pillow": "decoding alone, Pillow",
     "resize_tensorflow": "resizing alone, in TensorFlow (our host)",
     "resize_before": "resizing alone, TensorFlow's own operation",
-    "resize_numpy": "resizing alone, SciPy (predict)",
+    "resize_numpy": "resizing alone, NumPy (predict)",
     "resize_pillow": "resizing alone, Pillow",
     "resize_jax": "resizing alone, JAX (our devices)",
     "square": "JPEG to square, decoded in full",

@@ -95,6 +95,7 @@ class Data:
         False,
         "decode photos of records that are at least twice as large as needed at 1/2, 1/4 or 1/8 of their size: less "
         "time, and features that are a little different",
+        is_late=True,
     )
 
 

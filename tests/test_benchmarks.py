@@ -72,4 +72,4 @@ def test_streams_are_compared_with_open_clip_and_with_decoding_alone():
     sets = [{"median_width": 500.0, "by_cores": {"1": found}}]
     streams, alone = jpeg_to_batch.tables([{"image_size": 224, "sets": sets}]).split("\n\n")
     assert "| 500 px | 224 | 1 | lit_jax | 1000 | 1.60 | 4.00 | 2.00 | 25 % |  |" in streams.splitlines()
-    assert alone.splitlines()[2:] == ["| 500 px | 224 | SciPy (predict) | 0.20 | 1 | 5 |"]
+    assert alone.splitlines()[2:] == ["| 500 px | 224 | NumPy (predict) | 0.20 | 1 | 5 |"]

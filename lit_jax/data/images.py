@@ -1,7 +1,7 @@
 """Bytes to pixels: decode, crop and resize, inside a ``tf.data`` pipeline on the CPU.
 
 Resizing is bicubic (Keys, a = -0.5) with antialiasing and rounds to bytes, as PIL does: along each axis a product with
-a sparse matrix of the weights of `lit_jax.data.filters`, as in `lit_jax.data.resizing`. Decoding included, 999 of 1000
+a sparse matrix of the weights of `lit_jax.data.filters`, which all ways of ours share. Decoding included, 999 of 1000
 values are within one unit of 255 of PIL's. PIL also rounds and clips between its two passes: near an edge from black to
 white it loses the filter's overshoot, at most 1/24 of the step, so no value differs by more than 11
 (``tests/test_images.py``).
