@@ -76,6 +76,7 @@ def steps(parsed: argparse.Namespace) -> dict[str, Any]:
     feed = (batch for batch in feed if batch["tokens"].shape == shape)  # all rounds do the same work
     batch = next(feed)
     found = arithmetic.products(step, state, locked, batch)
+    memory = step.lower(state, locked, batch).compile().memory_analysis()
     state, metrics = step(state, locked, batch)
     jax.block_until_ready(metrics)
     rounds: dict[str, list[dict[str, float]]] = {"products": [], "step": [], "loop": []}
@@ -89,7 +90,10 @@ def steps(parsed: argparse.Namespace) -> dict[str, Any]:
         with machine.Clock() as clock:
             state = _looped(state, locked, itertools.islice(feed, parsed.steps), step)
         rounds["loop"].append(_each(clock, parsed.steps))
-    return {"texts": list(shape), "device": jax.devices()[0].device_kind, "rounds": rounds}
+    return {
+        "texts": list(shape), "device": jax.devices()[0].device_kind, "rounds": rounds,
+        "temporaries": memory.temp_size_in_bytes,
+    }  # fmt: skip
 
 
 def _looped(state: Any, locked: Any, batches: Iterator[train_step.Batch], step: Any) -> Any:
