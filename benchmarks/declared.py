@@ -157,8 +157,8 @@ BENCHMARKS = {
         module="forward",
     ),
     "step_floor": Benchmark(
-        (Figure("best.*.wall_s", TIME), Figure("best.*.cpu_s", CPU_TIME), Figure("first.*.compiling_s", TIME),
-         Figure("temporaries", MEMORY)),
+        (Figure("best.*.*.wall_s", TIME), Figure("best.*.*.cpu_s", CPU_TIME), Figure("first.*.compiling_s", TIME),
+         Figure("processes.*.temporaries", MEMORY)),
         quick=("--batch=32", "--depth=2", "--rounds=1", "--photos=4096", "--store={work}/step_floor"),
         full=("--store={work}/step_floor",),
         settings=("batch", "depth", "dtype", "photos"),
