@@ -154,6 +154,19 @@ BENCHMARKS = {
         full=("--seconds=8",),
         settings=("batch", "dtype"),
     ),
+    "forward_bfloat16": Benchmark(
+        (Figure("towers.*.best.*.photos_per_s", RATE), Figure("towers.*.best.*.cpu_s_per_photo", CPU_TIME)),
+        full=("--presets", "vit_b16", "swin_t", "--dtype=bfloat16", "--seconds=8"),
+        settings=("batch", "dtype"),
+        module="forward",
+    ),
+    "step_floor": Benchmark(
+        (Figure("best.*.*.wall_s", TIME), Figure("best.*.*.cpu_s", CPU_TIME), Figure("first.*.compiling_s", TIME),
+         Figure("processes.*.temporaries", MEMORY)),
+        quick=("--batch=32", "--depth=2", "--rounds=1", "--photos=4096", "--store={work}/step_floor"),
+        full=("--store={work}/step_floor",),
+        settings=("batch", "depth", "dtype", "photos"),
+    ),
     "jpeg_to_batch": Benchmark(
         (Figure("sets.*.by_cores.*.*.images_per_s", RATE), Figure("sets.*.by_cores.*.*.cpu_s_per_1000", CPU_TIME)),
         quick=("--records={data}/cub_records", "--cores=1", "--sides=ours,ours_float", "--images=1000", "--rounds=1"),

@@ -5,8 +5,11 @@ r"""Photos a second through a frozen image tower: ours, and the same tower of ti
 
 Random weights, constant pixels, no decoding: the forward pass alone, in the same type of number and with the same
 threads. Sides are processes of their own and take turns, `--rounds` times; the figure of a side is its fastest round,
-since whatever else runs on a machine can only slow it down. Of our side it is also said which share of the device's
-peak it reaches, as products of large matrices measure it in the same process.
+since whatever else runs on a machine can only slow it down. Of our side it is also said, from the same process, which
+share of the device's peak it reaches, as products of large matrices measure it, and how long its own products and
+convolutions take alone: what is left is everything between them.
+
+Both sides run once more with large pages of memory (`benchmarks.machine.LARGE_PAGES`), which one has to ask for.
 """
 
 import argparse
@@ -16,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks import machine
+from benchmarks import machine, own_products
 from lit_jax.errors import user_errors_in_one_line
 
 # Names of the same towers in timm.
@@ -28,7 +31,9 @@ TIMM = {
     "swin_t": "swin_tiny_patch4_window7_224",
     "efficientnet_lite0": "efficientnet_lite0",
 }
-SIDES = ("lit_jax", "timm")
+LARGE = "_large_pages"
+_RATIOS = ("photos_per_s", "cpu_s_per_photo")
+SIDES = ("lit_jax", "timm", "lit_jax" + LARGE, "timm" + LARGE)
 
 
 def timed(run: Callable[[], Any], batch: int, seconds: float) -> dict[str, Any]:
@@ -67,8 +72,10 @@ def ours(preset: str, batch: int, dtype: str, seconds: float) -> dict[str, Any]:
     params = jax.device_put(storage.as_used(tower, drawn, jax.ShapeDtypeStruct(pixels.shape, pixels.dtype)))
     compiled = jax.jit(tower.apply).lower({"params": params}, pixels).compile()
     found = timed(lambda: compiled({"params": params}, pixels).block_until_ready(), batch, seconds)
-    work = arithmetic.count(tower.apply, {"params": params}, pixels) / batch
-    found |= {"flops_per_photo": work, "device": jax.devices()[0].device_kind}
+    alone = own_products.timed(arithmetic.products(tower.apply, {"params": params}, pixels))
+    work = alone["flops"] / batch
+    found |= {"flops_per_photo": work, "device": jax.devices()[0].device_kind, "own_products": alone}
+    found["cpu_by_own_products"] = found["cpu_s_per_photo"] * batch / alone["cpu_s"]
     peak = costs.measured_peak(DTYPES[dtype])
     return {**found, "measured_peak_flops": peak, "share_of_peak": found["photos_per_s"] * work / peak}
 
@@ -97,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command: both sides of each tower in turns, the table, the JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.forward", description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
-    add("--presets", nargs="+", default=["vit_b16", "resnet50"], choices=sorted(TIMM))
+    add("--presets", nargs="+", default=["vit_b16", "resnet50", "efficientnet_lite0"], choices=sorted(TIMM))
     add("--batch", type=int, default=16)
     add("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     add("--rounds", type=int, default=3)
@@ -112,11 +119,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         found = {preset: _rounds(preset, parsed) for preset in parsed.presets}
     rows = [
-        [preset, *(f"{best['photos_per_s']:.1f}" if best else "failed" for best in one["best"].values()),
-         f"{one['ratio']:.2f}" if "ratio" in one else "", f"{one['cpu_ratio']:.2f}" if "cpu_ratio" in one else ""]
-        for preset, one in found.items()
+        [preset, "large pages" if pages else "",
+         *(f"{of['best'][name + pages]['photos_per_s']:.1f}" for name in ("lit_jax", "timm")),
+         *(f"{of['ratios'][pages][unit]:.2f}" for unit in _RATIOS),
+         f"{of['best']['lit_jax' + pages]['cpu_by_own_products']:.2f}"]
+        for preset, of in found.items() for pages in of["ratios"]
     ]  # fmt: skip
-    print(machine.table(["tower", *(f"{name}, photos/s" for name in SIDES), "ratio", "CPU time, ratio"], rows))
+    headings = ["tower", "memory", "lit_jax, photos/s", "timm, photos/s", "ratio", "CPU time, ratio"]
+    print(machine.table([*headings, "CPU by own products'"], rows))
     what = {name: getattr(parsed, name) for name in ("batch", "dtype", "rounds", "seconds")}
     machine.write("forward", {**what, "towers": found}, parsed.out)
 
@@ -129,18 +139,21 @@ def _rounds(preset: str, parsed: argparse.Namespace) -> dict[str, Any]:
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in SIDES}
     for _ in range(parsed.rounds):
         for name in SIDES:
-            rounds[name].append(machine.side("benchmarks.forward", *arguments, f"--side={name}"))
+            side, environment = name.removesuffix(LARGE), machine.LARGE_PAGES if name.endswith(LARGE) else None
+            rounds[name].append(
+                machine.side("benchmarks.forward", *arguments, f"--side={side}", environment=environment)
+            )
             print(preset, name, rounds[name][-1], flush=True)
     best = {
         name: max((one for one in of if "failed" not in one), key=lambda one: one["photos_per_s"], default=None)
         for name, of in rounds.items()
     }
-    found: dict[str, Any] = {"best": best, "rounds": rounds}
-    mine, other = (best[name] for name in SIDES)
-    if mine and other:
-        found["ratio"] = mine["photos_per_s"] / other["photos_per_s"]
-        found["cpu_ratio"] = mine["cpu_s_per_photo"] / other["cpu_s_per_photo"]
-    return found
+    ratios = {}
+    for pages in ("", LARGE):
+        mine, other = best["lit_jax" + pages], best["timm" + pages]
+        if mine and other:
+            ratios[pages] = {unit: mine[unit] / other[unit] for unit in _RATIOS}
+    return {"best": best, "ratios": ratios, "rounds": rounds}
 
 
 if __name__ == "__main__":

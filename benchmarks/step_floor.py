@@ -11,8 +11,10 @@ measures, in turns, `--rounds` times, of which the quickest counts:
 * ``step``: the step on one batch that is on the device already.
 * ``loop``: steps as a run makes them, with the store's feed before and the metrics read behind, a step late.
 
-Two processes more measure how long a run waits for its first step: with an empty cache of compiled programs, and with
-what the one before has left there, as `lit_jax.main` finds it in the user's cache folder from its second start on.
+The same is measured in a second process with large pages of memory (`benchmarks.machine.LARGE_PAGES`), which one has
+to ask for. Two processes more measure how long a run waits for its first step: with an empty cache of compiled
+programs, and with what the one before has left there, as `lit_jax.main` finds it in the user's cache folder from its
+second start on.
 """
 
 import argparse
@@ -76,6 +78,7 @@ def steps(parsed: argparse.Namespace) -> dict[str, Any]:
     feed = (batch for batch in feed if batch["tokens"].shape == shape)  # all rounds do the same work
     batch = next(feed)
     found = arithmetic.products(step, state, locked, batch)
+    memory = step.lower(state, locked, batch).compile().memory_analysis()
     state, metrics = step(state, locked, batch)
     jax.block_until_ready(metrics)
     rounds: dict[str, list[dict[str, float]]] = {"products": [], "step": [], "loop": []}
@@ -89,7 +92,10 @@ def steps(parsed: argparse.Namespace) -> dict[str, Any]:
         with machine.Clock() as clock:
             state = _looped(state, locked, itertools.islice(feed, parsed.steps), step)
         rounds["loop"].append(_each(clock, parsed.steps))
-    return {"texts": list(shape), "device": jax.devices()[0].device_kind, "rounds": rounds}
+    return {
+        "texts": list(shape), "device": jax.devices()[0].device_kind, "rounds": rounds,
+        "temporaries": memory.temp_size_in_bytes,
+    }  # fmt: skip
 
 
 def _looped(state: Any, locked: Any, batches: Iterator[train_step.Batch], step: Any) -> Any:
@@ -125,13 +131,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(json.dumps(first_step(parsed) if parsed.side == "first" else steps(parsed)))
             return
         found = _sides(parsed)
-    best = found["best"]
     rows = [
-        [name, f"{1000 * one['wall_s']:.1f}", f"{one['wall_s'] / best['products']['wall_s']:.3f}",
-         f"{1000 * one['cpu_s']:.1f}", f"{one['cpu_s'] / best['products']['cpu_s']:.3f}"]
-        for name, one in best.items()
+        [name, pages, *(
+            f"{x:.3f}" for unit in ("wall_s", "cpu_s") for x in (of[unit], of[unit] / best["products"][unit])
+        )]
+        for pages, best in found["best"].items() for name, of in best.items()
     ]  # fmt: skip
-    print(machine.table(["side", "ms", "by the products'", "CPU ms", "by the products'"], rows))
+    print(machine.table(["side", "pages", "s", "by the products'", "CPU s", "by the products'"], rows))
     rows = [[name, f"{one['start_s']:.1f}", f"{one['compiling_s']:.1f}"] for name, one in found["first"].items()]
     print(machine.table(["start", "s to the end of the first step", "s of compiling or reading"], rows))
     what = {name: getattr(parsed, name) for name in ("batch", "depth", "dtype", "photos", "rounds", "steps")}
@@ -141,13 +147,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _sides(parsed: argparse.Namespace) -> dict[str, Any]:
     arguments = [f"--{name}={getattr(parsed, name)}" for name in ("batch", "depth", "dtype", "photos", "store")]
     arguments += [f"--rounds={parsed.rounds}", f"--steps={parsed.steps}"]
-    found = machine.side("benchmarks.step_floor", *arguments, "--side=steps")
-    if "failed" in found:
-        raise UserError(f"steps: found {found['failed']}, expected figures; what it said stands above")
-    best = {
-        name: {unit: min(one[unit] for one in of) for unit in ("wall_s", "cpu_s")}
-        for name, of in found["rounds"].items()
-    }
+    found: dict[str, Any] = {"best": {}, "processes": {}}
+    for pages, environment in (("small", None), ("large", machine.LARGE_PAGES)):
+        got = machine.side("benchmarks.step_floor", *arguments, "--side=steps", environment=environment)
+        if "failed" in got:
+            raise UserError(f"steps: found {got['failed']}, expected figures; what it said stands above")
+        found["processes"][pages] = got
+        found["best"][pages] = {
+            name: {unit: min(one[unit] for one in of) for unit in ("wall_s", "cpu_s")}
+            for name, of in got["rounds"].items()
+        }
     first = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in ("empty cache", "full cache"):
@@ -157,7 +166,7 @@ def _sides(parsed: argparse.Namespace) -> dict[str, Any]:
                 environment={"JAX_COMPILATION_CACHE_DIR": folder},
             )  # fmt: skip
             first[name]["start_s"] = time.perf_counter() - since
-    return {**found, "best": best, "first": first}
+    return {**found, "first": first}
 
 
 if __name__ == "__main__":

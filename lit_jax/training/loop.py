@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from lit_jax import config as options
 from lit_jax.base import console, guard
@@ -198,6 +199,9 @@ class _Watch:
         self._step = int(state.step)
         self._updates = int(state.updates)
         self._skipped_in_a_row = 0
+        # All at once and beforehand: a computation between two steps would queue behind the one that is on its way.
+        updates = experiment.length.steps // experiment.config.optimizer.accumulate
+        self._rates = np.asarray(jax.vmap(experiment.schedule)(np.arange(updates + 1)))
         self._since, self._steps_since = time.monotonic(), 0
 
     def step(self, metrics: train_step.Metrics) -> int:
@@ -219,9 +223,10 @@ class _Watch:
         self._since, self._steps_since = time.monotonic(), 0
 
     def _read(self, step: int, metrics: train_step.Metrics) -> None:
-        values = {name: float(value.addressable_data(0)) for name, value in metrics.items()}
+        here = jax.device_get({name: value.addressable_data(0) for name, value in metrics.items()})
+        values = {name: float(value) for name, value in here.items()}
         config = self._experiment.config
-        rate = float(self._experiment.schedule(self._updates // config.optimizer.accumulate))
+        rate = float(self._rates[self._updates // config.optimizer.accumulate])
         skipped = bool(values.pop("skipped"))
         self._updates += not skipped
         self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
