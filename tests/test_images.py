@@ -87,8 +87,8 @@ SIDES = [(500, 375), (97, 61), (901, 703), (640, 33), (40, 60), (7, 2), (3, 500)
 def test_squares_are_those_of_the_definition_in_float64(rng, width, height, interpolation):
     """Parts of photos larger and smaller than the square, and of one pixel, mirrored or not; by both of the hosts."""
     photo, size = np.asarray(natural(rng, width, height)), 61
-    # A value of a single row or column is there 61 times, one of a few rows or columns nearly so.
-    share = 1 / 500 if min(width, height) > 7 else 1 / 60
+    # Of a photo of few pixels, a value is there many times, and many are a half that may be rounded either way.
+    share = 1 / 500 if min(width, height) >= size else 1 / 60
     whole, small = [0, 0, height, width], [height // 3, width // 3, max(height // 2, 1), max(width // 2, 1)]
     for part, full, offset in (
         (whole, (size, size), (0, 0)),

@@ -1,7 +1,7 @@
 """Pixels to the square that a tower reads, in NumPy: what `lit_jax.data.images.centre_crop` does inside TensorFlow.
 
 The same weights (`lit_jax.data.filters`), rounded once and at the end. Values differ from those of TensorFlow by 1 at
-most, mostly in fewer than one of 100,000 places and never in one of 5,000 (`tests/test_predict.py`): where sums that
+most, mostly in fewer than one of 100,000 places and never in one of 1,000 (`tests/test_predict.py`): where sums that
 are equal but for the order of their terms lie on either side of a half. TensorFlow has products with sparse matrices
 for this, NumPy has none: small dense blocks of the same matrices come next.
 """
