@@ -13,7 +13,7 @@ FOLDER = pathlib.Path(__file__).resolve().parents[1] / "benchmarks"
 COMMANDS = sorted(
     path.stem
     for path in FOLDER.glob("*.py")
-    if path.stem not in ("machine", "recorded", "declared", "comparing", "drawn", "__init__")
+    if path.stem not in ("machine", "recorded", "declared", "comparing", "drawn", "own_products", "__init__")
 )
 
 
