@@ -46,7 +46,7 @@ def made_up(classes: str, weights: str) -> Contents:
     """An app of the species of a class table, with an EfficientNet-Lite0 and vectors drawn at random."""
     table, draw = read_class_table(classes), np.random.default_rng(0)
     preset = PRESETS["tf_efficientnet_lite0"]
-    tower = preset.build(grouped=True)
+    tower = preset.build(as_convolutions=True)
     shapes = jax.eval_shape(tower.init, jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3)))["params"]
     params = jax.tree.map(lambda x: np.abs(0.1 * draw.standard_normal(x.shape)).astype(np.float32), shapes)
     head = draw.standard_normal((1280, WIDTH)).astype(np.float32)

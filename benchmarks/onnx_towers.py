@@ -88,7 +88,7 @@ def _built(preset: Preset, options: dict[str, Any]) -> tuple[Tower, Any]:
     """The module and the shapes of its parameters."""
     fields = preset.tower.__dataclass_fields__
     if preset.preprocessing is not None:
-        tower = preset.build(**options, **({"grouped": True} if "grouped" in fields else {}))
+        tower = preset.build(**options, **({"as_convolutions": True} if "as_convolutions" in fields else {}))
         return tower, image_shapes(tower, preset.size)[0]
     given = {"vocab_size": 1000, "end_id": 1, "context": preset.size, "embed_dim": 64}
     tower = preset.build(**{k: v for k, v in given.items() if k in fields and k not in preset.options}, **options)

@@ -10,11 +10,12 @@ from lit_jax.errors import UserError
 from lit_jax.models import presets, weights
 from lit_jax.models.bit import BiT, StandardisedConv
 from lit_jax.models.efficientnet import InvertedResNet
-from lit_jax.models.layers import FrozenBatchNorm
+from lit_jax.models.layers import FrozenBatchNorm, convolution
 from lit_jax.models.names import bit as bit_names
 from lit_jax.models.names import efficientnet as efficientnet_names
 from lit_jax.models.names import resnet as resnet_names
 from lit_jax.models.resnet import ResNet
+from lit_jax.planning import arithmetic
 from tests.conftest import as_stored
 from tests.golden import common
 
@@ -231,3 +232,28 @@ def test_the_next_size_of_counted_blocks_is_refused():
     flat = weights.named(drawn(thin((1, 3, 3, 4, 4, 5, 1))), family, efficientnet_names.LITE_PYTORCH[1])
     with pytest.raises(UserError, match="_blocks"):
         weights.fill(flat, drawn(thin((1, 2, 2, 3, 3, 4, 1))), family, source="x.pth")
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_a_convolution_of_one_pixel_is_one_however_it_is_computed(stride, padding):
+    rng = np.random.default_rng(0)
+    pixels = jnp.asarray(rng.normal(size=(2, 7, 9, 5)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(1, 1, 5, 4)), jnp.float32)
+    edges = ((padding, padding), (padding, padding))
+    got = convolution(pixels, kernel, (stride, stride), edges, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    wider = np.pad(pixels, ((0, 0), *edges, (0, 0)))[:, ::stride, ::stride]
+    np.testing.assert_allclose(got, np.einsum("bhwc,cd->bhwd", wider, kernel[0, 0]), rtol=1e-5, atol=1e-5)
+
+
+def test_other_runtimes_are_given_convolutions_only():
+    for name in ("resnet50", "bit_r50x1", "efficientnet_lite0"):
+        preset = models.IMAGE_PRESETS[name]
+        pixels = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+        kinds = {}
+        for form in (False, True):
+            tower = preset.build(as_convolutions=form)
+            shapes = jax.eval_shape(tower.init, jax.random.key(0), pixels)
+            found = arithmetic.products(tower.apply, shapes, pixels)
+            kinds[form] = {product.equation.primitive.name for product in found}
+        assert kinds == {False: {"dot_general", "conv_general_dilated"}, True: {"conv_general_dilated"}}

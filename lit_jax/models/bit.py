@@ -4,11 +4,13 @@ Pre-activation blocks (arXiv 1603.05027) with group norms (1803.08494) and stand
 function of one photo in training and evaluation, by construction. Padding is the same on both sides.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lit_jax.models.layers import Dtype
+from lit_jax.models.layers import Dtype, convolution
 from lit_jax.models.presets import HALF, Preset
 
 
@@ -19,11 +21,13 @@ class BiT(nn.Module):
         depths: blocks of each stage; a stage is twice as wide as the one before it.
         width_factor: how many times as wide as a ResNet all of it is.
         dtype: computation dtype.
+        as_convolutions: as in `resnet.ResNet`.
     """
 
     depths: tuple[int, ...]
     width_factor: int = 1
     dtype: Dtype = jnp.float32
+    as_convolutions: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -36,7 +40,8 @@ class BiT(nn.Module):
         for stage, depth in enumerate(self.depths):
             for block in range(depth):
                 stride = 2 if stage and not block else 1
-                x = BiTBlock(width << stage, stride, self.dtype, name=f"stage{stage}_block{block}")(x)
+                name = f"stage{stage}_block{block}"
+                x = BiTBlock(width << stage, stride, self.dtype, self.as_convolutions, name=name)(x)
         x = nn.relu(group_norm(self.dtype, "norm")(x))
         return x.astype(jnp.float32).mean((1, 2)).astype(self.dtype)
 
@@ -48,24 +53,27 @@ class BiTBlock(nn.Module):
         width: of the 3x3 convolution; the block gives four times as many channels.
         stride: of the 3x3 convolution.
         dtype: computation dtype.
+        as_convolutions: as in `resnet.ResNet`.
     """
 
     width: int
     stride: int = 1
     dtype: Dtype = jnp.float32
+    as_convolutions: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, H, W, C]` to `[B, H / stride, W / stride, 4 * width]`, rounded up."""
         out = 4 * self.width
+        like: dict[str, Any] = {"dtype": self.dtype, "as_convolutions": self.as_convolutions}
         y = nn.relu(group_norm(self.dtype, "norm1")(x))
         if self.stride > 1 or x.shape[-1] != out:
-            x = StandardisedConv(out, 1, self.stride, self.dtype, name="shortcut")(y)
-        y = StandardisedConv(self.width, 1, 1, self.dtype, name="conv1")(y)
+            x = StandardisedConv(out, 1, self.stride, **like, name="shortcut")(y)
+        y = StandardisedConv(self.width, 1, 1, **like, name="conv1")(y)
         y = nn.relu(group_norm(self.dtype, "norm2")(y))
-        y = StandardisedConv(self.width, 3, self.stride, self.dtype, name="conv2")(y)
+        y = StandardisedConv(self.width, 3, self.stride, **like, name="conv2")(y)
         y = nn.relu(group_norm(self.dtype, "norm3")(y))
-        return x + StandardisedConv(out, 1, 1, self.dtype, name="conv3")(y)
+        return x + StandardisedConv(out, 1, 1, **like, name="conv3")(y)
 
 
 def group_norm(dtype: Dtype, name: str) -> nn.GroupNorm:
@@ -83,6 +91,7 @@ class StandardisedConv(nn.Module):
         stride: of the convolution.
         dtype: computation dtype; the kernel is standardised in float32.
         epsilon: added to the variance.
+        as_convolutions: as in `resnet.ResNet`.
     """
 
     width: int
@@ -90,6 +99,7 @@ class StandardisedConv(nn.Module):
     stride: int = 1
     dtype: Dtype = jnp.float32
     epsilon: float = 1e-8
+    as_convolutions: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -100,7 +110,8 @@ class StandardisedConv(nn.Module):
         var = jnp.square(kernel - mean).mean((0, 1, 2), keepdims=True)
         kernel = (kernel - mean) * jax.lax.rsqrt(var + self.epsilon)
         half = self.side // 2
-        return jax.lax.conv_general_dilated(
+        convolved = jax.lax.conv_general_dilated if self.as_convolutions else convolution
+        return convolved(
             x.astype(self.dtype), kernel.astype(self.dtype), (self.stride, self.stride), ((half, half), (half, half)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )  # fmt: skip

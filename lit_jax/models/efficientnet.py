@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lit_jax.models.layers import Dtype, FrozenBatchNorm
+from lit_jax.models.layers import Dtype, FrozenBatchNorm, convolution
 from lit_jax.models.presets import HALF, IMAGENET, Preprocessing, Preset
 
 Stage = tuple[int, int, int, int, int]
@@ -34,7 +34,8 @@ class InvertedResNet(nn.Module):
         norm_epsilon: of the batch norms.
         padding: ``same`` as TensorFlow pads, which depends on the size of the picture; ``equal`` as PyTorch does,
             as much on each side.
-        grouped: whether convolutions of each channel by itself are written as such, for other runtimes than XLA.
+        as_convolutions: whether all convolutions are written as such, for other runtimes than XLA; otherwise those of
+            each channel by itself are sums of shifted products, and those of one pixel products of matrices.
     """
 
     stages: tuple[Stage, ...]
@@ -43,13 +44,14 @@ class InvertedResNet(nn.Module):
     dtype: Dtype = jnp.float32
     norm_epsilon: float = 1e-5
     padding: str = "equal"
-    grouped: bool = False
+    as_convolutions: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """Embeds `[B, H, W, 3]` normalised pixels as `[B, D]`."""
         like: dict[str, Any] = {
-            "norm_epsilon": self.norm_epsilon, "padding": self.padding, "dtype": self.dtype, "grouped": self.grouped,
+            "norm_epsilon": self.norm_epsilon, "padding": self.padding, "dtype": self.dtype,
+            "as_convolutions": self.as_convolutions,
         }  # fmt: skip
         x = NormedConv(self.stem, 3, 2, **like, name="stem")(images)
         for s, (depth, side, stride, expansion, width) in enumerate(self.stages):
@@ -72,7 +74,7 @@ class InvertedResidual(nn.Module):
         norm_epsilon: of the batch norms.
         padding: as in `InvertedResNet`.
         dtype: computation dtype.
-        grouped: as in `InvertedResNet`.
+        as_convolutions: as in `InvertedResNet`.
     """
 
     width: int
@@ -82,13 +84,14 @@ class InvertedResidual(nn.Module):
     norm_epsilon: float = 1e-5
     padding: str = "equal"
     dtype: Dtype = jnp.float32
-    grouped: bool = False
+    as_convolutions: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, H, W, C]` to `[B, H / stride, W / stride, D]`, rounded up."""
         like: dict[str, Any] = {
-            "norm_epsilon": self.norm_epsilon, "padding": self.padding, "dtype": self.dtype, "grouped": self.grouped,
+            "norm_epsilon": self.norm_epsilon, "padding": self.padding, "dtype": self.dtype,
+            "as_convolutions": self.as_convolutions,
         }  # fmt: skip
         middle = self.expansion * x.shape[-1]
         y = x
@@ -111,7 +114,7 @@ class NormedConv(nn.Module):
         norm_epsilon: of the batch norm.
         padding: as in `InvertedResNet`.
         dtype: computation dtype.
-        grouped: as in `InvertedResNet`.
+        as_convolutions: as in `InvertedResNet`.
     """
 
     width: int
@@ -122,18 +125,18 @@ class NormedConv(nn.Module):
     norm_epsilon: float = 1e-5
     padding: str = "equal"
     dtype: Dtype = jnp.float32
-    grouped: bool = False
+    as_convolutions: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, H, W, C]` to `[B, H / stride, W / stride, D]`, rounded up."""
         padding = _padding(self.padding, self.side, self.stride, x.shape)
         if self.depthwise:
-            x = Depthwise(self.side, self.stride, padding, self.dtype, self.grouped, name="conv")(x)
+            x = Depthwise(self.side, self.stride, padding, self.dtype, self.as_convolutions, name="conv")(x)
         else:
             x = nn.Conv(
                 self.width, (self.side, self.side), (self.stride, self.stride), use_bias=False, dtype=self.dtype,
-                padding=padding, name="conv",
+                padding=padding, conv_general_dilated=None if self.as_convolutions else convolution, name="conv",
             )(x)  # fmt: skip
         x = FrozenBatchNorm(self.norm_epsilon, self.dtype, name="norm")(x)
         return nn.relu6(x) if self.active else x
@@ -149,21 +152,21 @@ class Depthwise(nn.Module):
         stride: of the convolution.
         padding: rows above and below, and columns before and behind.
         dtype: computation dtype.
-        grouped: as in `InvertedResNet`.
+        as_convolutions: as in `InvertedResNet`.
     """
 
     side: int
     stride: int
     padding: Padding
     dtype: Dtype = jnp.float32
-    grouped: bool = False
+    as_convolutions: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, H, W, C]` to `[B, H / stride, W / stride, C]`, rounded as the padding says."""
         shape = (self.side, self.side, 1, x.shape[-1])
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
-        if self.grouped:
+        if self.as_convolutions:
             return jax.lax.conv_general_dilated(
                 x.astype(self.dtype), kernel, (self.stride, self.stride), self.padding, feature_group_count=x.shape[-1],
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),

@@ -7,12 +7,13 @@ a leading axis [L].
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 Dtype = Any
@@ -61,6 +62,19 @@ def remade(block: type[nn.Module], *, whole: bool) -> type[nn.Module]:
     policy = None if whole else jax.checkpoint_policies.save_only_these_names(_PRODUCT)
     # Inside a scan nothing is shared between blocks that the compiler could save a second time.
     return nn.remat(block, prevent_cse=False, policy=policy)
+
+
+def convolution(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any, *, dimension_numbers: Any, **rest: Any
+) -> jax.Array:
+    """`jax.lax.conv_general_dilated` of `[B, H, W, C]` by `[h, w, C, D]`; with kernels of one pixel, a product.
+
+    XLA's CPU compiler carries out a product of matrices on all cores, and a convolution of one pixel on one.
+    """
+    if kernel.shape[:2] != (1, 1) or np.any(padding):
+        numbers = {"dimension_numbers": dimension_numbers, **rest}
+        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **numbers)
+    return product(x[:, :: strides[0], :: strides[1]], kernel[0, 0], (((3,), (0,)), ((), ())))
 
 
 Dense = functools.partial(nn.Dense, dot_general=product)

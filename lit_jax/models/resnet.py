@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lit_jax.models.layers import Dtype, FrozenBatchNorm
+from lit_jax.models.layers import Dtype, FrozenBatchNorm, convolution
 from lit_jax.models.presets import IMAGENET, Preset
 
 
@@ -23,12 +23,15 @@ class ResNet(nn.Module):
         bottleneck: blocks of 1x1, 3x3 and 1x1 with four times the width at the end; otherwise of two 3x3.
         dtype: computation dtype.
         norm_epsilon: of the batch norms.
+        as_convolutions: whether convolutions of one pixel are written as such, for other runtimes than XLA, and not as
+            products of matrices.
     """
 
     depths: tuple[int, ...]
     bottleneck: bool = True
     dtype: Dtype = jnp.float32
     norm_epsilon: float = 1e-5
+    as_convolutions: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -40,7 +43,7 @@ class ResNet(nn.Module):
             for block in range(depth):
                 stride = 2 if stage and not block else 1
                 x = ResNetBlock(
-                    64 << stage, stride, self.bottleneck, self.norm_epsilon, self.dtype,
+                    64 << stage, stride, self.bottleneck, self.norm_epsilon, self.dtype, self.as_convolutions,
                     name=f"stage{stage}_block{block}",
                 )(x)  # fmt: skip
         return x.astype(jnp.float32).mean((1, 2)).astype(self.dtype)
@@ -55,6 +58,7 @@ class ResNetBlock(nn.Module):
         bottleneck: as in `ResNet`.
         norm_epsilon: of the batch norms.
         dtype: computation dtype.
+        as_convolutions: as in `ResNet`.
     """
 
     width: int
@@ -62,6 +66,7 @@ class ResNetBlock(nn.Module):
     bottleneck: bool = True
     norm_epsilon: float = 1e-5
     dtype: Dtype = jnp.float32
+    as_convolutions: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -81,8 +86,9 @@ class ResNetBlock(nn.Module):
 
     def _normed_conv(self, x: jax.Array, width: int, side: int, stride: int, name: str, norm: str) -> jax.Array:
         x = nn.Conv(
-            width, (side, side), (stride, stride), padding=side // 2, use_bias=False, dtype=self.dtype, name=name
-        )(x)
+            width, (side, side), (stride, stride), padding=side // 2, use_bias=False, dtype=self.dtype, name=name,
+            conv_general_dilated=None if self.as_convolutions else convolution,
+        )(x)  # fmt: skip
         return FrozenBatchNorm(self.norm_epsilon, self.dtype, name=norm)(x)
 
 

@@ -70,8 +70,8 @@ def _in_float32(trained: Trained) -> Trained:
     """The model with all arithmetic in float32, in the forms that other runtimes compute well."""
     model = building.build_model(dataclasses.replace(trained.config.towers, precision="float32"), trained.tokenizer)
     image: Any = model.image
-    if "grouped" in image.__dataclass_fields__:
-        model = dataclasses.replace(model, image=image.clone(grouped=True))
+    if "as_convolutions" in image.__dataclass_fields__:
+        model = dataclasses.replace(model, image=image.clone(as_convolutions=True))
     return dataclasses.replace(trained, model=model)
 
 
