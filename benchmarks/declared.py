@@ -151,12 +151,12 @@ BENCHMARKS = {
         (Figure("towers.*.best.*.photos_per_s", RATE), Figure("towers.*.best.*.cpu_s_per_photo", CPU_TIME),
          Figure("towers.*.best.lit_jax.share_of_peak", RATE)),
         quick=("--presets", "resnet50", "--rounds=1", "--seconds=5"),
-        full=("--seconds=8",),
+        full=("--seconds=6",),
         settings=("batch", "dtype"),
     ),
     "forward_bfloat16": Benchmark(
         (Figure("towers.*.best.*.photos_per_s", RATE), Figure("towers.*.best.*.cpu_s_per_photo", CPU_TIME)),
-        full=("--presets", "vit_b16", "swin_t", "--dtype=bfloat16", "--seconds=8"),
+        full=("--presets", "vit_b16", "--dtype=bfloat16", "--seconds=6", "--rounds=2"),
         settings=("batch", "dtype"),
         module="forward",
     ),
@@ -235,6 +235,12 @@ BENCHMARKS = {
         quick=("--rounds=1", "--workdir={work}/conversion"),
         full=("--workdir={work}/conversion",),
         settings=("photos", "workers"),
+    ),
+    "conversion_100000": Benchmark(
+        (Figure("sides.*.mb_per_s", RATE), Figure("sides.*.cpu_s_per_1000", CPU_TIME),),
+        full=("--workdir={work}/conversion_100000", "--photos=100000", "--rounds=1"),
+        settings=("photos", "workers"),
+        module="conversion",
     ),
     "inat2021_scale": Benchmark(
         (Figure("whole.cpu_s", CPU_TIME), Figure("continued.cpu_s", CPU_TIME), Figure("whole.peak_bytes", MEMORY),

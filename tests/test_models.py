@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from lit_jax import models
 from lit_jax.models import layers
@@ -12,6 +13,7 @@ from lit_jax.models.presets import image_shapes
 from lit_jax.models.text import TextTransformer, first_end
 from lit_jax.models.two_tower import TwoTower, unit
 from lit_jax.models.vit import ViT
+from lit_jax.planning import arithmetic
 from tests.conftest import random_like
 from tests.golden import common
 
@@ -296,3 +298,26 @@ def test_scores_and_sums_of_attention_are_those_of_their_formulas(lead):
     np.testing.assert_allclose(scores, np.einsum("...thd,...shd->...hts", queries, values), rtol=1e-5, atol=1e-5)
     sums = layers.weighted(jnp.asarray(weights, jnp.float32), jnp.asarray(values, jnp.float32))
     np.testing.assert_allclose(sums, np.einsum("...hts,...shd->...thd", weights, values), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+def test_the_backward_pass_keeps_products_and_little_else(dtype, monkeypatch):
+    tokens, weights = jnp.asarray(np.random.default_rng(0).normal(size=(2, 16, 24, 64)), dtype)
+
+    def taken(**options):
+        encoder = layers.Encoder(depth=3, heads=2, hidden=256, dtype=dtype, **options)
+        params = encoder.init(jax.random.key(0), tokens)
+        gradient = jax.grad(lambda params, x: (encoder.apply(params, x) * weights).astype(jnp.float32).mean())
+        compiled = jax.jit(gradient).lower(params, tokens).compile()
+        work = arithmetic.count(gradient, params, tokens)
+        return compiled.memory_analysis().temp_size_in_bytes, work, compiled(params, tokens)
+
+    memory, work, gradient = taken()
+    least, again, whole = taken(remat=True)
+    monkeypatch.setattr(layers, "remade", lambda block, whole: block)
+    all_of_it, once, plain = taken()
+    assert least < memory < 0.7 * all_of_it
+    assert work == once < again  # no product is carried out twice
+    flat, tolerance = ravel_pytree(gradient)[0], 1e-5 if dtype == jnp.float32 else 0.05
+    for other in (whole, plain):
+        np.testing.assert_allclose(flat, ravel_pytree(other)[0], rtol=0, atol=tolerance * float(jnp.abs(flat).max()))

@@ -43,6 +43,10 @@ class View:
     resize: str = "short"
     crop_fraction: float = 1.0
 
+    def side(self, size: int) -> int:
+        """What the shorter side becomes before a square is cut, as timm rounds: 256 for 224 pixels at 0.875."""
+        return math.floor(size / self.crop_fraction + 1e-6)
+
 
 PLAIN = View()
 """Bicubic, the shorter side, no margin."""
@@ -97,7 +101,7 @@ class Pictures:
             return 0
         tf = tensorflow()
         height, width = (tf.cast(side, tf.float32) for side in tf.unstack(jpeg_sides(jpeg)))
-        larger = tf.minimum(height, width) / _side(self.size, self.view)
+        larger = tf.minimum(height, width) / self.view.side(self.size)
         if self.augmentation.crop == "random":
             # The least side that a part can have, of the least area and the most extreme ratio.
             part = tf.sqrt(height * width * self.augmentation.crop_scale[0] * RATIO[0])
@@ -241,15 +245,9 @@ def _centred(photo: Any, size: int, view: View) -> Any:
     return _resized(tf, photo, full, size, offset, view.interpolation)
 
 
-def _side(size: int, view: View) -> int:
-    """What the shorter side becomes, before the square is cut."""
-    # As timm rounds, and so that 0.875 gives the 256 of the papers.
-    return math.floor(size / view.crop_fraction + 1e-6)
-
-
 def _full_and_offset(tf: Any, height: Any, width: Any, size: int, view: View) -> tuple[tuple[Any, Any], Any]:
     """Height and width that a whole photo becomes, and where its middle square begins."""
-    side = _side(size, view)
+    side = view.side(size)
     if view.resize == "square":
         full: tuple[Any, Any] = (tf.constant(side), tf.constant(side))
     else:

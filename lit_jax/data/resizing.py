@@ -6,8 +6,6 @@ are equal but for the order of their terms lie on either side of a half. TensorF
 for this, NumPy has none: small dense blocks of the same matrices come next.
 """
 
-import math
-
 import numpy as np
 
 from lit_jax.data.filters import Axis, taps
@@ -28,8 +26,7 @@ def square(photo: np.ndarray, pictures: Pictures) -> np.ndarray:
         `[S, S, 3]` uint8.
     """
     size, view = pictures.size, pictures.view
-    # As timm rounds, and so that 0.875 gives the 256 of the papers.
-    side = math.floor(size / view.crop_fraction + 1e-6)
+    side = view.side(size)
     height, width = photo.shape[:2]
     short = min(height, width)
     full = (side, side) if view.resize == "square" else (side * height // short, side * width // short)
