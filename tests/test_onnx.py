@@ -35,7 +35,7 @@ def preset(name, **options):
 
 SHORT = {"depth": 2, "width": 24}
 TINY_SWIN = {"width": 16, "depths": (2, 1), "heads": (1, 2), "window": 4}  # the second block shifts its windows
-LITE = {"stages": ((1, 3, 1, 1, 8), (2, 5, 2, 6, 16)), "head": 32, "grouped": True}
+LITE = {"stages": ((1, 3, 1, 1, 8), (2, 5, 2, 6, 16)), "head": 32, "as_convolutions": True}
 WORDS = {"vocab_size": 40, "end_id": 1}
 # Every form that a preset of the package has, small: the towers of one form differ in their sizes alone.
 IMAGE = {
@@ -44,9 +44,9 @@ IMAGE = {
     "dinov2, registers and swiglu": (preset("dinov2_g14_reg4", **SHORT, heads=3, mlp_dim=16), 28),
     "clip": (preset("clip_b32", **SHORT, heads=3), 64),
     "siglip": (preset("siglip_b16", **SHORT, heads=3), 32),
-    "resnet": (preset("resnet18", depths=(1, 1)), 32),
-    "resnet, bottlenecks": (preset("resnet50", depths=(1, 1)), 32),
-    "bit": (preset("bit_r50x1", depths=(1, 1)), 32),
+    "resnet": (preset("resnet18", depths=(1, 1), as_convolutions=True), 32),
+    "resnet, bottlenecks": (preset("resnet50", depths=(1, 1), as_convolutions=True), 32),
+    "bit": (preset("bit_r50x1", depths=(1, 1), as_convolutions=True), 32),
     "efficientnet": (preset("efficientnet_lite0", **LITE), 32),
     "efficientnet as tensorflow pads": (preset("tf_efficientnet_lite0", **LITE), 35),
     "mixer": (preset("mixer_s32", patch=8, **SHORT), 32),

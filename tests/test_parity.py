@@ -37,7 +37,7 @@ def by_jax(tower, params, given):
 
 def by_onnx(tower, params, given):
     """The same tower, written as ONNX."""
-    tower = tower.clone(grouped=True) if hasattr(tower, "grouped") else tower
+    tower = tower.clone(as_convolutions=True) if hasattr(tower, "as_convolutions") else tower
     model = to_onnx(lambda x: tower.apply({"params": params}, x), given.shape[1:], given.dtype, names=("x", "y"))
     return onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": given})[0]
 
