@@ -24,6 +24,7 @@ from lit_jax.models.settled import (
     TOWER_OPTIONS,
     beside_weights,
     check_names,
+    crop_options,
     preset_notes,
     settled_image,
     settled_text,
@@ -186,10 +187,7 @@ def check_store(config: Settled, store: Store) -> None:
     check_split(config.data.train_split, store.splits, store.directory, option="data.train_split")
     if tower["kind"] != GIVEN:
         wanted |= {"data.shrink_decoding": config.data.shrink_decoding}
-        if config.data.shrink_decoding:  # by how much depends on the crops
-            wanted |= {"data.crop": config.data.crop, "data.crop_scale": config.data.crop_scale}
-    if store.views[config.data.train_split] > 1 and tower["kind"] != GIVEN:
-        wanted |= {"data.crop_scale": config.data.crop_scale, "data.flip": config.data.flip}
+        wanted |= crop_options(config.data, store.views[config.data.train_split])
     made = {"image.width": store.width, "data.shrink_decoding": False, **tower.get("options", {})}
     for name, value in wanted.items():
         value = list(value) if isinstance(value, tuple) else value

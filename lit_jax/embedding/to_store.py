@@ -32,7 +32,7 @@ from lit_jax.errors import Stopped, UserError
 from lit_jax.models import building
 from lit_jax.models.building import Towers
 from lit_jax.models.locking import IMAGE, Params
-from lit_jax.models.settled import TOWER_OPTIONS
+from lit_jax.models.settled import TOWER_OPTIONS, crop_options
 from lit_jax.models.two_tower import TwoTower
 from lit_jax.settling import open_tokenizer, tokenizer_path
 from lit_jax.text.units import kinds_of, unlimited
@@ -224,11 +224,8 @@ def described(frozen: Frozen, digest: str, views: int) -> dict[str, Any]:
     """What the store remembers of its tower: enough to refuse it for another one."""
     image, data = frozen.towers.image, frozen.data
     shape = {f"image.{name}": getattr(image, name) for name in TOWER_OPTIONS}
-    crops = {"data.crop_scale": data.crop_scale, "data.flip": data.flip, "seed": frozen.towers.seed}
-    # By how much depends on the crops. Only where it is so: a store that was made before there was the option stays the
-    # one that the config asks for.
-    shrunk = {"data.shrink_decoding": True, "data.crop": data.crop, "data.crop_scale": data.crop_scale}
-    described = {**shape, **(shrunk if data.shrink_decoding else {}), **(crops if views > 1 else {})}
+    # Only what is so: a store that was made before there was an option stays the one that the config asks for.
+    described = {**shape, **crop_options(data, views), **({"seed": frozen.towers.seed} if views > 1 else {})}
     return {
         "kind": image.tower,
         "digest": digest,

@@ -72,8 +72,9 @@ def convolution(
     XLA's CPU compiler carries out a product of matrices on all cores, and a convolution of one pixel on one.
     """
     if kernel.shape[:2] != (1, 1) or np.any(padding):
-        numbers = {"dimension_numbers": dimension_numbers, **rest}
-        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **numbers)
+        return jax.lax.conv_general_dilated(
+            x, kernel, strides, padding, dimension_numbers=dimension_numbers, **rest
+        )  # fmt: skip
     return product(x[:, :: strides[0], :: strides[1]], kernel[0, 0], (((3,), (0,)), ((), ())))
 
 

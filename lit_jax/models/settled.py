@@ -31,6 +31,16 @@ _TEXT_SHAPE = (
 )  # fmt: skip
 
 
+def crop_options(data: options.Data, views: int) -> dict[str, Any]:
+    """Options of the data that decide the features of a photo as well, by name, where a store has so many views.
+
+    By how much a photo is halved while it is decoded depends on the crops.
+    """
+    halved = {"data.shrink_decoding": True, "data.crop": data.crop, "data.crop_scale": data.crop_scale}
+    cropped = {"data.crop_scale": data.crop_scale, "data.flip": data.flip}
+    return {**(halved if data.shrink_decoding else {}), **(cropped if views > 1 else {})}
+
+
 def settled_image(image: options.Image, known: Mapping[str, Any]) -> options.Image:
     """The options of an image tower with nothing left open. Settling twice changes nothing.
 
