@@ -118,17 +118,22 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(json.dumps(run(parsed.presets[0], parsed.batch, parsed.dtype, parsed.seconds)))
             return
         found = {preset: _rounds(preset, parsed) for preset in parsed.presets}
-    rows = [
-        [preset, "large pages" if pages else "",
-         *(f"{of['best'][name + pages]['photos_per_s']:.1f}" for name in ("lit_jax", "timm")),
-         *(f"{of['ratios'][pages][unit]:.2f}" for unit in _RATIOS),
-         f"{of['best']['lit_jax' + pages]['cpu_by_own_products']:.2f}"]
-        for preset, of in found.items() for pages in of["ratios"]
-    ]  # fmt: skip
+    rows = [_row(preset, of, pages) for preset, of in found.items() for pages in ("", LARGE)]
     headings = ["tower", "memory", "lit_jax, photos/s", "timm, photos/s", "ratio", "CPU time, ratio"]
     print(machine.table([*headings, "CPU by own products'"], rows))
     what = {name: getattr(parsed, name) for name in ("batch", "dtype", "rounds", "seconds")}
     machine.write("forward", {**what, "towers": found}, parsed.out)
+
+
+def _row(preset: str, of: dict[str, Any], pages: str) -> list[str]:
+    mine, other = (of["best"][name + pages] for name in ("lit_jax", "timm"))
+    ratios = of["ratios"].get(pages, {})
+    return [
+        preset, "large pages" if pages else "",
+        *(f"{one['photos_per_s']:.1f}" if one else "failed" for one in (mine, other)),
+        *(f"{ratios[unit]:.2f}" if ratios else "" for unit in _RATIOS),
+        f"{mine['cpu_by_own_products']:.2f}" if mine else "",
+    ]  # fmt: skip
 
 
 def _rounds(preset: str, parsed: argparse.Namespace) -> dict[str, Any]:
