@@ -55,8 +55,7 @@ def table(content: Mapping[str, Any]) -> str:
     shares = [result["normalised"][task] if "normalised" in result else None for result, task in columns]
     rows.append(["mCE, of 100", *(_of_100(found, "mce") for found in shares)])
     rows.append(["relative mCE, of 100", *(_of_100(found, "relative_mce") for found in shares)])
-    lines = [["top-1 on photos with", *heads], ["---"] * (len(heads) + 1), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return machine.markdown(["top-1 on photos with", *heads], rows)
 
 
 def _percent(share: float) -> str:

@@ -592,7 +592,9 @@ def tables(results: Sequence[dict[str, Any]]) -> str:
         "photos | squares | JPEG to square | CPU s per 1000 | pixels differ by | at most | features move by | at most",
     )
     return "\n\n".join(
-        _markdown(head.split(" | "), rows) for head, rows in zip(heads, (streams, alone, small), strict=True) if rows
+        machine.markdown(head.split(" | "), rows)
+        for head, rows in zip(heads, (streams, alone, small), strict=True)
+        if rows
     )
 
 
@@ -606,10 +608,6 @@ def _found(
                 yield from (
                     (content, one, cores, side, found) for side, found in sides.items() if "failed" not in found
                 )
-
-
-def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *rows))
 
 
 if __name__ == "__main__":

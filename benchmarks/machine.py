@@ -108,6 +108,11 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return console.text_table(headings, rows)
 
 
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows as a table of the documentation."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in (headings, ["---"] * len(headings), *rows))
+
+
 def torchvision() -> None:
     """Makes torchvision importable for timm and open_clip, also where it is there without its compiled part."""
     shim = ROOT.parent / "shared" / "peers" / "torchvision_cpu.py"

@@ -19,7 +19,7 @@ import itertools
 import math
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -34,6 +34,7 @@ from lit_jax.data.unique_captions import CaptionTable
 from lit_jax.errors import user_errors_in_one_line
 from lit_jax.models.two_tower import TwoTower
 from lit_jax.planning import arithmetic
+from lit_jax.training import train_step
 
 PHOTOS, CLASSES, WIDTH, EPOCH, EPOCHS = 2_686_843, 10_000, 1024, 2_600_000, 18
 SHARD_ROWS = 1 << 17
@@ -66,22 +67,31 @@ def synthetic_store(folder: pathlib.Path, photos: int) -> embedding_store.Store:
     ), folder)  # fmt: skip
 
 
+def from_store(
+    made: embedding_store.Store, *, batch: int, dtype: str, depth: int, remat: bool = False, place: str = "device"
+) -> tuple[train_step.State, Any, Any, Iterator[train_step.Batch]]:
+    """State, locked parameters, step and batches of the recorded run from a store, on one device."""
+    mesh = make_mesh(1)
+    captions = CaptionTable(
+        drawn_tokens(CLASSES), np.arange(CLASSES), np.arange(CLASSES)[:, None], np.ones(CLASSES, np.int64)
+    )
+    stream = input_stream.from_store(
+        made, "train", mesh, batches=Batches(batch, seed=0), captions=captions,
+        rows=input_stream.TextRows(END, each_once=True, bucket=8), place=place,
+    )(0)  # fmt: skip
+    text = recorded_text_tower(dtype=dtype, depth=depth, remat=remat)
+    model = TwoTower(None, text, embed_dim=512, width=WIDTH, dtype=text.dtype)
+    return *start(model, mesh, image_size=1, dtype=dtype), stream
+
+
 def run(parsed: argparse.Namespace) -> dict[str, Any]:
     """Times the steps."""
     steps = parsed.steps or math.ceil(EPOCH * EPOCHS / parsed.batch)
-    mesh = make_mesh(1)
     with machine.Clock() as preparing:
         made = synthetic_store(pathlib.Path(parsed.store), parsed.photos)
-        captions = CaptionTable(
-            drawn_tokens(CLASSES), np.arange(CLASSES), np.arange(CLASSES)[:, None], np.ones(CLASSES, np.int64)
+        state, locked, step, stream = from_store(
+            made, batch=parsed.batch, dtype=parsed.dtype, depth=parsed.depth, remat=parsed.remat, place=parsed.store_on
         )
-        stream = input_stream.from_store(
-            made, "train", mesh, batches=Batches(parsed.batch, seed=0), captions=captions,
-            rows=input_stream.TextRows(END, each_once=True, bucket=8), place=parsed.store_on,
-        )(0)  # fmt: skip
-        text = recorded_text_tower(dtype=parsed.dtype, depth=parsed.depth, remat=parsed.remat)
-        model = TwoTower(None, text, embed_dim=512, width=WIDTH, dtype=text.dtype)
-        state, locked, step = start(model, mesh, image_size=1, dtype=parsed.dtype)
         first = next(stream)
         products = arithmetic.count(step, state, locked, first)
         memory = step.lower(state, locked, first).compile().memory_analysis()

@@ -27,37 +27,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from benchmarks import machine, own_products
-from benchmarks.recipe import CLASSES, WIDTH, synthetic_store
-from benchmarks.recorded import END, drawn_tokens, recorded_text_tower, start
-from lit_jax.base.sharding import make_mesh
-from lit_jax.data import input_stream
-from lit_jax.data.record_batches import Batches
-from lit_jax.data.unique_captions import CaptionTable
+from benchmarks.recipe import from_store, synthetic_store
 from lit_jax.errors import UserError, user_errors_in_one_line
-from lit_jax.models.two_tower import TwoTower
 from lit_jax.planning import arithmetic
 from lit_jax.training import train_step
 
 
-def _feed(parsed: argparse.Namespace, mesh: Any) -> Iterator[train_step.Batch]:
-    captions = CaptionTable(
-        drawn_tokens(CLASSES), np.arange(CLASSES), np.arange(CLASSES)[:, None], np.ones(CLASSES, np.int64)
-    )
-    return input_stream.from_store(
-        synthetic_store(parsed.store, parsed.photos), "train", mesh, batches=Batches(parsed.batch, seed=0),
-        captions=captions, rows=input_stream.TextRows(END, each_once=True, bucket=8), place="device",
-    )(0)  # fmt: skip
-
-
-def _run(parsed: argparse.Namespace) -> tuple[Any, Any, Any, Iterator[train_step.Batch]]:
-    """State, locked parameters, step and batches."""
-    mesh = make_mesh(1)
-    text = recorded_text_tower(dtype=parsed.dtype, depth=parsed.depth)
-    model = TwoTower(None, text, embed_dim=512, width=WIDTH, dtype=text.dtype)
-    return *start(model, mesh, image_size=1, dtype=parsed.dtype), _feed(parsed, mesh)
+def _run(parsed: argparse.Namespace) -> tuple[train_step.State, Any, Any, Iterator[train_step.Batch]]:
+    made = synthetic_store(parsed.store, parsed.photos)
+    return from_store(made, batch=parsed.batch, dtype=parsed.dtype, depth=parsed.depth)
 
 
 def first_step(parsed: argparse.Namespace) -> dict[str, Any]:
@@ -78,7 +58,7 @@ def steps(parsed: argparse.Namespace) -> dict[str, Any]:
     feed = (batch for batch in feed if batch["tokens"].shape == shape)  # all rounds do the same work
     batch = next(feed)
     found = arithmetic.products(step, state, locked, batch)
-    memory = step.lower(state, locked, batch).compile().memory_analysis()
+    step = step.lower(state, locked, batch).compile()
     state, metrics = step(state, locked, batch)
     jax.block_until_ready(metrics)
     rounds: dict[str, list[dict[str, float]]] = {"products": [], "step": [], "loop": []}
@@ -94,7 +74,7 @@ def steps(parsed: argparse.Namespace) -> dict[str, Any]:
         rounds["loop"].append(_each(clock, parsed.steps))
     return {
         "texts": list(shape), "device": jax.devices()[0].device_kind, "rounds": rounds,
-        "temporaries": memory.temp_size_in_bytes,
+        "temporaries": step.memory_analysis().temp_size_in_bytes,
     }  # fmt: skip
 
 
