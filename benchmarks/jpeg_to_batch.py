@@ -7,8 +7,8 @@ Sides, each in a process of its own that may run on ``--cores`` cores only, from
 them in turn, ``--rounds`` times:
 
 * ours: `record_batches.training_batches` from the record set; bytes `[B, 224, 224, 3]`, as the model takes them. Once
-  more with the conversion to float32 that open_clip does on the host and our model on its device, and once with the C
-  library as it is, without `lit_jax.base.processes.keep_memory`;
+  more with the conversion to float32 that open_clip does on the host and our model on its device, and once with
+  memory that TensorFlow gives back to the system, as it does by itself;
 * open_clip: its own training loader (`open_clip_train.data`) with as many worker processes as cores, and its transform
   for training, from webdataset tars of the same photos and captions;
 * whole: the same stream of ours with ``data.resize_on = "device"``: what is left to the host where a device resizes;
@@ -30,7 +30,6 @@ A side whose package is missing is left out, and said so.
 import argparse
 import contextlib
 import dataclasses
-import functools
 import importlib.util
 import io
 import itertools
@@ -90,7 +89,7 @@ def ours(records: str, batch: int, size: int, side: str) -> Iterator[int]:
     from lit_jax.text.tokenizers import load_tokenizer
 
     if side == "ours_given_back":
-        images.keep_memory = functools.cache(lambda: None)
+        os.environ[images.KEEPS_MEMORY] = "0"
     record_set = open_records(records)
     if record_set.tokenizer is None:
         raise UserError(f"{records}: found no tokenizer, expected a record set with one")

@@ -251,6 +251,27 @@ def test_halved_photos_are_those_that_pillow_halves(rng, times):
         np.testing.assert_array_equal(got, images.placed(whole, place, pictures).numpy())
 
 
+PIPELINE = """
+import resource, sys
+from lit_jax.data.images import tensorflow
+tf = tensorflow()
+photos = tf.data.Dataset.range(400).map(lambda number: tf.fill([1024, 1024], tf.cast(number, tf.uint8)))
+for number, batch in enumerate(photos.batch(40).as_numpy_iterator()):
+    if number == 5:
+        before, written = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, 0
+    elif number > 5:
+        written += batch.nbytes
+    del batch
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize() / written)
+"""
+
+
+def test_memory_of_batches_is_kept_for_the_next():
+    """Else the system hands out each page of a batch anew, which takes longer than to fill it."""
+    done = subprocess.run([sys.executable, "-c", PIPELINE], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 0.1
+
+
 FAULTS = """
 import resource, sys, threading
 import numpy as np

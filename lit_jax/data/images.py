@@ -10,11 +10,11 @@ white it loses the filter's overshoot, at most 1/24 of the step, so no value dif
 import dataclasses
 import functools
 import math
+import os
 import types
 from collections.abc import Callable
 from typing import Any
 
-from lit_jax.base.processes import keep_memory
 from lit_jax.data.filters import RADIUS, Axis, taps
 
 TRIES = 10  # of the random crop before it falls back on a central one
@@ -23,6 +23,9 @@ AT_A_TIME = 2**18  # pixels of a photo that are in memory as float32
 
 INTERPOLATIONS = tuple(RADIUS)
 RESIZES = ("short", "square")
+
+KEEPS_MEMORY = "TF_CPU_ALLOCATOR_USE_BFC"
+"""The variable of the environment by which TensorFlow keeps its memory, 1, or gives it back to the system, 0."""
 
 PLACE = ("y", "x", "height", "width", "full_height", "full_width", "top", "left", "mirrored")
 """What the numbers of a place say: the part of a photo from row y and column x on, how high and wide that is, how high
@@ -144,10 +147,14 @@ class Pictures:
 
 @functools.cache
 def tensorflow() -> Any:
-    """Imports TensorFlow, once and quietly, and keeps it off the accelerators: it only reads and decodes."""
+    """Imports TensorFlow, once and quietly, and keeps it off the accelerators: it only reads and decodes.
+
+    It keeps the memory of photos and batches for the next ones (docs/decisions.md). It asks for this at its first
+    operation, so one that has worked before goes on as it did.
+    """
+    os.environ.setdefault(KEEPS_MEMORY, "1")
     import tensorflow as tf
 
-    keep_memory()
     tf.config.set_visible_devices([], "GPU")
     # Nothing here needs AutoGraph, which would try to translate every function of a pipeline.
     tf.autograph.set_verbosity(0)
