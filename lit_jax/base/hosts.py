@@ -187,17 +187,16 @@ def from_all_hosts(rows: np.ndarray) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(rows))
 
 
-def ensure_same(facts: Mapping[str, Any], *, seconds: float = DAY) -> None:
+def ensure_same(facts: Mapping[str, Any]) -> None:
     """Stops if hosts disagree about something that must be equal: options, data, weights, versions.
 
     Args:
         facts: what this host has, JSON-ready, by the name that a message gives it.
-        seconds: to wait for the others.
 
     Raises:
         UserError: the first thing that differs, with what each host has.
     """
-    found = [json.loads(text) for text in exchange("start", json.dumps(facts), seconds=seconds)]
+    found = [json.loads(text) for text in exchange("start", json.dumps(facts))]
     for name in dict.fromkeys(name for one in found for name in one):
         values = [one.get(name) for one in found]
         if any(value != values[0] for value in values):

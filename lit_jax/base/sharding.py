@@ -36,6 +36,11 @@ def make_mesh(devices: int = 0, *, axis_type: AxisType = AxisType.Auto, local: b
     return jax.make_mesh((len(chosen),), (AXIS,), axis_types=(axis_type,), devices=chosen)
 
 
+def is_cpu(mesh: Mesh) -> bool:
+    """Whether its devices are those of a CPU, which share the machine's memory and cores."""
+    return bool(mesh.local_devices[0].platform == "cpu")
+
+
 def over_batch(mesh: Mesh) -> NamedSharding:
     """Rows split over the devices."""
     return NamedSharding(mesh, PartitionSpec(AXIS))

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lit_jax.base.sharding import over_batch, per_device, put_batch
+from lit_jax.base.sharding import is_cpu, over_batch, per_device, put_batch
 from lit_jax.data.filters import Axis, centres, weights
 from lit_jax.data.images import PLACE, Pictures
 
@@ -59,8 +59,7 @@ def settled(pictures: Pictures, mesh: Mesh) -> Pictures:
     """Where photos are resized, settled: ``auto`` is on the devices unless they are CPUs."""
     if pictures.resize_on != "auto":
         return pictures
-    is_cpu = mesh.local_devices[0].platform == "cpu"
-    return dataclasses.replace(pictures, resize_on="host" if is_cpu else "device")
+    return dataclasses.replace(pictures, resize_on="host" if is_cpu(mesh) else "device")
 
 
 def put_squares(batch: Mapping[str, np.ndarray], mesh: Mesh, pictures: Pictures) -> jax.Array:

@@ -50,6 +50,21 @@ class View:
         """What the shorter side becomes before a square is cut, as timm rounds: 256 for 224 pixels at 0.875."""
         return math.floor(size / self.crop_fraction + 1e-6)
 
+    def full(self, height: Any, width: Any, size: int, *, least: Callable[..., Any] = min) -> tuple[Any, Any]:
+        """Height and width that a whole photo becomes, of which the middle square is cut.
+
+        Args:
+            height: of the photo, an integer or a tensor.
+            width: of the photo.
+            size: side of the square, pixels.
+            least: what takes the lesser of the two.
+        """
+        side = self.side(size)
+        if self.resize == "square":
+            return side, side
+        short = least(height, width)
+        return side * height // short, side * width // short
+
 
 PLAIN = View()
 """Bicubic, the shorter side, no margin."""
@@ -254,12 +269,7 @@ def _centred(photo: Any, size: int, view: View) -> Any:
 
 def _full_and_offset(tf: Any, height: Any, width: Any, size: int, view: View) -> tuple[tuple[Any, Any], Any]:
     """Height and width that a whole photo becomes, and where its middle square begins."""
-    side = view.side(size)
-    if view.resize == "square":
-        full: tuple[Any, Any] = (tf.constant(side), tf.constant(side))
-    else:
-        short = tf.minimum(height, width)
-        full = (side * height // short, side * width // short)
+    full = view.full(height, width, size, least=tf.minimum)
     # Half to even, as Python's round in torchvision.
     return full, tuple(tf.cast(tf.round((tf.cast(side, tf.float32) - size) / 2), tf.int32) for side in full)
 

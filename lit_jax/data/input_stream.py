@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lit_jax.base.hosts import this_host
-from lit_jax.base.sharding import over_batch, put_batch, put_rows
+from lit_jax.base.sharding import is_cpu, over_batch, put_batch, put_rows
 from lit_jax.data import device_resizing, record_batches
 from lit_jax.data.embedding_store import Rows, Store
 from lit_jax.data.epoch_order import view_drawn, whole_epoch
@@ -147,20 +147,16 @@ def is_on_device(store: Store, split: str, place: str, mesh: Mesh) -> bool:
     """Whether a split's features go to the devices, as `from_store` says of `place`."""
     if place != "auto":
         return place == "device"
-    copies = mesh.local_mesh.size if _is_cpu(mesh) else 1
+    copies = mesh.local_mesh.size if is_cpu(mesh) else 1
     return store.nbytes(split) * copies <= DEVICE_SHARE * device_memory(mesh)
 
 
 def device_memory(mesh: Mesh) -> int:
     """Bytes of memory of a device; of a CPU, that of the machine, which its devices share."""
-    stats = mesh.local_devices[0].memory_stats() if not _is_cpu(mesh) else None
+    stats = mesh.local_devices[0].memory_stats() if not is_cpu(mesh) else None
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"])
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _is_cpu(mesh: Mesh) -> bool:
-    return bool(mesh.local_devices[0].platform == "cpu")
 
 
 def _picks(lengths: tuple[int, ...], batches: Batches, *, first: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -26,10 +26,8 @@ def square(photo: np.ndarray, pictures: Pictures) -> np.ndarray:
         `[S, S, 3]` uint8.
     """
     size, view = pictures.size, pictures.view
-    side = view.side(size)
     height, width = photo.shape[:2]
-    short = min(height, width)
-    full = (side, side) if view.resize == "square" else (side * height // short, side * width // short)
+    full = view.full(height, width, size)
     (rows, down), (columns, across) = (
         taps(_axis(old, new, size), size, view.interpolation) for old, new in zip((height, width), full, strict=True)
     )
