@@ -153,18 +153,17 @@ def measured(
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """One table: a row each figure, and a row for each benchmark that was left out or failed."""
-    lines = []
-    for name, row in rows.items():
-        why = row.get("failed") or row.get("skipped")
-        if why:
-            lines.append([name, "failed" if "failed" in row else "left out", "", "", "", why])
-        lines += [
-            [name, one.figure, number(one.then), number(one.now), "" if one.ratio is None else f"{one.ratio:.2f}",
-             one.verdict]
-            for one in row.get("figures", ())
-        ]  # fmt: skip
-    return machine.table(["benchmark", "figure", "committed", "now", "now / committed", ""], lines)
+    """One table with a row each figure; below it a line for each benchmark that was left out or failed."""
+    figures = [
+        [name, one.figure, number(one.then), number(one.now), "" if one.ratio is None else f"{one.ratio:.2f}",
+         one.verdict]
+        for name, row in rows.items()
+        for one in row.get("figures", ())
+    ]  # fmt: skip
+    made = [machine.table(["benchmark", "figure", "committed", "now", "now / committed", ""], figures)] * bool(figures)
+    kinds = (("skipped", "left out"), ("failed", "failed"))
+    return "\n".join([*made, *(f"{name} {told}: {row[kind]}" for kind, told in kinds for name, row in rows.items()
+                               if kind in row)])  # fmt: skip
 
 
 def number(value: float | None) -> str:
@@ -276,7 +275,12 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--only", nargs="+", default=[], metavar="NAME", help="these and no others")
     add("--out", default="runs/benchmarks", metavar="DIR", help="where results, logs and work go")
-    add("--shared", default=str(SHARED), metavar="DIR", help="folder of CUB, the birds' head and the classes")
+    add(
+        "--shared",
+        default=str(SHARED),
+        metavar="DIR",
+        help="folder of CUB, the birds' head and the classes (default: %(default)s)",
+    )
     add("--seconds", type=float, default=0, help="limit of each; 0: 600 where quick, else four hours")
     add("--over-committed", action="store_true", help="write results over benchmarks/results too")
     return parser

@@ -134,7 +134,9 @@ _BATCHES = (
 _TOGETHER = ("seen", "unseen", "harmonic")  # S, U and H where seen and unseen species are asked together
 
 BENCHMARKS = {
-    "parity": Benchmark((Figure("cases.*.error", ERROR),), quick=(), files=("{root}/tests/golden",)),
+    "parity": Benchmark(
+        (Figure("cases.*.error", ERROR),), quick=(), files=("{root}/tests/golden",), packages=("pytest",)
+    ),
     "onnx_towers": Benchmark(
         (Figure("towers.*.difference", ERROR), Figure("towers.*.cpu_s", CPU_TIME)),
         quick=("--only", "vit_ti16", "resnet50", "minilm_l6"),

@@ -34,7 +34,7 @@ from lit_jax.data.embedding_store import open_store
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.text.candidates import read_candidates
 from lit_jax.text.captions import OMIT, TEMPLATE, class_captions, fitted
-from lit_jax.text.classes import ClassTable, read_class_table, write_class_table
+from lit_jax.text.classes import ClassTable, read_class_table, some, write_class_table
 from lit_jax.text.prompts import read_templates
 from lit_jax.text.tokenizers import load_tokenizer
 
@@ -59,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.select != DISTINCT:
             _print_statistics(table, templates, texts, tokenize)
         _print_some(table, texts, args.show)
+        silent = [table.names[i] for i, row in enumerate(texts) if not any(row)]
+        if silent:
+            print(f"warning: {len(silent)} classes have no caption: {some(silent)}; add a column that they have")
         if args.out:
             write_class_table(_with_captions(table, texts), args.out)
             print(f"\nwrote {len(table)} classes with their captions to {args.out}")

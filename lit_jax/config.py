@@ -18,6 +18,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import os
 import pathlib
 import re
 import traceback
@@ -466,7 +467,9 @@ def _module(path: pathlib.Path) -> Any:
 
 def _in_file(error: Exception, path: pathlib.Path | str) -> str:
     """What is wrong in a config file, from what ml_collections or Python say of it."""
-    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    # Python gives the file's absolute path, whatever it was called by.
+    own = os.path.abspath(path)
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == own]
     message = str(error).replace("\\n", " ").replace("\\", "")
     unknown = re.search(r"instead of \"(\w+)\"|[Kk]ey [\"']*([\w.]+)", message)
     if isinstance(error, AttributeError | KeyError) and unknown:

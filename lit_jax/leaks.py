@@ -20,6 +20,7 @@ from lit_jax.evaluation.near_duplicates import MOST, WITHIN
 from lit_jax.text.classes import ClassTable, read_class_table, some
 from lit_jax.text.labels import read_labels
 
+HELDOUT = "heldout"
 SHOWN = 10  # rows of a table
 
 
@@ -29,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with user_errors_in_one_line():
         data: Store | RecordSet = open_store(parsed.store) if parsed.store else open_records(parsed.records)
         splits = parsed.splits.split(",") if parsed.splits else list(data.splits)
-        for option, split in (("--train-split", parsed.train_split), *(("--splits", split) for split in splits)):
+        asked = [("--train-split", parsed.train_split), *(("--splits", split) for split in splits)]
+        for option, split in [*asked, *([("--heldout", parsed.heldout)] if parsed.heldout else [])]:
             check_split(split, data.splits, data.directory, option=option)
         labels = read_labels(parsed.tower_labels) if parsed.tower_labels else []
         per_class = _per_class(parsed.results) if parsed.results else []
@@ -40,11 +42,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(photos_table(found["photos"], table, parsed.show))
         else:
             print("photos are compared by their features: give a store, see python -m lit_jax.embed")
-        if parsed.heldout in data.splits:
-            found |= _of_heldout(data, table, parsed, labels, per_class)
+        heldout = parsed.heldout or HELDOUT
+        if heldout in data.splits:
+            found |= _of_heldout(data, table, heldout, parsed, labels, per_class)
             print(names_table(found, parsed.show))
         else:
-            print(f"no split {parsed.heldout!r}: names and relatives of held-out species are left out")
+            print(f"no split {heldout!r}: names and relatives of held-out species are left out")
         out = pathlib.Path(parsed.out or f"runs/{data.directory.name}-leaks.json")
         out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, found)
@@ -66,12 +69,13 @@ def _near_photos(store: Store, splits: Sequence[str], parsed: argparse.Namespace
 def _of_heldout(
     data: Store | RecordSet,
     table: ClassTable,
+    heldout: str,
     parsed: argparse.Namespace,
     labels: Sequence[str],
     per_class: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """What the JSON says of held-out species: names in training, relatives, and the tower's labels if there are any."""
-    found = leaks.of_heldout(data, table, parsed.train_split, parsed.heldout, per_class)
+    found = leaks.of_heldout(data, table, parsed.train_split, heldout, per_class)
     unseen = found.pop("ids")
     if parsed.tower_labels:
         found["tower"] = leaks.known_to_tower(table, unseen, labels)
@@ -169,7 +173,7 @@ def _parser() -> Parser:
     data.add_argument("--records", help="a record set instead: names and relatives only")
     add("--splits", default="", help="splits to compare with that of training, as a,b (default: all)")
     add("--train-split", default="train", help="split that was trained on")
-    add("--heldout", default="heldout", help="split of species that were held out")
+    add("--heldout", default="", help=f"split of species that were held out (default: {HELDOUT}, where there is one)")
     add("--within", type=_share, default=WITHIN, help="1 minus the least cosine of nearly equal photos")
     add("--most", type=positive, default=MOST, help="near photos told of each photo, the nearest ones")
     add("--inside", action="store_true", help="compare photos within each split too")

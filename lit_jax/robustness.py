@@ -25,7 +25,7 @@ from lit_jax.evaluation.robustness import Conditions
 from lit_jax.evaluation.zeroshot import Task
 from lit_jax.models.locking import IMAGE, TEXT
 from lit_jax.text.classes import read_class_table
-from lit_jax.trained.loading import folder_of, load_whole
+from lit_jax.trained.loading import folder_of, load_whole, without_image_tower
 from lit_jax.training.experiment import training_tasks
 
 
@@ -37,10 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         weight_files = {IMAGE: parsed.image_weights, TEXT: parsed.text_weights}
         trained = load_whole(parsed.checkpoint, step=parsed.step, weight_files=weight_files)
         if IMAGE not in trained.params:
-            raise UserError(
-                f"--checkpoint {parsed.checkpoint}: found a model of given embeddings, expected one with an image "
-                "tower that photos can pass; train with the tower that made them"
-            )
+            raise without_image_tower(f"--checkpoint {parsed.checkpoint}")
         folder = parsed.records or trained.config.data.records
         if not folder:
             raise UserError("--records: found none, and none in the run's config, expected photos; give --records")

@@ -227,8 +227,8 @@ def called(tmp_path, *arguments):
 def test_a_failure_is_a_row_and_the_exit_code(stubs, tmp_path, capsys):
     assert called(tmp_path, "--quick") == 1
     out = capsys.readouterr().out
-    (bad,) = (line for line in out.splitlines() if "failed  " in line)
-    assert "bad" in bad and "exit 1: broken" in bad and "no no_such_package" in out
+    (bad,) = (line for line in out.splitlines() if "bad failed: " in line)
+    assert "exit 1: broken" in bad and "absent left out: no no_such_package" in out
     assert "1 benchmarks ran, 1 failed, 1 were left out; figures: 4 same" in out
     kept = json.loads((tmp_path / "out" / "all.json").read_text())
     assert kept["good"]["figures"][0]["ratio"] == 1.0 and kept["absent"] == {

@@ -109,9 +109,12 @@ def test_bad_values_are_refused_with_what_was_expected(tmp_path, override, messa
         ("config = None", "found that get_config returns None, expected the config; add a return"),
     ],
 )
-def test_values_of_the_wrong_type_in_a_file_are_one_line(tmp_path, body, message):
-    with pytest.raises(UserError, match=message):
-        config.load(config_file(tmp_path, body))
+def test_values_of_the_wrong_type_in_a_file_are_one_line(tmp_path, body, message, monkeypatch):
+    path = config_file(tmp_path, body)
+    monkeypatch.chdir(tmp_path)
+    for called in (path, path.name):  # absolute and relative
+        with pytest.raises(UserError, match=message):
+            config.load(called)
 
 
 def test_configs_of_the_package_go_by_their_names_where_there_is_no_such_file(tmp_path, monkeypatch):

@@ -196,6 +196,33 @@ def test_options_of_photos_and_captions_take_effect(tmp_path: Path) -> None:
     assert open_records(tmp_path / "once").drop_repeats is True
 
 
+def test_classes_without_words_are_refused_and_those_of_the_same_words_are_told(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    family = ("Corvidae", "Corvidae", "Rosaceae", "")
+    table = ClassTable(TABLE.ids, {**TABLE.columns, "family": family})
+
+    def source() -> Source:
+        return Source(read_folder(photos), table)
+
+    for run in (convert, conversion.dry_run):
+        with pytest.raises(UserError, match=r"found no word for 1 of 4 classes \(Amanita muscaria\), .* \{family\}"):
+            run(source(), tmp_path / "set", Options(templates=("{family}",)), workers=1)
+    assert not (tmp_path / "set").exists()
+    options = Options(templates=("{family}", "{supercategory}"), validation_fraction=0)
+    told = (
+        "warning: classes of which a caption is empty, and is trained on as such (1): Amanita muscaria; fill",
+        "warning: classes that share all captions with another (2 in 1 groups), so that no model can tell them apart: "
+        "Pica pica = Corvus corax",
+    )
+    lines = "\n".join(conversion.dry_run(source(), tmp_path / "set", options, workers=1))
+    capsys.readouterr()
+    convert(source(), tmp_path / "set", options, workers=1)
+    printed, report = capsys.readouterr().out, (tmp_path / "set" / "report.txt").read_text()
+    for line in told:
+        assert line in lines and line in printed.partition("photos to store")[0] and line in report
+
+
 def test_limit_draws_over_all_splits_by_seed(photos: Path) -> None:
     def drawn(limit: int, seed: int = 0) -> set[str]:
         return {

@@ -329,6 +329,7 @@ def test_a_store_of_another_tower_or_of_other_records_is_refused(stored, tiny_co
     # Where the weights are not at hand, the store speaks for them.
     built = built_of(load(tiny_config, image__weights="not/here.npz", **options), tmp_path)
     assert built.about.locked == {"image": stored.tower["digest"]} and "image" not in built.locked
+    assert any(note.startswith("image.weights not/here.npz: not at hand") for note in built.notes)
     other = records.__class__(**{**vars(records), "fingerprint": "x"})
     monkeypatch.setattr(settling, "open_records", lambda path: other)
     with pytest.raises(UserError, match="found embeddings of other records"):

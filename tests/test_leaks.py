@@ -193,12 +193,17 @@ def test_species_of_both_splits_are_told_and_left_out(store, tmp_path, capsys):
     overlapping = embedding_store.open_store(store)
     object.__setattr__(overlapping, "class_ids", {**overlapping.class_ids, "heldout": (10, 11, 17)})
     parsed = command._parser().parse_args(["--store", str(store)])
-    found = command._of_heldout(overlapping, read_class_table(overlapping.class_table), parsed, [], [])
+    found = command._of_heldout(overlapping, read_class_table(overlapping.class_table), "heldout", parsed, [], [])
     assert found["in_both"] == ["Parus major (Great Tit)"] and found["species"] == 2
     assert "species with photos in training too, and left out here: 1, Parus major (Great Tit)" in command.names_table(found)  # fmt: skip
 
 
-def test_without_held_out_species_photos_are_told_alone(store, tmp_path, capsys):
-    command.main(["--store", str(store), "--heldout", "none", "--out", str(tmp_path / "o.json")])
+def test_without_held_out_species_photos_are_told_alone(store, tmp_path, capsys, monkeypatch):
+    arguments = ["--store", str(store), "--out", str(tmp_path / "o.json")]
+    with pytest.raises(SystemExit):
+        command.main([*arguments, "--heldout", "none"])
+    assert "--heldout: found 'none', expected one of" in capsys.readouterr().err and not (tmp_path / "o.json").exists()
+    monkeypatch.setattr(command, "HELDOUT", "none")
+    command.main(arguments)
     assert "no split 'none'" in capsys.readouterr().out
     assert set(json.loads((tmp_path / "o.json").read_text())) == {"data", "train_split", "splits", "photos"}

@@ -597,7 +597,7 @@ def test_models_without_an_image_tower_are_refused(model):
     trained = dataclasses.replace(
         model.engine.trained, model=dataclasses.replace(model.engine.trained.model, image=None)
     )
-    with pytest.raises(UserError, match="found one of embeddings computed elsewhere"):
+    with pytest.raises(UserError, match="found a model of embeddings computed elsewhere"):
         WithJax(trained, title="x")
 
 

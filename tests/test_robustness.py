@@ -158,7 +158,9 @@ def test_figures_follow_from_the_hits():
         "kinds": ["fog", "snow"], "severities": [1, 3],
         "tasks": {"seen": {**found, "candidates": 1, "chance": 1.0}, "x": {**nothing, "candidates": 1, "chance": 1.0}},
     }  # fmt: skip
-    assert "mean corruption error, not normalised: 70.0 %" in robustness_tables.table_of(whole)
+    told = robustness_tables.table_of(whole)
+    assert "mean corruption error, not normalised: 70.0 %" in told
+    assert "20 photos are few, each moves a figure by 5.0 points" in told
 
 
 def test_mce_is_the_papers(result):
@@ -235,7 +237,7 @@ def test_a_model_without_a_tower_is_refused(finished, monkeypatch, capsys):
     monkeypatch.setattr(robustness, "load_whole", lambda *_, **__: whole)
     with pytest.raises(SystemExit):
         robustness.main(["--checkpoint=x"])
-    assert "found a model of given embeddings" in capsys.readouterr().err
+    assert "found a model of embeddings computed elsewhere" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

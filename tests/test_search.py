@@ -157,6 +157,9 @@ def test_a_name_of_a_class_is_asked_as_that_class(finished):
     assert notes == [
         f"{texts[i]}: asked as the model's class {table.label(table.ids[row])}" for i, row in ((0, 2), (2, 5))
     ]
+    _, notes = searching.queries_of(model.about, model.engine.protocol, model.embed_texts, ["зелёный лист"])
+    told = "зелёный лист is written in letters that the model has not read; what is found means nothing there"
+    assert notes == [told]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +188,11 @@ def test_a_store_is_searched_without_its_photos_and_one_of_another_tower_is_refu
 
     store = embed(config.load(tiny_config)[0], tmp_path / "store")
     capsys.readouterr()
-    arguments = [f"--checkpoint={finished[0]}", f"--store={store.directory}", f"--index={tmp_path / 'index'}"]
+    arguments = [
+        f"--checkpoint={finished[0]}",
+        f"--store={store.directory}",
+        f"--index={tmp_path / 'not' / 'yet' / 'there'}",
+    ]
     search.main([*arguments, "a red bird", "--format=jsonl", "--split=validation", "--top=1000"])
     rows = rows_of(capsys.readouterr().out)
     assert sorted(row["photo"] for row in rows) == sorted(image_ids(store, "validation"))

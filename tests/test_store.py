@@ -170,6 +170,8 @@ def test_beginning_refuses_what_it_would_destroy(tmp_path):
     embedding_store.begin(tmp_path / "t", {"dtype": "float16", "views": 1})
     with pytest.raises(UserError, match=r"found an unfinished store with another views \(1\), expected the same"):
         embedding_store.begin(tmp_path / "t", {"dtype": "float16", "views": 2})
+    with pytest.raises(UserError, match="found an unfinished store that another command began, expected one of this"):
+        embedding_store.begin(tmp_path / "t", {"dtype": "float16", "list": "x", "shard_rows": 9})
     embedding_store.begin(tmp_path / "t", {"dtype": "float16", "views": 2}, restart=True)
 
 

@@ -309,7 +309,7 @@ def test_an_evaluation_tells_leaks_and_accuracy_by_relatives(kept, store, capsys
     assert row["top1"] == pytest.approx(result["top1"]) and row["among_all"]["top1"] == pytest.approx(
         result["gzsl"]["unseen"]
     )
-    trusted = f"<b>{100 * row['among_all']['top1']:.0f} of 100</b> if training has a species of its genus"
+    trusted = f"<b>{100 * row['among_all']['top1']:.0f} of 100</b> if training has a species of its genus (10 species)"
     assert trusted in page and page.index(trusted) < page.index("Guessing would be right")
     assert found["names"] == [] and "No name was read" in page and "Leaks: what it may owe to training" in page
     assert f"leaks: {near} of 120 photos are nearly one of training; names of 0 of 10 held-out" in printed

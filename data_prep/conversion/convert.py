@@ -26,6 +26,7 @@ from data_prep.conversion.options import Options, check_options, facts
 from data_prep.conversion.plan import Plan, Planned, plan_photos, shard_photos, species_warnings
 from data_prep.conversion.report import forecast, report_lines, report_of
 from data_prep.conversion.shards import CLEANING, PROGRESS, Job, Outcome, Texts, finished, write_shards
+from data_prep.conversion.texts import text_warnings, texts_of
 from data_prep.conversion.workspace import (
     REPORT,
     REPORT_TEXT,
@@ -50,7 +51,7 @@ from lit_jax.data.records import (
     write_metadata,
 )
 from lit_jax.errors import UserError
-from lit_jax.text.captions import TEMPLATE, class_captions, fields, fitted
+from lit_jax.text.captions import TEMPLATE, fields, fitted
 from lit_jax.text.classes import ClassTable, write_class_table
 from lit_jax.text.tokenizers import load_tokenizer, train_sentencepiece
 
@@ -93,7 +94,8 @@ def convert(
     out, work, captions = _begin(table, out, options, workers)
     print("looking at names, sizes and duplicates", flush=True)
     plan = _plan(source, options)
-    print("\n".join([*notes, *plan.notes, *(f"warning: {line}" for line in species_warnings(table))]), flush=True)
+    warnings = [*species_warnings(table), *text_warnings(table, captions)]
+    print("\n".join([*notes, *plan.notes, *(f"warning: {line}" for line in warnings)]), flush=True)
     identity = _identity(plan, table, options)
     if is_up_to_date(out, identity, restart=restart):
         record_set = open_records(out)
@@ -173,7 +175,7 @@ def _begin(
     out = Path(os.path.abspath(out))
     work = incomplete(out)
     refuse_foreign(out, work)
-    return out, work, class_captions(table, options.templates, drop_repeats=options.drop_repeats)
+    return out, work, texts_of(table, options)
 
 
 def _plan(source: Source, options: Options) -> Plan:
@@ -214,7 +216,7 @@ def _write_set(
     seconds = max(time.monotonic() - start, 1e-3)
     by_path = before | dict(zip(todo, written, strict=True))
     outcomes = {split: [by_path[path] for path in paths] for split, paths in shards.items()}
-    _write_reports(work, table, plan, outcomes, options)
+    _write_reports(work, table, plan, outcomes, captions, options)
     write_metadata(
         work,
         {split: [outcome.shard for outcome in done] for split, done in outcomes.items()},
@@ -283,9 +285,14 @@ def write_tokenizer(
 
 
 def _write_reports(
-    work: Path, table: ClassTable, plan: Plan, outcomes: Mapping[str, Sequence[Outcome]], options: Options
+    work: Path,
+    table: ClassTable,
+    plan: Plan,
+    outcomes: Mapping[str, Sequence[Outcome]],
+    captions: Sequence[Sequence[str]],
+    options: Options,
 ) -> None:
-    report = report_of(table, plan, outcomes)
+    report = report_of(table, plan, outcomes, captions)
     write_json(work / REPORT, report)
     (work / REPORT_TEXT).write_text("\n".join(report_lines(report, shown=sys.maxsize)) + "\n", encoding="utf-8")
     print("\n".join(report_lines(report, shown=1)), flush=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from data_prep.conversion.plan import Plan, Planned, species_warnings
 from data_prep.conversion.shards import Outcome
+from data_prep.conversion.texts import text_warnings
 from data_prep.conversion.workspace import REPORT
 from data_prep.sources.items import HELDOUT, TRAIN, Skip
 from lit_jax.base.files import incomplete
@@ -16,18 +17,20 @@ from lit_jax.data.photo import AVIF, AVIF_ENDINGS, HEIC, HEIF_ENDINGS, can_read
 from lit_jax.data.records import Record, encode
 from lit_jax.data.tfrecord import frame
 from lit_jax.text.classes import ClassTable, some
-from lit_jax.text.prompts import duplicates
 
 _SHOWN = 5  # examples of each reason in the text; the JSON has all
 
 
-def report_of(table: ClassTable, plan: Plan, outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
+def report_of(
+    table: ClassTable, plan: Plan, outcomes: Mapping[str, Sequence[Outcome]], captions: Sequence[Sequence[str]]
+) -> dict[str, Any]:
     """The facts of a conversion as JSON values; equal conversions have equal reports.
 
     Args:
         table: The classes.
         plan: What was decided before any shard was written.
         outcomes: Shards of each split that was planned, in order.
+        captions: ``[K][P]`` texts.
 
     Returns:
         ``lost``: names of the species of which all photos were left out; ``classes``: names of those that have
@@ -57,7 +60,7 @@ def report_of(table: ClassTable, plan: Plan, outcomes: Mapping[str, Sequence[Out
         "left_out": _left_out([*plan.skips, *(skip for outcome in every for skip in outcome.skips)]),
         "notes": _notes(every),
         "heldout": _names(table, written.get(HELDOUT, ())),
-        "warnings": _warnings(table, plan.present - lost, written),
+        "warnings": _warnings(table, plan.present - lost, written, captions),
     }
 
 
@@ -160,19 +163,11 @@ def _plan_warnings(table: ClassTable, plan: Plan, captions: Sequence[Sequence[st
     for photo in plan.photos:
         counts[photo.split][photo.class_id] += 1
     lines = _class_warning(table, set(table.ids) - plan.present, "no photo")
-    lines += _warnings(table, plan.present, counts)
+    lines += _warnings(table, plan.present, counts, captions)
     for kind, called, endings, remedy in (("HEIF", "HEIC", HEIF_ENDINGS, HEIC), ("AVIF", "AVIF", AVIF_ENDINGS, AVIF)):
         number = sum(photo.path.lower().endswith(endings) for photo in plan.photos)
         if number and not can_read(kind):
             lines.append(f"photos that by their names are {called} and will be left out ({number}): {remedy}")
-    groups = duplicates(captions)
-    if groups:
-        shown = "; ".join(" = ".join(table.names[i] for i in group) for group in groups[:_SHOWN])
-        shown += f" and {len(groups) - _SHOWN} more" if len(groups) > _SHOWN else ""
-        lines.append(
-            f"classes that share all captions with another ({sum(map(len, groups))} in {len(groups)} groups), so that "
-            f"no model can tell them apart: {shown}"
-        )
     return lines
 
 
@@ -207,14 +202,19 @@ def _notes(outcomes: Iterable[Outcome]) -> dict[str, list[str]]:
     return {note: sorted(photos) for note, photos in sorted(groups.items())}
 
 
-def _warnings(table: ClassTable, present: Collection[int], written: Mapping[str, Counter[int]]) -> list[str]:
+def _warnings(
+    table: ClassTable,
+    present: Collection[int],
+    written: Mapping[str, Counter[int]],
+    captions: Sequence[Sequence[str]],
+) -> list[str]:
     lines = [f"split {split} is empty: no photo of it could be used" for split, n in written.items() if not n]
     somewhere = {class_id for counts in written.values() for class_id in counts}
     lines += _class_warning(table, set(present) - somewhere, "no photo left")
     if written.get(TRAIN):
         untrained = somewhere - set(written[TRAIN]) - set(written.get(HELDOUT, ()))
         lines += _class_warning(table, untrained, "photos to validate with, but none to train on")
-    return lines + species_warnings(table)
+    return lines + species_warnings(table) + text_warnings(table, captions)
 
 
 def _class_warning(table: ClassTable, class_ids: Collection[int], what: str) -> list[str]:

@@ -22,6 +22,7 @@ import numpy as np
 from data_prep.conversion.convert import table_digest, with_templates, write_tokenizer
 from data_prep.conversion.options import Options, check_options, facts
 from data_prep.conversion.plan import Planned, shard_photos, species_warnings
+from data_prep.conversion.texts import text_warnings, texts_of
 from data_prep.conversion.workspace import disk_errors_in_one_line
 from data_prep.import_embeddings.embedding_files import (
     Embeddings,
@@ -35,7 +36,6 @@ from data_prep.sources.items import HELDOUT, TRAIN
 from lit_jax.base.files import alone_in, clear_parts, incomplete
 from lit_jax.data import embedding_store
 from lit_jax.errors import UserError
-from lit_jax.text.captions import class_captions
 from lit_jax.text.classes import ClassTable, some, write_class_table
 
 SHARD_ROWS = 1 << 16
@@ -100,13 +100,14 @@ def import_embeddings(
     _check(options, storing)
     out = Path(os.path.abspath(out))
     embedding_store.refuse_foreign(out)  # before the embeddings are read
-    captions = class_captions(table, options.templates, drop_repeats=options.drop_repeats)
+    captions = texts_of(table, options)
     placed = _placed(given, table, options, head)
     embeddings, photos, row_of = placed.embeddings, placed.photos, placed.row_of
     views = f"{embeddings.views} view{'s' if embeddings.views > 1 else ''}"
     classes = len({photo.class_id for photo in photos})
     print(f"{len(photos)} embeddings of {classes} classes, width {embeddings.width}, {views}", flush=True)
-    for line in (*notes, *placed.notes, *(f"warning: {line}" for line in species_warnings(table))):
+    warnings = [*species_warnings(table), *text_warnings(table, captions)]
+    for line in (*notes, *placed.notes, *(f"warning: {line}" for line in warnings)):
         print(line, flush=True)
     rows = [row_of[photo.image_id] for photo in photos]
     digest, hashes = embeddings.scan()

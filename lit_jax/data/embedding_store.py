@@ -184,6 +184,11 @@ def begin(directory: Path, plan: Mapping[str, Any], *, restart: bool = False) ->
     path = aside / PLAN
     plan = json.loads(json.dumps(dict(plan)))
     if path.exists() and (before := json.loads(path.read_text(encoding="utf-8"))) != plan:
+        if len(before.keys() ^ plan.keys()) > len(before.keys() & plan.keys()):
+            raise UserError(
+                f"{aside}: found an unfinished store that another command began, expected one of this command; give "
+                "another folder, or add --restart"
+            )
         changed = [_shown(key, before.get(key)) for key in sorted({*before, *plan}) if before.get(key) != plan.get(key)]
         raise UserError(
             f"{aside}: found an unfinished store with another {', '.join(changed)}, expected the same; use the same "

@@ -153,7 +153,9 @@ def _embed(
     own = pieces[host.index :: host.count]
     todo = [piece for piece in own if embedding_store.finished_shard(aside, piece.name) is None]
     through = _Through(frozen, records, model, put_replicated(tower, mesh), mesh, making)
-    with listening("after this shard", steps=False) as stopping:
+    with listening(
+        f"after this shard of up to {making.shard_rows:,} photos, which is lost otherwise", steps=False
+    ) as stopping:
         left = through.write(aside, todo, stopping, done=len(own) - len(todo))
         # A host that has been asked to stop comes here as well, so that none waits for it.
         everywhere = [int(count) for count in hosts.exchange("all shards are written", str(left))]

@@ -19,6 +19,7 @@ ALL_CLASSES = 500  # up to so many, every class has its row
 _TRUST = {
     "genus": "if training has a species of its genus", "family": "if only one of its family",
     "order": "if only one of its order", "none": "if no relative, not even of its order",
+    "unknown": "if it is not known, since ranks are missing",
 }  # fmt: skip
 NEAR = 3  # leaks of a kind that are named
 
@@ -104,7 +105,7 @@ def _trust(result: Mapping[str, Any]) -> str:
     if not found or not known:
         return ""
     parts = [
-        f"<li><b>{100 * row['among_all']['top1']:.0f} of 100</b> {words}</li>"
+        f"<li><b>{100 * row['among_all']['top1']:.0f} of 100</b> {words} ({_number_of(row['judged'])})</li>"
         for row in known["kinship"]["rows"]
         if "top1" in row.get("among_all", {}) and (words := _TRUST.get(row["group"]))
     ]
@@ -113,6 +114,10 @@ def _trust(result: Mapping[str, Any]) -> str:
         f"photos rightly</b>, any of {round(1 / found['chance']):,} species allowed:</p>"
         f"<ul>{''.join(parts)}</ul></div>\n"
     )
+
+
+def _number_of(number: int) -> str:
+    return f"{number:,} species" if number > 1 else "one species only"
 
 
 def _between(row: Mapping[str, Any], name: str) -> str:
@@ -209,7 +214,7 @@ def _unseen(result: Mapping[str, Any]) -> str:
                          label="with the margin")  # fmt: skip
         axis.set(xlabel="photos of unseen species named rightly (%)", ylabel="photos of seen species (%)")
         axis.set(xlim=(0, 100), ylim=(0, 100))
-        axis.legend(frameon=False, fontsize=8, loc="lower left")
+        axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
 
     table = _table(["named among all species", "seen", "unseen", "harmonic mean"], rows)
     by_rank = _table(["right at the rank of", "seen", "unseen"], ranks)

@@ -6,7 +6,11 @@ from typing import Any
 
 from lit_jax.base import console
 from lit_jax.base.files import written_aside
+from lit_jax.evaluation import tables
 from lit_jax.evaluation.corruptions import KINDS
+
+FEW = 100
+"""Fewer photos of a task are warned of."""
 
 _COLOURS = {"noise": "#7a3b2e", "blur": "#2b6f8f", "weather": "#6b8e23", "digital": "#c8763c"}
 
@@ -30,6 +34,11 @@ def _of_task(name: str, task: Mapping[str, Any], result: Mapping[str, Any]) -> s
     rows.append(["mean over kinds", "", *[""] * len(severities), _percent(mean), _share(of_clean)])
     columns = [name.replace("_", " "), "group", *(f"severity {one}" for one in severities), "mean top-1", "of clean"]
     lines = [console.text_table(columns, rows, left=(0, 1)), f"  {_in_words(task)}"]
+    if 0 < task["images"] < FEW:
+        lines.append(
+            f"  warning: {task['images']} photos are few, each moves a figure by {100 / task['images']:.1f} points; "
+            "measure more with --photos before you believe it"
+        )
     if "normalised" in result:
         lines.append(f"  {_by_baseline(result['normalised'][name], result['baseline'])}")
     return "\n".join(lines)
@@ -38,7 +47,8 @@ def _of_task(name: str, task: Mapping[str, Any], result: Mapping[str, Any]) -> s
 def _in_words(task: Mapping[str, Any]) -> str:
     held = f", seen species held back by {task['margin']:.3g}" if task.get("margin") else ""
     return (
-        f"{task['images']:,} photos among {task['candidates']:,} (chance {_percent(task['chance'])}{held}); mean "
+        f"{task['images']:,} photos among {task['candidates']:,} (chance {_percent(task['chance'])}{held}), 95 % range "
+        f"of the accuracy on clean ones {tables.ends(task['clean'], 'top1')} %; mean "
         f"corruption error, not normalised: {_percent(task['mean_error'])}, "
         f"{100 * task['mean_more_error']:.1f} points more than on clean photos"
     )
@@ -69,8 +79,8 @@ def draw(path: str | os.PathLike[str], result: Mapping[str, Any], *, title: str)
             colour = _COLOURS[KINDS[kind].group]
             axis.plot([min(values), max(values)], [row, row], color=colour, lw=1.2, alpha=0.6)
             for severity, value in zip(result["severities"], values, strict=True):
-                axis.plot(value, row, "o", color=colour, ms=3 + 1.1 * severity, alpha=0.85)
-        axis.axvline(100 * task["clean"]["top1"], color="#1d2a33", lw=1)
+                axis.plot(value, row, "o", color=colour, ms=3 + 1.1 * severity, alpha=0.85, clip_on=False, zorder=3)
+        axis.axvline(100 * task["clean"]["top1"], color="#1d2a33", lw=1, clip_on=False)
         axis.axvline(100 * task["chance"], color="#9aa7ac", lw=1, ls=":")
         axis.set(title=name.replace("_", " "), xlabel="top-1, %", xlim=(0, 100))
         axis.spines[["top", "right"]].set_visible(False)

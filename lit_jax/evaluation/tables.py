@@ -5,7 +5,6 @@ from typing import Any
 
 from lit_jax.base import console
 from lit_jax.base.console import text_table
-from lit_jax.evaluation import tables
 from lit_jax.evaluation.calibration import why_unusable
 from lit_jax.evaluation.intervals import wilson
 
@@ -140,7 +139,7 @@ def table_of(result: dict[str, Any], *, all_classes: bool = False) -> str:
     """The result as text: overall, by rank, calibration, retrieval, then the hardest classes, or all of them."""
     rows = result["per_class"] if all_classes else result["per_class"][:SHOWN]
     of = result["candidates"]
-    parts = [tables.results_table({result["split"]: result}), *_notes(result)]
+    parts = [results_table({result["split"]: result}), *_notes(result)]
     if len(result["ranks"]) > 1:
         by_rank = [
             [rank, row["groups"], *_rates(row, "top1", "top5", "macro_top1", of=of)]
@@ -153,7 +152,7 @@ def table_of(result: dict[str, Any], *, all_classes: bool = False) -> str:
         ]
         parts.append(console.text_table(["supercategory", "images", "top-1", "top-5"], kinds))
     if result.get("gzsl"):
-        parts.append(tables.gzsl_table(result["gzsl"], result.get("closed_form") or ()))
+        parts.append(gzsl_table(result["gzsl"], result.get("closed_form") or ()))
     found = result["retrieval"]
     ways = [
         [way.replace("_", " "), *_rates(found[way], "recall@1", "recall@5", "recall@10", of=number)]
@@ -183,7 +182,7 @@ def _with_common(name: str, names: Mapping[str, str]) -> str:
 
 def _rates(row: Mapping[str, Any], *names: str, of: int) -> list[str]:
     """Accuracies with their intervals, among so many candidates."""
-    return [tables.rate(row, name, candidates=of) for name in names]
+    return [rate(row, name, candidates=of) for name in names]
 
 
 def _about_kinds(result: dict[str, Any]) -> list[str]:

@@ -297,7 +297,7 @@ def flops_of_run(run: Run, steps: int) -> dict[str, Any]:
 
     Returns:
         ``step`` and ``run`` by input; ``run`` has the embedding of all photos, once, too. ``saved`` is the share of
-        the arithmetic that a store saves, its making counted in.
+        the arithmetic that a store saves, its making counted in; None where that means nothing.
     """
     inputs = [name for name, can in (("records", run.has_tower), ("store", run.is_locked)) if can]
     step = {name: abstract_run.step_flops(run, name) for name in inputs}
@@ -305,6 +305,6 @@ def flops_of_run(run: Run, steps: int) -> dict[str, Any]:
     if len(inputs) < 2:
         return {"step": step, "run": whole, "saved": None}
     whole["embedding"] = sum(run.data.rows.values()) * abstract_run.photo_flops(run)
-    # A run that keeps its start has no steps.
-    saved = 1 - (whole["store"] + whole["embedding"]) / whole["records"] if whole["records"] else 0.0
+    # A run that keeps its start has no steps, of which nothing is saved.
+    saved = 1 - (whole["store"] + whole["embedding"]) / whole["records"] if whole["records"] else None
     return {"step": step, "run": whole, "saved": saved}

@@ -210,16 +210,22 @@ def alike(table: ClassTable, same: Sequence[Sequence[int]]) -> list[str]:
     return [f"asked by the same words, so that no model can tell them apart: {some(told)}"] if same else []
 
 
-def unread(table: ClassTable, about: About) -> list[str]:
-    """A line on names in letters that the model has met in no caption, such as those of another script."""
+def unread(names: Sequence[str], about: About, so: str) -> list[str]:
+    """A line on names in letters that the model has met in no caption, such as those of another script.
+
+    Args:
+        names: or other texts.
+        about: of the model.
+        so: what follows from it.
+    """
     if not about.class_table:
         return []
     known = set("".join([about.class_table, *about.templates]).casefold())
-    odd = [name for name in table.names if _share(name, known) < 0.5]
+    odd = [name for name in names if _share(name, known) < 0.5]
     if not odd:
         return []
     verb = "is" if len(odd) == 1 else "are"
-    return [f"{some(odd)} {verb} written in letters that the model has not read; its confidence means nothing there"]
+    return [f"{some(odd)} {verb} written in letters that the model has not read; {so}"]
 
 
 def _share(name: str, known: set[str]) -> float:

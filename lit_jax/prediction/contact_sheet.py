@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -22,7 +23,7 @@ body { margin: 2rem auto; max-width: 84rem; padding: 0 1rem; font: 16px/1.5 syst
 h2 { margin: 2.5rem 0 .75rem; font-size: 1.25rem }
 ol { list-style: none; margin: 0; padding: 0; display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fill, minmax(min(14rem, 44%), 1fr)) }
-figure { margin: 0 } figcaption { font-size: .8rem; color: var(--quiet); overflow-wrap: anywhere }
+figure { margin: 0 } figcaption { font-size: .8rem; color: var(--quiet); overflow-wrap: break-word }
 img, .none { display: block; width: 100%; aspect-ratio: 4 / 3; object-fit: contain; background: var(--line);
   border-radius: 4px }
 .none { display: grid; place-content: center; font-size: .8rem; text-align: center }
@@ -114,6 +115,8 @@ def _group(query: Query, hits: Sequence[Hit], pictures: Iterator[str], above: in
         )
         same = bool(query.photo and hit.file) and os.path.realpath(query.photo) == os.path.realpath(hit.file)
         marked, told = (' class="same"', "<br><b>the photo that was asked for</b>") if same else ("", "")
-        caption = f"<figcaption>{place}. {name}<br>similarity {hit.score:.3f}{told}</figcaption>"
+        # Between folders and words a long name may be broken.
+        broken = re.sub(r"([/\\_-])", r"\1<wbr>", name)
+        caption = f"<figcaption>{place}. {broken}<br>similarity {hit.score:.3f}{told}</figcaption>"
         cards.append(f"<li{marked}><figure>{shown}{caption}</figure></li>")
     return f"<section><h2>{html.escape(query.text)}</h2>{top}<ol>{''.join(cards)}</ol></section>\n"

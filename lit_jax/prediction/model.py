@@ -183,7 +183,7 @@ class Model:
         prompts = [texts[class_id] for class_id in firsts]
         species = among_trained(about, table.subset(firsts), own=True)
         notes += choosing.alike(full.subset(firsts), duplicates([list(one) for one in prompts]))
-        notes += choosing.unread(full.subset(firsts), about)
+        notes += choosing.unread(full.subset(firsts).names, about, "its confidence means nothing there")
         (vectors,) = self.engine.of_each(prompts)
         return Choices(
             full.subset(firsts), vectors, species.seen, held_back(about, species), tuple(notes)

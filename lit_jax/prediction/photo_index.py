@@ -222,7 +222,7 @@ def write(
 ) -> Index:
     """Writes an index beside its folder, and renames it into place; `more` is read when the blocks are through."""
     aside, number, width = incomplete(folder), 0, 1
-    aside.mkdir(exist_ok=True)
+    aside.mkdir(parents=True, exist_ok=True)
     with open(aside / VECTORS, "wb") as file:
         file.write(_header(0, 0))
         for block in blocks:

@@ -20,7 +20,9 @@ from lit_jax.prediction.reading import label_of
 def queries_of(
     about: About, protocol: str, embed: Callable[[Sequence[str]], np.ndarray], texts: Sequence[str]
 ) -> tuple[np.ndarray, list[str]]:
-    """Unit vectors `[Q, D]` of what is looked for, and notes: names of the model's classes are asked as these.
+    """Unit vectors `[Q, D]` of what is looked for, and notes.
+
+    Names of the model's classes are asked as these; texts in letters that it has not read are told of.
 
     Args:
         about: what the model says of itself.
@@ -29,6 +31,7 @@ def queries_of(
         texts: at least one.
     """
     prompts, notes = choices.asked(about, texts, protocol)
+    notes += choices.unread(texts, about, "what is found means nothing there")
     return class_embeddings(embed, prompts), notes
 
 

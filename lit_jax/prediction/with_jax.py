@@ -16,7 +16,6 @@ from lit_jax.data.embedding_store import GIVEN
 from lit_jax.embedding.photo_embeddings import embedder
 from lit_jax.embedding.trained import Trained
 from lit_jax.embedding.vectors import Vectors, on_device
-from lit_jax.errors import UserError
 from lit_jax.models import building, weights
 from lit_jax.models.locking import IMAGE, LOGIT_SCALE, PROJECTION
 from lit_jax.prediction.engine import TEXTS
@@ -38,10 +37,7 @@ class WithJax:
 
     def __init__(self, trained: Trained, folder: pathlib.Path | None = None, title: str = "") -> None:
         if trained.config.image.tower == GIVEN or trained.model.image is None:
-            raise UserError(
-                f"model {title}: found one of embeddings computed elsewhere, expected an image tower; no photo can be "
-                "shown to it"
-            )
+            raise loading.without_image_tower(f"model {title}")
         self.trained, self.about, self.step = trained, trained.about, trained.step
         self.scale = float(np.exp(np.asarray(trained.params[LOGIT_SCALE])))
         self.protocol = trained.config.evaluation.protocol

@@ -59,6 +59,14 @@ def folder_of(directory: str | pathlib.Path) -> pathlib.Path:
     return folder.parent if folder.name == "checkpoints" else folder
 
 
+def without_image_tower(title: str) -> UserError:
+    """That a model can be shown no photo; `title` is what it is called."""
+    return UserError(
+        f"{title}: found a model of embeddings computed elsewhere, expected one with an image tower, which photos can "
+        "be shown to; give a store of such embeddings with --store where a command takes one"
+    )
+
+
 def _load(
     folder: pathlib.Path, step: str, weight_files: Mapping[str, str], wants_tower: Callable[[Settled], bool]
 ) -> Trained:
@@ -66,9 +74,7 @@ def _load(
     if not wants_tower(found.config):
         return dataclasses.replace(found, params={k: tree for k, tree in found.params.items() if k != IMAGE})
     if found.model.image is None:
-        raise UserError(
-            f"--checkpoint {folder}: found a model without an image tower, expected a store of photos; give --store"
-        )
+        raise without_image_tower(f"--checkpoint {folder}")
     if IMAGE in found.params:
         return found
     return dataclasses.replace(found, params={**found.params, IMAGE: _locked_tower(IMAGE, found)})

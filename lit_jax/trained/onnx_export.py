@@ -14,7 +14,6 @@ from lit_jax.embedding.class_prompts import species_prompts
 from lit_jax.embedding.photo_embeddings import embedder
 from lit_jax.embedding.trained import Trained
 from lit_jax.embedding.vectors import Vectors, on_device
-from lit_jax.errors import UserError
 from lit_jax.graphs import graph as graphs
 from lit_jax.graphs.from_jax import to_onnx
 from lit_jax.models import building
@@ -23,6 +22,7 @@ from lit_jax.models.weight_files import write_safetensors
 from lit_jax.text.classes import table_of_text
 from lit_jax.trained import documents, onnx_folder
 from lit_jax.trained.kept_about import CLASSES, kept, tokenizer_name
+from lit_jax.trained.loading import without_image_tower
 
 PROMPTS = 256  # at a time
 _PROTOBUF = 2_000_000_000  # bytes; what is larger keeps its numbers in a file beside it
@@ -43,10 +43,7 @@ def write(folder: pathlib.Path, trained: Trained, weights: str) -> list[str]:
         UserError: a model without an image tower; a tower with a form that is not known; the package onnx is missing.
     """
     if trained.config.image.tower == GIVEN or IMAGE not in trained.params:
-        raise UserError(
-            "--format onnx: found a model of embeddings computed elsewhere, expected an image tower; no photo can be "
-            "shown to it"
-        )
+        raise without_image_tower("the checkpoint")
     full = _in_float32(trained)
     made = _towers(folder, full, weights)
     classes = _class_vectors(folder, full, weights)

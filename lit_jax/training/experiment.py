@@ -36,7 +36,7 @@ from lit_jax.models import building, locking
 from lit_jax.models.locking import IMAGE, TEXT, Params
 from lit_jax.models.settled import UNITS
 from lit_jax.models.two_tower import TwoTower
-from lit_jax.models.weight_files import exists
+from lit_jax.models.weight_files import HUB, exists
 from lit_jax.models.weights import LoadReport
 from lit_jax.settling import Settled, open_tokenizer
 from lit_jax.text.captions import class_captions
@@ -349,6 +349,12 @@ class _Parts:
             what = "one plain view a photo, no augmentation" if views == 1 else f"{views} views a photo"
             if data.tower["kind"] != GIVEN and not is_record_set(pathlib.Path(config.data.records or "nowhere")):
                 notes.append(f"records {config.data.records}: not at hand, so not compared with those of the store")
+            weights = config.image.weights
+            if data.tower["kind"] != GIVEN and weights and not (exists(weights) or weights.startswith(HUB)):
+                notes.append(
+                    f"image.weights {weights}: not at hand, so not compared with those of the store; naming photos and "
+                    "exporting need them"
+                )
             notes.append(f"store {data.directory}: {what}, {data.dtype}, {size:,} bytes")
         distinct = {text for group in texts.values() for text in group}
         words = self.tokenizer

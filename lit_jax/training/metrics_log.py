@@ -122,6 +122,10 @@ def curves(path: str | os.PathLike[str], records: Sequence[Record], *, title: st
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_ylim(bottom=0)
         axis.set_xlim(left=0)
+        if not any(record["epoch"] > 0 for record in records):
+            axis.set(xlim=(-1, 1), xticks=[0])
+        if not axis.lines:
+            axis.text(0.5, 0.5, "no step was taken", transform=axis.transAxes, ha="center", color="grey")
     if axes[1].lines:
         axes[1].set_ylim(0, 100)
         axes[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
