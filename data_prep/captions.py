@@ -28,6 +28,7 @@ from data_prep.conversion.columns import (
     statistics_lines,
     words,
 )
+from data_prep.conversion.texts import silent
 from lit_jax.base.command_line import Parser
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.embedding_store import open_store
@@ -59,9 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.select != DISTINCT:
             _print_statistics(table, templates, texts, tokenize)
         _print_some(table, texts, args.show)
-        silent = [table.names[i] for i, row in enumerate(texts) if not any(row)]
-        if silent:
-            print(f"warning: {len(silent)} classes have no caption: {some(silent)}; add a column that they have")
+        if names := silent(table, texts):
+            print(f"warning: {len(names)} classes have no caption: {some(names)}; add a column that they have")
         if args.out:
             write_class_table(_with_captions(table, texts), args.out)
             print(f"\nwrote {len(table)} classes with their captions to {args.out}")

@@ -18,13 +18,18 @@ def texts_of(table: ClassTable, options: Options) -> list[tuple[str, ...]]:
         UserError: a class of which each caption is empty, which nothing could be learnt or named by.
     """
     captions = class_captions(table, options.templates, drop_repeats=options.drop_repeats)
-    silent = [table.names[i] for i, texts in enumerate(captions) if not any(texts)]
-    if silent:
+    names = silent(table, captions)
+    if names:
         raise UserError(
-            f"captions: found no word for {len(silent)} of {len(table)} classes ({some(silent)}), expected some for "
+            f"captions: found no word for {len(names)} of {len(table)} classes ({some(names)}), expected some for "
             f"each; fill the columns of {' and '.join(options.templates)}, or add one that each class has, as {{name}}"
         )
     return captions
+
+
+def silent(table: ClassTable, captions: Sequence[Sequence[str]]) -> list[str]:
+    """Names of the classes of which each caption is empty."""
+    return [name for name, texts in zip(table.names, captions, strict=True) if not any(texts)]
 
 
 def text_warnings(table: ClassTable, captions: Sequence[Sequence[str]]) -> list[str]:
