@@ -22,6 +22,8 @@ os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 # Nor are the names of the modules that it stands in.
 os.environ.setdefault("FLAX_PROFILE", "0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# `images.tensorflow` sets it, here perhaps after the parent of forked commands, whose environment must be the same.
+os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "1")
 # TensorFlow only reads and decodes here; its Keras takes three seconds of each process to import, unless it looks for the
 # one of old, which is not installed.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")

@@ -265,7 +265,7 @@ def test_a_run_on_given_embeddings_has_no_tower(on_given, records, tmp_path, cap
     np.save(tmp_path / "features.npy", np.ones((1, 12), np.float32))
     assert run_card(said, tmp_path, capsys, monkeypatch)
     found = refused(capsys, evaluate, "--checkpoint", tmp_path / "model", "--records", records.directory)
-    assert "found a model without an image tower" in found
+    assert "found a model of embeddings computed elsewhere" in found
     found = refused(capsys, export, "--checkpoint", on_given / "run", "--out", tmp_path / "n", "--format", "open_clip")
     assert "given embeddings" in found
 
