@@ -27,7 +27,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks import machine
@@ -210,23 +210,33 @@ def main(argv: Sequence[str] | None = None) -> None:
         (out / "work").mkdir(parents=True, exist_ok=True)
         # Else a process that is asked to end would leave its benchmark running.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-        rows = _all(parsed, quick, out)
-    print(table(rows))
-    print(summary(rows))
-    kept = {name: {**row, "figures": [vars(one) for one in row.get("figures", ())]} for name, row in rows.items()}
-    write_json(out / "all.json", kept)
-    print(f"written to {out / 'all.json'}")
+        rows: dict[str, dict[str, Any]] = {}
+        try:
+            for name, row in _all(parsed, quick, out):
+                rows[name] = row
+        finally:  # one that is stopped has measured something, too
+            _tell(rows, out / "all.json")
     sys.exit(DIFFERS if went_wrong(rows) else 0)
 
 
-def _all(parsed: argparse.Namespace, quick: bool, out: pathlib.Path) -> dict[str, dict[str, Any]]:
+def _tell(rows: Mapping[str, Mapping[str, Any]], path: pathlib.Path) -> None:
+    """Prints the table and writes all that it holds."""
+    print(table(rows))
+    print(summary(rows))
+    write_json(path, {
+        name: {**row, "figures": [vars(one) for one in row.get("figures", ())]} for name, row in rows.items()
+    })  # fmt: skip
+    print(f"written to {path}")
+
+
+def _all(parsed: argparse.Namespace, quick: bool, out: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each benchmark and what came of it, one after the other."""
     where, has_gpu = places(pathlib.Path(parsed.shared).absolute(), out), _has_gpu()
     seconds = parsed.seconds or LIMITS["quick" if quick else "full"]
-    rows: dict[str, dict[str, Any]] = {}
     for name in parsed.only or BENCHMARKS:
         if reason := lacking(BENCHMARKS[name], where, quick=quick, has_gpu=has_gpu):
-            rows[name] = {"skipped": reason}
             print(f"{name}: left out, {reason}", flush=True)
+            yield name, {"skipped": reason}
             continue
         print(f"{name} ...", flush=True)
         then = committed(name)  # before it may be written over
@@ -237,9 +247,8 @@ def _all(parsed: argparse.Namespace, quick: bool, out: pathlib.Path) -> dict[str
             row = {"seconds": row["seconds"], "busy": busy, "figures": figures}
             if parsed.over_committed:
                 shutil.copyfile(out / f"{name}.json", machine.RESULTS / f"{name}.json")
-        rows[name] = row
         print(f"{name}: {row['seconds']:.0f} s{', ' + row['failed'] if 'failed' in row else ''}", flush=True)
-    return rows
+        yield name, row
 
 
 def share_of_others(seconds: float = 1.0) -> float:

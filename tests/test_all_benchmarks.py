@@ -208,10 +208,12 @@ def stubs(tmp_path, monkeypatch):
     def run(arguments, log, seconds):
         log.touch()
         if arguments[0] == "benchmarks.bad":
+            if "interrupted" in now:
+                raise KeyboardInterrupt
             return "exit 1: broken"
         out = next(one for one in arguments if one.startswith("--out="))
         with open(out.removeprefix("--out="), "w") as file:
-            json.dump(result(**now), file)
+            json.dump(result(**{name: value for name, value in now.items() if name != "interrupted"}), file)
         return ""
 
     monkeypatch.setattr(command, "run", run)
@@ -235,6 +237,13 @@ def test_a_failure_is_a_row_and_the_exit_code(stubs, tmp_path, capsys):
         "skipped": "no no_such_package",
         "figures": [],
     }
+
+
+def test_what_was_measured_before_a_stop_is_told(stubs, tmp_path, capsys):
+    stubs["interrupted"] = True
+    assert called(tmp_path, "--quick") == 130
+    assert "1 benchmarks ran, 0 failed, 0 were left out; figures: 4 same" in capsys.readouterr().out
+    assert list(json.loads((tmp_path / "out" / "all.json").read_text())) == ["good"]
 
 
 def test_the_exit_code_tells_a_figure_that_differs(stubs, tmp_path):
