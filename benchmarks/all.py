@@ -160,10 +160,11 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
         for name, row in rows.items()
         for one in row.get("figures", ())
     ]  # fmt: skip
-    made = [machine.table(["benchmark", "figure", "committed", "now", "now / committed", ""], figures)] * bool(figures)
-    kinds = (("skipped", "left out"), ("failed", "failed"))
-    return "\n".join([*made, *(f"{name} {told}: {row[kind]}" for kind, told in kinds for name, row in rows.items()
-                               if kind in row)])  # fmt: skip
+    headings = ["benchmark", "figure", "committed", "now", "now / committed", ""]
+    lines = [machine.table(headings, figures)] if figures else []
+    for kind, told in (("skipped", "left out"), ("failed", "failed")):
+        lines += [f"{name} {told}: {row[kind]}" for name, row in rows.items() if kind in row]
+    return "\n".join(lines)
 
 
 def number(value: float | None) -> str:
@@ -284,12 +285,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--only", nargs="+", default=[], metavar="NAME", help="these and no others")
     add("--out", default="runs/benchmarks", metavar="DIR", help="where results, logs and work go")
-    add(
-        "--shared",
-        default=str(SHARED),
-        metavar="DIR",
-        help="folder of CUB, the birds' head and the classes (default: %(default)s)",
-    )
+    held = "folder of CUB, the birds' head and the classes (default: %(default)s)"
+    add("--shared", default=str(SHARED), metavar="DIR", help=held)
     add("--seconds", type=float, default=0, help="limit of each; 0: 600 where quick, else four hours")
     add("--over-committed", action="store_true", help="write results over benchmarks/results too")
     return parser

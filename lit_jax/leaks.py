@@ -11,7 +11,7 @@ from typing import Any
 from lit_jax.base import console
 from lit_jax.base.command_line import Parser, positive
 from lit_jax.base.files import write_json
-from lit_jax.data.dataset_folder import check_split
+from lit_jax.data.dataset_folder import HELDOUT, check_split
 from lit_jax.data.embedding_store import Store, open_store
 from lit_jax.data.records import RecordSet, open_records
 from lit_jax.errors import UserError, user_errors_in_one_line
@@ -20,7 +20,6 @@ from lit_jax.evaluation.near_duplicates import MOST, WITHIN
 from lit_jax.text.classes import ClassTable, read_class_table, some
 from lit_jax.text.labels import read_labels
 
-HELDOUT = "heldout"
 SHOWN = 10  # rows of a table
 
 
@@ -31,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         data: Store | RecordSet = open_store(parsed.store) if parsed.store else open_records(parsed.records)
         splits = parsed.splits.split(",") if parsed.splits else list(data.splits)
         asked = [("--train-split", parsed.train_split), *(("--splits", split) for split in splits)]
-        for option, split in [*asked, *([("--heldout", parsed.heldout)] if parsed.heldout else [])]:
+        if parsed.heldout:
+            asked.append(("--heldout", parsed.heldout))
+        for option, split in asked:
             check_split(split, data.splits, data.directory, option=option)
         labels = read_labels(parsed.tower_labels) if parsed.tower_labels else []
         per_class = _per_class(parsed.results) if parsed.results else []

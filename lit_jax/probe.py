@@ -10,7 +10,7 @@ import numpy as np
 from lit_jax.base import cluster, console, hosts
 from lit_jax.base.command_line import Parser
 from lit_jax.base.files import write_json
-from lit_jax.data.dataset_folder import check_split
+from lit_jax.data.dataset_folder import HELDOUT, check_split
 from lit_jax.data.embedding_store import Store, open_store
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.evaluation import yardstick
@@ -20,7 +20,6 @@ from lit_jax.text.classes import ClassTable, read_class_table
 
 SHOTS = (1, 2, 4, 8, 16, 0)
 """Photos a class to learn from, if nothing else is asked; 0 for all."""
-HELDOUT = "heldout"
 """The split of species that are not trained on, where a store has it."""
 
 

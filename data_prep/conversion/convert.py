@@ -23,10 +23,10 @@ from typing import Any
 
 from data_prep.conversion.columns import Tokenize, words
 from data_prep.conversion.options import Options, check_options, facts
-from data_prep.conversion.plan import Plan, Planned, plan_photos, shard_photos, species_warnings
+from data_prep.conversion.plan import Plan, Planned, plan_photos, shard_photos
 from data_prep.conversion.report import forecast, report_lines, report_of
 from data_prep.conversion.shards import CLEANING, PROGRESS, Job, Outcome, Texts, finished, write_shards
-from data_prep.conversion.texts import text_warnings, texts_of
+from data_prep.conversion.texts import table_warnings, texts_of
 from data_prep.conversion.workspace import (
     REPORT,
     REPORT_TEXT,
@@ -94,8 +94,8 @@ def convert(
     out, work, captions = _begin(table, out, options, workers)
     print("looking at names, sizes and duplicates", flush=True)
     plan = _plan(source, options)
-    warnings = [*species_warnings(table), *text_warnings(table, captions)]
-    print("\n".join([*notes, *plan.notes, *(f"warning: {line}" for line in warnings)]), flush=True)
+    warnings = (f"warning: {line}" for line in table_warnings(table, captions))
+    print("\n".join([*notes, *plan.notes, *warnings]), flush=True)
     identity = _identity(plan, table, options)
     if is_up_to_date(out, identity, restart=restart):
         record_set = open_records(out)

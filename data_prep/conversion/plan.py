@@ -22,7 +22,6 @@ from lit_jax.errors import UserError
 from lit_jax.text.classes import ClassTable, find_species, match_folders, some
 
 _OURS = f"{TRAIN}, {VALIDATION} and {HELDOUT}"
-_SHOWN = 5  # species of several rows that are named
 _HEAD = 1 << 14  # bytes that tell two photos of equal size apart, all but always
 _THREADS = 16  # file systems answer many questions at a time, networked ones above all
 
@@ -214,24 +213,6 @@ def check_heldout_apart(table: ClassTable, photos: Sequence[Planned]) -> None:
                 f"split heldout: found {found}, expected held-out species in no other split; correct the list or name "
                 "them with --heldout-classes"
             )
-
-
-def species_warnings(table: ClassTable) -> list[str]:
-    """A line for each species of several rows, naming them, since that may be meant or not."""
-    lines = []
-    for rows in table.same_species[:_SHOWN]:
-        described = []
-        for row in rows:
-            facts = (table.row(row).get(column, "") for column in ("folder", "common_name"))
-            inside = ", ".join(dict.fromkeys(filter(None, facts)))
-            described.append(f"id {table.ids[row]} ({inside})" if inside else f"id {table.ids[row]}")
-        lines.append(
-            f"{len(rows)} rows are one species, {table.names[rows[0]]}: {', '.join(described)}; they are held out "
-            "together and count as one; if they are two, correct their names"
-        )
-    if len(table.same_species) > _SHOWN:
-        lines.append(f"{len(table.same_species) - _SHOWN} more species have several rows")
-    return lines
 
 
 def draw_validation(photos: Iterable[Planned], fraction: float, seed: int) -> list[Planned]:

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.conversion.plan import Plan, Planned, species_warnings
+from data_prep.conversion.plan import Plan, Planned
 from data_prep.conversion.shards import Outcome
-from data_prep.conversion.texts import text_warnings
+from data_prep.conversion.texts import table_warnings
 from data_prep.conversion.workspace import REPORT
 from data_prep.sources.items import HELDOUT, TRAIN, Skip
 from lit_jax.base.files import incomplete
@@ -214,7 +214,7 @@ def _warnings(
     if written.get(TRAIN):
         untrained = somewhere - set(written[TRAIN]) - set(written.get(HELDOUT, ()))
         lines += _class_warning(table, untrained, "photos to validate with, but none to train on")
-    return lines + species_warnings(table) + text_warnings(table, captions)
+    return lines + table_warnings(table, captions)
 
 
 def _class_warning(table: ClassTable, class_ids: Collection[int], what: str) -> list[str]:

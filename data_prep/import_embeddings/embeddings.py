@@ -21,8 +21,8 @@ import numpy as np
 
 from data_prep.conversion.convert import table_digest, with_templates, write_tokenizer
 from data_prep.conversion.options import Options, check_options, facts
-from data_prep.conversion.plan import Planned, shard_photos, species_warnings
-from data_prep.conversion.texts import text_warnings, texts_of
+from data_prep.conversion.plan import Planned, shard_photos
+from data_prep.conversion.texts import table_warnings, texts_of
 from data_prep.conversion.workspace import disk_errors_in_one_line
 from data_prep.import_embeddings.embedding_files import (
     Embeddings,
@@ -106,8 +106,7 @@ def import_embeddings(
     views = f"{embeddings.views} view{'s' if embeddings.views > 1 else ''}"
     classes = len({photo.class_id for photo in photos})
     print(f"{len(photos)} embeddings of {classes} classes, width {embeddings.width}, {views}", flush=True)
-    warnings = [*species_warnings(table), *text_warnings(table, captions)]
-    for line in (*notes, *placed.notes, *(f"warning: {line}" for line in warnings)):
+    for line in (*notes, *placed.notes, *(f"warning: {line}" for line in table_warnings(table, captions))):
         print(line, flush=True)
     rows = [row_of[photo.image_id] for photo in photos]
     digest, hashes = embeddings.scan()

@@ -13,6 +13,7 @@ from lit_jax.base.files import INCOMPLETE, file_digest, incomplete
 from lit_jax.errors import UserError
 
 MANIFEST = "manifest.json"
+HELDOUT = "heldout"  # split of species that training leaves out, where a person names no other
 
 
 @dataclasses.dataclass(frozen=True)

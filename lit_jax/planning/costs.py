@@ -16,6 +16,7 @@ import numpy as np
 
 from lit_jax import models
 from lit_jax.base.precision import DTYPES
+from lit_jax.base.sharding import is_cpu
 from lit_jax.data import input_stream
 from lit_jax.errors import UserError
 from lit_jax.models import building, locking
@@ -58,7 +59,7 @@ def chosen_device(run: Run, name: str = "", *, memory_gib: float = 0, tflops: fl
         peak = peaks.get(precision, 0.0) * 1e12, "its data sheet"
     else:
         memory = (
-            input_stream.device_memory(run.mesh) // (run.mesh.size if here.platform == "cpu" else 1),
+            input_stream.device_memory(run.mesh) // (run.mesh.size if is_cpu(run.mesh) else 1),
             "of this machine",
         )
         peak = (0.0, "") if tflops else (measured_peak(DTYPES[precision]), "measured here")

@@ -182,12 +182,11 @@ class Model:
         firsts = tuple(dict.fromkeys(table.species_of.values()))
         prompts = [texts[class_id] for class_id in firsts]
         species = among_trained(about, table.subset(firsts), own=True)
-        notes += choosing.alike(full.subset(firsts), duplicates([list(one) for one in prompts]))
-        notes += choosing.unread(full.subset(firsts).names, about, "its confidence means nothing there")
+        named = full.subset(firsts)
+        notes += choosing.alike(named, duplicates([list(one) for one in prompts]))
+        notes += choosing.unread(named.names, about, "its confidence means nothing there")
         (vectors,) = self.engine.of_each(prompts)
-        return Choices(
-            full.subset(firsts), vectors, species.seen, held_back(about, species), tuple(notes)
-        )  # fmt: skip
+        return Choices(named, vectors, species.seen, held_back(about, species), tuple(notes))
 
     def name(
         self,

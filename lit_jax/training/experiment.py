@@ -200,6 +200,19 @@ def _described(reports: Mapping[str, LoadReport]) -> list[str]:
     return [f"{tower} tower: {found}" for tower, found in reports.items()]
 
 
+def _not_at_hand(config: Settled) -> list[str]:
+    """Lines on records and weights that a store was made of and that are not there to compare it with."""
+    notes, weights = [], config.image.weights
+    if not is_record_set(pathlib.Path(config.data.records or "nowhere")):
+        notes.append(f"records {config.data.records}: not at hand, so not compared with those of the store")
+    if weights and not (exists(weights) or weights.startswith(HUB)):
+        notes.append(
+            f"image.weights {weights}: not at hand, so not compared with those of the store; naming photos and "
+            "exporting need them"
+        )
+    return notes
+
+
 def _check_weights(towers: building.Towers, model: TwoTower, store: Store) -> None:
     """Refuses a store that other weights made than those of the config, where these are at hand."""
     if model.image is None or not exists(towers.image.weights):
@@ -347,14 +360,8 @@ class _Parts:
         if isinstance(data, Store):
             views, size = data.views[config.data.train_split], data.nbytes(config.data.train_split)
             what = "one plain view a photo, no augmentation" if views == 1 else f"{views} views a photo"
-            if data.tower["kind"] != GIVEN and not is_record_set(pathlib.Path(config.data.records or "nowhere")):
-                notes.append(f"records {config.data.records}: not at hand, so not compared with those of the store")
-            weights = config.image.weights
-            if data.tower["kind"] != GIVEN and weights and not (exists(weights) or weights.startswith(HUB)):
-                notes.append(
-                    f"image.weights {weights}: not at hand, so not compared with those of the store; naming photos and "
-                    "exporting need them"
-                )
+            if data.tower["kind"] != GIVEN:
+                notes += _not_at_hand(config)
             notes.append(f"store {data.directory}: {what}, {data.dtype}, {size:,} bytes")
         distinct = {text for group in texts.values() for text in group}
         words = self.tokenizer

@@ -116,13 +116,14 @@ def curves(path: str | os.PathLike[str], records: Sequence[Record], *, title: st
     _plot(axes[1], records, dict(_accuracy_names(records)), scale=100, marker="o")
     _draw_chance(axes[1], records)
     _plot(axes[2], records, {"learning_rate": ""})
+    stepped = any(record["epoch"] > 0 for record in records)
     for axis, name in zip(axes, ("loss (nats)", "zero-shot accuracy (%)", "learning rate"), strict=True):
         axis.set(xlabel="epoch", title=name)
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_ylim(bottom=0)
         axis.set_xlim(left=0)
-        if not any(record["epoch"] > 0 for record in records):
+        if not stepped:
             axis.set(xlim=(-1, 1), xticks=[0])
         if not axis.lines:
             axis.text(0.5, 0.5, "no step was taken", transform=axis.transAxes, ha="center", color="grey")
