@@ -8,12 +8,9 @@ import pathlib
 import shutil
 import sys
 
-# Most of the suite's time is compiling; towers of a few channels need no optimised code. Kernels of fused operations
-# are made by the older of XLA's two ways, which takes a third of the time, and in one part, not in 32 that each have a
-# start of their own.
-QUICK = (
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-)
+# Most of the suite's time is compiling; towers of a few channels need no optimised code. Kernels are made in one part, not
+# in 32 that each have a start of their own. XLA aborts on a flag that it does not know: each one here is one of every version.
+QUICK = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 # Before JAX starts: eight devices on one CPU. A process that inherits these flags also finds what this one compiled.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count=8 {QUICK}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

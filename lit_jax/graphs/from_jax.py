@@ -5,7 +5,7 @@ leave nothing but their results; a scan over blocks is written block by block. W
 `lit_jax.graphs.primitives`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -77,7 +77,7 @@ def _equation(graph: Graph, equation: Any, inputs: Sequence[Input]) -> Sequence[
         inner, consts = (closed.jaxpr, closed.consts) if hasattr(closed, "consts") else (closed, ())
         return _walk(graph, inner, [np.asarray(const) for const in consts], inputs)
     if name == "scan":
-        return _scan(graph, params, inputs)
+        return _scan(graph, equation, inputs)
     arrays = [one for one in inputs if isinstance(one, np.ndarray)]
     if len(arrays) == len(inputs):
         folded = _folded(equation, arrays)
@@ -93,11 +93,11 @@ def _equation(graph: Graph, equation: Any, inputs: Sequence[Input]) -> Sequence[
     return [handler(graph, equation, inputs)]
 
 
-def _scan(graph: Graph, params: Mapping[str, Any], inputs: Sequence[Input]) -> Sequence[Input]:
+def _scan(graph: Graph, equation: Any, inputs: Sequence[Input]) -> Sequence[Input]:
     """A scan, a pass after the other: what it goes over are weights of blocks."""
-    fixed, carried = params["num_consts"], params["num_carry"]
+    params, closed = equation.params, equation.params["jaxpr"]
+    fixed, carried = _scan_parts(equation)
     consts, state, over = inputs[:fixed], list(inputs[fixed : fixed + carried]), inputs[fixed + carried :]
-    closed = params["jaxpr"]
     if any(isinstance(one, Value) for one in over) or len(closed.out_avals) != carried:
         raise UserError("onnx: found a scan over computed values, expected one over weights that gives its state alone")
     steps = range(params["length"])
@@ -105,6 +105,21 @@ def _scan(graph: Graph, params: Mapping[str, Any], inputs: Sequence[Input]) -> S
         parts = [np.asarray(one)[step] for one in over]
         state = _walk(graph, closed.jaxpr, [np.asarray(const) for const in closed.consts], [*consts, *state, *parts])
     return state
+
+
+def _scan_parts(equation: Any) -> tuple[int, int]:
+    """How many inputs of a scan are constant, and how many are its state; the others are what it goes over.
+
+    Each version of JAX names these numbers in another way, so they are read off the shapes: what a scan goes over, and
+    what it stacks up, has one axis more outside than inside.
+    """
+    inner = equation.params["jaxpr"]
+
+    def whole(variables: Sequence[Any], avals: Sequence[Any]) -> int:
+        return sum(len(outside.aval.shape) == len(inside.shape) for outside, inside in zip(variables, avals, strict=True))
+
+    carried = whole(equation.outvars, inner.out_avals)
+    return whole(equation.invars, inner.in_avals) - carried, carried
 
 
 def _folded(equation: Any, arrays: Sequence[np.ndarray]) -> list[np.ndarray] | None:
