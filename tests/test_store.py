@@ -1,6 +1,7 @@
 """The embedding store as a format: what is written is read, and nothing damaged is taken for whole."""
 
 import json
+import pathlib
 
 import ml_dtypes
 import numpy as np
@@ -97,6 +98,23 @@ def test_a_shard_that_was_finished_is_known_and_a_half_written_one_is_not(tmp_pa
     assert embedding_store.finished_shard(aside, shard.name) == shard
     (aside / f"{shard.name}.json").unlink()
     assert embedding_store.finished_shard(aside, shard.name) is None
+
+
+@pytest.mark.parametrize("over_another", [False, True])
+def test_a_store_killed_before_its_last_renaming_is_finished_without_a_photo(tmp_path, monkeypatch, over_another):
+    if over_another:
+        make(tmp_path / "s", values=features(9) + 1)
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(pathlib.Path, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        make(tmp_path / "s", restart=over_another)
+    names = [embedding_store.shard_name("train", number, 2) for number in range(2)]
+    aside = embedding_store.begin(tmp_path / "s", {"dtype": "float32"})
+    assert [embedding_store.finished_shard(aside, name).examples for name in names] == [5, 4]
+    monkeypatch.setattr(embedding_store, "write_shard", lambda aside, name, *_, **__: embedding_store.finished_shard(aside, name))
+    made = make(tmp_path / "s")
+    assert np.array_equal(embedding_store.Rows(made, "train").whole(), features(9))
+    ours = {f"{name}.{part}" for name in names for part in ("features.npy", "class_id.npy", "image_id.txt")}
+    assert {path.name for path in (tmp_path / "s").iterdir()} == ours | {"classes.csv", "manifest.json"}
 
 
 def test_numbers_that_a_dtype_cannot_hold_are_refused_with_the_photo(tmp_path):

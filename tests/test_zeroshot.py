@@ -73,6 +73,26 @@ def test_accuracy_equals_one_big_matrix_on_any_number_of_devices(records, model_
     }  # fmt: skip
 
 
+def test_seen_and_unseen_are_compared_where_padding_is_of_no_class(model_and_params, rng):
+    """Rows that fill up a batch have class id 0, which these collections do not have: `classes.csv` begins at 5."""
+    model, params, _ = model_and_params
+    parts, mesh = photo_embeddings.embedder(model, make_mesh(1)), make_mesh(1)
+    features = rng.normal(size=(4, 16)).astype(np.float32)
+    ids, padding = np.array([5, 9, 7, 5]), 2
+    batch = photo_embeddings.Photos(
+        put_replicated(np.concatenate([features, np.zeros((padding, 16), np.float32)]), mesh),
+        np.concatenate([ids, np.zeros(padding, np.int64)]), np.arange(4 + padding) < 4,
+    )  # fmt: skip
+    class_emb = rng.normal(size=(3, 8)).astype(np.float32)
+    together = zeroshot.Together(("heldout",), (5, 7, 9), frozenset({5, 9}))
+    found = zeroshot.compare(parts, put_replicated(params, mesh), [batch], class_emb, together, {})
+    emb = np.float64(features) @ params["projection"]["kernel"]
+    scores = emb / np.linalg.norm(emb, axis=1, keepdims=True) @ np.float64(class_emb).T
+    np.testing.assert_allclose(found.gap, scores[:, [0, 2]].max(1) - scores[:, 1], atol=1e-5)
+    assert found.seen_right.tolist() == (np.array([5, 9])[scores[:, [0, 2]].argmax(1)] == ids).tolist()
+    assert found.unseen_right.tolist() == (ids == 7).tolist() and found.labels.tolist() == [0, 2, 1, 0]
+
+
 def test_texts_are_embedded_in_order_whatever_the_batch(records, model_and_params):
     model, params, tokenizer = model_and_params
     mesh = make_mesh(2)

@@ -237,13 +237,14 @@ def finish(made: Store, directory: Path) -> Store:
         "records": made.records,
     }
     write_json(aside / MANIFEST, {**manifest, "fingerprint": digest(manifest)})
-    for shards in made.splits.values():
-        for shard in shards:
-            (aside / f"{shard.name}.json").unlink(missing_ok=True)
-    (aside / PLAN).unlink(missing_ok=True)
     if directory.exists():
         shutil.rmtree(directory)
     aside.rename(directory)
+    # Not before: if this process is killed above, the next one finds every shard finished and comes here again.
+    for shards in made.splits.values():
+        for shard in shards:
+            (directory / f"{shard.name}.json").unlink(missing_ok=True)
+    (directory / PLAN).unlink(missing_ok=True)
     return open_store(directory)
 
 

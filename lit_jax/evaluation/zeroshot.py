@@ -101,7 +101,8 @@ def compare(
     mask = put_rows(seen, parts.mesh, split=False)
     found = []
     for batch in photos:
-        labels = np.array([row_of[species_of.get(i, i)] for i in batch.class_id.tolist()])
+        labels = np.zeros(len(batch.mask), np.int64)  # of padding too, which is a photo of no class
+        labels[batch.mask] = [row_of[species_of.get(i, i)] for i in batch.class_id[batch.mask].tolist()]
         here = ranking.rivals(parts.projected(params, batch.features), labels, on_device, mask, parts.mesh)
         # Padding is dropped on the host, where every batch of every host has the same number of rows.
         kept = from_all_hosts(batch.mask).reshape(-1)
