@@ -7,11 +7,20 @@ import os
 import re
 import signal
 import sys
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import NoReturn
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 """Numbers of the system's errors where a disk is full or cannot be written to."""
+
+DAMAGED = (
+    ValueError, KeyError, TypeError, AttributeError, EOFError, MemoryError, RecursionError, SyntaxError,
+    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What NumPy and the standard library raise for a file of arrays that is damaged, hostile or of another kind."""
 
 
 class UserError(ValueError):
@@ -20,6 +29,10 @@ class UserError(ValueError):
     The message is one line of the form ``what: found X, expected Y; do Z``. Commands print it without a
     traceback and exit with code 2; any other exception is our own fault and keeps its traceback.
     """
+
+
+class Busy(UserError):
+    """Another process is at work in the folder."""
 
 
 class Stopped(Exception):

@@ -60,9 +60,10 @@ def _make(config: Config, prepare: Callable[[Config], None]) -> None:
     from lit_jax.embed import embed
 
     store = store_folder(config.data) if config.input == "store" else None
-    if store is None or not store.exists():
-        hosts.make_on_first_host(lambda: prepare(config), config.data.records, "records")
-    if store is not None and not store.exists():
+    if store is not None and hosts.asked_of_first_host(store.exists, "whether there is a store"):
+        return
+    hosts.make_on_first_host(lambda: prepare(config), config.data.records, "records")
+    if store is not None:
         embed(config, store)
 
 

@@ -110,7 +110,9 @@ def test_a_store_killed_before_its_last_renaming_is_finished_without_a_photo(tmp
     names = [embedding_store.shard_name("train", number, 2) for number in range(2)]
     aside = embedding_store.begin(tmp_path / "s", {"dtype": "float32"})
     assert [embedding_store.finished_shard(aside, name).examples for name in names] == [5, 4]
-    monkeypatch.setattr(embedding_store, "write_shard", lambda aside, name, *_, **__: embedding_store.finished_shard(aside, name))
+    monkeypatch.setattr(
+        embedding_store, "write_shard", lambda aside, name, *_, **__: embedding_store.finished_shard(aside, name)
+    )
     made = make(tmp_path / "s")
     assert np.array_equal(embedding_store.Rows(made, "train").whole(), features(9))
     ours = {f"{name}.{part}" for name in names for part in ("features.npy", "class_id.npy", "image_id.txt")}

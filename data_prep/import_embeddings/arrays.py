@@ -8,7 +8,6 @@ import functools
 import json
 import math
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
@@ -16,10 +15,9 @@ from typing import IO, Any, NamedTuple, TypeVar
 import ml_dtypes
 import numpy as np
 
-from lit_jax.errors import UserError, first_line
+from lit_jax.errors import DAMAGED, UserError, first_line
 
 _SAFETENSORS: dict[str, Any] = {"F16": "<f2", "BF16": ml_dtypes.bfloat16, "F32": "<f4", "F64": "<f8"}
-_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, EOFError, MemoryError, RecursionError)
 
 
 class Stored(NamedTuple):
@@ -125,7 +123,7 @@ def sound(path: Path, read: Callable[[], _Value]) -> _Value:
     """What `read` reads of a file; raises `UserError` for a damaged one."""
     try:
         return read()
-    except (*_DAMAGE, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGED as error:
         reason = first_line(error)
         raise UserError(
             f"{path}: found no sound {path.suffix} ({reason}), expected a whole file; save or copy it again"

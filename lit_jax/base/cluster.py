@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lit_jax.base import guard, hosts, machine
+from lit_jax.base import guard, hosts, jax_internals, machine
 from lit_jax.base.guard import TRY_AGAIN
 from lit_jax.errors import STOPPED, Stopped, UserError, chained, first_line
 
@@ -113,7 +113,9 @@ def check(parsed: argparse.Namespace, environ: Mapping[str, str]) -> None:
         raise UserError("--processes, --process: found without --coordinator, expected it as well")
     elif not parsed.distributed:
         refuse_many_tasks(environ, expected="expected --distributed, or one task (srun --ntasks=1)")
-    elif (address := _found_coordinator(parsed)) is None:
+    elif (address := jax_internals.detected_coordinator(parsed.wait_for_hosts)) == jax_internals.UNKNOWN:
+        pass
+    elif address is None:
         raise UserError(
             "--distributed: found no job of SLURM, Open MPI or Kubernetes around, expected one; start the command by "
             "srun or mpirun, or give --coordinator, --processes and --process"
@@ -137,19 +139,6 @@ def refuse_many_tasks(
     tasks = int(environ.get("SLURM_STEP_NUM_TASKS", "1"))
     if tasks > 1:
         raise UserError(f"srun: found {tasks} tasks, which would all do the same work; {expected}")
-
-
-def _found_coordinator(parsed: argparse.Namespace) -> str | None:
-    """Where the cluster around says that the first host is; None where there is no cluster."""
-    from jax._src import clusters  # JAX has no public name for it
-
-    try:
-        found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
-            None, None, None, None, None, parsed.wait_for_hosts
-        )
-    except (RuntimeError, ValueError):
-        return None
-    return found[0]
 
 
 def _check_address(address: str) -> None:

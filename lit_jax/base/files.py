@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lit_jax.errors import UserError
+from lit_jax.errors import Busy
 
 INCOMPLETE = ".incomplete"  # ending of the folder's name while it is being written
 _PART = ".part"  # the same of a file's name
@@ -32,7 +32,7 @@ def alone_in(
         remedy: what to do, for the message.
 
     Raises:
-        UserError: another process is at work in it.
+        Busy: another process is at work in it.
     """
     try:
         import fcntl
@@ -50,7 +50,7 @@ def alone_in(
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    raise UserError(
+                    raise Busy(
                         f"{name or folder}: found another {what} at work in it, expected none; {remedy}"
                     ) from None
             # One that has just come to its end may have renamed it in between.

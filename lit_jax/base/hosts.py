@@ -4,6 +4,7 @@ What hosts tell each other goes through the key-value store of JAX's coordinatio
 long as it is asked to, and names who is missing; collectives are for arrays only.
 """
 
+import collections
 import contextlib
 import dataclasses
 import itertools
@@ -11,11 +12,12 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 
+from lit_jax.base import jax_internals
 from lit_jax.errors import UserError
 
 Result = TypeVar("Result")
@@ -68,8 +70,46 @@ def make_on_first_host(make: Callable[[], None], folder: str, what: str) -> None
     Raises:
         UserError: on other hosts, if it failed on the first.
     """
-    is_missing = not pathlib.Path(folder).exists()
-    on_first_host(lambda: make() if is_missing else None, what)
+    path = pathlib.Path(folder)
+    on_first_host(lambda: None if path.exists() else make(), what)
+    until_seen(path)
+
+
+def asked_of_first_host(ask: Callable[[], bool], what: str) -> bool:
+    """The first host's answer, on all hosts.
+
+    Whether a file is there is a question for one host: a network disk may show it to some hosts before it shows it to
+    others, which would then take another way through the program.
+
+    Args:
+        ask: answers, on the first host.
+        what: is asked, in the same words on every host.
+
+    Raises:
+        UserError: on other hosts, if the first one could not answer.
+    """
+    answer: list[bool] = []
+    on_first_host(lambda: answer.append(ask()), what)
+    return exchange(what, str(answer[:1] == [True]))[0] == "True"
+
+
+def until_seen(path: pathlib.Path, *, seconds: float = 60.0) -> bool:
+    """Waits until this host sees a file that another one has written; a network disk takes a while to show it.
+
+    Returns:
+        Whether it does, within `seconds`.
+    """
+    return bool(seen_in_time(path.parent, path.exists, seconds=seconds))
+
+
+def seen_in_time(folder: pathlib.Path, look: Callable[[], Result], *, seconds: float = 60.0) -> Result:
+    """What `look` finds in a folder, as soon as it finds something that is true, or after `seconds`."""
+    until = time.monotonic() + seconds
+    while not (found := look()) and time.monotonic() < until:
+        time.sleep(0.2)
+        with contextlib.suppress(OSError):
+            os.listdir(folder)  # asks the server again
+    return found
 
 
 def on_first_host(work: Callable[[], Result], what: str) -> Result | None:
@@ -112,10 +152,11 @@ def wait_for_all_hosts(what: str) -> None:
 
 
 def exchange(what: str, value: str, *, seconds: float = DAY) -> list[str]:
-    """Each host's text, by number; all hosts call it, in the same order.
+    """Each host's text, by number; all hosts call it.
 
     Args:
-        what: it is about, for the message.
+        what: it is about, in the same words on every host. It is the key: a host that asks once too often waits, and
+            does not take what is said of something else for its answer.
         value: of this host.
         seconds: to wait for the others.
 
@@ -125,8 +166,8 @@ def exchange(what: str, value: str, *, seconds: float = DAY) -> list[str]:
     host = this_host()
     if host.count == 1:
         return [value]
-    place = f"{PREFIX}{next(_EXCHANGES)}/"
-    client = _client()
+    place = f"{PREFIX}{what}/{next(_EXCHANGES[what])}/"
+    client = jax_internals.coordination_client()
     client.key_value_set(f"{place}{host.index}", "=" + value)  # an empty value is none
     until, found = time.monotonic() + seconds, []
     for index in range(host.count):
@@ -150,13 +191,14 @@ def _waited_for(client: Any, key: str) -> str | None:
         raise
 
 
-_EXCHANGES = itertools.count()  # hosts run the same program, so that they count alike
+_EXCHANGES: dict[str, Iterator[int]] = collections.defaultdict(itertools.count)
+"""How often each was exchanged: hosts run the same program, so that they count alike."""
 
 
 def tell(key: str, value: str) -> None:
     """Tells all hosts, without waiting; the first to tell something under a key has told it."""
     with contextlib.suppress(Exception):  # of two that tell at once, one is heard
-        _client().key_value_set(f"{PREFIX}{key}", value)
+        jax_internals.coordination_client().key_value_set(f"{PREFIX}{key}", value)
 
 
 def told(key: str) -> str | None:
@@ -164,16 +206,9 @@ def told(key: str) -> str | None:
     if this_host().count == 1:
         return None
     try:
-        return str(_client().key_value_try_get(f"{PREFIX}{key}"))
+        return str(jax_internals.coordination_client().key_value_try_get(f"{PREFIX}{key}"))
     except Exception:  # there is nothing, or nobody any more to ask
         return None
-
-
-def _client() -> Any:
-    # JAX has no public name for it.
-    from jax._src import distributed
-
-    return distributed.global_state.client
 
 
 def from_all_hosts(rows: np.ndarray) -> np.ndarray:
@@ -233,13 +268,9 @@ def ensure_shared(folder: pathlib.Path, *, option: str, seconds: float = 20.0) -
     folder.mkdir(parents=True, exist_ok=True)
     if host.index == 0:
         path.touch()
-    until = time.monotonic() + seconds
-    while not path.exists() and time.monotonic() < until:
-        time.sleep(0.2)
-        with contextlib.suppress(OSError):
-            os.listdir(folder)  # asks the server anew
+    is_seen = until_seen(path, seconds=seconds)
     # Longer than a host that waits for the file itself.
-    seen = exchange(option, "" if path.exists() else str(folder.absolute()), seconds=seconds + 20)
+    seen = exchange(option, "" if is_seen else str(folder.absolute()), seconds=seconds + 20)
     path.unlink(missing_ok=True)
     for index, where in enumerate(seen):
         if where:

@@ -22,7 +22,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ import numpy as np
 
 from lit_jax.base.files import digest, file_digest, incomplete, write_json, written_aside
 from lit_jax.data.dataset_folder import MANIFEST, DatasetFolder, Kind, check_unchanged, is_of, read
-from lit_jax.errors import UserError
+from lit_jax.errors import DAMAGED, UserError, first_line
 from lit_jax.text.tokenizers import load_tokenizer
 
 VERSION = 1  # of the format; a reader refuses a newer one
@@ -306,13 +306,13 @@ def verify(store: Store) -> int:
     checked = 0
     for split, shards in store.splits.items():
         for number in range(len(shards)):
-            verify_shard(store, split, number)
+            verify_shard(store, split, number, file_digest)
             checked += len(_PARTS)
     return checked
 
 
-def verify_shard(store: Store, split: str, number: int) -> None:
-    """Compares the files of one shard with their checksums.
+def verify_shard(store: Store, split: str, number: int, digest_of: Callable[[Path], str]) -> None:
+    """Compares the files of one shard with their checksums, which `digest_of` finds.
 
     Raises:
         UserError: naming the file that differs.
@@ -320,7 +320,7 @@ def verify_shard(store: Store, split: str, number: int) -> None:
     shard = store.shards(split)[number]
     for part, expected in shard.sha256.items():
         path = store.directory / f"{shard.name}.{part}"
-        found = file_digest(path)
+        found = digest_of(path)
         if found != expected:
             raise UserError(
                 f"{path}: found checksum {found[:12]}, expected {expected[:12]}; the file was changed or damaged: "
@@ -376,8 +376,19 @@ class Rows:
 
     def _verify(self, number: int) -> None:
         if number not in self._verified:
-            verify_shard(self._store, self._split, number)
+            verify_shard(self._store, self._split, number, _digest_once)
             self._verified.add(number)
+
+
+def _digest_once(path: Path) -> str:
+    """As `file_digest`; a file that has not changed since this process read it is not read again."""
+    found = path.stat()
+    return _digest_of(path, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest_of(path: Path, *_: int) -> str:
+    return file_digest(path)
 
 
 def image_ids(store: Store, split: str) -> list[str]:
@@ -408,8 +419,10 @@ def _check_files(store: Store, manifest: Mapping[str, Any]) -> None:
                 raise UserError(f"{path}: found no file, expected an array of {shape}; copy it again")
             try:
                 found = np.load(path, mmap_mode="r").shape
-            except (OSError, ValueError) as error:
-                raise UserError(f"{path}: found {error}, expected an array of {shape}; copy it again") from None
+            except (OSError, *DAMAGED) as error:
+                raise UserError(
+                    f"{path}: found {first_line(error)}, expected an array of {shape}; copy it again"
+                ) from None
             if found != shape:
                 raise UserError(f"{path}: found an array of {found}, expected {shape}; copy it again")
     check_unchanged(store.directory, (manifest["class_table"], manifest["tokenizer"]), "copy it again")

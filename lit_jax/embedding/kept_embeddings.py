@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import jax
 import numpy as np
 
 from lit_jax.base import files
+from lit_jax.errors import DAMAGED
 from lit_jax.models import weights
 from lit_jax.models.locking import TEXT, TEXT_PROJECTION, Params
 from lit_jax.models.presets import Tower
@@ -64,7 +64,7 @@ def kept(folder: Path | None, key: str, make: Callable[[], np.ndarray]) -> np.nd
     path = folder / FOLDER / f"{key[:20]}.npz" if folder else None
     if path is not None:
         with (
-            contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
+            contextlib.suppress(OSError, *DAMAGED),
             path.open("rb") as raw,
             np.load(raw) as file,
         ):

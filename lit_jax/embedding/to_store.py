@@ -20,15 +20,15 @@ from jax.sharding import Mesh
 from lit_jax import config as options
 from lit_jax.base import console, hosts
 from lit_jax.base.files import alone_in, incomplete
-from lit_jax.base.hosts import Host, on_first_host
+from lit_jax.base.hosts import Host, asked_of_first_host, on_first_host, until_seen
 from lit_jax.base.sharding import check_divides, local_rows, make_mesh, put_replicated
 from lit_jax.base.stopping import Stopping, listening
 from lit_jax.data import device_resizing, embedding_store, record_batches
-from lit_jax.data.dataset_folder import check_split
+from lit_jax.data.dataset_folder import MANIFEST, check_split
 from lit_jax.data.embedding_store import Store
 from lit_jax.data.records import RecordSet
 from lit_jax.embedding.photo_embeddings import embedder
-from lit_jax.errors import Stopped, UserError
+from lit_jax.errors import Busy, Stopped, UserError
 from lit_jax.models import building
 from lit_jax.models.building import Towers
 from lit_jax.models.locking import IMAGE, Params
@@ -113,14 +113,17 @@ def embed(
     out = pathlib.Path(out).absolute()
     mesh = make_mesh(making.devices, local=True)
     check_divides(making.batch_size, mesh.size, name="--batch-size")
+    is_there = asked_of_first_host(lambda: embedding_store.is_store(out), "whether there is a store to embed into")
     with contextlib.ExitStack() as stack:
         if part is not None:
             locks, file = locks_of(out), f"part-{part.index}-of-{part.count}.lock"
             stack.enter_context(alone_in(locks, "embedding", file=file, name=f"{out}, part {part.index}/{part.count}"))
-        elif restart or not embedding_store.is_store(out):
+        elif restart or not is_there:
             on_first_host(lambda: stack.enter_context(alone_in(incomplete(out), "embedding")), "the store's folder")
         for note in notes if jax.process_index() == 0 else ():
             print(f"note: {note}")
+        if is_there and not restart:
+            return _unchanged(frozen, records, out, making)
         return _embed(frozen, records, out, making, mesh, restart=restart, part=part)
 
 
@@ -137,9 +140,6 @@ def _embed(
     model, tower, digest = locked_tower(frozen, records)
     made_by = described(frozen, digest, making.views)
     pieces = list(all_pieces(records, frozen.data.train_split, making))
-    if embedding_store.is_store(out) and not restart:
-        of_split = {piece.split: piece.views for piece in pieces}
-        return _unchanged(embedding_store.open_store(out), made_by, records, making.dtype, of_split)
     plan = {
         "records": records.fingerprint, "tower": made_by, "dtype": making.dtype, "views": making.views,
         "shard rows": making.shard_rows,
@@ -169,6 +169,7 @@ def _embed(
 
     if part is None:
         on_first_host(finish, "the store")
+        until_seen(out / MANIFEST)
     elif not _finished_together(aside, out, pieces, finish):
         return None
     return embedding_store.open_store(out)
@@ -185,14 +186,20 @@ def _finished_together(
             return embedding_store.is_store(out)  # finished in between, or not yet to be
         try:
             with alone_in(aside, "embedding"):
+                if embedding_store.is_store(out):  # finished, and its folder renamed, since it was asked above
+                    return True
                 finish()
-        except UserError:
+        except Busy:
             time.sleep(1)  # another part is at it
     raise UserError(f"{aside}: found another embedding at work in it for {PATIENCE} s; wait for it or stop it")
 
 
-def _unchanged(found: Store, tower: dict[str, Any], records: RecordSet, dtype: str, views: dict[str, int]) -> Store:
+def _unchanged(frozen: Frozen, records: RecordSet, out: pathlib.Path, making: Making) -> Store:
     """A store that is there already, if it is what would be made."""
+    until_seen(out / MANIFEST)
+    found, dtype = embedding_store.open_store(out), making.dtype
+    tower = described(frozen, locked_tower(frozen, records)[2], making.views)
+    views = {piece.split: piece.views for piece in all_pieces(records, frozen.data.train_split, making)}
     other = [f"views ({max(found.views.values())} there, {max(views.values())} asked for)"] * (found.views != views)
     other += [f"dtype ({found.dtype} there, {dtype} asked for)"] * (found.dtype != dtype)
     other += ["records"] * (found.records != records.fingerprint)

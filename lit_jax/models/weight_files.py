@@ -8,8 +8,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -17,7 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from lit_jax.base.files import written_aside
-from lit_jax.errors import UserError, first_line
+from lit_jax.errors import DAMAGED, UserError, first_line
 
 Flat = dict[str, np.ndarray]
 
@@ -28,7 +26,6 @@ FILES = (
     "open_clip_pytorch_model.bin", "pytorch_model.bin",
 )  # fmt: skip
 _TORCH = (".pth", ".pt", ".bin")
-_DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, AttributeError, TypeError, MemoryError, RecursionError)
 # A training script's file keeps the weights under one of these, beside other things.
 _NESTED = ("state_dict", "model", "model_state", "teacher", "params")
 
@@ -191,7 +188,7 @@ def read_npz(path: str | os.PathLike[str]) -> Flat:
         # Opened here: NumPy leaves a file open that it cannot read.
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as archive:
             flat = {name: archive[name] for name in archive.files}
-    except (*_DAMAGE, OSError) as error:
+    except (*DAMAGED, OSError) as error:
         reason = first_line(error)
         raise UserError(f"weights {path}: found {reason}, expected a whole .npz archive; fetch it again") from None
     return {name: a.view(ml_dtypes.bfloat16) if a.dtype.str[1:] == "V2" else a for name, a in flat.items()}

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lit_jax.base.files import alone_in, incomplete, write_json
-from lit_jax.errors import UserError
+from lit_jax.errors import DAMAGED, UserError, first_line
 
 FORMAT, VERSION = "lit_jax photo index", 1
 FOLDER = "photo_index"
@@ -140,8 +140,10 @@ def open_index(folder: Path, model: str) -> Index | None:
         if (found.get("format"), found.get("version"), found.get("model")) != (FORMAT, VERSION, model):
             return None
         vectors = np.load(folder / VECTORS, mmap_mode="r") if found["photos"] else np.zeros((0, 1), np.float16)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder}: found {error}, expected an index of photos; delete the folder") from None
+    except (OSError, *DAMAGED) as error:
+        raise UserError(
+            f"{folder}: found {first_line(error)}, expected an index of photos; delete the folder"
+        ) from None
     if len(vectors) != found["photos"]:
         raise UserError(f"{folder}: found {len(vectors)} rows, expected {found['photos']}; delete the folder")
     return Index(folder, vectors, model)
