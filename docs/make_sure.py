@@ -46,7 +46,7 @@ def main() -> None:
             model, chosen, [str(parsed.photos / row["file"]) for row in own], [r["class"] for r in own]
         )
         for sure in (0.5, 0.8, 0.95):
-            shares = found[split][np.abs(SURE - sure).argmin()]
+            shares = found[split][np.argmin(np.abs(SURE - sure))]
             print(
                 f"{split}, {sure}: answered {shares[0]:.3f}, right {shares[1]:.3f} of these, to species {shares[2]:.3f}"
             )
@@ -88,7 +88,7 @@ def drawn(found: Mapping[str, np.ndarray]) -> Figure:
         left.plot(100 * SURE, answered, color=colour, linestyle="--", label="answered, at any rank")
         left.plot(100 * SURE, narrow, color=colour, linestyle=":", label="named to species")
         right.plot(answered, correct, color=colour, label=name)
-        at = np.abs(SURE - 0.8).argmin()
+        at = np.argmin(np.abs(SURE - 0.8))
         right.plot(answered[at], correct[at], "o", color=colour)
         right.annotate("--sure 0.8", (answered[at], correct[at]), textcoords="offset points", xytext=(6, 6))
     left.plot([0, 100], [0, 100], color="0.7", linewidth=1, zorder=0)

@@ -267,8 +267,8 @@ def _plasma(decay: float, random: Random) -> np.ndarray:
         grid[::step, half::step] = above
         grid[half::step, ::step] = beside
         step, wobble = half, wobble / decay
-    grid = grid - grid.min()
-    return (grid / grid.max())[:SIDE, :SIDE]
+    grid = grid - np.min(grid)
+    return (grid / np.max(grid))[:SIDE, :SIDE]
 
 
 def _to_side(layer: np.ndarray, side: int) -> np.ndarray:

@@ -53,7 +53,8 @@ class Pairs:
 
 def mean_of(features: Features) -> np.ndarray:
     """`[W]` float64, the mean of all rows; of training, the centre for all splits."""
-    total, blocks = np.float64(0), 0
+    total: np.ndarray | np.float64 = np.float64(0)
+    blocks = 0
     for rows in _blocks(len(features), KEYS):
         total = total + np.asarray(features.take(rows), np.float64).sum(0)
         blocks += len(rows)

@@ -116,7 +116,9 @@ def _scan_parts(equation: Any) -> tuple[int, int]:
     inner = equation.params["jaxpr"]
 
     def whole(variables: Sequence[Any], avals: Sequence[Any]) -> int:
-        return sum(len(outside.aval.shape) == len(inside.shape) for outside, inside in zip(variables, avals, strict=True))
+        return sum(
+            len(outside.aval.shape) == len(inside.shape) for outside, inside in zip(variables, avals, strict=True)
+        )
 
     carried = whole(equation.outvars, inner.out_avals)
     return whole(equation.invars, inner.in_avals) - carried, carried
