@@ -241,8 +241,20 @@ def _logits(image: jax.Array, text: jax.Array, scale: jax.Array, caption: jax.Ar
     What an image has with its own text is added later, once an image: so all three ways to treat repeated captions
     share one walk, and a loss near zero is a sum of small numbers instead of a difference of large ones.
     """
-    product = jax.lax.dot_general(image.astype(low), text, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
+    product = jax.lax.dot_general(
+        image.astype(low), text, (((1,), (1,)), ((), ())), precision=_precision(low), preferred_element_type=jnp.float32
+    )
     return jnp.where(caption[:, None] == jnp.arange(len(text))[None], -jnp.inf, scale * product)
+
+
+def _precision(low: Any) -> jax.lax.Precision:
+    """Of products of type `low`: float32 is float32 here, which GPUs since Ampere would otherwise round to TF32."""
+    return jax.lax.Precision.HIGHEST if jnp.dtype(low) == jnp.float32 else jax.lax.Precision.DEFAULT
+
+
+def _product(a: jax.Array, b: jax.Array, low: Any) -> jax.Array:
+    """``a @ b`` of float32 matrices, for the gradient of logits of type `low`."""
+    return jnp.matmul(a, b, precision=_precision(low))
 
 
 def _finite(x: jax.Array) -> jax.Array:
@@ -314,8 +326,8 @@ def _row_and_column_bwd(settings: tuple, saved: tuple, by: tuple[jax.Array, jax.
             logits = _logits(image, text, scale, caption, low)
             by = by_row[:, None] * jnp.exp(logits + log_count[None] - _finite(row)[:, None])
             by = by + by_column[None] * jnp.exp(logits - column[None])
-            by_image = by @ wide
-            return by_text + by.T @ image, (scale * by_image, jnp.sum(image * by_image, 1))
+            by_image = _product(by, wide, low)
+            return by_text + _product(by.T, image, low), (scale * by_image, jnp.sum(image * by_image, 1))
 
         rows = (image, caption, row, by_row)
         by_text, (by_image, by_scale) = _over_blocks(step, jnp.zeros_like(wide), rows, block)
@@ -413,9 +425,9 @@ def _softplus_total_fwd(settings: tuple, *arrays: jax.Array) -> tuple[jax.Array,
             logits = _logits(image, text, scale, caption, low) + bias
             value, slope = _softplus_and_slope(logits)
             by = count[None] * slope
-            by_image = by @ wide
+            by_image = _product(by, wide, low)
             sums = jnp.sum(count[None] * value, 1), jnp.sum(image * by_image, 1), jnp.sum(by, 1)
-            return by_text + by.T @ image, (scale * by_image, *sums)
+            return by_text + _product(by.T, image, low), (scale * by_image, *sums)
 
         by_text, (by_image, *sums) = _over_blocks(step, jnp.zeros_like(wide), (image, caption), block)
         value, by_scale, by_bias = (sharding.total(jnp.sum(x), mesh) for x in sums)
