@@ -15,7 +15,7 @@ import pathlib
 import sys
 import threading
 import traceback
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -95,12 +95,13 @@ def failures_in_one_line(workdir: pathlib.Path) -> Iterator[None]:
     """To be put around a whole run: turns the errors of a full disk into one line that names the last good checkpoint.
 
     Where writing fails, Orbax and TensorStore speak of it once for each array, from threads and from coroutines that
-    nobody waits for any more. They are not heard here: what they say is in the exception too.
+    nobody waits for any more. What they say of the disk is not heard here, since it is in the exception too; any other
+    exception of a thread is.
 
     Raises:
         UserError: in place of any error that comes from a full disk, or from one that cannot be written to.
     """
-    with _unheard():
+    with _unheard(lambda error: bool(disk_trouble(error))):
         try:
             yield
         except Exception as error:
@@ -116,15 +117,21 @@ def failures_in_one_line(workdir: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _unheard() -> Iterator[None]:
-    """Silences threads and coroutines of libraries that fail in the background."""
+def _unheard(drops: Callable[[BaseException], bool]) -> Iterator[None]:
+    """Silences what threads, coroutines and loggers of libraries say of exceptions that `drops` is true of."""
     threads = set(threading.enumerate())
     hooks = sys.unraisablehook, sys.excepthook, threading.excepthook
-    loggers = [(logger, logger.level) for logger in map(logging.getLogger, ("absl", "asyncio"))]
-    nothing: Any = lambda *_: None  # noqa: E731
-    sys.unraisablehook = sys.excepthook = threading.excepthook = nothing
-    for logger, _ in loggers:
-        logger.setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+
+    def hears(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        return not drops(error or Exception(record.getMessage()))
+
+    sys.unraisablehook = lambda given: None if drops(_known(given.exc_value)) else hooks[0](given)
+    sys.excepthook = lambda kind, error, trace: None if drops(error) else hooks[1](kind, error, trace)
+    threading.excepthook = lambda given: None if drops(_known(given.exc_value)) else hooks[2](given)
+    for logger in loggers:
+        logger.addFilter(hears)
     try:
         yield
     except BaseException as error:
@@ -132,8 +139,13 @@ def _unheard() -> Iterator[None]:
         raise
     finally:
         sys.unraisablehook, sys.excepthook, threading.excepthook = hooks
-        for logger, level in loggers:
-            logger.setLevel(level)
+        for logger in loggers:
+            logger.removeFilter(hears)
+
+
+def _known(error: BaseException | None) -> BaseException:
+    """What an exception hook was given; Python leaves the exception out where it has no memory for it."""
+    return error or Exception()
 
 
 def _end_what_is_left(threads: Collection[threading.Thread], error: BaseException) -> None:
@@ -326,7 +338,7 @@ def _abstract(tree: Any) -> Any:
 def _restored(manager: ocp.CheckpointManager, step: int, **items: Any) -> Mapping[str, Any]:
     # Orbax and TensorStore raise a dozen kinds of errors for what is, to a person, one: this does not fit.
     try:
-        with _unheard():
+        with _unheard(lambda _: True):  # the reason is in the exception
             return manager.restore(step, args=ocp.args.Composite(**items))
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise
