@@ -88,7 +88,8 @@ def _stream(side: str, records: RecordSet, captions: dict[int, Any], batch: int,
     if side == "store":
         folder = pathlib.Path(tempfile.mkdtemp()) / "store"
         made = _random_store(records, folder)
-        return input_stream.from_store(made, "train", mesh, batches=batches, captions=table, rows=rows, place="auto")(0)
+        stored = input_stream.open_split(made, "train", mesh, place="auto")
+        return input_stream.from_store(stored, mesh, batches=batches, captions=table, rows=rows)(0)
     if side == "jpeg":
         return input_stream.from_records(
             records, "train", mesh, batches=batches, pictures=Pictures(SIZE), tokenise=tokenise, rows=rows

@@ -76,8 +76,8 @@ def from_store(
         drawn_tokens(CLASSES), np.arange(CLASSES), np.arange(CLASSES)[:, None], np.ones(CLASSES, np.int64)
     )
     stream = input_stream.from_store(
-        made, "train", mesh, batches=Batches(batch, seed=0), captions=captions,
-        rows=input_stream.TextRows(END, each_once=True, bucket=8), place=place,
+        input_stream.open_split(made, "train", mesh, place=place), mesh, batches=Batches(batch, seed=0),
+        captions=captions, rows=input_stream.TextRows(END, each_once=True, bucket=8),
     )(0)  # fmt: skip
     text = recorded_text_tower(dtype=dtype, depth=depth, remat=remat)
     model = TwoTower(None, text, embed_dim=512, width=WIDTH, dtype=text.dtype)

@@ -565,10 +565,15 @@ def _kind(default: Value) -> str:
     return {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[type(default)]
 
 
+def deciding(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Options, by dotted name, that decide a run's numbers: neither free nor lean."""
+    return {name: flat[name] for name, option in OPTIONS.items() if name in flat and not (option.free or option.lean)}
+
+
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Options, apart from free and lean ones, in which a resumed run would differ, as ``name: old -> new``."""
-    fixed = [name for name, option in OPTIONS.items() if not (option.free or option.lean)]
-    return [f"{name}: {old[name]} -> {new[name]}" for name in fixed if name in old and old[name] != new[name]]
+    wanted = deciding(new)
+    return [f"{name}: {old[name]} -> {wanted[name]}" for name in wanted if name in old and old[name] != wanted[name]]
 
 
 def digest(flat: Mapping[str, Any]) -> str:

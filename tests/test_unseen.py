@@ -247,21 +247,106 @@ def test_a_margin_is_fitted_inside_training_stored_and_used(kept):
     assert load(folder).about.margin == fitted
 
 
-def test_training_goes_on_from_the_closed_form_and_resumes_with_the_same_margin(kept, tmp_path, capsys):
+def test_training_starts_at_the_closed_form(kept, trained_on, capsys):
+    results, _, out = trained_on
+    assert results["step"] == 10 and results["loss"] < 3.5
+    assert results["heldout"]["top1"] > 0.5
+    assert "starts at the closed form" in out
+
+
+@pytest.fixture(scope="module")
+def trained_on(kept, tmp_path_factory):
+    """A run of two epochs that finds the trials of a run of none in its folder: its results, folder and output."""
+    import contextlib
+    import io
     import shutil
 
     from lit_jax import config, main
 
-    _, folder = kept
-    shutil.copytree(folder / "margin", tmp_path / "run" / "margin")
-    trials = [path.stat().st_mtime_ns for path in sorted((tmp_path / "run" / "margin").iterdir())]
-    loaded, _ = config.load(folder.parent / "config.py", {"train.epochs": "2"})
-    results = main.train(loaded, tmp_path / "run")
-    assert results["step"] == 10 and results["loss"] < 3.5
-    assert results["heldout"]["top1"] > 0.5
-    # Trials that were done are not done again.
-    assert trials == [path.stat().st_mtime_ns for path in sorted((tmp_path / "run" / "margin").iterdir())]
-    assert "starts at the closed form" in capsys.readouterr().out
+    folder = tmp_path_factory.mktemp("trained")
+    shutil.copytree(kept[1] / "margin", folder / "run" / "margin")
+    loaded, _ = config.load(kept[1].parent / "config.py", {"train.epochs": "2"})
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        results = main.train(loaded, folder / "run")
+    return results, folder / "run", out.getvalue()
+
+
+def test_trials_that_other_options_made_are_made_again(kept, trained_on):
+    """As if the run had begun in a folder of its own."""
+    from lit_jax import config, main
+
+    _, folder, _ = trained_on
+    loaded, _ = config.load(kept[1].parent / "config.py", {"train.epochs": "2"})
+    alone = main.train(loaded, folder.parent / "alone")
+    assert trained_on[0]["margin"] == alone["margin"]
+    assert alone["margin"]["margin"] != kept[0]["margin"]["margin"]
+    for name in ("trial-0-of-3.npz", "trial-2-of-3.npz"):
+        mine, whole, of_none = (np.load(one / "margin" / name) for one in (folder, folder.parent / "alone", kept[1]))
+        np.testing.assert_array_equal(mine["classes"], whole["classes"])
+        assert str(mine["made_from"]) != str(of_none["made_from"])
+
+
+def test_trials_of_the_same_run_are_kept_and_damaged_ones_made_again(kept, tmp_path):
+    import shutil
+
+    from lit_jax import config, main
+
+    shutil.copytree(kept[1] / "margin", tmp_path / "run" / "margin")
+    first, second, third = sorted((tmp_path / "run" / "margin").iterdir())
+    old = dict(np.load(second))
+    np.savez(second, **{name: old[name] for name in old if name != "made_from"})  # as earlier versions wrote them
+    third.write_bytes(third.read_bytes()[:-100])
+    before = first.stat().st_mtime_ns
+    results = main.train(config.load(kept[1].parent / "config.py")[0], tmp_path / "run")
+    assert results["margin"] == kept[0]["margin"] and first.stat().st_mtime_ns == before
+    for path in (second, third):
+        np.testing.assert_array_equal(np.load(path)["photos"], np.load(kept[1] / "margin" / path.name)["photos"])
+        assert "made_from" in np.load(path)
+
+
+def test_trainings_without_some_photos_last_the_epochs_of_the_run_and_share_its_features(store, tmp_path):
+    """Of 160 photos two trials leave out 64 and 96: 1.2 epochs of the fewest are left of 2, in whole optimizer steps."""
+    import jax
+
+    from lit_jax import config
+    from tests.conftest import built_of
+
+    def of_photos():
+        return sum(x.shape == (160, 1, 16) for x in jax.live_arrays())
+
+    others = of_photos()
+    (tmp_path / "config.py").write_text(CONFIG.format(store=str(store)))
+    given = {
+        "train.epochs": "3",
+        "train.batch_size": "16",
+        "optimizer.accumulate": "2",
+        "optimizer.warmup_epochs": "0.5",
+    }
+    experiment = built_of(config.load(tmp_path / "config.py", given)[0], tmp_path / "run")
+    assert experiment.length.steps == 30
+    masks = [np.arange(160) < left_out for left_out in (64, 96)]
+    shorter = experiment.without(masks)
+    assert shorter.length == pytest.approx((4.0, 12))  # 64 of 160 photos are 0.4 of 30 steps
+    feed, start = shorter.of(masks[1])
+    assert int(start()[0].step) == 0 and next(iter(feed(0)))["features"].shape == (16, 16)
+    feeds = [experiment.feed, feed, *(shorter.of(mask)[0] for mask in masks)]
+    assert of_photos() == others + 1 and len(feeds) == 4
+
+
+def test_a_shard_is_compared_with_its_checksum_once_in_a_process(store, monkeypatch):
+    from lit_jax.data import embedding_store
+
+    read = []
+    digest = embedding_store.file_digest
+    monkeypatch.setattr(embedding_store, "file_digest", lambda path: (read.append(path.name), digest(path))[1])
+    embedding_store._digest_of.cache_clear()
+    opened = embedding_store.open_store(store)
+    read.clear()
+    for _ in range(3):
+        assert len(embedding_store.Rows(opened, "train").class_ids) == 160
+    assert sorted(read) == sorted(set(read)) and len(read) == 3
+    embedding_store.verify(opened)  # as it is asked to: every file is read again
+    assert len(read) == 3 + 9
 
 
 def test_an_evaluation_tells_seen_from_unseen_on_page_and_card(kept, tmp_path, capsys, drawn):

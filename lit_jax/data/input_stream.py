@@ -86,42 +86,62 @@ def from_records(
     return feed
 
 
-def from_store(
-    store: Store,
-    split: str,
-    mesh: Mesh,
-    *,
-    batches: Batches,
-    captions: CaptionTable,
-    rows: TextRows,
-    place: str,
-) -> Feed:
-    """Stored features: ``features`` `[B, W]`, ``tokens`` `[U, T]` and, where each is once, ``caption`` `[B]`.
+class StoredSplit(NamedTuple):
+    """A split of an embedding store, opened: as many streams as wanted read from it.
 
-    Of captions whose features by a locked text tower stand in the place of their tokens, ``words`` `[U, F]`.
+    Attributes:
+        store: where it is.
+        split: its name.
+        rows: of the features.
+        on_device: `[N, V, W]`, a copy of the features on each device; None where they are mapped from disk.
+    """
 
-    The whole split is shuffled anew each epoch, whatever its size. Every host sees the same order and takes its part
-    of each batch.
+    store: Store
+    split: str
+    rows: Rows
+    on_device: jax.Array | None
+
+
+def open_split(store: Store, split: str, mesh: Mesh, *, place: str) -> StoredSplit:
+    """Opens a split of a store for `from_store`.
 
     Args:
         store: where to read.
         split: which of its splits.
         mesh: where to.
-        batches: what they are made of; their size is that over all hosts, and their window has no meaning here.
-        captions: of every class of the split.
-        rows: how captions become rows.
         place: ``device``: a copy on each device; ``host``: mapped from disk; ``auto``: on the devices if it takes no
             more than half of the memory of each.
 
     Raises:
+        UserError: a shard that is not as it was written.
+    """
+    rows = Rows(store, split)
+    on_device = put_rows(rows.whole(), mesh, split=False) if is_on_device(store, split, place, mesh) else None
+    return StoredSplit(store, split, rows, on_device)
+
+
+def from_store(stored: StoredSplit, mesh: Mesh, *, batches: Batches, captions: CaptionTable, rows: TextRows) -> Feed:
+    """Stored features: ``features`` `[B, W]`, ``tokens`` `[U, T]` and, where each is once, ``caption`` `[B]`.
+
+    Of captions whose features by a locked text tower take the place of their tokens, ``words`` `[U, F]`.
+
+    The whole split is shuffled again each epoch, whatever its size. Every host sees the same order and takes its part
+    of each batch.
+
+    Args:
+        stored: where to read.
+        mesh: where to.
+        batches: what they are made of; their size is that over all hosts, and their window has no meaning here.
+        captions: of every class of the split.
+        rows: how captions become rows.
+
+    Raises:
         UserError: a class without captions; a shard that is not as it was written.
     """
-    stored = Rows(store, split)
-    class_ids = stored.class_ids
+    store, split, class_ids, on_device = stored.store, stored.split, stored.rows.class_ids, stored.on_device
     unknown = np.setdiff1d(class_ids, captions.class_ids)
     if len(unknown):
         raise UserError(f"{store.class_table}: found no class {unknown[0]}, expected one for each class in {split}")
-    on_device = put_rows(stored.whole(), mesh, split=False) if is_on_device(store, split, place, mesh) else None
     take = jax.jit(lambda whole, row, view: whole[row, view], out_shardings=over_batch(mesh))
 
     def put(picked: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Batch:
@@ -132,7 +152,7 @@ def from_store(
         arrays = _own_arrays(texts)
         row, view = _own_part(row.astype(np.int32)), _own_part(view)
         if on_device is None:
-            return put_batch({"features": stored.take(row, view), **arrays}, mesh)
+            return put_batch({"features": stored.rows.take(row, view), **arrays}, mesh)
         placed = put_batch({"row": row, "view": view, **arrays}, mesh)
         return {"features": take(on_device, placed.pop("row"), placed.pop("view")), **placed}
 

@@ -9,6 +9,7 @@ import functools
 import importlib.metadata
 import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -20,7 +21,7 @@ from lit_jax.base import hosts
 from lit_jax.base.precision import initial_loss_scale
 from lit_jax.base.sharding import check_divides, make_mesh, put_replicated, replicated, with_sharding
 from lit_jax.data import collection, input_stream
-from lit_jax.data.embedding_store import GIVEN, Rows, Store
+from lit_jax.data.embedding_store import GIVEN, Store
 from lit_jax.data.epoch_order import set_aside
 from lit_jax.data.record_batches import Batches
 from lit_jax.data.records import is_record_set
@@ -45,11 +46,25 @@ from lit_jax.text.prompts import class_prompts
 from lit_jax.text.tokenizers import Tokenizer
 from lit_jax.text.units import Vocabulary, kinds_of, vocabulary
 from lit_jax.training import optimizer, train_step
-from lit_jax.training.length import Length, run_length
+from lit_jax.training.length import Length, run_length, shortened
 from lit_jax.training.start import Taught, choose, from_closed_form
 
 Start = Callable[[], tuple[train_step.State, list[str]]]
 Step = Callable[[train_step.State, Params, train_step.Batch], tuple[train_step.State, train_step.Metrics]]
+
+
+class Shorter(NamedTuple):
+    """Trainings like the run, each without some of its photos, for as many epochs and all with the same compiled step.
+
+    Attributes:
+        of: from the photos that are not trained on, `[N]` bool of the training split, to the stream and the start.
+        step: the training step, with a schedule of this length.
+        length: that of the training with the fewest photos.
+    """
+
+    of: Callable[[np.ndarray], tuple[input_stream.Feed, Start]]
+    step: Step
+    length: Length
 
 
 @dataclasses.dataclass
@@ -57,8 +72,8 @@ class Experiment:
     """A run, built and ready to go. Only `about` and `notes` change on the way.
 
     The state before the first step is made by `start`, with what is to be noted of its weights: a run that resumes
-    never has it. `abstract_state` holds its shapes, dtypes and shardings. `without` gives the stream and the start of a
-    training without some photos, `[N]` bool of the training split.
+    never has it. `abstract_state` holds its shapes, dtypes and shardings. `without` gives trainings that leave photos
+    out, from the photos that each of them leaves out, `[N]` bool of the training split.
     """
 
     config: Settled
@@ -69,7 +84,7 @@ class Experiment:
     schedule: optax.Schedule
     step: Step
     start: Start
-    without: Callable[[np.ndarray], tuple[input_stream.Feed, Start]]
+    without: Callable[[Sequence[np.ndarray]], Shorter]
     abstract_state: train_step.State
     locked: Params
     about: About
@@ -109,7 +124,9 @@ def build(config: Settled, data: collection.Collection, workdir: pathlib.Path) -
         config, data, mesh, model, tokenizer, table,
         set_aside(examples, fraction, config.seed) if fraction else None, locked,
     )  # fmt: skip
-    parts = dataclasses.replace(parts, captions=parts.read_captions() if isinstance(data, Store) else None)
+    if isinstance(data, Store):
+        stored = input_stream.open_split(data, config.data.train_split, mesh, place=config.data.store_on)
+        parts = dataclasses.replace(parts, stored=stored, captions=parts.read_captions())
     choice = functools.cache(parts.chosen)  # of the whole run, and for trainings without some of its species
     length = run_length(config.train, photos=parts.photos_to_train_on, accumulate=config.optimizer.accumulate)
     adamw, step = optimizer_and_step(
@@ -128,7 +145,7 @@ def build(config: Settled, data: collection.Collection, workdir: pathlib.Path) -
         schedule=optimizer.schedule_of(config.optimizer, length),
         step=step,
         start=functools.partial(_start, parts, choice, adamw, moving),
-        without=functools.partial(_without, parts, choice, adamw, moving),
+        without=functools.partial(_without, parts, choice, moving, length),
         abstract_state=_abstract_state(moving, adamw, config.train.precision, mesh),
         locked=put_replicated(building.stored(towers, model, locked), mesh),
         about=parts.about(digests),
@@ -181,11 +198,22 @@ def _start(
 
 
 def _without(
-    parts: "_Parts", choose: Callable[[], Choice], adamw: optax.GradientTransformation, wanted: Collection[str],
-    aside: np.ndarray,
-) -> tuple[input_stream.Feed, Start]:  # fmt: skip
-    parts = dataclasses.replace(parts, aside=aside if parts.aside is None else aside | parts.aside)
-    return parts.feed(), functools.partial(_start, parts, choose, adamw, wanted)
+    parts: "_Parts", choose: Callable[[], Choice], wanted: Collection[str], length: Length,
+    left_out: Sequence[np.ndarray],
+) -> Shorter:  # fmt: skip
+    config, towers = parts.config, parts.config.towers
+    accumulate = config.optimizer.accumulate
+    fewest = min(parts.without(photos).photos for photos in left_out)
+    length = shortened(length, photos=fewest, of=parts.photos, accumulate=accumulate)
+    adamw, step = optimizer_and_step(
+        parts.model, parts.mesh, length, config.optimizer, config.model, towers.locks, config.train.precision
+    )
+
+    def of(photos: np.ndarray) -> tuple[input_stream.Feed, Start]:
+        fewer = parts.without(photos)
+        return fewer.feed(), functools.partial(_start, fewer, choose, adamw, wanted)
+
+    return Shorter(of, step, length)
 
 
 def _abstract_state(
@@ -229,7 +257,8 @@ def _check_weights(towers: building.Towers, model: TwoTower, store: Store) -> No
 class _Parts:
     """What a run is built of. `aside` tells which photos of the training split are not trained on, `[N]` bool.
 
-    `locked` are the parameters that do not move; `captions` those of a store, read once, see `read_captions`.
+    `locked` are the parameters that do not move. Of a store, `stored` is its training split, opened, checked and put on
+    the devices once, and `captions` are those of its classes, see `read_captions`.
     """
 
     config: Settled
@@ -240,17 +269,27 @@ class _Parts:
     table: ClassTable
     aside: np.ndarray | None
     locked: Params
+    stored: input_stream.StoredSplit | None = None
     captions: CaptionTable | None = None
+
+    def without(self, photos: np.ndarray) -> "_Parts":
+        """The same without some more photos of the training split, `[N]` bool."""
+        return dataclasses.replace(self, aside=photos if self.aside is None else photos | self.aside)
+
+    @property
+    def photos(self) -> int:
+        """Photos of the training split less those that are set aside."""
+        examples = self.data.examples(self.config.data.train_split)
+        return examples if self.aside is None else int(np.sum(~self.aside))
 
     @property
     def photos_to_train_on(self) -> int:
-        """Photos of the training split less those that are set aside.
+        """As `photos`.
 
         Raises:
             UserError: fewer than a batch.
         """
-        examples = self.data.examples(self.config.data.train_split)
-        number = examples if self.aside is None else int(np.sum(~self.aside))
+        number = self.photos
         if self.config.train.batch_size > number:
             raise UserError(
                 f"train.batch_size: found {self.config.train.batch_size}, expected at most the {number} photos of "
@@ -273,12 +312,10 @@ class _Parts:
                 data, split, self.mesh, batches=batches, pictures=building.pictures_of(config.image, config.data),
                 tokenise=self.tokenise, rows=rows,
             )  # fmt: skip
-        assert self.captions is not None, "of a store"
+        assert self.stored is not None and self.captions is not None, "of a store"
         if building.reads_words(config.towers, self.model, from_store=True):
             rows = rows._replace(bucket=0)  # features are not cut
-        return input_stream.from_store(
-            data, split, self.mesh, batches=batches, captions=self.captions, rows=rows, place=config.data.store_on
-        )
+        return input_stream.from_store(self.stored, self.mesh, batches=batches, captions=self.captions, rows=rows)
 
     def read_captions(self) -> CaptionTable:
         """Captions of every class as tokens or, where the text tower is locked, as what it makes of them."""
@@ -298,8 +335,8 @@ class _Parts:
 
     def taught(self, tower: Params) -> Taught:
         """What the closed form learns from: photos to train on, and the captions of all classes by the text tower."""
-        assert isinstance(self.data, Store), "settling refuses the closed form without a store"
-        rows = Rows(self.data, self.config.data.train_split)
+        assert self.stored is not None, "settling refuses the closed form without a store"
+        rows = self.stored.rows
         kept = np.arange(len(rows)) if self.aside is None else np.flatnonzero(~self.aside)
         table = self.table.subset(dict.fromkeys(self.table.species_of.values()))
         row_of = {class_id: row for row, class_id in enumerate(table.ids)}

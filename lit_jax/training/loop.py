@@ -54,7 +54,7 @@ def run(experiment: Experiment, *, stuck_after: float = STUCK_AFTER) -> dict[str
                     remedy="wait for it, use another folder, or give --distributed if both are hosts of one run",
                 )
             ),
-            f"--workdir {workdir}",
+            "--workdir",
         )  # fmt: skip
         # Before the manager, so that what fails while that is closed is in one line too.
         stack.enter_context(checkpoint.failures_in_one_line(workdir))
@@ -112,6 +112,8 @@ def _drive(
     config, start = experiment.config, int(state.step)
     evaluate_at = marks(config.evaluation.every_epochs, experiment.length.steps_per_epoch, experiment.length.steps)
     save_at = marks(config.checkpoint.every_epochs, experiment.length.steps_per_epoch, experiment.length.steps)
+    if config.checkpoint.every_epochs > 0:
+        save_at |= evaluate_at  # any of them may be the best
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(_log(experiment, start))
         bar = console.Progress(experiment.length.steps, start=start, quiet=jax.process_index() != 0)
@@ -127,12 +129,7 @@ def _drive(
         is_kept = experiment.length.steps == 0 and manager.latest_step() is None  # a start that is the whole run
         if is_kept or (start in evaluate_at and experiment.about.evaluated != start):
             # A run that was stopped before or in an evaluation owes it, and its checkpoint the score.
-            if not evaluated(state.params, start):
-                raise Stopped(_stopped(start))
-            if is_kept:
-                _save(experiment, manager, state)
-            else:
-                checkpoint.complete(manager, experiment.about, score=_score(experiment.about.results))
+            _owed(experiment, state, manager, evaluated, is_kept=is_kept)
         for current, metrics in _steps(experiment, state, start, watchdog):
             step = watch.step(metrics)
             evaluates, stops = step in evaluate_at, stopping.at_step()
@@ -141,7 +138,8 @@ def _drive(
                 if evaluates and not stops:
                     stops = not evaluated(current.params, step)
                 watchdog.slow()
-                _save(experiment, manager, current)
+                if stops or step in save_at:
+                    _save(experiment, manager, current)
                 watch.resume_clock()
             if stops:
                 manager.wait_until_finished()
@@ -152,6 +150,20 @@ def _drive(
             metrics_log.curves(experiment.workdir / "curves.png", log.records, title=title)
         manager.wait_until_finished()
         return _results(experiment, log, checkpoint.choose(manager, "best"))
+
+
+def _owed(
+    experiment: Experiment, state: train_step.State, manager: Any, evaluated: Callable[[Params, int], bool], *,
+    is_kept: bool,
+) -> None:  # fmt: skip
+    """Evaluates the state that the run starts from; saves it if it `is_kept`, else adds the score to its checkpoint."""
+    start = int(state.step)
+    if not evaluated(state.params, start):
+        raise Stopped(_stopped(start))
+    if is_kept:
+        _save(experiment, manager, state)
+    else:
+        checkpoint.complete(manager, experiment.about, score=_score(experiment.about.results))
 
 
 def _steps(

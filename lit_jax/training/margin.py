@@ -6,7 +6,7 @@ for each part a model is trained without it, which then names photos of that par
 all training species. What is found there is stored with every checkpoint of the run.
 """
 
-import functools
+import hashlib
 import itertools
 import pathlib
 from collections.abc import Callable
@@ -14,37 +14,41 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lit_jax.base.files import written_aside
-from lit_jax.base.hosts import from_all_hosts, on_first_host
+from lit_jax import config as options
+from lit_jax.base.files import digest, written_aside
+from lit_jax.base.hosts import asked_of_first_host, from_all_hosts, on_first_host, seen_in_time
 from lit_jax.data.embedding_store import Rows, Store
 from lit_jax.embedding.photo_embeddings import ASIDE, from_store, image_embeddings
-from lit_jax.errors import Stopped, UserError
+from lit_jax.errors import DAMAGED, Stopped, UserError
 from lit_jax.evaluation import calibration, closed_form, gzsl, ranking
 from lit_jax.models.locking import Params
 from lit_jax.training import train_step
-from lit_jax.training.experiment import Experiment
+from lit_jax.training.experiment import Experiment, Shorter
 
 
 class Trial(NamedTuple):
-    """What one training without some of its species says.
+    """What one training without some of its species says, and what it was made from.
 
     Attributes:
         photos: `[N, D]` float32, embeddings of photos that it did not learn from.
         labels: `[N]` int64, number of each one's species.
         classes: `[K, D]` float32, embeddings of all training species.
-        seen: `[K]` bool, of which it had photos.
+        seen: `[K]` bool, species that it had photos of.
+        made_from: digest of all that decides the numbers above, see `_made_from`.
     """
 
     photos: np.ndarray
     labels: np.ndarray
     classes: np.ndarray
     seen: np.ndarray
+    made_from: np.ndarray = np.array("")
 
 
 def fit(experiment: Experiment, *, tell: Callable[[str], None], interrupted: Callable[[], bool]) -> dict[str, Any]:
     """Fits the margin of a run, and the temperatures that hold with it.
 
-    Each trial is kept in the run's folder as soon as it is done, so that a run that was stopped goes on with the next.
+    Each trial trains for the epochs of the run on the photos that it has. It is kept in the run's folder as soon as it
+    is done, so that a run that was stopped goes on with the next; what other options or data made is made again.
 
     Args:
         experiment: the run.
@@ -73,13 +77,13 @@ def fit(experiment: Experiment, *, tell: Callable[[str], None], interrupted: Cal
             "evaluation.margin_folds: found one photo or row of a head for each species, expected two or more of some, "
             "to name photos of species that are trained on; set it to 0"
         )
+    shorter = experiment.without([~fold.learnt for fold in folds])
     trials, rivals = [], []
     for place, fold in enumerate(folds):
         path = experiment.workdir / "margin" / f"trial-{place}-of-{number}.npz"
-        if not path.exists():
-            trial = _trial(experiment, data, species, fold, interrupted)
-            on_first_host(functools.partial(_write, path, trial), "a trial of the margin")
-        trials.append(Trial(**np.load(path)))
+        trials.append(
+            _of_fold(experiment, fold, path, lambda fold: _trial(experiment, species, fold, shorter, interrupted))
+        )
         rivals.append(_rivals(experiment, trials[-1]))
         held, right = int((~trials[-1].seen).sum()), gzsl.at(rivals[-1], np.inf)[1]
         tell(f"margin: trained without {held} of the species ({place + 1} of {number}), named {100 * right:.1f} % of "
@@ -87,35 +91,69 @@ def fit(experiment: Experiment, *, tell: Callable[[str], None], interrupted: Cal
     return _fitted(experiment, trials, rivals)
 
 
-def _trial(
-    experiment: Experiment, data: Store, species: np.ndarray, fold: closed_form.Fold, interrupted: Callable[[], bool]
+def _of_fold(
+    experiment: Experiment, fold: closed_form.Fold, path: pathlib.Path, train: Callable[[closed_form.Fold], Trial]
 ) -> Trial:
-    feed, start = experiment.without(~fold.learnt)
-    first, _ = start()
-    state = first
-    stream = itertools.islice(feed(0), experiment.length.steps)
-    for current, _ in train_step.run(first, experiment.locked, stream, experiment.step):
+    """The trial that is kept at a path if it was made from the same, else a new one, which is kept there."""
+    made_from = _made_from(experiment, fold)
+    if not asked_of_first_host(lambda: _kept(path, made_from) is not None, "whether a trial is kept"):
+        trial = train(fold)._replace(made_from=np.array(made_from))
+        on_first_host(lambda: _write(path, trial), "a trial of the margin")
+    found = seen_in_time(path.parent, lambda: _kept(path, made_from))
+    if found is None:
+        raise UserError(f"{path}: found no trial of this run, which host 0 has there; use one folder for all hosts")
+    return found
+
+
+def _made_from(experiment: Experiment, fold: closed_form.Fold) -> str:
+    """A digest of what decides the numbers of a trial: options, data, towers and words of the run, and its photos."""
+    about = experiment.about
+    facts = {name: getattr(about, name) for name in ("locked", "store", "templates", "drop_repeats", "class_table",
+                                                     "train_classes", "prompt_templates", "units")}  # fmt: skip
+    return digest({
+        "options": options.deciding(about.config), "tokenizer": hashlib.sha256(about.tokenizer).hexdigest(), **facts,
+        "photos": [hashlib.sha256(np.packbits(part).tobytes()).hexdigest() for part in fold],
+    })  # fmt: skip
+
+
+def _kept(path: pathlib.Path, made_from: str) -> Trial | None:
+    """A trial of an earlier start, if it is whole and was made from the same."""
+    try:
+        with open(path, "rb") as file, np.load(file) as arrays:
+            trial = Trial(**arrays)
+    except (OSError, *DAMAGED):
+        return None  # there is none, it is damaged, or a version wrote it that did not say what it was made from
+    return trial if str(trial.made_from) == made_from else None
+
+
+def _trial(
+    experiment: Experiment, species: np.ndarray, fold: closed_form.Fold, shorter: Shorter,
+    interrupted: Callable[[], bool],
+) -> Trial:  # fmt: skip
+    feed, start = shorter.of(~fold.learnt)
+    state, _ = start()
+    stream = itertools.islice(feed(0), shorter.length.steps)
+    for current, _ in train_step.run(state, experiment.locked, stream, shorter.step):
         state = current
         if interrupted():
             raise Stopped("stopped while the margin was fitted; run the same command to go on from there")
-    return _judged(experiment, data, {**state.params, **experiment.locked}, species, fold)
+    return _judged(experiment, {**state.params, **experiment.locked}, species, fold)
 
 
-def _judged(experiment: Experiment, data: Store, params: Params, species: np.ndarray, fold: closed_form.Fold) -> Trial:
+def _judged(experiment: Experiment, params: Params, species: np.ndarray, fold: closed_form.Fold) -> Trial:
     """What parameters say of photos that a fold does not learn from."""
     named = np.zeros(len(species), bool)
     for part in (fold.aside, fold.heldout):
         named[closed_form.some_of_each(species, part, np.random.default_rng(experiment.config.seed))] = True
     evaluator, split = experiment.evaluator, experiment.config.data.train_split
-    photos = from_store(evaluator.parts, data, batch_size=evaluator.batch_size, aside=(split, named))
+    assert isinstance(experiment.data, Store), "of records no margin is fitted"
+    photos = from_store(evaluator.parts, experiment.data, batch_size=evaluator.batch_size, aside=(split, named))
     found, class_ids = image_embeddings(evaluator.parts, params, photos(ASIDE, params))
     found, class_ids = _of_all_hosts(found), _of_all_hosts(class_ids)
     classes = np.unique(species)
     own = np.array([experiment.species_of[class_id] for class_id in class_ids.tolist()])
-    return Trial(
-        found, np.searchsorted(classes, own), evaluator.embedded(params, classes.tolist()),
-        np.isin(classes, species[fold.learnt]),
-    )  # fmt: skip
+    embedded = evaluator.embedded(params, classes.tolist())
+    return Trial(found, np.searchsorted(classes, own), embedded, np.isin(classes, species[fold.learnt]))
 
 
 def _species_of_rows(experiment: Experiment, data: Store) -> np.ndarray:
