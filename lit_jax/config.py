@@ -255,7 +255,12 @@ class Train:
     epochs: float = option(10.0, "passes over the training split; 0 to keep the start as it is", low=0)
     epoch_steps: int = option(0, "batches that count as an epoch; 0 for a pass over the training split", low=0)
     batch_size: int = option(256, "pairs of the global batch", low=1)
-    precision: str = option("float32", "dtype of the arithmetic", ("float32", "bfloat16", "float16"))
+    precision: str = option(
+        "float32",
+        "dtype of the towers' arithmetic; the loss and evaluations multiply float32 as it is, while the products of towers in "
+        "float32 are rounded to TF32 by GPUs since Ampere, as JAX does everywhere",
+        ("float32", "bfloat16", "float16"),
+    )
     devices: int = option(0, "devices to use; 0 for all", low=0, free=True)
 
 

@@ -100,6 +100,30 @@ def test_a_full_disk_is_one_line_with_the_step_to_go_on_from(tmp_path):
         raise KeyError("our own fault")
 
 
+def test_an_exception_of_a_thread_is_heard_in_a_run_unless_the_disk_is_full(tmp_path, monkeypatch, caplog):
+    import logging
+
+    def fails(error):
+        def run():
+            raise error
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+
+    heard = []
+    hook = lambda given: heard.append(str(given.exc_value))  # noqa: E731
+    monkeypatch.setattr(threading, "excepthook", hook)
+    monkeypatch.setattr(logging.getLogger("absl"), "propagate", True)
+    with checkpoint.failures_in_one_line(tmp_path):
+        fails(OSError(28, "No space left on device"))
+        logging.getLogger("absl").error("cannot write: os_error_code='28' of the array")
+        fails(ZeroDivisionError("in a thread"))
+        logging.getLogger("absl").error("something else")
+    assert heard == ["in a thread"] and [record.getMessage() for record in caplog.records] == ["something else"]
+    assert threading.excepthook is hook and not logging.getLogger("absl").filters
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 def test_a_run_on_a_full_disk_ends_in_one_line_and_goes_on_when_there_is_room(tiny_config, tmp_path):

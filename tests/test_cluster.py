@@ -281,6 +281,19 @@ def test_parts_that_know_nothing_of_each_other_make_one_store(tiny_config, store
         assert said in capsys.readouterr().err
 
 
+def test_a_part_that_cannot_finish_the_store_says_why_at_once(tiny_config, tmp_path, capsys, monkeypatch):
+    """Not that another part is at work, after a minute of waiting for it."""
+    from lit_jax.data import embedding_store
+
+    def refuses(*_):
+        raise UserError("classes.csv: found another content, expected that of the records")
+
+    monkeypatch.setattr(embedding_store, "finish", refuses)
+    with pytest.raises(SystemExit):
+        embed_main([f"--config={tiny_config}", f"--out={tmp_path / 'store'}", "--dtype=float32", "--part=0/1"])
+    assert capsys.readouterr().err == "error: classes.csv: found another content, expected that of the records\n"
+
+
 def test_options_that_do_not_go_together_are_refused():
     def refused(given, environ=None):
         parser = cluster.argparse.ArgumentParser()

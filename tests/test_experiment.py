@@ -113,6 +113,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_the_last_chec
         run(tiny_config, tmp_path / "run", **overrides)
 
 
+def test_a_run_that_saves_at_the_end_only_has_one_checkpoint(tiny_config, finished, tmp_path, undrawn):
+    from lit_jax.training import checkpoint
+
+    assert len(checkpoint.saved_steps(finished[0])) > 1  # with an evaluation an epoch
+    results = run(tiny_config, tmp_path / "run", train__devices=1, checkpoint__every_epochs=0, checkpoint__keep=9)
+    assert checkpoint.saved_steps(tmp_path / "run") == [results["step"]]
+    assert results["seen"] == finished[1]["seen"] and results["best"]["step"] == results["step"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -88,3 +88,46 @@ def test_a_folder_that_hosts_do_not_share_is_refused(on_two_hosts, tmp_path):
         )
     assert on_two_hosts(lambda _: hosts.ensure_shared(folders[0], option="--workdir")) == [None, None]
     assert [list(folder.iterdir()) for folder in folders] == [[], []]
+
+
+def test_a_host_that_asks_once_too_often_waits_and_takes_no_other_answer(monkeypatch):
+    """Two hosts as two processes of JAX's coordination service, of which one asks for something more."""
+    import socket
+
+    from tests import forked
+
+    code = """
+import sys, jax
+from lit_jax.base import hosts
+from lit_jax.errors import UserError
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]), heartbeat_timeout_seconds=30)
+if sys.argv[2] == "1":
+    try:
+        hosts.exchange("a question more", "lost", seconds=1)
+    except UserError as error:
+        print(error)
+for value in ("first", "second"):
+    print(hosts.exchange("the next", value + sys.argv[2]), hosts.asked_of_first_host(lambda: sys.argv[2] == "0", "who"))
+"""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    both = [forked.start_code(code, [address, str(number)]) for number in range(2)]
+    assert [one.wait(60) for one in both] == [0, 0], [one.stderr for one in both]
+    answers = "['first0', 'first1'] True\n['second0', 'second1'] True\n"
+    missing = "a question more: found nothing of host 0 in 1 s, expected it to come this far; see what it says\n"
+    assert [one.stdout for one in both] == [answers, missing + answers]
+
+
+def test_the_first_host_alone_is_asked_whether_a_file_is_there(on_two_hosts, tmp_path):
+    (tmp_path / "0").touch()  # as a disk that shows a new file to one host before the other
+    both = on_two_hosts(lambda host: hosts.asked_of_first_host((tmp_path / str(host)).exists, "a file"))
+    assert both == [True, True]
+    asked = []
+    on_two_hosts(
+        lambda host: hosts.make_on_first_host(
+            lambda: (asked.append(host), (tmp_path / "made").mkdir()), tmp_path / "made", "a folder"
+        )
+    )
+    assert asked == [0]
+    assert hosts.until_seen(tmp_path / "made") and not hosts.until_seen(tmp_path / "never", seconds=0.3)

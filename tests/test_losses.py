@@ -253,6 +253,19 @@ def test_shapes_and_shardings_are_known_without_data(loss, axis_type):
     assert compiled.output_shardings[1][1].is_equivalent_to(split, 2)
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_product_of_float32_is_asked_for_in_float32(loss):
+    """GPUs since Ampere round the factors of other products to TF32; of a CPU only the program tells."""
+    arguments = arguments_of(loss, jnp.zeros((8, 4)), jnp.zeros((6, 4)), jnp.float32(14.3), jnp.float32(-5))
+    text = (
+        jax.jit(jax.value_and_grad(lambda given: blocked(loss, "plain", given, jnp.zeros(8, jnp.int32), block=4)))
+        .lower(arguments)
+        .as_text()
+    )
+    products = [line for line in text.splitlines() if "dot_general" in line]
+    assert len(products) >= 3 and all("precision = [HIGHEST, HIGHEST]" in line for line in products), products
+
+
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_low_precision_inputs_are_computed_in_float32(rng, loss, dtype):
