@@ -257,8 +257,8 @@ class Train:
     batch_size: int = option(256, "pairs of the global batch", low=1)
     precision: str = option(
         "float32",
-        "dtype of the towers' arithmetic; the loss and evaluations multiply float32 as it is, while the products of towers in "
-        "float32 are rounded to TF32 by GPUs since Ampere, as JAX does everywhere",
+        "dtype of the towers' arithmetic; GPUs since Ampere round float32 to TF32 in products of towers, not in the "
+        "loss and in evaluations",
         ("float32", "bfloat16", "float16"),
     )
     devices: int = option(0, "devices to use; 0 for all", low=0, free=True)

@@ -61,7 +61,9 @@ def why_unusable(temperature: float) -> str:
 
 
 def fit_factor(losses: Callable[[float], Losses], *, low: float = 1e-3, high: float = 1e5) -> float:
-    """The factor of the similarities at which the mean loss is least; the temperature is one over it.
+    """The factor of the similarities at which the mean loss is least.
+
+    The temperature of a model that was trained with a factor is that factor over this one.
 
     The loss is convex in the factor, so its slope has one root at most, which Brent's method finds.
 
