@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import importlib.util
 import logging
 import os
 import re
@@ -33,6 +34,21 @@ class UserError(ValueError):
 
 class Busy(UserError):
     """Another process is at work in the folder."""
+
+
+def refuse_without_tensorflow() -> None:
+    """Refuses work on records where TensorFlow is not installed, such as by a Python that it has no wheel for.
+
+    Raises:
+        UserError: with what does without it.
+    """
+    missing = [name for name in ("tensorflow", "tensorflow_datasets") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"{' and '.join(missing)}: found none in Python {sys.version_info.major}.{sys.version_info.minor}, "
+            "expected it to write and to read records; use Python 3.11 to 3.13, which it has a wheel for. Training and "
+            "evaluation from a store, predict, search, export and site do without"
+        )
 
 
 class Stopped(Exception):

@@ -19,10 +19,18 @@ FLAGS = (
 PATIENCE = 60  # seconds; a machine may be busy
 
 
+MISSING = "no Chromium, which tests the field app: apt-get install chromium"
+
+
+def found():
+    """The path of a Chromium; None where there is none."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
 class Browser:
     def __init__(self, folder):
-        program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-        assert program, "the field app is tested in Chromium: apt-get install chromium"
+        program = found()
+        assert program, MISSING
         (child_in, self._out), (self._in, child_out) = os.pipe(), os.pipe()
         # A shell gives the pipes their numbers; Python could only do it in a forked copy of itself.
         script = f'exec 3<&{child_in} 4>&{child_out}; exec "$@"'

@@ -1,4 +1,5 @@
 import atexit
+import collections
 import contextlib
 import fcntl
 import importlib.util
@@ -56,6 +57,14 @@ def pytest_configure(config):
     else:
         # Taking apart what JAX and TensorFlow hold takes seconds, when all is said.
         atexit.register(os._exit, 0)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """A line for each reason why tests were left out, with their number."""
+    skipped = terminalreporter.stats.get("skipped", ())
+    reasons = collections.Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped)
+    for reason, number in reasons.most_common():
+        terminalreporter.write_line(f"left out: {number} test{'s' if number > 1 else ''}: {reason}")
 
 
 @pytest.fixture(scope="session")

@@ -173,7 +173,9 @@ def test_pytorch_files(tmp_path, torch):
     for error in (RuntimeError("invalid header\nand more"), EOFError()):
         torch.content = error
         refused(
-            lambda: weight_files.open_weights(path), "found a file that torch cannot read", "expected weights alone; "
+            lambda: weight_files.open_weights(path),
+            "found a file that is damaged or of another kind",
+            "expected a PyTorch file of weights alone; ",
         )
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     torch.content = state
@@ -186,7 +188,21 @@ def test_real_pytorch_files(tmp_path):
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "x.pth")
     same(weight_files.open_weights(tmp_path / "x.pth").arrays)
     (tmp_path / "x.pth").write_bytes((tmp_path / "x.pth").read_bytes()[:300])
-    refused(lambda: weight_files.open_weights(tmp_path / "x.pth"), "expected a PyTorch file of weights alone")
+    for content, found in (
+        ((tmp_path / "x.pth").read_bytes()[:300], "a file that is damaged or of another kind"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n",
+            "a pointer of Git LFS and not the file",
+        ),
+    ):
+        (tmp_path / "x.pth").write_bytes(content)
+        refused(
+            lambda: weight_files.open_weights(tmp_path / "x.pth"),
+            f"found {found}",
+            "expected a PyTorch file of weights alone",
+        )
+    torch.save({"state_dict": state, "args": pathlib.Path("x")}, tmp_path / "x.pth")
+    refused(lambda: weight_files.open_weights(tmp_path / "x.pth"), "Python objects that torch does not read")
 
 
 @pytest.fixture

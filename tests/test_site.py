@@ -9,6 +9,7 @@ import http.server
 import io
 import itertools
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -41,6 +42,7 @@ from lit_jax.text.units import Reading
 from lit_jax.trained import exporting
 from lit_jax.trained.exporting import export
 from lit_jax.trained.loading import load_whole
+from tests import chromium
 from tests.chromium import Browser
 from tests.test_images import natural
 from tests.test_predict import HEIC, VIDEO
@@ -60,6 +62,8 @@ ODD = (
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
+    if not chromium.found() and not os.environ.get("LIT_JAX_TESTS_NEED_CHROMIUM"):
+        pytest.skip(chromium.MISSING)
     opened = Browser(tmp_path_factory.mktemp("chromium"))
     yield opened
     opened.close()

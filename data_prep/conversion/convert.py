@@ -50,7 +50,7 @@ from lit_jax.data.records import (
     shard_name,
     write_metadata,
 )
-from lit_jax.errors import UserError
+from lit_jax.errors import UserError, refuse_without_tensorflow
 from lit_jax.text.captions import TEMPLATE, fields, fitted
 from lit_jax.text.classes import ClassTable, write_class_table
 from lit_jax.text.tokenizers import load_tokenizer, train_sentencepiece
@@ -169,6 +169,7 @@ def _begin(
     table: ClassTable, out: str | Path, options: Options, workers: int
 ) -> tuple[Path, Path, list[tuple[str, ...]]]:
     """The folder to make, the one to work in, and the captions; refuses what can be refused without the photos."""
+    refuse_without_tensorflow()
     check_options(options)
     if workers < 0:
         raise UserError(f"workers: found {workers}, expected 0 (all cores) or more; correct it")

@@ -7,11 +7,13 @@ from data_prep.conversion.options import Options
 from data_prep.demo import field_guide
 from data_prep.sources import folder
 from data_prep.sources.items import Source
+from lit_jax.errors import refuse_without_tensorflow
 from lit_jax.text.classes import read_class_table
 
 
 def make(records: str | pathlib.Path) -> None:
     """Draws the photos into a folder beside the records, and converts them."""
+    refuse_without_tensorflow()
     records = pathlib.Path(records)
     photos = records.with_name("demo_photos")
     print("drawing the field guide (once)", flush=True)

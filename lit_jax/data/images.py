@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lit_jax.data.filters import RADIUS, Axis, taps
+from lit_jax.errors import refuse_without_tensorflow
 
 TRIES = 10  # of the random crop before it falls back on a central one
 RATIO = (3 / 4, 4 / 3)  # of its sides, width over height
@@ -167,6 +168,7 @@ def tensorflow() -> Any:
     It keeps the memory of photos and batches for the next ones (docs/decisions.md). It asks for this at its first
     operation, so one that has worked before goes on as it did.
     """
+    refuse_without_tensorflow()
     os.environ.setdefault(KEEPS_MEMORY, "1")
     import tensorflow as tf
 

@@ -8,6 +8,8 @@ import dataclasses
 import json
 import os
 import pathlib
+import pickle
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -256,6 +258,21 @@ def _sharded(index: pathlib.Path) -> Mapping[str, np.ndarray]:
     return _Lazy({name: shards[file].__getitem__ for name, file in of.items()})
 
 
+def _unread_by_torch(path: pathlib.Path, error: Exception) -> str:
+    """Why torch does not read a file, in a person's words."""
+    if is_pointer(path):
+        return "a pointer of Git LFS and not the file itself"
+    if isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
+        return "Python objects that torch does not read without running their code"
+    return f"a file that is damaged or of another kind ({type(error).__name__})"
+
+
+def is_pointer(path: pathlib.Path) -> bool:
+    """Whether a file is what Git LFS leaves in the place of a large one that was not fetched."""
+    with open(path, "rb") as file:
+        return file.read(64).startswith(b"version https://git-lfs.github.com/")
+
+
 def _torch(path: pathlib.Path) -> Mapping[str, np.ndarray]:
     try:
         import torch
@@ -266,11 +283,10 @@ def _torch(path: pathlib.Path) -> Mapping[str, np.ndarray]:
         ) from None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen kinds for a file that is not whole, or holds more than weights
-        reason = first_line(error)
+    except Exception as error:  # torch raises a dozen kinds, whose words advise a programmer to trust the file
         raise UserError(
-            f"weights {path}: found a file that torch cannot read ({reason}), expected weights alone; fetch it again, "
-            "or convert it to .safetensors"
+            f"weights {path}: found {_unread_by_torch(path, error)}, expected a PyTorch file of weights alone; "
+            "fetch it again, or save the state_dict as .safetensors"
         ) from None
     while isinstance(state, dict) and not any(torch.is_tensor(value) for value in state.values()):
         inner = next((state[key] for key in _NESTED if isinstance(state.get(key), dict)), None)

@@ -58,7 +58,7 @@ def fit(experiment: Experiment, *, tell: Callable[[str], None], interrupted: Cal
     Returns:
         ``margin``; ``seen``, ``unseen``, ``harmonic`` and ``ausuc``, means over the trials at that margin; ``folds``;
         ``species`` held out in each; and ``factors``: the factor of similarities, see `calibration.fit_factor`, at
-        which the model is as sure as it is right, where it names a ``seen`` and where an ``unseen`` species. JSON-ready.
+        which the model is as sure as it is right, where it names a ``seen`` and where an ``unseen`` species.
 
     Raises:
         UserError: too few species, or one photo of each; records instead of a store.
