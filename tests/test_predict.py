@@ -20,6 +20,7 @@ from rich.cells import cell_len
 import lit_jax
 from lit_jax import predict
 from lit_jax.base import hosts
+from lit_jax.base.files import incomplete
 from lit_jax.data import images
 from lit_jax.data.images import Pictures, View
 from lit_jax.data.photo import BadPhoto, open_photo, upright_pixels
@@ -27,6 +28,7 @@ from lit_jax.data.resizing import square
 from lit_jax.errors import UserError
 from lit_jax.evaluation import ranking, report
 from lit_jax.models.locking import LOGIT_SCALE
+from lit_jax.prediction import output
 from lit_jax.prediction.answers import NOT_SURE, Answer, Confidence, Named, ladder
 from lit_jax.prediction.choices import only, own_classes, within
 from lit_jax.prediction.formats import Heading, format_of
@@ -315,6 +317,23 @@ def test_the_climb_is_that_of_a_loop_over_all_groups(rng, sure):
     (genus,) = [one for one in steps.top(likely[:1], "genus", 9)[0] if one.name == "III"]
     assert genus.ranks == {"kingdom": "A", "order": "y"} and not genus.in_training
     assert sum(one.confidence for one in steps.top(likely[:1], "genus", 9)[0]) == pytest.approx(1)
+    in_training = {(one.ranks.get("order"), one.name): one.in_training for one in steps.top(likely[:1], "genus", 9)[0]}
+    assert in_training["x", "I"] and in_training["y", "II"] and not in_training["z", "I"]
+
+
+def test_what_is_as_likely_as_was_asked_for_is_sure_and_a_group_is_in_training_if_one_of_it_is():
+    table = ClassTable(
+        (0, 1, 2), {"name": ("Pica pica", "Pica nuttalli", "Corvus corax"), "genus": ("Pica", "Pica", "Corvus")}
+    )
+    steps = ladder(table, np.array([False, True, False]))
+    for likely, sure, wanted in (
+        ([1.0, 0.0, 0.0], 1.0, ("species", "Pica pica", False)),
+        ([0.5, 0.25, 0.25], 0.5, ("species", "Pica pica", False)),
+        ([0.5, 0.25, 0.25], 0.75, ("genus", "Pica", True)),
+        ([0.25, 0.25, 0.5], 0.75, ("", NOT_SURE, False)),
+    ):
+        (answer,) = steps.climb(np.array([likely]), "species", sure)
+        assert (answer.rank, answer.name, answer.in_training) == wanted
 
 
 def test_probabilities_take_the_factor_of_the_kind_that_comes_first(rng):
@@ -563,6 +582,26 @@ def test_an_interrupted_file_becomes_what_an_unbroken_one_is(command, photos, tm
         *options[:-4], "--batch-size", 8, "--format", form, "--rank", "genus", "--out", tmp_path / "again"
     )
     assert code == 2 and "of another command, model or list of photos" in err
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "dwc"])
+def test_of_a_file_cut_anywhere_whole_batches_of_whole_photos_are_kept(tmp_path, form):
+    photos = ["a.jpg", 'odd, "name".jpg', "c.jpg", "d.jpg", "e.jpg"]
+    answers = tuple(Answer("species", name, "", {}, 0.4, True) for name in ("Pica pica", "Corvus corax"))
+    named = [Named(photo, answers) if photo != "c.jpg" else Named(photo, error="no photo") for photo in photos]
+    way, path = format_of(form, Heading("m", 1, 2, "note", "key")), tmp_path / "out"
+    texts = list(map(way.text, named))
+    whole, kept = way.head + "".join(texts), set()
+    for cut in range(len(way.head), len(whole) + 1):
+        incomplete(path).write_text(whole[:cut], newline="")
+        done = output.done_before(path, way, photos, 2)
+        assert done % 2 == 0 and len(way.head + "".join(texts[:done])) <= cut
+        if done:
+            assert incomplete(path).read_bytes().decode() == way.head + "".join(texts[:done])
+        kept.add(done)
+    assert kept == {0, 2, 4}
+    incomplete(path).write_text(whole, newline="")
+    assert output.done_before(path, way, ["b.jpg", *photos[1:]], 2) == 0
 
 
 def test_photos_are_sorted_by_answer_and_nothing_is_overwritten(command, messy, photos, tmp_path):
