@@ -139,6 +139,16 @@ def test_photos_are_spans_of_the_tar(folder: Path, form: int) -> None:
     assert [read(item.path) for item in found[:3]] == [jpeg(0), jpeg(2), jpeg(3)]
 
 
+def test_of_members_of_one_name_the_last_counts_as_where_a_tar_is_unpacked(folder: Path) -> None:
+    with tarfile.open(folder / "0.tar", "w") as tar:
+        for name, content in (("a.jpg", jpeg(0)), ("a.cls", b"10"), ("a.jpg", jpeg(1)), ("a.cls", b"20")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    (item,) = items(folder)
+    assert read(item.path) == jpeg(1) and item.class_name == RAVEN
+
+
 def test_what_is_left_out_and_why(folder: Path) -> None:
     write_tar(
         folder / "x.tar",
