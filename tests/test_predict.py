@@ -30,10 +30,11 @@ from lit_jax.evaluation import ranking, report
 from lit_jax.models.locking import LOGIT_SCALE
 from lit_jax.prediction import output
 from lit_jax.prediction.answers import NOT_SURE, Answer, Confidence, Named, ladder
-from lit_jax.prediction.choices import only, own_classes, within
+from lit_jax.prediction.choices import only, own_classes, with_ranks, within
 from lit_jax.prediction.formats import Heading, format_of
 from lit_jax.prediction.found import find_photos
 from lit_jax.prediction.model import Model
+from lit_jax.prediction.sorting import sort_photo
 from lit_jax.prediction.with_jax import WithJax
 from lit_jax.text.candidates import read_candidates
 from lit_jax.text.classes import ClassTable, read_class_table
@@ -423,6 +424,33 @@ def test_a_class_table_with_repeats_is_told_and_its_ranks_are_the_models(model, 
 # Files
 
 
+def test_what_a_list_says_of_a_class_counts_and_the_model_fills_its_gaps(model, tmp_path):
+    own = own_classes(model.about)
+    name, genus = own.names[2], own.columns["genus"][2]
+    (tmp_path / "c.csv").write_text(f"name,genus,family,habitat\n{name},Novogenus,,rivers\n")
+    (table, _), row = read_candidates(tmp_path / "c.csv", own), own.row(2)
+    (filled,) = with_ranks(table, own).rows()
+    assert (filled["genus"], filled["family"], filled["habitat"]) == ("Novogenus", row["family"], "rivers") and genus
+    assert filled["order"] == row["order"] and filled["common_name"] == row["common_name"]
+    # Prompts hold what the list says and no more.
+    (tmp_path / "c.csv").write_text(f"name\n{name}\n")
+    chosen = model.choices(tmp_path / "c.csv")
+    rows = model.embed_texts([f"A photo of the {name}", f"the {name}, a kind of"])
+    np.testing.assert_allclose(rows.sum(0) / np.linalg.norm(rows.sum(0)), chosen.vectors[0], atol=1e-5)
+    assert chosen.table.row(0)["order"] == row["order"]
+
+
+def test_answers_by_another_margin_are_not_gone_on_with(model, photos, command, monkeypatch, tmp_path):
+    given = (photos["heldout"][0][0], "--format", "csv", "--out", tmp_path / "out.csv")
+    for margin, code in ((0.1, 0), (0.1, 0), (0.2, 2)):
+        about = dataclasses.replace(model.about, margin={"margin": margin, "factors": {}})
+        monkeypatch.setattr(model.engine, "about", about)
+        _, err, found = command(*given)
+        assert found == code and ("of another command, model or list of photos" in err) == (code == 2)
+        if not code:
+            (tmp_path / "out.csv").rename(tmp_path / "out.csv.incomplete")
+
+
 def test_photos_are_found_by_files_folders_patterns_and_lists(tmp_path):
     for name in ("b/2.JPG", "a.jpg", "b/c/1.png", "b/notes.txt", "b/.hidden.jpg", ".git/x.jpg", "film.mp4"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -624,6 +652,16 @@ def test_photos_are_sorted_by_answer_and_nothing_is_overwritten(command, messy, 
         command(messy, "--sure", "1", "--sort-into", messy / "links", "--link", "--format", "csv")
         assert len([path for path in (messy / "links").rglob("*") if path.is_symlink()]) == 8
     assert (messy / "links" / NOT_SURE / "a.jpg").resolve() == messy / "a.jpg"
+
+
+def test_photos_of_one_name_size_and_time_are_sorted_by_their_content(tmp_path):
+    for folder, content in (("one", b"first photo"), ("two", b"other photo"), ("three", b"first photo")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "IMG_1.jpg").write_bytes(content)
+        os.utime(tmp_path / folder / "IMG_1.jpg", (1, 1))
+        assert sort_photo(Named(str(tmp_path / folder / "IMG_1.jpg"), error="x"), tmp_path / "into", link=False)
+    found = {path.name: path.read_bytes() for path in (tmp_path / "into" / "unreadable").iterdir()}
+    assert found == {"IMG_1.jpg": b"first photo", "IMG_1-2.jpg": b"other photo"}
 
 
 def test_photos_that_cannot_be_embedded_are_rows_of_nothing(model, messy):

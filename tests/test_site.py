@@ -5,6 +5,7 @@ import contextlib
 import csv
 import dataclasses
 import functools
+import gzip
 import http.server
 import io
 import itertools
@@ -25,13 +26,14 @@ from PIL import Image
 
 import lit_jax
 from lit_jax import site
-from lit_jax.app import folder, runtime
+from lit_jax.app import contents, folder, runtime
 from lit_jax.app.contents import packed
 from lit_jax.app.texts import texts_of
 from lit_jax.data.images import Pictures, View
 from lit_jax.data.resizing import square
 from lit_jax.errors import UserError
 from lit_jax.prediction.answers import Confidence, ladder, percent
+from lit_jax.prediction.choices import Choices
 from lit_jax.prediction.formats import DARWIN_CORE, Heading, format_of
 from lit_jax.text import tokenizer_json, units
 from lit_jax.text.classes import RANKS, ClassTable, read_class_table, species_key
@@ -365,6 +367,34 @@ def test_units_are_those_of_python(app, names):
     }}"""))  # fmt: skip
     wanted = [row[row != units.NONE].tolist() for row in units.encode(texts, kinds, vocabulary)]
     assert [text for text, one, other in zip(texts, got, wanted, strict=True) if one != other] == []
+
+
+def test_the_app_knows_which_classes_are_seen_and_how_far_they_are_held_back(rng):
+    seen = np.array([True, False, True, False, False])
+    table = ClassTable((4, 5, 6, 7, 8), {"name": tuple("abcde"), "genus": ("x", "y", "y", "x", "y")})
+    for less, margin in ((0.25 * seen, 0.25), (None, 0.0)):
+        chosen = Choices(table, rng.normal(size=(5, 8)).astype(np.float32), seen, less)
+        told = contents.Contents(
+            contents.Told("t", "m", 1),
+            Pictures(16),
+            chosen,
+            Confidence(10.0, {"seen": 3.0, "unseen": 2.0}, "n"),
+            b"image",
+        )
+        files = contents.files_of(told, runtime.Runtime(b"", b""), "fp32")
+        described = json.loads(files["app.json"])
+        assert (described["margin"], described["trained"], described["factors"]) == (
+            margin,
+            10,
+            {"seen": 3, "unseen": 2},
+        )
+        (classes,) = (data for name, data in files.items() if name.startswith("classes.json"))
+        is_packed = described["files"]["classes.json"].get("gzip", False)
+        found = json.loads(gzip.decompress(classes) if is_packed else classes)
+        assert found == {
+            "seen": [0, 2],
+            "columns": {"name": [list("abcde"), None], "genus": [["x", "y"], [0, 1, 1, 0, 1]]},
+        }
 
 
 def test_vectors_come_back_as_they_were_stored(app, rng):

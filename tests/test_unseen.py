@@ -76,6 +76,28 @@ def test_means_over_species_count_each_species_once_and_heed_the_margin(scored):
     assert abs(photos - s) > 0.01  # so that photos and species are told apart
 
 
+def test_answers_of_each_kind_are_calibrated_by_their_own_factor(rng):
+    from lit_jax.base.sharding import make_mesh
+    from lit_jax.evaluation import unseen
+    from lit_jax.text.classes import ClassTable
+
+    photos, classes = (rng.normal(size=(n, 6)).astype(np.float32) for n in (90, 9))
+    seen, labels = np.arange(9) < 5, rng.integers(0, 9, 90)
+    fitted = {"margin": 0.4, "factors": {"seen": 1.5, "unseen": 0.25}}
+    table = ClassTable(tuple(range(9)), {"name": tuple("abcdefghi")})
+    found = unseen.together(unseen.Asked(photos, labels, classes, table, seen), fitted, 4.0, make_mesh(1))[
+        "calibration"
+    ]
+    scores = photos.astype(float) @ classes.T.astype(float) - 0.4 * seen
+    named = scores.argmax(1)
+    for kind, rows in (("seen", seen[named]), ("unseen", ~seen[named])):
+        assert found[kind]["answers"] == rows.sum() and found[kind]["temperature"] == 4.0 / fitted["factors"][kind]
+        for when, factor in (("before", 4.0), ("after", fitted["factors"][kind])):
+            weights = np.exp(factor * scores[rows])
+            assert found[kind][when]["confidence"] == pytest.approx(np.mean(weights.max(1) / weights.sum(1)), rel=1e-4)
+            assert found[kind][when]["accuracy"] == np.mean(named[rows] == labels[rows])
+
+
 @pytest.fixture(scope="module")
 def collection():
     """Photos of 20 classes whose means are a linear function of six known properties, and noise along one direction."""
@@ -566,7 +588,12 @@ def test_inner_hold_outs_of_both_ways_are_prepared_once_and_choose_the_same(stor
     for row, shrinkages in zip(found, yardstick.WAYS.values(), strict=True):
         alone = closed_form.choose(photos, yardstick.mixed(kinds), shrinkages=shrinkages, seed=2)
         words, shrinkage, penalty, top1 = alone[0][:4]
-        assert [row[name] for name in ("words", "whitening", "penalty", "inner")] == [words, 1 - shrinkage, penalty, top1]
+        assert [row[name] for name in ("words", "whitening", "penalty", "inner")] == [
+            words,
+            1 - shrinkage,
+            penalty,
+            top1,
+        ]
         assert row["inner_all"] == {one.words: one.top1 for one in alone}
         assert row["gzsl"]["margin"] == alone[0].margin and row["gzsl"]["harmonic_inside"] == alone[0].harmonic
 
