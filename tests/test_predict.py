@@ -573,6 +573,22 @@ def test_formats_say_the_same(command, photos, tmp_path):
     )
 
 
+EPITHETS = [
+    ("Pica pica", "Pica", "pica"), ("Rosa × alba", "Rosa", "alba"), ("Rosa ×alba", "Rosa", "alba"),
+    ("Isoetes x novae-angliae", "Isoetes", "novae-angliae"), ("Parus cf. major", "Parus", "major"),
+    ("Parus (Parus) major L.", "Parus", "major"), ("Parus major minor", "Parus", "major"), ("Parus sp. 2", "Parus", ""),
+    ("Anas acuta × A. crecca", "Anas", ""), ("Great Tit", "Parus", ""), ("Parus", "Parus", ""), ("", "", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "genus", "epithet"), EPITHETS)
+def test_the_epithet_of_darwin_core_is_that_of_the_species(name, genus, epithet):
+    form = format_of("dwc", Heading("m", 1, 2, "note", "key"))
+    text = form.text(Named("a.jpg", (Answer("species", name, "", {"genus": genus}, 0.5, True),)))
+    (row,) = csv.DictReader(io.StringIO(form.head.partition("\n")[2] + text))
+    assert (row["scientificName"], row["genus"], row["specificEpithet"]) == (name, genus, epithet)
+
+
 def test_columns_of_a_table_stand_below_each_other_in_any_script():
     heading = Heading("m", 1, 2, "note", "key")
     long = "Aves (" + "a very long common name " * 3 + ")"

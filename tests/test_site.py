@@ -45,7 +45,7 @@ from lit_jax.trained.exporting import export
 from lit_jax.trained.loading import load_whole
 from tests.chromium import Browser
 from tests.test_images import natural
-from tests.test_predict import HEIC, VIDEO
+from tests.test_predict import EPITHETS, HEIC, VIDEO
 
 PAGE = folder.PAGE
 READY = "document.documentElement.classList.contains('ready')"
@@ -559,6 +559,19 @@ def saved(page, where):
     text = found[0].read_text()
     assert text.startswith("# lit_jax ")
     return list(csv.DictReader(io.StringIO(text.partition("\n")[2])))
+
+
+def test_epithets_are_those_of_python(app):
+    photos = [
+        {
+            "name": "a.jpg",
+            "answer": {"rank": "species", "name": name, "commonName": "", "ranks": {"genus": genus}, "confidence": 1},
+        }
+        for name, genus, _ in EPITHETS
+    ]
+    text = app.run(module("records.js", f"m.darwinCore({json.dumps(photos)}, {{madeBy: 'x', model: 'm'}})"))
+    rows = csv.DictReader(io.StringIO(text.partition("\n")[2]))
+    assert [(row["scientificName"], row["genus"], row["specificEpithet"]) for row in rows] == EPITHETS
 
 
 def test_the_csv_is_darwin_core_as_python_writes_it(app, browser, model, photos, tmp_path):
