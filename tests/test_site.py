@@ -574,6 +574,25 @@ def test_epithets_are_those_of_python(app):
     assert [(row["scientificName"], row["genus"], row["specificEpithet"]) for row in rows] == EPITHETS
 
 
+def test_what_is_as_likely_as_was_asked_for_is_sure(app):
+    steps = [{"rank": "species", "confidence": 0.5}, {"rank": "genus", "confidence": 0.75}]
+    shares = (0.25, 0.5, 0.625, 0.75, 0.875)
+    found = app.run(
+        module("answers.js", f"{json.dumps(shares)}.map((sure) => m.climbed({json.dumps(steps)}, sure)?.rank)")
+    )
+    assert found == ["species", "species", "genus", "genus", None]
+
+
+def test_values_of_the_csv_may_hold_its_own_signs(app):
+    odd = ('a, "b".jpg', '"', "two\nlines.jpg", "a;b\tc.jpg", "")
+    photos = [{"name": name, "error": f"not {name}"} for name in odd]
+    about = {"madeBy": "x", "model": 'm, "n"'}
+    text = app.run(module("records.js", f"m.darwinCore({json.dumps(photos)}, {json.dumps(about)})"))
+    rows = list(csv.DictReader(io.StringIO(text.partition("\n")[2], newline=""), strict=True))
+    assert tuple(row["associatedMedia"] for row in rows) == odd
+    assert {row["identifiedBy"] for row in rows} == {'x, model m, "n"'} and all(None not in row for row in rows)
+
+
 def test_the_csv_is_darwin_core_as_python_writes_it(app, browser, model, photos, tmp_path):
     (tmp_path / "broken,1.jpg").write_bytes(b"no photo")
     exif = Image.Exif()
