@@ -30,7 +30,7 @@ from lit_jax.evaluation import ranking, report
 from lit_jax.models.locking import LOGIT_SCALE
 from lit_jax.prediction import output
 from lit_jax.prediction.answers import NOT_SURE, Answer, Confidence, Named, ladder
-from lit_jax.prediction.choices import only, own_classes, with_ranks, within
+from lit_jax.prediction.choices import candidates, only, own_classes, with_ranks, within
 from lit_jax.prediction.formats import Heading, format_of
 from lit_jax.prediction.found import find_photos
 from lit_jax.prediction.model import Model
@@ -397,6 +397,13 @@ def test_labels_are_classes_of_the_model_or_bare_words(model):
         model.choices(["", " "])
 
 
+def test_labels_that_are_no_classes_of_the_model_have_ids_of_their_own():
+    own = ClassTable((1, 2, 3), {"name": ("Pica pica", "Corvus corax", "Parus major")})
+    found = candidates(own, ["a hat", "Corvus corax", "a shoe"]).table
+    ids = dict(zip(found.names, found.ids, strict=True))
+    assert ids["Corvus corax"] == 2 and len(ids) == 3 and not {ids["a hat"], ids["a shoe"]} & {1, 2, 3}
+
+
 def test_answers_among_others_than_the_models_classes_say_that_their_confidence_was_not_fitted(
     model, photos, command, monkeypatch
 ):
@@ -438,6 +445,17 @@ def test_what_a_list_says_of_a_class_counts_and_the_model_fills_its_gaps(model, 
     rows = model.embed_texts([f"A photo of the {name}", f"the {name}, a kind of"])
     np.testing.assert_allclose(rows.sum(0) / np.linalg.norm(rows.sum(0)), chosen.vectors[0], atol=1e-5)
     assert chosen.table.row(0)["order"] == row["order"]
+
+
+def test_the_key_of_a_model_changes_with_each_of_its_towers(model):
+    trained = model.engine.trained
+    kernel = trained.params["projection"]["kernel"]
+    moved = {**trained.params, "projection": {**trained.params["projection"], "kernel": kernel + 1}}
+    others = [
+        dataclasses.replace(trained, about=dataclasses.replace(trained.about, locked={"image": "0" * 64})),
+        dataclasses.replace(trained, params=moved),
+    ]
+    assert len({model.engine.key, *(WithJax(other).key for other in others)}) == 3
 
 
 def test_answers_by_another_margin_are_not_gone_on_with(model, photos, command, monkeypatch, tmp_path):

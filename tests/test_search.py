@@ -231,6 +231,26 @@ def test_a_store_is_searched_without_its_photos_and_one_of_another_tower_is_refu
         searching_store.of_store(trained, other, "", tmp_path / "index")
 
 
+def test_vectors_of_photos_are_kept_by_tower_projection_and_pixels_alone(finished):
+    from lit_jax.prediction.with_jax import image_key
+    from lit_jax.trained import loading
+
+    trained = loading.load(finished[0])
+
+    def key(image=trained.config.image, locked=trained.about.locked, **params):
+        about, config = (
+            dataclasses.replace(trained.about, locked=locked),
+            dataclasses.replace(trained.config, image=image),
+        )
+        return image_key(dataclasses.replace(trained, about=about, config=config, params={**trained.params, **params}))
+
+    others = [
+        key(projection={"kernel": trained.params["projection"]["kernel"] + 1}), key(locked={"image": "0" * 64}),
+        key(image=dataclasses.replace(trained.config.image, size=24)),
+    ]  # fmt: skip
+    assert len({key(), *others}) == 4 and key() == key(logit_scale=np.float32(0)) == key(text={})
+
+
 def test_python_finds_what_the_command_finds(searched, finished, tmp_path, capsys):
     folder, photos, arguments = searched
     capsys.readouterr()
