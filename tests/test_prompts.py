@@ -136,6 +136,26 @@ def test_prompts_of_classes_drop_repeats_as_captions_do():
     assert found[True, True] == {3: ["a Pica pica", "Pica pica"], 5: raven}
 
 
+def test_the_recorded_protocol_keeps_animalia_and_blanks_and_says_the_genus():
+    columns = {
+        "name": ("Actinia equina",),
+        "common_name": ("Beadlet  Anemone",),
+        "supercategory": ("Animalia",),
+        "genus": ("Actinia",),
+    }
+    found = {
+        (protocol, templates): class_prompts(
+            ClassTable((7,), columns), ("the {name}",), templates, drop_repeats=False, protocol=protocol
+        )[7]
+        for protocol in ("recorded", "caption")
+        for templates in (("a {}.",), ())
+    }
+    assert found["recorded", ("a {}.",)] == ["a Beadlet  Anemone Animalia Actinia."]
+    assert found["recorded", ()] == ["Beadlet  Anemone Animalia Actinia"]
+    assert found["caption", ("a {}.",)] == ["a Beadlet Anemone Actinia equina."]
+    assert found["caption", ()] == ("the Actinia equina",)
+
+
 def test_templates_are_read_from_functions_and_nothing_is_run(tmp_path, capsys):
     source = tmp_path / "zero_shot_metadata.py"
     source.write_text(
