@@ -158,6 +158,15 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
         checkpoint.choose(reader, "3")
 
 
+def test_of_checkpoints_that_are_equally_good_the_latest_is_the_best_and_is_kept(tmp_path):
+    manager = saved(tmp_path / "c", [1, 2, 3, 4], keep=1, scores={1: 0.5, 2: 0.9, 3: 0.9, 4: 0.3})
+    assert sorted(manager.all_steps()) == [3, 4] and checkpoint.choose(manager, "best") == 3
+    manager.close()
+    manager = saved(tmp_path / "d", [1, 2, 3, 4], keep=4, scores={1: 0.5, 2: 0.9, 3: 0.9, 4: 0.3})
+    assert sorted(manager.all_steps()) == [1, 2, 3, 4] and checkpoint.choose(manager, "best") == 3
+    manager.close()
+
+
 def test_a_save_asks_the_preemption_service_nothing(tmp_path, monkeypatch):
     """Its question would take the place of the loop's, and a signal that came then would be lost."""
     from jax.experimental import multihost_utils
@@ -204,6 +213,7 @@ def test_a_half_written_checkpoint_is_not_one(tmp_path):
     [
         ({"locked": {"image": "xyz"}}, r"found image tower abc, expected the xyz of the config's weights"),
         ({"fingerprint": "g" * 64}, "found records ffffffffffff, expected the gggggggggggg"),
+        ({"store": "s" * 64}, "found store , expected the ssssssssssss of data.store"),
         ({"tokenizer": b"other"}, "found another tokenizer"),
         ({"hosts": 2}, "found a run on 1 hosts by an earlier version"),
         ({"prompt_templates": ["a {}"]}, "found other prompt templates"),
@@ -212,6 +222,14 @@ def test_a_half_written_checkpoint_is_not_one(tmp_path):
 def test_a_run_that_does_not_fit_is_refused(change, message):
     with pytest.raises(UserError, match=f"{message}.*use another --workdir"):
         checkpoint.check_fits(ABOUT, dataclasses.replace(ABOUT, **change), [], where="runs/x")
+
+
+def test_a_run_on_a_store_goes_on_with_any_number_of_hosts_and_with_no_other_store():
+    saved = dataclasses.replace(ABOUT, store="s" * 64)
+    checkpoint.check_fits(saved, dataclasses.replace(saved, hosts=2), [], where="runs/x")
+    for other in ("", "t" * 64):
+        with pytest.raises(UserError, match=f"found store ssssssssssss, expected the {other[:12]} of data.store"):
+            checkpoint.check_fits(saved, dataclasses.replace(saved, store=other), [], where="runs/x")
 
 
 def test_other_options_are_named():

@@ -290,6 +290,7 @@ def test_blank_rows_of_a_spreadsheet_are_left_out_with_a_note(tmp_path):
     table = read_class_table(file(tmp_path, "name,family\nPica pica,Corvidae\n,\nCorvus corax,\n , \n,\n"))
     assert table == ClassTable((0, 2), {"name": ("Pica pica", "Corvus corax"), "family": ("Corvidae", "")})
     assert table.notes == (f"{tmp_path / 'classes.csv'}: 3 blank rows left out, beginning with line 3",)
+    assert table.as_written.ids == (0, 1, 2, 3, 4)  # so that what was made of such a file stays the same
     assert read_class_table(file(tmp_path, "id,name\n7,Pica pica\n,\n")).ids == (7,)
     assert read_class_table(file(tmp_path, ",name\n0,Pica pica\n1,\n")).ids == (0,)  # a data frame's own numbers
     assert read_class_table(file(tmp_path, "name,family\nPica pica,\n,,,\n\n ,\n")).ids == (0,)  # of any length

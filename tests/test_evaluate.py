@@ -10,6 +10,7 @@ import subprocess
 import sys
 import types
 
+import jax
 import numpy as np
 import pytest
 
@@ -18,10 +19,11 @@ from data_prep.conversion.options import Options
 from data_prep.sources import folder
 from data_prep.sources.items import Source
 from lit_jax import config, evaluate
-from lit_jax.embedding import class_embeddings, photo_embeddings, text_embeddings
+from lit_jax.embedding import class_embeddings, kept_embeddings, photo_embeddings, text_embeddings
 from lit_jax.errors import UserError
 from lit_jax.evaluation import intervals, page, report, tables
 from lit_jax.main import train
+from lit_jax.models import locking
 from lit_jax.text.classes import read_class_table, write_class_table
 from lit_jax.trained import loading
 from tests.conftest import QUICK
@@ -451,6 +453,37 @@ def test_prompts_are_embedded_once_a_model(run, records, monkeypatch):
         kept.write_bytes(kept.read_bytes()[:100])
     command(*arguments)
     assert asked and result(run, "validation-templates") == first
+
+
+def test_class_embeddings_are_kept_by_all_that_decides_them_and_by_nothing_else(run):
+    trained = loading.load(run[0])
+    params, text = trained.params, trained.model.text
+
+    def nudged(part):
+        leaves, tree = jax.tree.flatten(params[part])
+        return {**params, part: jax.tree.unflatten(tree, [np.nextafter(leaves[0], np.float32(9)), *leaves[1:]])}
+
+    def key(params=params, text=text, context=24, tokenizer=b"words", prompts=(("a", "b"), ("c",))):
+        return kept_embeddings.key_of(params, text, context, tokenizer, prompts)
+
+    others = [
+        key(params=nudged("text")), key(params={**params, locking.TEXT_PROJECTION: params["projection"]}),
+        key(text=text.clone(pool="map")), key(context=25), key(tokenizer=b"other"),
+        key(prompts=(("a",), ("b", "c"))), key(prompts=(("c",), ("a", "b"))), key(prompts=(("a", "b"), ("d",))),
+    ]  # fmt: skip
+    assert len({key(), *others}) == 1 + len(others)
+    assert key() == key(params=nudged("projection")) == key(params={**params, "logit_scale": np.float32(0)})
+
+
+def test_seen_species_compete_with_all_of_training_and_others_among_themselves(run, records):
+    about = loading.load(run[0]).about
+    train, heldout = records.classes_in("train"), records.classes_in("heldout")
+    assert report.candidates(about, records, train[:2]) == sorted(train)
+    assert report.candidates(about, records, heldout[:2]) == sorted(heldout[:2])
+    assert report.candidates(about, records, [train[1], heldout[1]]) == sorted([*train, heldout[1]])
+    # Ids of another collection are those of other species.
+    other = dataclasses.replace(about, fingerprint="0" * 64)
+    assert report.candidates(other, records, train[:2]) == sorted(train[:2])
 
 
 def test_the_recorded_protocol_names_by_genus(run, records, monkeypatch):

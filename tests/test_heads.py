@@ -238,6 +238,12 @@ def test_tables_of_head_and_photos_become_one(tmp_path):
     assert table.columns["common_name"] == (*COMMON[:3], "")
     assert lines == [f"{tmp_path / 'mine.csv'}: 1 of its 2 classes are in the table already"]
     assert read_class_tables([tmp_path / "head.csv"]) == (read_class_table(tmp_path / "head.csv"), [])
+    write_class_table(
+        ClassTable((0, 1), {**mine, "name": ("Corvus corax", "Struthio camelus"), "order": ("Aves", "x")}),
+        tmp_path / "more.csv",
+    )
+    table, _ = read_class_tables([tmp_path / name for name in ("head.csv", "mine.csv", "more.csv")])
+    assert table.columns["order"] == ("", "Passeriformes", "", "x")  # what was said first counts, and gaps are filled
 
 
 # -- where they go

@@ -1,4 +1,5 @@
 import doctest
+import functools
 import math
 
 import jax
@@ -11,11 +12,13 @@ from lit_jax.config import Optimizer
 from lit_jax.errors import UserError
 from lit_jax.models import locking
 from lit_jax.training import optimizer
+from lit_jax.training.length import Length
 
 RECIPE = {"weight_decay": 0.1, "b1": 0.9, "b2": 0.98, "eps": 1e-6}
 TREE = {
     "text": {"layer": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "norm": {"scale": jnp.ones(3)},
-             "embedding": {"embedding": jnp.ones((4, 3))}, "position_embedding": jnp.ones((1, 2, 3))},
+             "embedding": {"embedding": jnp.ones((4, 3))}, "position_embedding": jnp.ones((1, 2, 3)),
+             "map_head": {"probe": jnp.ones((1, 1, 3))}},
     "logit_scale": jnp.float32(2.0),
 }  # fmt: skip
 
@@ -44,10 +47,19 @@ def test_a_warm_up_longer_than_the_schedule_is_refused():
         optimizer.warmup_cosine(peak=1.0, warmup_steps=10, horizon_steps=10)
 
 
+def test_the_cosine_reaches_zero_after_all_the_epochs_of_its_horizon_and_not_before():
+    chosen = Optimizer(lr=1.0, horizon_epochs=3.0)  # of 3.5 steps each: 10.5 steps
+    rate = optimizer.schedule_of(chosen, Length(steps_per_epoch=3.5, steps=7))
+    assert float(rate(10)) == pytest.approx((1 + math.cos(math.pi * 10 / 11)) / 2, rel=1e-4) and float(rate(11)) < 1e-9
+    chosen = Optimizer(lr=1.0, horizon_epochs=3.0, accumulate=2)  # 5.25 steps of two batches
+    rate = optimizer.schedule_of(chosen, Length(steps_per_epoch=3.5, steps=8))
+    assert float(rate(5)) == pytest.approx((1 + math.cos(math.pi * 5 / 6)) / 2, rel=1e-4) and float(rate(6)) < 1e-9
+
+
 def test_decay_spares_biases_norms_and_the_logit_scale():
     assert optimizer.decayed(TREE) == {
         "text": {"layer": {"kernel": True, "bias": False}, "norm": {"scale": False},
-                 "embedding": {"embedding": True}, "position_embedding": True},
+                 "embedding": {"embedding": True}, "position_embedding": True, "map_head": {"probe": True}},
         "logit_scale": False,
     }  # fmt: skip
 
@@ -81,6 +93,22 @@ def test_clipping_bounds_the_step_of_plain_gradients():
     _, state = clipped.update(grads, clipped.init(tree), tree)
     first_moment = optax.tree_utils.tree_get(state, "mu")["kernel"]
     np.testing.assert_allclose(first_moment, 0.1 * 0.5, rtol=1e-6)  # norm 100 scaled to 1, over four entries
+
+
+def test_the_pull_is_the_gradient_of_the_squared_distance_to_the_start_and_spares_the_logits(rng):
+    start, moved, grads = (
+        {"text": {"kernel": rng.normal(size=(3, 2))}, "projection": {"bias": rng.normal(size=2)},
+         "logit_scale": rng.normal(), "logit_bias": rng.normal()}
+        for _ in range(3)
+    )  # fmt: skip
+    single = functools.partial(jax.tree.map, jnp.float32)
+    pulled = optimizer.adamw(Optimizer(**RECIPE, pull=0.3), optax.constant_schedule(0.1), "Lu")
+    _, state = pulled.update(single(grads), pulled.init(single(start)), single(moved))
+    first_moment = optax.tree_utils.tree_get(state, "mu")
+    # The loss has 0.3 * sum((p - s) ** 2) more, whose derivative is 0.6 * (p - s); a first moment is a tenth of it.
+    expected = jax.tree.map(lambda g, p, s: 0.1 * (g + 0.6 * (p - s)), grads, moved, start)
+    expected |= {name: 0.1 * grads[name] for name in ("logit_scale", "logit_bias")}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), first_moment, expected)
 
 
 def test_accumulated_batches_equal_one_step_of_their_mean(rng):

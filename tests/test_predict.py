@@ -20,6 +20,7 @@ from rich.cells import cell_len
 import lit_jax
 from lit_jax import predict
 from lit_jax.base import hosts
+from lit_jax.base.files import incomplete
 from lit_jax.data import images
 from lit_jax.data.images import Pictures, View
 from lit_jax.data.photo import BadPhoto, open_photo, upright_pixels
@@ -27,11 +28,13 @@ from lit_jax.data.resizing import square
 from lit_jax.errors import UserError
 from lit_jax.evaluation import ranking, report
 from lit_jax.models.locking import LOGIT_SCALE
+from lit_jax.prediction import output
 from lit_jax.prediction.answers import NOT_SURE, Answer, Confidence, Named, ladder
-from lit_jax.prediction.choices import only, own_classes, within
+from lit_jax.prediction.choices import candidates, only, own_classes, with_ranks, within
 from lit_jax.prediction.formats import Heading, format_of
 from lit_jax.prediction.found import find_photos
 from lit_jax.prediction.model import Model
+from lit_jax.prediction.sorting import sort_photo
 from lit_jax.prediction.with_jax import WithJax
 from lit_jax.text.candidates import read_candidates
 from lit_jax.text.classes import ClassTable, read_class_table
@@ -315,6 +318,23 @@ def test_the_climb_is_that_of_a_loop_over_all_groups(rng, sure):
     (genus,) = [one for one in steps.top(likely[:1], "genus", 9)[0] if one.name == "III"]
     assert genus.ranks == {"kingdom": "A", "order": "y"} and not genus.in_training
     assert sum(one.confidence for one in steps.top(likely[:1], "genus", 9)[0]) == pytest.approx(1)
+    in_training = {(one.ranks.get("order"), one.name): one.in_training for one in steps.top(likely[:1], "genus", 9)[0]}
+    assert in_training["x", "I"] and in_training["y", "II"] and not in_training["z", "I"]
+
+
+def test_what_is_as_likely_as_was_asked_for_is_sure_and_a_group_is_in_training_if_one_of_it_is():
+    table = ClassTable(
+        (0, 1, 2), {"name": ("Pica pica", "Pica nuttalli", "Corvus corax"), "genus": ("Pica", "Pica", "Corvus")}
+    )
+    steps = ladder(table, np.array([False, True, False]))
+    for likely, sure, wanted in (
+        ([1.0, 0.0, 0.0], 1.0, ("species", "Pica pica", False)),
+        ([0.5, 0.25, 0.25], 0.5, ("species", "Pica pica", False)),
+        ([0.5, 0.25, 0.25], 0.75, ("genus", "Pica", True)),
+        ([0.25, 0.25, 0.5], 0.75, ("", NOT_SURE, False)),
+    ):
+        (answer,) = steps.climb(np.array([likely]), "species", sure)
+        assert (answer.rank, answer.name, answer.in_training) == wanted
 
 
 def test_probabilities_take_the_factor_of_the_kind_that_comes_first(rng):
@@ -377,6 +397,13 @@ def test_labels_are_classes_of_the_model_or_bare_words(model):
         model.choices(["", " "])
 
 
+def test_labels_that_are_no_classes_of_the_model_have_ids_of_their_own():
+    own = ClassTable((1, 2, 3), {"name": ("Pica pica", "Corvus corax", "Parus major")})
+    found = candidates(own, ["a hat", "Corvus corax", "a shoe"]).table
+    ids = dict(zip(found.names, found.ids, strict=True))
+    assert ids["Corvus corax"] == 2 and len(ids) == 3 and not {ids["a hat"], ids["a shoe"]} & {1, 2, 3}
+
+
 def test_answers_among_others_than_the_models_classes_say_that_their_confidence_was_not_fitted(
     model, photos, command, monkeypatch
 ):
@@ -402,6 +429,44 @@ def test_a_class_table_with_repeats_is_told_and_its_ranks_are_the_models(model, 
 
 
 # Files
+
+
+def test_what_a_list_says_of_a_class_counts_and_the_model_fills_its_gaps(model, tmp_path):
+    own = own_classes(model.about)
+    name, genus = own.names[2], own.columns["genus"][2]
+    (tmp_path / "c.csv").write_text(f"name,genus,family,habitat\n{name},Novogenus,,rivers\n")
+    (table, _), row = read_candidates(tmp_path / "c.csv", own), own.row(2)
+    (filled,) = with_ranks(table, own).rows()
+    assert (filled["genus"], filled["family"], filled["habitat"]) == ("Novogenus", row["family"], "rivers") and genus
+    assert filled["order"] == row["order"] and filled["common_name"] == row["common_name"]
+    # Prompts hold what the list says and no more.
+    (tmp_path / "c.csv").write_text(f"name\n{name}\n")
+    chosen = model.choices(tmp_path / "c.csv")
+    rows = model.embed_texts([f"A photo of the {name}", f"the {name}, a kind of"])
+    np.testing.assert_allclose(rows.sum(0) / np.linalg.norm(rows.sum(0)), chosen.vectors[0], atol=1e-5)
+    assert chosen.table.row(0)["order"] == row["order"]
+
+
+def test_the_key_of_a_model_changes_with_each_of_its_towers(model):
+    trained = model.engine.trained
+    kernel = trained.params["projection"]["kernel"]
+    moved = {**trained.params, "projection": {**trained.params["projection"], "kernel": kernel + 1}}
+    others = [
+        dataclasses.replace(trained, about=dataclasses.replace(trained.about, locked={"image": "0" * 64})),
+        dataclasses.replace(trained, params=moved),
+    ]
+    assert len({model.engine.key, *(WithJax(other).key for other in others)}) == 3
+
+
+def test_answers_by_another_margin_are_not_gone_on_with(model, photos, command, monkeypatch, tmp_path):
+    given = (photos["heldout"][0][0], "--format", "csv", "--out", tmp_path / "out.csv")
+    for margin, code in ((0.1, 0), (0.1, 0), (0.2, 2)):
+        about = dataclasses.replace(model.about, margin={"margin": margin, "factors": {}})
+        monkeypatch.setattr(model.engine, "about", about)
+        _, err, found = command(*given)
+        assert found == code and ("of another command, model or list of photos" in err) == (code == 2)
+        if not code:
+            (tmp_path / "out.csv").rename(tmp_path / "out.csv.incomplete")
 
 
 def test_photos_are_found_by_files_folders_patterns_and_lists(tmp_path):
@@ -526,6 +591,22 @@ def test_formats_say_the_same(command, photos, tmp_path):
     )
 
 
+EPITHETS = [
+    ("Pica pica", "Pica", "pica"), ("Rosa × alba", "Rosa", "alba"), ("Rosa ×alba", "Rosa", "alba"),
+    ("Isoetes x novae-angliae", "Isoetes", "novae-angliae"), ("Parus cf. major", "Parus", "major"),
+    ("Parus (Parus) major L.", "Parus", "major"), ("Parus major minor", "Parus", "major"), ("Parus sp. 2", "Parus", ""),
+    ("Anas acuta × A. crecca", "Anas", ""), ("Great Tit", "Parus", ""), ("Parus", "Parus", ""), ("", "", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "genus", "epithet"), EPITHETS)
+def test_the_epithet_of_darwin_core_is_that_of_the_species(name, genus, epithet):
+    form = format_of("dwc", Heading("m", 1, 2, "note", "key"))
+    text = form.text(Named("a.jpg", (Answer("species", name, "", {"genus": genus}, 0.5, True),)))
+    (row,) = csv.DictReader(io.StringIO(form.head.partition("\n")[2] + text))
+    assert (row["scientificName"], row["genus"], row["specificEpithet"]) == (name, genus, epithet)
+
+
 def test_columns_of_a_table_stand_below_each_other_in_any_script():
     heading = Heading("m", 1, 2, "note", "key")
     long = "Aves (" + "a very long common name " * 3 + ")"
@@ -565,6 +646,26 @@ def test_an_interrupted_file_becomes_what_an_unbroken_one_is(command, photos, tm
     assert code == 2 and "of another command, model or list of photos" in err
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl", "dwc"])
+def test_of_a_file_cut_anywhere_whole_batches_of_whole_photos_are_kept(tmp_path, form):
+    photos = ["a.jpg", 'odd, "name".jpg', "c.jpg", "d.jpg", "e.jpg"]
+    answers = tuple(Answer("species", name, "", {}, 0.4, True) for name in ("Pica pica", "Corvus corax"))
+    named = [Named(photo, answers) if photo != "c.jpg" else Named(photo, error="no photo") for photo in photos]
+    way, path = format_of(form, Heading("m", 1, 2, "note", "key")), tmp_path / "out"
+    texts = list(map(way.text, named))
+    whole, kept = way.head + "".join(texts), set()
+    for cut in range(len(way.head), len(whole) + 1):
+        incomplete(path).write_text(whole[:cut], newline="")
+        done = output.done_before(path, way, photos, 2)
+        assert done % 2 == 0 and len(way.head + "".join(texts[:done])) <= cut
+        if done:
+            assert incomplete(path).read_bytes().decode() == way.head + "".join(texts[:done])
+        kept.add(done)
+    assert kept == {0, 2, 4}
+    incomplete(path).write_text(whole, newline="")
+    assert output.done_before(path, way, ["b.jpg", *photos[1:]], 2) == 0
+
+
 def test_photos_are_sorted_by_answer_and_nothing_is_overwritten(command, messy, photos, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
@@ -585,6 +686,16 @@ def test_photos_are_sorted_by_answer_and_nothing_is_overwritten(command, messy, 
         command(messy, "--sure", "1", "--sort-into", messy / "links", "--link", "--format", "csv")
         assert len([path for path in (messy / "links").rglob("*") if path.is_symlink()]) == 8
     assert (messy / "links" / NOT_SURE / "a.jpg").resolve() == messy / "a.jpg"
+
+
+def test_photos_of_one_name_size_and_time_are_sorted_by_their_content(tmp_path):
+    for folder, content in (("one", b"first photo"), ("two", b"other photo"), ("three", b"first photo")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "IMG_1.jpg").write_bytes(content)
+        os.utime(tmp_path / folder / "IMG_1.jpg", (1, 1))
+        assert sort_photo(Named(str(tmp_path / folder / "IMG_1.jpg"), error="x"), tmp_path / "into", link=False)
+    found = {path.name: path.read_bytes() for path in (tmp_path / "into" / "unreadable").iterdir()}
+    assert found == {"IMG_1.jpg": b"first photo", "IMG_1-2.jpg": b"other photo"}
 
 
 def test_photos_that_cannot_be_embedded_are_rows_of_nothing(model, messy):

@@ -4,7 +4,8 @@ import pytest
 
 from data_prep import clip_templates
 from lit_jax.errors import UserError
-from lit_jax.text.prompts import duplicates, prompts, read_templates
+from lit_jax.text.classes import ClassTable
+from lit_jax.text.prompts import class_prompts, duplicates, prompts, read_templates
 
 ROWS = [
     {"common_name": "Pine White", "supercategory": "Insects", "name": "Neophasia menapia", "genus": "Neophasia"},
@@ -118,6 +119,41 @@ def test_the_name_is_made_of_the_columns_that_there_are_and_repeats_can_be_dropp
     row = {"name": "Pica pica", "common_name": "Pica pica", "supercategory": "Birds"}
     assert prompts([row], ["a {}"]) == [["a Pica pica Birds Pica pica"]]
     assert prompts([row], ["a {}", "{name}"], drop_repeats=True) == [["a Pica pica Birds", "Pica pica"]]
+
+
+def test_prompts_of_classes_drop_repeats_as_captions_do():
+    table = ClassTable((3, 5), {"name": ("Pica pica", "Corvus corax"), "common_name": ("Pica pica", "Raven")})
+    both, found = "{common_name}, {name}", {}
+    for drop_repeats in (False, True):
+        for templates in ((), ("a {}", both)):
+            found[drop_repeats, bool(templates)] = class_prompts(
+                table, (both,), templates, drop_repeats=drop_repeats, protocol="caption"
+            )
+    raven = ["a Raven Corvus corax", "Raven, Corvus corax"]
+    assert found[False, False] == {3: ("Pica pica, Pica pica",), 5: ("Raven, Corvus corax",)}
+    assert found[True, False] == {3: ("Pica pica",), 5: ("Raven, Corvus corax",)}
+    assert found[False, True] == {3: ["a Pica pica Pica pica", "Pica pica, Pica pica"], 5: raven}
+    assert found[True, True] == {3: ["a Pica pica", "Pica pica"], 5: raven}
+
+
+def test_the_recorded_protocol_keeps_animalia_and_blanks_and_says_the_genus():
+    columns = {
+        "name": ("Actinia equina",),
+        "common_name": ("Beadlet  Anemone",),
+        "supercategory": ("Animalia",),
+        "genus": ("Actinia",),
+    }
+    found = {
+        (protocol, templates): class_prompts(
+            ClassTable((7,), columns), ("the {name}",), templates, drop_repeats=False, protocol=protocol
+        )[7]
+        for protocol in ("recorded", "caption")
+        for templates in (("a {}.",), ())
+    }
+    assert found["recorded", ("a {}.",)] == ["a Beadlet  Anemone Animalia Actinia."]
+    assert found["recorded", ()] == ["Beadlet  Anemone Animalia Actinia"]
+    assert found["caption", ("a {}.",)] == ["a Beadlet Anemone Actinia equina."]
+    assert found["caption", ()] == ("the Actinia equina",)
 
 
 def test_templates_are_read_from_functions_and_nothing_is_run(tmp_path, capsys):

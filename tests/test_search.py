@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import pathlib
 import shutil
 
 import numpy as np
@@ -24,7 +26,8 @@ def test_the_nearest_are_those_of_a_stable_sort_also_where_scores_are_equal(rng,
     monkeypatch.setattr(photo_index, "ROWS", 64)
     vectors = unit(rng.normal(size=(300, 8))).astype(np.float16)
     vectors[[5, 70, 200, 299]] = vectors[70]  # equal rows in several blocks
-    queries = np.concatenate([unit(rng.normal(size=(3, 8))), vectors[70:71].astype(np.float64)]).astype(np.float32)
+    vectors[[68, 81, 90]] = vectors[81]  # and in one, more than some searches ask for
+    queries = np.concatenate([unit(rng.normal(size=(2, 8))), vectors[[70, 81]].astype(np.float64)]).astype(np.float32)
     scores, rows = photo_index.nearest(vectors, queries, top)
     exact = queries @ vectors.astype(np.float32).T
     order = np.argsort(-exact, axis=1, kind="stable")[:, :top]
@@ -88,6 +91,27 @@ def test_an_index_that_was_stopped_goes_on_and_one_cut_short_is_told(tmp_path, m
     (folder / "vectors.npy").write_bytes((folder / "vectors.npy").read_bytes()[:-20])
     with pytest.raises(UserError, match="expected an index of photos; delete the folder"):
         photo_index.open_index(folder, "m")
+
+
+def test_a_photo_that_was_changed_is_embedded_again_and_one_that_is_gone_is_told(tmp_path):
+    from lit_jax.prediction import searching
+
+    asked, paths = [], [str(tmp_path / name) for name in ("a.jpg", "b.jpg")]
+
+    def embedded(names):
+        asked.append(names)
+        return (vector_of(name) if pathlib.Path(name).exists() else "no such file" for name in names)
+
+    for path in paths:
+        pathlib.Path(path).write_bytes(b"a photo")
+    searching.of_photos("m", embedded, paths, tmp_path / "index")
+    facts = os.stat(paths[0])
+    pathlib.Path(paths[0]).write_bytes(b"another")  # as many bytes
+    os.utime(paths[0], ns=(facts.st_atime_ns, facts.st_mtime_ns + 1))
+    pathlib.Path(paths[1]).unlink()
+    found = searching.of_photos("m", embedded, paths, tmp_path / "index")
+    assert asked == [paths, paths] and (found.kept, found.added, found.gone) == (0, 1, 2)
+    assert found.broken == [(paths[1], "no such file")]
 
 
 @pytest.fixture(scope="module")
@@ -196,12 +220,35 @@ def test_a_store_is_searched_without_its_photos_and_one_of_another_tower_is_refu
     search.main([*arguments, "a red bird", "--format=jsonl", "--split=validation", "--top=1000"])
     rows = rows_of(capsys.readouterr().out)
     assert sorted(row["photo"] for row in rows) == sorted(image_ids(store, "validation"))
+    search.main([*arguments, "a red bird", "--format=jsonl", "--split=heldout", "--top=1000"])  # into the same index
+    rows = rows_of(capsys.readouterr().out)
+    assert sorted(row["photo"] for row in rows) == sorted(image_ids(store, "heldout"))
     other = dataclasses.replace(store, tower={**store.tower, "digest": "0" * 64})
     from lit_jax.prediction import searching_store
 
     trained = loading.load(finished[0], with_image_tower=False)
     with pytest.raises(UserError, match="found embeddings of another tower .*, expected that of the model"):
         searching_store.of_store(trained, other, "", tmp_path / "index")
+
+
+def test_vectors_of_photos_are_kept_by_tower_projection_and_pixels_alone(finished):
+    from lit_jax.prediction.with_jax import image_key
+    from lit_jax.trained import loading
+
+    trained = loading.load(finished[0])
+
+    def key(image=trained.config.image, locked=trained.about.locked, **params):
+        about, config = (
+            dataclasses.replace(trained.about, locked=locked),
+            dataclasses.replace(trained.config, image=image),
+        )
+        return image_key(dataclasses.replace(trained, about=about, config=config, params={**trained.params, **params}))
+
+    others = [
+        key(projection={"kernel": trained.params["projection"]["kernel"] + 1}), key(locked={"image": "0" * 64}),
+        key(image=dataclasses.replace(trained.config.image, size=24)),
+    ]  # fmt: skip
+    assert len({key(), *others}) == 4 and key() == key(logit_scale=np.float32(0)) == key(text={})
 
 
 def test_python_finds_what_the_command_finds(searched, finished, tmp_path, capsys):

@@ -5,6 +5,7 @@ import contextlib
 import csv
 import dataclasses
 import functools
+import gzip
 import http.server
 import io
 import itertools
@@ -26,13 +27,14 @@ from PIL import Image
 
 import lit_jax
 from lit_jax import site
-from lit_jax.app import folder, runtime
+from lit_jax.app import contents, folder, runtime
 from lit_jax.app.contents import packed
 from lit_jax.app.texts import texts_of
 from lit_jax.data.images import Pictures, View
 from lit_jax.data.resizing import square
 from lit_jax.errors import UserError
 from lit_jax.prediction.answers import Confidence, ladder, percent
+from lit_jax.prediction.choices import Choices
 from lit_jax.prediction.formats import DARWIN_CORE, Heading, format_of
 from lit_jax.text import tokenizer_json, units
 from lit_jax.text.classes import RANKS, ClassTable, read_class_table, species_key
@@ -45,7 +47,7 @@ from lit_jax.trained.loading import load_whole
 from tests import chromium
 from tests.chromium import Browser
 from tests.test_images import natural
-from tests.test_predict import HEIC, VIDEO
+from tests.test_predict import EPITHETS, HEIC, VIDEO
 
 PAGE = folder.PAGE
 READY = "document.documentElement.classList.contains('ready')"
@@ -371,6 +373,34 @@ def test_units_are_those_of_python(app, names):
     assert [text for text, one, other in zip(texts, got, wanted, strict=True) if one != other] == []
 
 
+def test_the_app_knows_which_classes_are_seen_and_how_far_they_are_held_back(rng):
+    seen = np.array([True, False, True, False, False])
+    table = ClassTable((4, 5, 6, 7, 8), {"name": tuple("abcde"), "genus": ("x", "y", "y", "x", "y")})
+    for less, margin in ((0.25 * seen, 0.25), (None, 0.0)):
+        chosen = Choices(table, rng.normal(size=(5, 8)).astype(np.float32), seen, less)
+        told = contents.Contents(
+            contents.Told("t", "m", 1),
+            Pictures(16),
+            chosen,
+            Confidence(10.0, {"seen": 3.0, "unseen": 2.0}, "n"),
+            b"image",
+        )
+        files = contents.files_of(told, runtime.Runtime(b"", b""), "fp32")
+        described = json.loads(files["app.json"])
+        assert (described["margin"], described["trained"], described["factors"]) == (
+            margin,
+            10,
+            {"seen": 3, "unseen": 2},
+        )
+        (classes,) = (data for name, data in files.items() if name.startswith("classes.json"))
+        is_packed = described["files"]["classes.json"].get("gzip", False)
+        found = json.loads(gzip.decompress(classes) if is_packed else classes)
+        assert found == {
+            "seen": [0, 2],
+            "columns": {"name": [list("abcde"), None], "genus": [["x", "y"], [0, 1, 1, 0, 1]]},
+        }
+
+
 def test_vectors_come_back_as_they_were_stored(app, rng):
     vectors = rng.normal(size=(7, 12)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -533,6 +563,38 @@ def saved(page, where):
     text = found[0].read_text()
     assert text.startswith("# lit_jax ")
     return list(csv.DictReader(io.StringIO(text.partition("\n")[2])))
+
+
+def test_epithets_are_those_of_python(app):
+    photos = [
+        {
+            "name": "a.jpg",
+            "answer": {"rank": "species", "name": name, "commonName": "", "ranks": {"genus": genus}, "confidence": 1},
+        }
+        for name, genus, _ in EPITHETS
+    ]
+    text = app.run(module("records.js", f"m.darwinCore({json.dumps(photos)}, {{madeBy: 'x', model: 'm'}})"))
+    rows = csv.DictReader(io.StringIO(text.partition("\n")[2]))
+    assert [(row["scientificName"], row["genus"], row["specificEpithet"]) for row in rows] == EPITHETS
+
+
+def test_what_is_as_likely_as_was_asked_for_is_sure(app):
+    steps = [{"rank": "species", "confidence": 0.5}, {"rank": "genus", "confidence": 0.75}]
+    shares = (0.25, 0.5, 0.625, 0.75, 0.875)
+    found = app.run(
+        module("answers.js", f"{json.dumps(shares)}.map((sure) => m.climbed({json.dumps(steps)}, sure)?.rank)")
+    )
+    assert found == ["species", "species", "genus", "genus", None]
+
+
+def test_values_of_the_csv_may_hold_its_own_signs(app):
+    odd = ('a, "b".jpg', '"', "two\nlines.jpg", "a;b\tc.jpg", "")
+    photos = [{"name": name, "error": f"not {name}"} for name in odd]
+    about = {"madeBy": "x", "model": 'm, "n"'}
+    text = app.run(module("records.js", f"m.darwinCore({json.dumps(photos)}, {json.dumps(about)})"))
+    rows = list(csv.DictReader(io.StringIO(text.partition("\n")[2], newline=""), strict=True))
+    assert tuple(row["associatedMedia"] for row in rows) == odd
+    assert {row["identifiedBy"] for row in rows} == {'x, model m, "n"'} and all(None not in row for row in rows)
 
 
 def test_the_csv_is_darwin_core_as_python_writes_it(app, browser, model, photos, tmp_path):

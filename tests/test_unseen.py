@@ -63,6 +63,41 @@ def test_a_summary_has_the_shares_with_and_without_a_margin(scored):
     assert found["seen_images"] + found["unseen_images"] == 300
 
 
+def test_means_over_species_count_each_species_once_and_heed_the_margin(scored):
+    scores, labels, seen, _ = scored
+    kept = np.flatnonzero((labels % 3 > 0) | (np.arange(300) % 4 == 0))  # of some species a quarter of the others'
+    scores, labels = scores[kept], labels[kept]
+    found = gzsl.summary(closed_form.rivals_of(scores, labels, np.arange(12), seen), 0.4)["macro"]
+    named = np.array([max(range(12), key=lambda k: row[k] - 0.4 * seen[k]) for row in scores])
+    rates = np.array([np.mean(named[labels == species] == species) for species in range(12)])
+    s, u = rates[seen].mean(), rates[~seen].mean()
+    assert (found["seen"], found["unseen"], found["harmonic"]) == pytest.approx((s, u, 2 * s * u / (s + u)))
+    photos = np.mean((named == labels)[seen[labels]])
+    assert abs(photos - s) > 0.01  # so that photos and species are told apart
+
+
+def test_answers_of_each_kind_are_calibrated_by_their_own_factor(rng):
+    from lit_jax.base.sharding import make_mesh
+    from lit_jax.evaluation import unseen
+    from lit_jax.text.classes import ClassTable
+
+    photos, classes = (rng.normal(size=(n, 6)).astype(np.float32) for n in (90, 9))
+    seen, labels = np.arange(9) < 5, rng.integers(0, 9, 90)
+    fitted = {"margin": 0.4, "factors": {"seen": 1.5, "unseen": 0.25}}
+    table = ClassTable(tuple(range(9)), {"name": tuple("abcdefghi")})
+    found = unseen.together(unseen.Asked(photos, labels, classes, table, seen), fitted, 4.0, make_mesh(1))[
+        "calibration"
+    ]
+    scores = photos.astype(float) @ classes.T.astype(float) - 0.4 * seen
+    named = scores.argmax(1)
+    for kind, rows in (("seen", seen[named]), ("unseen", ~seen[named])):
+        assert found[kind]["answers"] == rows.sum() and found[kind]["temperature"] == 4.0 / fitted["factors"][kind]
+        for when, factor in (("before", 4.0), ("after", fitted["factors"][kind])):
+            weights = np.exp(factor * scores[rows])
+            assert found[kind][when]["confidence"] == pytest.approx(np.mean(weights.max(1) / weights.sum(1)), rel=1e-4)
+            assert found[kind][when]["accuracy"] == np.mean(named[rows] == labels[rows])
+
+
 @pytest.fixture(scope="module")
 def collection():
     """Photos of 20 classes whose means are a linear function of six known properties, and noise along one direction."""
@@ -90,6 +125,26 @@ def test_the_closed_form_is_the_ridge_regression_of_its_formula(collection):
     np.testing.assert_allclose(solved.images(x), z, atol=1e-9)
 
 
+@pytest.mark.parametrize("shrinkage", [1.0, 0.3])
+def test_a_closed_form_of_few_dimensions_keeps_those_in_which_photos_differ_most(collection, shrinkage):
+    photos, words = collection
+    whole, few = (closed_form.solve(photos, words, shrinkage=shrinkage, penalty=0.3, dims=dims) for dims in (0, 5))
+    z = photos.features - photos.features.mean(0, dtype=float)
+    z = z / np.linalg.norm(z, axis=1, keepdims=True) @ whole.images.kernel
+    strongest = np.linalg.svd(z)[2][:5].T
+    images = z @ strongest
+    images /= np.linalg.norm(images, axis=1, keepdims=True)
+    means = np.stack([images[photos.labels == c].mean(0) for c in range(20)])
+    kernel = words @ words.T
+    classes = kernel @ np.linalg.inv(kernel + 0.3 * np.eye(20)) @ (means - means.mean(0)) + means.mean(0)
+    classes /= np.linalg.norm(classes, axis=1, keepdims=True)
+    got = few.images(photos.features), few.classes(words)
+    assert got[0].shape == (300, 5) and got[1].shape == (20, 5)
+    # The directions may turn among themselves, which no product of vectors tells.
+    np.testing.assert_allclose(got[0] @ got[0].T, images @ images.T, atol=1e-8)
+    np.testing.assert_allclose(got[0] @ got[1].T, images @ classes.T, atol=1e-8)
+
+
 def test_whitened_photos_scatter_alike_in_all_directions(collection):
     photos, words = collection
     z = closed_form.solve(photos, words, shrinkage=1e-6, penalty=1.0).images
@@ -109,6 +164,24 @@ def test_inner_hold_outs_prefer_words_that_carry_over_and_whitening_that_removes
     assert found[0].shrinkage < 1 and found[0].top1 > 0.5 and 0 < found[0].harmonic <= 1
     with pytest.raises(UserError, match="found 3 classes with photos, expected 10 or more"):
         closed_form.folds_of(np.arange(30) % 3)
+
+
+def test_inner_hold_outs_learn_from_no_photo_that_they_name(collection):
+    """How far the best seen class is ahead of the best unseen one, in both ways to compute it and in plain NumPy."""
+    photos, words = collection
+    kernel = words @ words.T
+    x = photos.features - photos.features.mean(0, dtype=float)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    tried = closed_form.try_out(photos, {"words": words}, shrinkages=(1.0,), penalties=(0.3,), seed=4)["words"]
+    both = zip(tried[1.0, 0.3], closed_form.products(photos, seed=4), strict=True)
+    for fold, (found, products) in zip(closed_form.folds_of(photos.labels, seed=4), both, strict=True):
+        new = np.unique(photos.labels[fold.heldout])
+        classes = plain_ridge(x[fold.learnt], photos.labels[fold.learnt], kernel, new, 0.3)
+        scores = x[np.concatenate([np.flatnonzero(fold.aside), np.flatnonzero(fold.heldout)])] @ classes.T
+        gap = scores[:, : -len(new)].max(1) - scores[:, -len(new) :].max(1)
+        np.testing.assert_allclose(found.gap, gap, atol=1e-9)
+        np.testing.assert_allclose(products.rivals(kernel, 0.3).gap, gap, atol=1e-9)
+        assert found.of_seen.sum() == fold.aside.sum() == products.aside
 
 
 def test_folds_hold_out_each_class_once_and_set_aside_only_photos_of_others():
@@ -245,6 +318,92 @@ def test_a_margin_is_fitted_inside_training_stored_and_used(kept):
     from lit_jax.trained.loading import load
 
     assert load(folder).about.margin == fitted
+
+
+def trials_of(folder):
+    """What is kept of each trial of a margin, in order."""
+    return [np.load(path) for path in sorted((folder / "margin").glob("trial-*.npz"))]
+
+
+def learnt_and_named(store):
+    """Features and species of the training split, and its inner hold-outs."""
+    from lit_jax.data.embedding_store import Rows, open_store
+
+    train = Rows(open_store(store), "train")
+    return train.whole()[:, 0], train.class_ids, closed_form.folds_of(train.class_ids, folds=3, seed=0)
+
+
+def test_a_trial_knows_the_photos_it_learns_from_and_no_other(kept, store):
+    """Vectors of photos and classes are those of a ridge regression on a part of the photos, written in NumPy."""
+    from lit_jax.data.embedding_store import open_store
+    from lit_jax.text.classes import read_class_table
+
+    words = plain_phrases(read_class_table(open_store(store).class_table))[:20]
+    kernel = words @ words.T
+    features, species, folds = learnt_and_named(store)
+    choice = closed_form.choose(Photos(features, species), {"captions": words})[0]
+    for fold, trial in zip(folds, trials_of(kept[1]), strict=True):
+        x, y = features[fold.learnt].astype(float), species[fold.learnt]
+        images = closed_form.solve(Photos(x, y), words, shrinkage=choice.shrinkage, penalty=choice.penalty).images
+        np.testing.assert_allclose(images.centre, x.mean(0))
+        vectors = plain_ridge(images(x), y, kernel, np.unique(species[fold.heldout]), choice.penalty)
+        order = np.concatenate([np.unique(y), np.unique(species[fold.heldout])])
+        np.testing.assert_allclose(trial["classes"][order], vectors, atol=1e-5)
+        assert (np.flatnonzero(trial["seen"]) == np.unique(y)).all() and len(trial["seen"]) == 20
+        named = fold.aside | fold.heldout  # fewer of each species than are drawn
+        assert (trial["labels"] == species[named]).all()
+        np.testing.assert_allclose(trial["photos"], images(features[named]), atol=1e-5)
+
+
+def test_batches_of_a_trial_hold_the_photos_it_learns_from_and_no_other(kept, store, tmp_path):
+    import dataclasses
+
+    from lit_jax import config
+    from lit_jax.training import margin
+    from tests.conftest import built_of
+
+    loaded, _ = config.load(kept[1].parent / "config.py", {"train.epochs": "4", "train.devices": "1"})
+    built = built_of(loaded, tmp_path)
+    features, _, folds = learnt_and_named(store)
+    row_of = {row.tobytes(): number for number, row in enumerate(features)}
+    fed = []
+
+    def noted(state, locked, batch):
+        fed[-1].update(row_of[row.tobytes()] for row in np.asarray(batch["features"], features.dtype))
+        return state, {}
+
+    def without(left_out):
+        shorter = built.without(left_out)
+
+        def of(photos):
+            fed.append(set())
+            return shorter.of(photos)
+
+        return shorter._replace(of=of, step=noted)
+
+    margin.fit(dataclasses.replace(built, without=without), tell=lambda _: None, interrupted=lambda: False)
+    for found, fold in zip(fed, folds, strict=True):
+        learnt = set(np.flatnonzero(fold.learnt))
+        assert found <= learnt and len(found) > 0.9 * len(learnt)
+
+
+def test_factors_of_a_margin_are_those_at_which_answers_of_each_kind_are_most_likely(kept):
+    fitted = kept[0]["margin"]
+    answers = []  # scores of all classes, whether the one named is a seen one, and the score of the right one
+    for trial in trials_of(kept[1]):
+        scores = trial["photos"].astype(float) @ trial["classes"].T - fitted["margin"] * trial["seen"]
+        own = scores[np.arange(len(scores)), trial["labels"]]
+        answers.append((scores, trial["seen"][scores.argmax(1)], own))
+    scores, named_seen, own = map(np.concatenate, zip(*answers, strict=True))
+
+    def loss(factor, rows):
+        return np.mean(np.log(np.exp(factor * scores[rows]).sum(1)) - factor * own[rows])
+
+    grid = np.exp(np.linspace(0, 6, 241))
+    for kind, rows in (("seen", named_seen), ("unseen", ~named_seen)):
+        best = grid[np.argmin([loss(factor, rows) for factor in grid])]
+        assert fitted["factors"][kind] == pytest.approx(best, rel=0.026)
+    assert abs(np.log(fitted["factors"]["seen"] / fitted["factors"]["unseen"])) > 0.1  # one for the other is found out
 
 
 def test_training_starts_at_the_closed_form(kept, trained_on, capsys):
@@ -428,7 +587,13 @@ def test_inner_hold_outs_of_both_ways_are_prepared_once_and_choose_the_same(stor
     photos = Photos(train.take(np.arange(len(train))), train.class_ids)
     for row, shrinkages in zip(found, yardstick.WAYS.values(), strict=True):
         alone = closed_form.choose(photos, yardstick.mixed(kinds), shrinkages=shrinkages, seed=2)
-        assert (row["words"], 1 - row["whitening"], row["penalty"], row["inner"]) == pytest.approx(alone[0][:4], abs=0)
+        words, shrinkage, penalty, top1 = alone[0][:4]
+        assert [row[name] for name in ("words", "whitening", "penalty", "inner")] == [
+            words,
+            1 - shrinkage,
+            penalty,
+            top1,
+        ]
         assert row["inner_all"] == {one.words: one.top1 for one in alone}
         assert row["gzsl"]["margin"] == alone[0].margin and row["gzsl"]["harmonic_inside"] == alone[0].harmonic
 

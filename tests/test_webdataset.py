@@ -17,7 +17,7 @@ from data_prep.convert import main
 from data_prep.sources.by_name import SOURCES
 from data_prep.sources.find_class import NONE, SEVERAL, ClassFinder
 from data_prep.sources.items import Item, Request, Skip
-from data_prep.sources.photo_places import read
+from data_prep.sources.photo_places import read, size_and_time, span
 from data_prep.to_webdataset import main as to_webdataset
 from lit_jax.data.photo import clean_photo
 from lit_jax.data.records import RecordSet, decode, open_records
@@ -137,6 +137,25 @@ def test_photos_are_spans_of_the_tar(folder: Path, form: int) -> None:
     found = items(folder)
     assert [item.image_id for item in found] == ["0.tar/a.jpg", f"0.tar/{long}.jpg", "0.tar/×.jpg", "0.tar/b"]
     assert [read(item.path) for item in found[:3]] == [jpeg(0), jpeg(2), jpeg(3)]
+
+
+def test_a_span_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "0.tar"
+    path.write_bytes(b"0123456789")
+    assert (size_and_time(span(path, 3, 7)), read(span(path, 3, 7))) == ((7, path.stat().st_mtime_ns), b"3456789")
+    assert (size_and_time(span(path, 3, 8)), read(span(path, 3, 8))) == ("behind the end of its file", None)
+    assert read(span(path, 3, 8), 4) == read(span(path, 3, 4)) == b"3456" and read(str(path), 2) == b"01"
+    assert size_and_time(str(path))[0] == 10 and size_and_time(str(tmp_path)) == "not a file"
+
+
+def test_of_members_of_one_name_the_last_counts_as_where_a_tar_is_unpacked(folder: Path) -> None:
+    with tarfile.open(folder / "0.tar", "w") as tar:
+        for name, content in (("a.jpg", jpeg(0)), ("a.cls", b"10"), ("a.jpg", jpeg(1)), ("a.cls", b"20")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    (item,) = items(folder)
+    assert read(item.path) == jpeg(1) and item.class_name == RAVEN
 
 
 def test_what_is_left_out_and_why(folder: Path) -> None:

@@ -20,6 +20,7 @@ from lit_jax.evaluation.ranks import SPECIES
 from lit_jax.prediction.answers import Named, percent
 from lit_jax.prediction.results import COLUMNS, rows_of
 from lit_jax.text.classes import RANKS
+from lit_jax.text.identity import binomial
 from lit_jax.version import __version__
 
 DARWIN_CORE = (
@@ -198,10 +199,15 @@ def _darwin_core(named: Named, heading: Heading) -> list[str]:
             row |= {answer.rank: answer.name} if answer.rank in RANKS else {}
         else:
             row["identificationRemarks"] = "not sure at any rank; " + row["identificationRemarks"]
-        words = answer.name.split()
-        if answer.rank == SPECIES and len(words) > 1 and words[0] == row["genus"]:
-            row["specificEpithet"] = words[1]
+        row["specificEpithet"] = _epithet(answer.name, row["genus"]) if answer.rank == SPECIES else ""
     return list(row.values())
+
+
+def _epithet(name: str, genus: str) -> str:
+    """The epithet of a species, without a hybrid sign, a doubt or a subgenus before it; empty where none is named."""
+    first, *others = name.split() or [""]
+    species = binomial(name) if first == genus else ""
+    return next((word.lstrip("×") for word in others if species and binomial(f"{first} {word}") == species), "")
 
 
 def _filled(text: str, cells: int) -> str:

@@ -1,6 +1,7 @@
 """The file of answers: written as they come, gone on with after an interruption, and whole under its own name only."""
 
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -48,10 +49,10 @@ def done_before(path: Path, form: Format, photos: Sequence[str], batch: int) -> 
             "that again, or another --out, or delete the file"
         )
     found = list(form.photos(text[len(form.head) :]))
-    # The last photo may lack rows. Whole batches, so that the same photos pass the tower together again.
-    done = max(len(found) - 1, 0) // batch * batch
-    if [photo for photo, _ in found[:done]] != list(photos[:done]):
-        return 0
+    # The last photo may lack rows, and a row that is cut within its photo's name seems to be of another one, behind
+    # the last. Whole batches, so that the same photos pass the tower together again.
+    known = sum(1 for _ in itertools.takewhile(lambda pair: pair[0][0] == pair[1], zip(found, photos, strict=False)))
+    done = max(known - 1, 0) // batch * batch
     with written_aside(begun) as aside, aside.open("w", encoding="utf-8", newline="") as file:
         file.write(form.head + "".join(own for _, own in found[:done]))
     return done

@@ -2,6 +2,7 @@
 // it, with time and place behind.
 
 import { RANKS, SPECIES } from "./answers.js";
+import { binomial } from "./names.js";
 
 export const COLUMNS = [
   "associatedMedia", "scientificName", "taxonRank", "vernacularName", ...RANKS, "specificEpithet", "identifiedBy",
@@ -22,6 +23,13 @@ export function darwinCore(photos, about) {
   return head + line(COLUMNS) + photos.map((photo) => line(COLUMNS.map((column) => row(photo, about)[column]))).join("");
 }
 
+/** The epithet of a species, without a hybrid sign, a doubt or a subgenus before it; empty where none is named. */
+function epithet(name, genus) {
+  const [first, ...others] = name.split(/\s+/);
+  const species = first === genus ? binomial(name) : "";
+  return (species && others.find((word) => binomial(`${first} ${word}`) === species)?.replace(/^×+/, "")) || "";
+}
+
 function row({ name, error, answer, date, place }, about) {
   const found = {
     associatedMedia: name, identifiedBy: `${about.madeBy}, model ${about.model}`, eventDate: date ?? "",
@@ -38,7 +46,6 @@ function row({ name, error, answer, date, place }, about) {
   Object.assign(found, { identificationRemarks: remarks, scientificName: answer.name, taxonRank: answer.rank });
   found.vernacularName = answer.commonName;
   if (RANKS.includes(answer.rank)) found[answer.rank] = answer.name;
-  const words = answer.name.split(/\s+/);
-  if (answer.rank === SPECIES && words.length > 1 && words[0] === found.genus) found.specificEpithet = words[1];
+  if (answer.rank === SPECIES) found.specificEpithet = epithet(answer.name, found.genus);
   return found;
 }
