@@ -25,6 +25,7 @@ from lit_jax.models.settled import (
     beside_weights,
     check_names,
     crop_options,
+    described_image,
     preset_notes,
     settled_image,
     settled_text,
@@ -81,6 +82,7 @@ def settle(
         known = beside_weights(config.image, documents)
     elif store is not None and store.tower["kind"] == config.image.tower:
         known = {name.removeprefix("image."): value for name, value in store.tower.get("options", {}).items()}
+        known["width"] = store.width
     sections = {field.name: getattr(config, field.name) for field in dataclasses.fields(options.Config)}
     return Settled(**{**sections, "text": text, "image": settled_image(config.image, known)}, given=config)
 
@@ -183,7 +185,7 @@ def check_store(config: Settled, store: Store) -> None:
             f"{where}: found embeddings of tower {tower['kind']}, expected image.tower, {config.image.tower}"
         )
     names = ("width",) if tower["kind"] == GIVEN else TOWER_OPTIONS
-    wanted = {f"image.{name}": getattr(config.image, name) for name in names}
+    wanted = described_image(config.image, names)
     check_split(config.data.train_split, store.splits, store.directory, option="data.train_split")
     if tower["kind"] != GIVEN:
         wanted |= {"data.shrink_decoding": config.data.shrink_decoding}

@@ -117,6 +117,39 @@ def test_values_of_the_wrong_type_in_a_file_are_one_line(tmp_path, body, message
             config.load(called)
 
 
+def wrong_values(option):
+    """Values that no option of this kind takes: of another type, not finite, or of another length."""
+    default = option.default
+    numbers = [float("nan"), float("inf"), float("-inf")]
+    if isinstance(default, tuple):
+        length = len(default)
+        parts = ["a", None, True, (1.0,), *numbers]
+        return ["text", None, True, 1.0, (), default * 2, *((part, *default[1:]) for part in parts), ("a",) * length]
+    if isinstance(default, bool):
+        return [1, 0, 1.0, "true", None, ()]
+    if isinstance(default, int):
+        return [True, 1.5, "1", None, (1,), *numbers]
+    if isinstance(default, float):
+        return [True, "1", None, (1.0,), *numbers]
+    return [1, 1.0, True, None, ("a",)]
+
+
+@pytest.mark.parametrize("name", [*config.OPTIONS])
+def test_no_option_takes_what_is_not_of_its_type_or_not_finite(name):
+    for value in wrong_values(config.OPTIONS[name]):
+        with pytest.raises(UserError) as refused:
+            config.from_flat({name: value}, source="config x")
+        assert str(refused.value).startswith(f"config x: {name}: found {value!r}, expected ")
+
+
+@pytest.mark.parametrize("name", [name for name, one in config.OPTIONS.items() if not isinstance(one.default, str)])
+def test_the_command_line_takes_no_such_values_either(tmp_path, name):
+    length = len(config.OPTIONS[name].default) if isinstance(config.OPTIONS[name].default, tuple) else 1
+    for text in ("a", "inf", "-inf", "nan", "1e999", "", "('a',1.0)"):
+        with pytest.raises(UserError, match=rf"{name}: found .*, expected "):
+            config.load(config_file(tmp_path), {name: ",".join([text] * length)})
+
+
 def test_configs_of_the_package_go_by_their_names_where_there_is_no_such_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("demo", "demo.py", "configs/demo.py"):

@@ -185,8 +185,8 @@ def published(records, tmp_path_factory):
 def test_published_towers_are_locked_with_the_preprocessing_beside_them(tiny_config, published, tmp_path, capsys):
     folder, text_params = published
     overrides = {
-        "image__tower": "vit_ti16", "image__weights": folder, "image__size": 32, "image__patch": 16,
-        "image__width": 768, "image__depth": 12, "image__heads": 12, "text__weights": folder / "text.npz",
+        "image__tower": "vit_ti16", "image__weights": folder, "image__size": 32, "image__patch": 0,
+        "image__width": 0, "image__depth": 0, "image__heads": 0, "text__weights": folder / "text.npz",
         "train__locks": "LL", "text__distinct": "false",
     }  # fmt: skip
     got = run(tiny_config, tmp_path / "run", train__devices=1, train__epochs=1, **overrides)
