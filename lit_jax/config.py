@@ -13,7 +13,6 @@ It may also define ``prepare(config)``, which makes the records where they are m
 """
 
 import dataclasses
-import difflib
 import functools
 import hashlib
 import importlib.util
@@ -28,6 +27,7 @@ from typing import Any
 
 import ml_collections
 
+from lit_jax.base import nearest as names
 from lit_jax.errors import UserError
 
 Value = bool | int | float | str | tuple[float, ...]
@@ -447,11 +447,9 @@ def find(path: str | pathlib.Path) -> pathlib.Path:
     own = {one.stem: one for one in sorted(_own_configs().glob("*.py"))}
     if str(path.parent) in (".", "configs") and path.suffix in ("", ".py") and path.stem in own:
         return own[path.stem]
-    near = difflib.get_close_matches(path.stem, own, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
     raise UserError(
         f"--config: found no file {path}, expected a Python file, or one of those that come with the package: "
-        f"{', '.join(own)}{hint}"
+        f"{', '.join(own)}{names.did_you_mean(path.stem, own)}"
     )
 
 
@@ -484,7 +482,7 @@ def _in_file(error: Exception, path: pathlib.Path | str) -> str:
     unknown = re.search(r"instead of \"(\w+)\"|[Kk]ey [\"']*([\w.]+)", message)
     if isinstance(error, AttributeError | KeyError) and unknown:
         name = _with_section(unknown[1] or unknown[2], lines[-1].line or "" if lines else "")
-        return f"found unknown option {name!r}, expected a known one; did you mean {nearest(name)!r}?"
+        return f"found unknown option {name!r}, expected a known one{did_you_mean(name)}"
     field = re.search(r"override field '(\w+)'", message)
     if field:
         name = nearest(field[1])
@@ -500,25 +498,57 @@ def _with_section(name: str, line: str) -> str:
 
 
 def nearest(name: str) -> str:
-    """The valid option whose name looks most like this one, in its own section before any other."""
+    """The valid option whose name looks like this one, in its own section before any other; empty if none does."""
     section, _, end = name.rpartition(".")
     own = {option.removeprefix(f"{section}."): option for option in OPTIONS if option.startswith(f"{section}.")}
-    if section and (found := difflib.get_close_matches(end, own, n=1)):
-        return own[found[0]]
-    names = difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0.5)
-    if names:
-        return names[0]
-    last = {option.rsplit(".", 1)[-1]: option for option in OPTIONS}
-    sections = {option.split(".", 1)[0]: option.split(".", 1)[0] for option in OPTIONS}
-    pool = {**last, **sections}
-    found = difflib.get_close_matches(name.rsplit(".", 1)[-1], pool, n=1, cutoff=0)
-    return pool[found[0]] if found else "seed"
+    if section and (found := names.nearest(end, own)):
+        return own[found]
+    if found := names.nearest(name, OPTIONS):
+        return found
+    last = {option.rsplit(".", 1)[-1]: option for option in reversed(OPTIONS)}
+    pool = {**last, **{option.split(".", 1)[0]: option.split(".", 1)[0] for option in OPTIONS}}
+    found = names.nearest(end, pool)
+    return pool[found] if found else ""
+
+
+def did_you_mean(name: str) -> str:
+    """The end of a message: ``; did you mean train.epochs?``, or where none is near, nothing."""
+    found = nearest(name)
+    return f"; did you mean {found}?" if found else "; --help of lit_jax.main lists them"
+
+
+def as_override(name: str, value: str) -> str:
+    """How an option of the config is typed that was given as one of a command; empty if there is none of that name.
+
+    Args:
+        name: without dashes before it, such as ``batch-size``, ``train.epochs`` or ``lr``.
+        value: as it was given; empty for none.
+
+    Example:
+        >>> as_override("epochs", "3"), as_override("learning-rate", "1e-3"), as_override("colour", "red")
+        ('--config.train.epochs=3', '--config.optimizer.lr=1e-3', '')
+    """
+    name = name.replace("-", "_")
+    name = _OTHER_WORDS.get(name, name)
+    ends: dict[str, list[str]] = {}
+    for option in OPTIONS:
+        ends.setdefault(option.rsplit(".", 1)[-1], []).append(option)
+    found = [name] if name in OPTIONS else ends.get(name) or ends.get(names.nearest(name, ends), [])
+    return " or ".join(f"--config.{option}={value or 'VALUE'}" for option in found)
+
+
+_OTHER_WORDS = {
+    "learning_rate": "optimizer.lr", "wd": "optimizer.weight_decay", "warmup": "optimizer.warmup_steps",
+    "batch": "train.batch_size", "bs": "train.batch_size", "batchsize": "train.batch_size", "gpus": "train.devices",
+    "max_epochs": "train.epochs", "dtype": "train.precision", "model": "image.tower",
+    "save_every": "checkpoint.every_epochs", "tensorboard": "log.tensorboard", "output": "workdir", "out": "workdir",
+}  # fmt: skip
 
 
 def known(name: str) -> None:
     """Raises UserError unless the dotted name is an option."""
     if name not in OPTIONS:
-        raise UserError(f"option {name}: found an unknown name, expected a known one; did you mean {nearest(name)}?")
+        raise UserError(f"option {name}: found an unknown name, expected a known one{did_you_mean(name)}")
 
 
 def parse(name: str, text: str) -> Value:
@@ -562,7 +592,8 @@ def _checked(name: str, value: Any, option: Option, source: str) -> Value:
         fits = type(value) is kind
     numbers = value if isinstance(value, tuple) else (value,)
     if not fits or not all(math.isfinite(number) for number in numbers if isinstance(number, float)):
-        raise UserError(f"{source}: {name}: found {value!r}, expected {_kind(option.default)}")
+        expected = _kind(option.default).replace("number", "finite number", 1) if fits else _kind(option.default)
+        raise UserError(f"{source}: {name}: found {value!r}, expected {expected}")
     if option.choices and value not in option.choices:
         raise UserError(f"{source}: {name}: found {value!r}, expected one of {', '.join(option.choices)}")
     if not isinstance(value, str) and not all(option.low <= number <= option.high for number in numbers):

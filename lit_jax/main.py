@@ -69,6 +69,7 @@ def _make(config: Config, prepare: Callable[[Config], None]) -> None:
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m lit_jax.main",
+        elsewhere=options.as_override,
         description="Trains a text tower to read a locked image tower. Run again to resume after an interruption.",
         epilog=f"{options.describe()}\n\n{cluster.EXIT_CODES}",
     )

@@ -1,12 +1,12 @@
 """What options of a tower leave open is filled in: by its preset, by what stands beside its weights, by a store."""
 
 import dataclasses
-import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from lit_jax import config as options
 from lit_jax import models
+from lit_jax.base.nearest import did_you_mean
 from lit_jax.data.embedding_store import GIVEN
 from lit_jax.errors import UserError
 from lit_jax.models import guess, preprocessing
@@ -197,10 +197,9 @@ def _preset(section: str, name: str, presets: Mapping[str, Preset]) -> Preset:
     if name in presets:
         return presets[name]
     others = (OWN_IMAGE, GIVEN) if section == "image" else (OWN_TEXT, UNITS)
-    near = difflib.get_close_matches(name, [*presets, *others], n=1, cutoff=0)
     raise UserError(
-        f"{section}.tower: found {name}, expected one of the towers in docs/towers.md, or {' or '.join(others)}; did "
-        f"you mean {near[0]}?"
+        f"{section}.tower: found {name}, expected one of the towers in docs/towers.md, or {' or '.join(others)}"
+        f"{did_you_mean(name, [*presets, *others])}"
     )
 
 
