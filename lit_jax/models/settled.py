@@ -12,12 +12,10 @@ from lit_jax.errors import UserError
 from lit_jax.models import guess, preprocessing
 from lit_jax.models.bert import Bert
 from lit_jax.models.presets import HALF, Preset, Tower, image_shapes
-from lit_jax.text.units import kinds_of
+from lit_jax.text.units import UNITS, kinds_of
 
 OWN_IMAGE, OWN_TEXT = "vit", "transformer"
 """Towers whose sizes stand in the config itself."""
-UNITS = "units"
-"""The text tower that reads units of a text alone, see `lit_jax.models.units`."""
 
 TOWER_OPTIONS = (
     "size", "patch", "width", "depth", "heads", "mlp_dim", "pool", "mean", "std", "interpolation", "resize",
