@@ -27,7 +27,7 @@ from typing import Any
 
 import ml_collections
 
-from lit_jax.base import nearest as names
+from lit_jax import nearest as names
 from lit_jax.errors import UserError
 
 Value = bool | int | float | str | tuple[float, ...]

@@ -49,8 +49,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         workdir = pathlib.Path(parsed.workdir or config.workdir or f"runs/{pathlib.Path(parsed.config).stem}")
         with cluster.joined(parsed, workdir / "hosts"):
             if prepare:
+                _check(config)
                 _make(config, prepare)
             train(config, workdir, stuck_after=parsed.stuck_after)
+
+
+def _check(config: Config) -> None:
+    """What can be refused before records are made."""
+    # Late as above.
+    from lit_jax.settling import check_options
+
+    check_options(config)
 
 
 def _make(config: Config, prepare: Callable[[Config], None]) -> None:

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from lit_jax.base.command_line import Parser
-from lit_jax.base.nearest import nearest
+from lit_jax.nearest import nearest
 from tests.test_contracts import COMMANDS
 
 REQUIRED = {

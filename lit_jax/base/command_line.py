@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from lit_jax.base.nearest import nearest
+from lit_jax.nearest import nearest
 
 COMMANDS = {
     **dict.fromkeys(

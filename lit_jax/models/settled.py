@@ -6,12 +6,12 @@ from typing import Any
 
 from lit_jax import config as options
 from lit_jax import models
-from lit_jax.base.nearest import did_you_mean
 from lit_jax.data.embedding_store import GIVEN
 from lit_jax.errors import UserError
 from lit_jax.models import guess, preprocessing
 from lit_jax.models.bert import Bert
 from lit_jax.models.presets import HALF, Preset, Tower, image_shapes
+from lit_jax.nearest import did_you_mean
 from lit_jax.text.units import UNITS, kinds_of
 
 OWN_IMAGE, OWN_TEXT = "vit", "transformer"

@@ -4,8 +4,8 @@ import string
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from lit_jax.base.nearest import nearest
 from lit_jax.errors import UserError
+from lit_jax.nearest import nearest
 from lit_jax.text.classes import ClassTable
 
 TEMPLATE = "A photo of the {common_name} {supercategory} {name}"
