@@ -13,11 +13,11 @@ It may also define ``prepare(config)``, which makes the records where they are m
 """
 
 import dataclasses
-import difflib
 import functools
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import pathlib
 import re
@@ -27,6 +27,7 @@ from typing import Any
 
 import ml_collections
 
+from lit_jax import nearest as names
 from lit_jax.errors import UserError
 
 Value = bool | int | float | str | tuple[float, ...]
@@ -111,10 +112,10 @@ class Image:
     )
     weights: str = option("", "file or folder of pre-trained weights, or hf-hub:OWNER/NAME", free=True)
     size: int = option(0, "side of the input, pixels; 0 for that of the weights or the preset", low=0)
-    patch: int = option(16, "side of a patch, pixels", low=1)
-    width: int = option(768, "channels", low=1)
-    depth: int = option(12, "blocks", low=1)
-    heads: int = option(12, "attention heads", low=1)
+    patch: int = option(0, "side of a patch, pixels; 0 for the preset's, or 16", low=0)
+    width: int = option(0, "channels; 0 for the preset's, those of given embeddings, or 768", low=0)
+    depth: int = option(0, "blocks; 0 for the preset's, or 12", low=0)
+    heads: int = option(0, "attention heads; 0 for the preset's, or 12", low=0)
     mlp_dim: int = option(0, "hidden width of the MLPs; 0 for 4 times the width", low=0)
     pool: str = option(
         "",
@@ -159,9 +160,9 @@ class Text:
         "a row), or several with commas; for tower units, which reads nothing else, and for BERT's form",
         is_late=True,
     )
-    width: int = option(384, "channels", low=1)
-    depth: int = option(12, "blocks", low=1)
-    heads: int = option(6, "attention heads", low=1)
+    width: int = option(0, "channels; 0 for the preset's, or 384", low=0)
+    depth: int = option(0, "blocks; 0 for the preset's, or 12", low=0)
+    heads: int = option(0, "attention heads; 0 for the preset's, or 6", low=0)
     mlp_dim: int = option(0, "hidden width of the MLPs; 0 for 4 times the width", low=0)
     causal: bool = option(False, "each token attends only to itself and to those before it")
     pool: str = option(
@@ -172,9 +173,11 @@ class Text:
     )
     projection_bias: bool = option(False, "whether the last projection has a bias")
     activation: str = option(
-        "gelu_tanh", "activation function of the MLPs", ("gelu_tanh", "gelu", "gelu_quick", "relu")
+        "",
+        "activation function of the MLPs; empty for the preset's, or gelu_tanh",
+        ("", "gelu_tanh", "gelu", "gelu_quick", "relu"),
     )
-    norm_epsilon: float = option(1e-6, "epsilon of the layer norms", low=0)
+    norm_epsilon: float = option(0.0, "epsilon of the layer norms; 0 for the preset's, or 1e-6", low=0)
     distinct: bool = option(True, "embed each distinct caption of a batch once", lean=True)
     bucket: int = option(
         8,
@@ -340,6 +343,13 @@ for _name, _kind_of in SECTIONS.items():
     OPTIONS |= _options(_kind_of, f"{_name}.")
 
 
+OWN_SHAPE: dict[str, dict[str, Value]] = {
+    "image": {"patch": 16, "width": 768, "depth": 12, "heads": 12, "mlp_dim": 0},
+    "text": {"width": 384, "depth": 12, "heads": 6, "mlp_dim": 0, "activation": "gelu_tanh", "norm_epsilon": 1e-6},
+}
+"""Options by section that a preset decides, and what they are where a tower of one's own leaves them open."""
+
+
 def defaults() -> ml_collections.ConfigDict:
     """All options at their defaults, as a config that refuses unknown names."""
     return nested({name: option.default for name, option in OPTIONS.items()})
@@ -442,11 +452,9 @@ def find(path: str | pathlib.Path) -> pathlib.Path:
     own = {one.stem: one for one in sorted(_own_configs().glob("*.py"))}
     if str(path.parent) in (".", "configs") and path.suffix in ("", ".py") and path.stem in own:
         return own[path.stem]
-    near = difflib.get_close_matches(path.stem, own, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
     raise UserError(
         f"--config: found no file {path}, expected a Python file, or one of those that come with the package: "
-        f"{', '.join(own)}{hint}"
+        f"{', '.join(own)}{names.did_you_mean(path.stem, own)}"
     )
 
 
@@ -479,7 +487,7 @@ def _in_file(error: Exception, path: pathlib.Path | str) -> str:
     unknown = re.search(r"instead of \"(\w+)\"|[Kk]ey [\"']*([\w.]+)", message)
     if isinstance(error, AttributeError | KeyError) and unknown:
         name = _with_section(unknown[1] or unknown[2], lines[-1].line or "" if lines else "")
-        return f"found unknown option {name!r}, expected a known one; did you mean {nearest(name)!r}?"
+        return f"found unknown option {name!r}, expected a known one{did_you_mean(name)}"
     field = re.search(r"override field '(\w+)'", message)
     if field:
         name = nearest(field[1])
@@ -495,25 +503,57 @@ def _with_section(name: str, line: str) -> str:
 
 
 def nearest(name: str) -> str:
-    """The valid option whose name looks most like this one, in its own section before any other."""
+    """The valid option whose name looks like this one, in its own section before any other; empty if none does."""
     section, _, end = name.rpartition(".")
     own = {option.removeprefix(f"{section}."): option for option in OPTIONS if option.startswith(f"{section}.")}
-    if section and (found := difflib.get_close_matches(end, own, n=1)):
-        return own[found[0]]
-    names = difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0.5)
-    if names:
-        return names[0]
-    last = {option.rsplit(".", 1)[-1]: option for option in OPTIONS}
-    sections = {option.split(".", 1)[0]: option.split(".", 1)[0] for option in OPTIONS}
-    pool = {**last, **sections}
-    found = difflib.get_close_matches(name.rsplit(".", 1)[-1], pool, n=1, cutoff=0)
-    return pool[found[0]] if found else "seed"
+    if section and (found := names.nearest(end, own)):
+        return own[found]
+    if found := names.nearest(name, OPTIONS):
+        return found
+    last = {option.rsplit(".", 1)[-1]: option for option in reversed(OPTIONS)}
+    pool = {**last, **{option.split(".", 1)[0]: option.split(".", 1)[0] for option in OPTIONS}}
+    found = names.nearest(end, pool)
+    return pool[found] if found else ""
+
+
+def did_you_mean(name: str) -> str:
+    """The end of a message: ``; did you mean train.epochs?``, or where none is near, nothing."""
+    found = nearest(name)
+    return f"; did you mean {found}?" if found else "; --help of lit_jax.main lists them"
+
+
+def as_override(name: str, value: str) -> str:
+    """How an option of the config is typed that was given as one of a command; empty if there is none of that name.
+
+    Args:
+        name: without dashes before it, such as ``batch-size``, ``train.epochs`` or ``lr``.
+        value: as it was given; empty for none.
+
+    Example:
+        >>> as_override("epochs", "3"), as_override("learning-rate", "1e-3"), as_override("colour", "red")
+        ('--config.train.epochs=3', '--config.optimizer.lr=1e-3', '')
+    """
+    name = name.replace("-", "_")
+    name = _OTHER_WORDS.get(name, name)
+    ends: dict[str, list[str]] = {}
+    for option in OPTIONS:
+        ends.setdefault(option.rsplit(".", 1)[-1], []).append(option)
+    found = [name] if name in OPTIONS else ends.get(name) or ends.get(names.nearest(name, ends), [])
+    return " or ".join(f"--config.{option}={value or 'VALUE'}" for option in found)
+
+
+_OTHER_WORDS = {
+    "learning_rate": "optimizer.lr", "wd": "optimizer.weight_decay", "warmup": "optimizer.warmup_steps",
+    "batch": "train.batch_size", "bs": "train.batch_size", "batchsize": "train.batch_size", "gpus": "train.devices",
+    "max_epochs": "train.epochs", "dtype": "train.precision", "model": "image.tower",
+    "save_every": "checkpoint.every_epochs", "tensorboard": "log.tensorboard", "output": "workdir", "out": "workdir",
+}  # fmt: skip
 
 
 def known(name: str) -> None:
     """Raises UserError unless the dotted name is an option."""
     if name not in OPTIONS:
-        raise UserError(f"option {name}: found an unknown name, expected a known one; did you mean {nearest(name)}?")
+        raise UserError(f"option {name}: found an unknown name, expected a known one{did_you_mean(name)}")
 
 
 def parse(name: str, text: str) -> Value:
@@ -548,16 +588,19 @@ def _checked(name: str, value: Any, option: Option, source: str) -> Value:
     kind = type(option.default)
     if kind is float and type(value) is int:
         value = float(value)
-    if isinstance(option.default, tuple) and isinstance(value, list | tuple):
-        value = tuple(float(part) for part in value)
-    elif isinstance(option.default, tuple):
-        value = (value,)
-    same_length = not isinstance(option.default, tuple) or len(value) == len(option.default)
-    if type(value) is not kind or not same_length:
-        raise UserError(f"{source}: {name}: found {value!r}, expected {_kind(option.default)}")
+    if isinstance(option.default, tuple):
+        parts = tuple(value) if isinstance(value, list | tuple) else (value,)
+        are_numbers = all(type(part) in (int, float) for part in parts) and len(parts) == len(option.default)
+        value = tuple(map(float, parts)) if are_numbers else value
+        fits = are_numbers
+    else:
+        fits = type(value) is kind
+    numbers = value if isinstance(value, tuple) else (value,)
+    if not fits or not all(math.isfinite(number) for number in numbers if isinstance(number, float)):
+        expected = _kind(option.default).replace("number", "finite number", 1) if fits else _kind(option.default)
+        raise UserError(f"{source}: {name}: found {value!r}, expected {expected}")
     if option.choices and value not in option.choices:
         raise UserError(f"{source}: {name}: found {value!r}, expected one of {', '.join(option.choices)}")
-    numbers = value if isinstance(value, tuple) else (value,)
     if not isinstance(value, str) and not all(option.low <= number <= option.high for number in numbers):
         limits = f"at least {option.low:g}" + (f" and at most {option.high:g}" if option.high < float("inf") else "")
         raise UserError(f"{source}: {name}: found {value!r}, expected {limits}")
@@ -577,8 +620,38 @@ def deciding(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Options, apart from free and lean ones, in which a resumed run would differ, as ``name: old -> new``."""
-    wanted = deciding(new)
-    return [f"{name}: {old[name]} -> {wanted[name]}" for name in wanted if name in old and old[name] != wanted[name]]
+    before, after = as_ever(old), deciding(as_ever(new))
+    return [f"{name}: {old[name]} -> {new[name]}" for name in after if name in old and before[name] != after[name]]
+
+
+def reopened(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint remembers, with the shapes of presets left open again.
+
+    Earlier versions remembered there what a tower of one's own would have had, whatever was built.
+    """
+    return {**flat, **{name: OPTIONS[name].default for name in _shapes_of_others(flat)}}
+
+
+def as_ever(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as earlier versions remembered them: runs and stores that people have keep their names and go on.
+
+    Of an image tower by its name they remembered the shape of one's own, and so they did of what a text tower lacks.
+    """
+    others = _shapes_of_others(flat)
+    has_shape = flat.get("text.tower") not in (None, "units")
+    kept = {name for name in others if name.startswith("text.") and has_shape and flat[name]}
+    return {**flat, **{name: own for name, own in others.items() if name not in kept}}
+
+
+def _shapes_of_others(flat: Mapping[str, Any]) -> dict[str, Value]:
+    """The options among these that say the shape of a tower which is not one's own, with what its own one would have.
+
+    The width of an image tower is not among them: it is that of the features, of given ones too.
+    """
+    towers = {section: OPTIONS[f"{section}.tower"].default for section in OWN_SHAPE}
+    others = [section for section, own in towers.items() if flat.get(f"{section}.tower", own) != own]
+    shapes = {f"{section}.{name}": own for section in others for name, own in OWN_SHAPE[section].items()}
+    return {name: own for name, own in shapes.items() if name in flat and name != "image.width"}
 
 
 def digest(flat: Mapping[str, Any]) -> str:
@@ -586,8 +659,9 @@ def digest(flat: Mapping[str, Any]) -> str:
 
     Lean ones are among them: names of runs that people have must stay.
     """
+    values = as_ever(flat)
     fixed = {
-        name: flat[name]
+        name: values[name]
         for name in sorted(flat)
         if not OPTIONS[name].free and not (OPTIONS[name].is_late and flat[name] == OPTIONS[name].default)
     }

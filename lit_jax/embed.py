@@ -106,6 +106,7 @@ def _part(parsed: argparse.Namespace) -> Host | None:
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m lit_jax.embed",
+        elsewhere=options.as_override,
         description="Runs the frozen image tower of a config once over its records and stores what it says of each "
         "photo. Run again to go on after an interruption. Options of the config are given as for lit_jax.main.",
         epilog=cluster.EXIT_CODES,

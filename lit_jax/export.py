@@ -64,6 +64,7 @@ def _check(parsed: argparse.Namespace, overrides: dict[str, Any]) -> None:
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m lit_jax.export",
+        elsewhere=options.as_override,
         description="Writes a trained model as one folder, in lit_jax's format, in open_clip's or in ONNX.",
     )
     add = parser.add_argument

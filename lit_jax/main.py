@@ -49,8 +49,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         workdir = pathlib.Path(parsed.workdir or config.workdir or f"runs/{pathlib.Path(parsed.config).stem}")
         with cluster.joined(parsed, workdir / "hosts"):
             if prepare:
+                _check(config)
                 _make(config, prepare)
             train(config, workdir, stuck_after=parsed.stuck_after)
+
+
+def _check(config: Config) -> None:
+    """What can be refused before records are made."""
+    # Late as above.
+    from lit_jax.settling import check_options
+
+    check_options(config)
 
 
 def _make(config: Config, prepare: Callable[[Config], None]) -> None:
@@ -70,6 +79,7 @@ def _make(config: Config, prepare: Callable[[Config], None]) -> None:
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m lit_jax.main",
+        elsewhere=options.as_override,
         description="Trains a text tower to read a locked image tower. Run again to resume after an interruption.",
         epilog=f"{options.describe()}\n\n{cluster.EXIT_CODES}",
     )

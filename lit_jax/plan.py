@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m lit_jax.plan",
+        elsewhere=options.as_override,
         description="Tells what a run will cost before it runs: parameters, steps, memory, arithmetic, the largest "
         "batch that fits, what moves between devices and hosts, hours. Options of the config are given as for "
         "lit_jax.main.",

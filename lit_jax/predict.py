@@ -56,6 +56,8 @@ def _name(parsed: argparse.Namespace, model: Model, chosen: Choices, photos: lis
     heading = _heading(parsed, model, chosen, photos, (batch, top))
     names = [chosen.table.label(class_id) for class_id in chosen.table.ids]
     form = formats.format_of(_kind(parsed), heading, photos=photos, names=names)
+    if form.beside and out is None:
+        print(f"note: {heading.line.removeprefix('# ').strip()}", file=sys.stderr, flush=True)
     is_parquet, done = _kind(parsed) == "parquet", 0
     if out is not None and not is_parquet:
         done = output.done_before(out, form, photos, batch)

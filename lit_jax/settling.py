@@ -15,6 +15,7 @@ from lit_jax import config as options
 from lit_jax.data.collection import Collection, at_hand, check_splits, open_collection
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.embedding_store import GIVEN, Store
+from lit_jax.data.inner_holdouts import A_PART, FOLDS, enough
 from lit_jax.data.records import RecordSet, is_record_set, open_records
 from lit_jax.errors import UserError
 from lit_jax.models import locking, weight_files
@@ -25,10 +26,12 @@ from lit_jax.models.settled import (
     beside_weights,
     check_names,
     crop_options,
+    described_image,
     preset_notes,
     settled_image,
     settled_text,
 )
+from lit_jax.text.classes import read_class_table
 from lit_jax.text.prompts import read_templates
 from lit_jax.text.tokenizers import Tokenizer, load_tokenizer
 
@@ -81,6 +84,7 @@ def settle(
         known = beside_weights(config.image, documents)
     elif store is not None and store.tower["kind"] == config.image.tower:
         known = {name.removeprefix("image."): value for name, value in store.tower.get("options", {}).items()}
+        known["width"] = store.width
     sections = {field.name: getattr(config, field.name) for field in dataclasses.fields(options.Config)}
     return Settled(**{**sections, "text": text, "image": settled_image(config.image, known)}, given=config)
 
@@ -111,7 +115,8 @@ def settle_run(config: options.Config) -> tuple[Settled, Collection]:
     data = open_collection(config.data, as_store=config.input == "store")
     settled = _settle_with(config, data) if isinstance(data, Store) else None
     check_splits(config.data, data)
-    _check_together(config)
+    check_options(config)
+    check_species(config, data)
     templates = _templates(config)
     documents = documents_of(config)
     settled = settled or settle(config, documents=documents)
@@ -131,8 +136,10 @@ def settle_embedding(config: options.Config) -> tuple[Settled, RecordSet]:
     if not config.image.weights:
         raise UserError("image.weights: found nothing, expected a file of pre-trained weights")
     # Also of a config that trains from the store, what stands beside the weights counts here, where they are read.
+    check_options(dataclasses.replace(config, input="store"))
     config = dataclasses.replace(config, input="records")
     records = open_records(config.data.records)  # before weights are asked for, which may have to be fetched
+    check_species(config, records)
     documents = documents_of(config)
     settled = settle(config, documents=documents)
     return dataclasses.replace(settled, notes=tuple(preset_notes(settled.image, documents))), records
@@ -144,7 +151,11 @@ def settle_plan(config: options.Config) -> tuple[Settled, Collection | None]:
     Raises:
         UserError: as `settle`; a store of another tower.
     """
+    check_options(config)
     found = at_hand(config.data, as_store=config.input == "store")
+    if found is not None:
+        check_splits(config.data, found)
+        check_species(config, found)
     return _settle_with(config, found, documents_of(config)), found
 
 
@@ -183,7 +194,7 @@ def check_store(config: Settled, store: Store) -> None:
             f"{where}: found embeddings of tower {tower['kind']}, expected image.tower, {config.image.tower}"
         )
     names = ("width",) if tower["kind"] == GIVEN else TOWER_OPTIONS
-    wanted = {f"image.{name}": getattr(config.image, name) for name in names}
+    wanted = described_image(config.image, names)
     check_split(config.data.train_split, store.splits, store.directory, option="data.train_split")
     if tower["kind"] != GIVEN:
         wanted |= {"data.shrink_decoding": config.data.shrink_decoding}
@@ -236,12 +247,20 @@ def _sources(config: options.Config) -> dict[str, str]:
     return text if config.input == "store" else {"image": config.image.weights, **text}
 
 
-def _check_together(config: options.Config) -> None:
-    """Refuses options that contradict each other."""
+def check_options(config: options.Config) -> None:
+    """Refuses towers that there are not and options that contradict each other, whatever the data.
+
+    Raises:
+        UserError: naming the option.
+    """
+    locking.lock_letters(config.train.locks)
+    check_names(config.image, config.text)
     scale = config.data.crop_scale
     if not 0 < scale[0] <= scale[1]:
         raise UserError(f"data.crop_scale: found {scale}, expected two shares of the area, the smaller first")
     _check_start(config)
+    if config.evaluation.margin_folds == 1:
+        raise UserError("evaluation.margin_folds: found 1, expected 0 or two parts or more, which are held out in turn")
     if config.model.same_caption == "plain":
         return
     if not config.text.distinct:
@@ -268,6 +287,41 @@ def _check_start(config: options.Config) -> None:
         raise UserError(
             f"model.start: found solve with text.tower {config.text.tower}, expected a tower that has words from the "
             "start: units, or one with weights such as minilm_l6"
+        )
+
+
+def check_species(config: options.Config, data: Collection) -> None:
+    """Refuses a start, or a margin, for which the training split has too few species or photos.
+
+    Raises:
+        UserError: with the lines of the config to change.
+    """
+    solves, folds = config.model.start == "solve", config.evaluation.margin_folds
+    if not (solves or folds):
+        return
+    split = config.data.train_split
+    check_split(split, data.splits, data.directory, option="data.train_split")
+    table = read_class_table(data.class_table)
+    number = len({table.species_of[class_id] for class_id in data.classes_in(split)})
+    found = f"with {number} species in split {split}"
+    refused, lines = [], []
+    if solves and not enough(number):
+        refused.append("model.start: found solve")
+        lines.append('config.model.start = ""' + ("" if config.train.epochs else " and config.train.epochs = 10.0"))
+    if folds and not enough(number, folds):
+        fewer = number // A_PART
+        refused.append(f"evaluation.margin_folds: found {folds}")
+        lines.append(f"config.evaluation.margin_folds = {fewer if fewer > 1 else 0}")
+    if refused:
+        least = A_PART * max(FOLDS * solves, folds)
+        raise UserError(
+            f"{refused[0]} {found}, expected {least} or more, some of which are held out in turn; bring photos of more "
+            f"species, hold out fewer, or set {' and '.join(lines)}"
+        )
+    if folds and data.examples(split) <= number:
+        raise UserError(
+            f"evaluation.margin_folds: found {folds} {found} and one photo of each, expected two or more of some, to "
+            "name photos of species that are trained on; set config.evaluation.margin_folds = 0"
         )
 
 

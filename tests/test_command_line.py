@@ -4,6 +4,7 @@ import re
 import pytest
 
 from lit_jax.base.command_line import Parser
+from lit_jax.nearest import nearest
 from tests.test_contracts import COMMANDS
 
 REQUIRED = {
@@ -97,3 +98,68 @@ def test_help_tells_a_default_of_zero_and_keeps_lines_of_the_epilog(capsys):
     text = made.format_help()
     assert "of draws (default: 0)" in text and "\none\n  two\n" in text and "(default: one of the run's)\n" in text
     assert max(map(len, text.splitlines())) <= 200
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "meant"),
+    [
+        ("data_prep.convert", "--photos x", "--images"),
+        ("data_prep.convert", "--images=a --output=x", "--out"),
+        ("lit_jax.main", "--epochs 3", "--config.train.epochs=3"),
+        ("lit_jax.main", "--config=demo --lr=0.1", "--config.optimizer.lr=0.1"),
+        ("lit_jax.main", "--config=demo --learning-rate", "--config.optimizer.lr=VALUE"),
+        ("lit_jax.embed", "--config=demo --seed 3", "--config.seed=3"),
+        ("lit_jax.embed", "--config=demo --batchsize 3", "--config.train.batch_size=3"),
+        ("lit_jax.evaluate", "--model=x", "--checkpoint"),
+        ("lit_jax.evaluate", "--chekpoint=x", "--checkpoint"),
+        ("lit_jax.evaluate", "--labels=x", "--classes"),
+        ("lit_jax.predict", "--photos=x --checkpoint=y", "PHOTOS without an option"),
+        ("lit_jax.search", "--checkpoint=x --images_=y", "--images"),
+    ],
+)
+def test_what_others_call_an_option_is_answered_with_what_to_type(command, arguments, meant, capsys):
+    line = refused(importlib.import_module(command).main, arguments.split(), capsys)
+    assert line.endswith(f"expected a known one; did you mean {meant}? (--help lists the options)")
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [("lit_jax.main", "--colour=red"), ("data_prep.convert", "--verbose"), ("lit_jax.main", "--folds=3"),
+     ("lit_jax.evaluate", "--workers 3"), ("lit_jax.predict", "--zzz=1 x")],
+)  # fmt: skip
+def test_no_option_is_named_that_has_nothing_to_do_with_it(command, arguments, capsys):
+    assert "did you mean" not in refused(importlib.import_module(command).main, arguments.split(), capsys)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_stray_name_of_a_command_is_answered_with_that_command(name, capsys):
+    for word in {name.rpartition(".")[2], name.rpartition(".")[2].replace("_", "-")}:
+        for arguments in ([word, "x"], [word]):
+            line = refused(importlib.import_module("lit_jax.main").main, arguments, capsys)
+            assert (
+                f"arguments: found {word!r}, expected options" in line and f"that command is python -m {name} (" in line
+            )
+
+
+def test_a_stray_config_is_answered_with_how_it_is_given(capsys):
+    line = refused(importlib.import_module("lit_jax.main").main, ["mine.py"], capsys)
+    assert "found 'mine.py'" in line and "did you mean --config=mine.py?" in line
+
+
+def levenshtein(one, other):
+    row = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        row, before = [i], row
+        for j, b in enumerate(other, 1):
+            row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + (a != b)))
+    return row[-1]
+
+
+def test_a_near_name_is_a_misspelling_or_a_beginning():
+    known = ["labels", "classes", "image-weights", "out", "process", "checkpoint", "store"]
+    for name in ("lable", "photos", "epochs", "ckeckpoint", "output", "images", "xyz", "sotre", "o", ""):
+        found = nearest(name, known)
+        begins = found and (name.startswith(found) or found.startswith(name))
+        assert not found or begins or levenshtein(name, found) <= len(found) / 2
+    assert nearest("lables", known) == "labels" and nearest("Store", known) == "store"
+    assert not any(nearest(name, known) for name in ("photos", "epochs", "xyz", "o", ""))

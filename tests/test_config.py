@@ -47,6 +47,15 @@ def test_a_misspelt_override_is_refused_with_the_nearest_name(tmp_path, name, me
         config.load(config_file(tmp_path), {name: "1"})
 
 
+@pytest.mark.parametrize("name", ["zzz", "colour", "train.zzz", "folds"])
+def test_nothing_is_named_where_no_option_is_near(tmp_path, name):
+    with pytest.raises(UserError) as refused:
+        config.load(config_file(tmp_path), {name: "1"})
+    assert str(refused.value).startswith(f"option {name}: found an unknown name") and "did you" not in str(
+        refused.value
+    )
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -57,7 +66,7 @@ def test_a_misspelt_override_is_refused_with_the_nearest_name(tmp_path, name, me
     ],
 )
 def test_a_misspelt_option_of_a_section_is_looked_for_in_that_section(tmp_path, line):
-    with pytest.raises(UserError, match=r"found unknown option 'text.haeds', .*; did you mean 'text.heads'\?"):
+    with pytest.raises(UserError, match=r"found unknown option 'text.haeds', .*; did you mean text.heads\?"):
         config.load(config_file(tmp_path, line))
 
 
@@ -71,7 +80,7 @@ def test_the_section_counts_before_the_name(name, meant):
 
 def test_a_misspelt_option_in_a_file_is_refused_too(tmp_path):
     with pytest.raises(
-        UserError, match=r"found unknown option 'train.epoch', expected a known one; did you mean 'train.epochs'"
+        UserError, match=r"found unknown option 'train.epoch', expected a known one; did you mean train.epochs"
     ):
         config.load(config_file(tmp_path, "config.train.epoch = 3"))
     path = tmp_path / "own.py"
@@ -103,7 +112,7 @@ def test_bad_values_are_refused_with_what_was_expected(tmp_path, override, messa
     [
         ("config.optimizer.lr = '1e-3'", "optimizer.lr: found a value of another type, expected a number"),
         ("config.data.crop_scale = 0.6", "data.crop_scale: found a value of another type, expected 2 numbers"),
-        ("config.trian.epochs = 3.0", "found unknown option 'trian', expected a known one; did you mean 'train"),
+        ("config.trian.epochs = 3.0", "found unknown option 'trian', expected a known one; did you mean train"),
         ("config.train.epochs = epochs", r"found NameError in line 4: name 'epochs' is not defined"),
         ("config.image.std = (0.5, -0.5, 0.5)", "image.std: found .0.5, -0.5, 0.5., expected at least 0"),
         ("config = None", "found that get_config returns None, expected the config; add a return"),
@@ -115,6 +124,39 @@ def test_values_of_the_wrong_type_in_a_file_are_one_line(tmp_path, body, message
     for called in (path, path.name):  # absolute and relative
         with pytest.raises(UserError, match=message):
             config.load(called)
+
+
+def wrong_values(option):
+    """Values that no option of this kind takes: of another type, not finite, or of another length."""
+    default = option.default
+    numbers = [float("nan"), float("inf"), float("-inf")]
+    if isinstance(default, tuple):
+        length = len(default)
+        parts = ["a", None, True, (1.0,), *numbers]
+        return ["text", None, True, 1.0, (), default * 2, *((part, *default[1:]) for part in parts), ("a",) * length]
+    if isinstance(default, bool):
+        return [1, 0, 1.0, "true", None, ()]
+    if isinstance(default, int):
+        return [True, 1.5, "1", None, (1,), *numbers]
+    if isinstance(default, float):
+        return [True, "1", None, (1.0,), *numbers]
+    return [1, 1.0, True, None, ("a",)]
+
+
+@pytest.mark.parametrize("name", [*config.OPTIONS])
+def test_no_option_takes_what_is_not_of_its_type_or_not_finite(name):
+    for value in wrong_values(config.OPTIONS[name]):
+        with pytest.raises(UserError) as refused:
+            config.from_flat({name: value}, source="config x")
+        assert str(refused.value).startswith(f"config x: {name}: found {value!r}, expected ")
+
+
+@pytest.mark.parametrize("name", [name for name, one in config.OPTIONS.items() if not isinstance(one.default, str)])
+def test_the_command_line_takes_no_such_values_either(tmp_path, name):
+    length = len(config.OPTIONS[name].default) if isinstance(config.OPTIONS[name].default, tuple) else 1
+    for text in ("a", "inf", "-inf", "nan", "1e999", "", "('a',1.0)"):
+        with pytest.raises(UserError, match=rf"{name}: found .*, expected "):
+            config.load(config_file(tmp_path), {name: ",".join([text] * length)})
 
 
 def test_configs_of_the_package_go_by_their_names_where_there_is_no_such_file(tmp_path, monkeypatch):

@@ -513,3 +513,17 @@ def test_ranks_follow_the_species_that_is_named(run, records):
     assert got["ranks"]["family"]["top1"] == pytest.approx(hits / got["images"])
     assert got["ranks"]["species"]["top1"] == got["top1"]
     assert got["retrieval"]["image_to_text"]["recall@5"] >= got["retrieval"]["image_to_text"]["recall@1"]
+
+
+def test_classes_of_one_photo_and_figures_below_chance_are_said_in_the_table_and_on_the_page(run):
+    shown = result(run)
+    rows = [{**row, "images": 1, "top1": 0.0, "top5": 0.0} for row in shown["per_class"]]
+    worse = {**shown, "per_class": rows, "images": 500, "top1": 0.0, "top1_interval": [0.0, 0.001]}
+    text, html_text = tables.table_of(worse), page.page(worse, name="x")
+    for one in (text, html_text):
+        assert "ach class has one photo, which does not say which are hardest" in one
+        assert (
+            "worse than guessing" in one and rows[0]["class"] not in one.partition("ach class has one photo")[2][:300]
+        )
+    assert "hardest 10" not in text and "worse than guessing" not in tables.table_of(shown)
+    assert rows[0]["class"] in tables.table_of(worse, all_classes=True)

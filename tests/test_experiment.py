@@ -194,8 +194,8 @@ def published(records, tmp_path_factory):
 def test_published_towers_are_locked_with_the_preprocessing_beside_them(tiny_config, published, tmp_path, capsys):
     folder, text_params = published
     overrides = {
-        "image__tower": "vit_ti16", "image__weights": folder, "image__size": 32, "image__patch": 16,
-        "image__width": 768, "image__depth": 12, "image__heads": 12, "text__weights": folder / "text.npz",
+        "image__tower": "vit_ti16", "image__weights": folder, "image__size": 32, "image__patch": 0,
+        "image__width": 0, "image__depth": 0, "image__heads": 0, "text__weights": folder / "text.npz",
         "train__locks": "LL", "text__distinct": "false",
     }  # fmt: skip
     got = run(tiny_config, tmp_path / "run", train__devices=1, train__epochs=1, **overrides)
@@ -290,6 +290,33 @@ def scores(workdir):
     return found
 
 
+def test_the_figures_that_are_printed_are_those_of_the_checkpoint_that_is_used(finished, tiny_config, tmp_path, capsys):
+    """A run whose best checkpoint is not its last one."""
+    from lit_jax import evaluate
+
+    shutil.copytree(finished[0], tmp_path / "run")
+    steps = checkpoint.saved_steps(tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / f"step_{steps[0]}" / "metrics" / "metrics").write_text('{"best": 2.0}')
+    about = tmp_path / "run" / "checkpoints" / f"step_{steps[0]}" / "about" / "metadata"
+    said = json.loads(about.read_text())
+    said["results"]["seen"]["top1"] = 0.875  # the tiny run's figures hardly move
+    about.write_text(json.dumps(said))
+    before = scores(tmp_path / "run")[steps[0]][2]
+    got = run(tiny_config, tmp_path / "run", train__devices=1)
+    said = capsys.readouterr().out
+    assert got["best"]["step"] == steps[0] < got["step"] == steps[-1] and got["best"]["results"] == before
+    assert {name: got[name] for name in before} == {name: finished[1][name] for name in before}  # of the last, as ever
+    assert before["seen"] != finished[1]["seen"]
+    table = said.partition(f"step {steps[0]}, the best checkpoint")[2].partition("best checkpoint: step")[0]
+    for name in ("seen", "heldout"):
+        assert f"{100 * before[name]['top1']:.2f} %" in next(line for line in table.splitlines() if f" {name} " in line)
+    assert (
+        f"the last step, {steps[-1]}, which --step=latest takes: top-1 seen {100 * got['seen']['top1']:.2f} %" in said
+    )
+    evaluate.main([f"--checkpoint={tmp_path / 'run'}", "--split=heldout", "--no-page"])
+    assert capsys.readouterr().out.startswith(f"step {steps[0]} (best)")
+
+
 def test_a_run_that_resumes_holds_one_state_on_its_devices(finished, tiny_config, tmp_path):
     shutil.copytree(finished[0], tmp_path / "run")
     loaded, _ = config.load(tiny_config, {"train.devices": "1"})
@@ -310,7 +337,7 @@ def live_bytes():
 def test_a_run_without_any_photos_to_evaluate_ends_well(tiny_config, tmp_path, capsys):
     options = {"data__seen_split": "", "data__heldout_split": "", "train__epochs": 1, "train__devices": 1}
     results = run(tiny_config, tmp_path / "run", **options)
-    assert results["step"] == 4 and results["best"] == {"step": 4, "chosen_on": ""}
+    assert results["step"] == 4 and results["best"] == {"step": 4, "chosen_on": "", "results": {}}
     assert "no split to evaluate" in capsys.readouterr().out
 
 

@@ -466,7 +466,8 @@ def test_answers_by_another_margin_are_not_gone_on_with(model, photos, command, 
         _, err, found = command(*given)
         assert found == code and ("of another command, model or list of photos" in err) == (code == 2)
         if not code:
-            (tmp_path / "out.csv").rename(tmp_path / "out.csv.incomplete")
+            for name in ("out.csv", "out.csv.run.json"):
+                (tmp_path / name).rename(tmp_path / f"{name}.incomplete")
 
 
 def test_photos_are_found_by_files_folders_patterns_and_lists(tmp_path):
@@ -531,9 +532,8 @@ def messy(photos, tmp_path):
 def test_broken_photos_are_rows_and_the_rest_is_answered(command, messy, monkeypatch):
     monkeypatch.setattr("lit_jax.data.photo.can_read", lambda kind: kind != "HEIF")
     out, err, code = command(messy, "--format", "csv", "--top", 1)
-    comment, *lines = out.splitlines()
-    assert code == 0 and comment.startswith("# lit_jax ") and "confidence was not fitted" in comment
-    rows = {os.path.basename(row["photo"]): row for row in csv.DictReader(lines)}
+    assert code == 0 and "note: lit_jax " in err and "confidence was not fitted" in err
+    rows = {os.path.basename(row["photo"]): row for row in csv.DictReader(out.splitlines())}
     assert {name: row["error"] for name, row in rows.items() if row["error"]} == {
         "c.jpg": "truncated", "d.jpg": "not JPEG, PNG, GIF, WebP, AVIF, HEIC, BMP or TIFF",
         "e.heic": "HEIC, which needs pillow-heif: pip install pillow-heif, or save them as JPEG", "f.jpg": "empty file",
@@ -541,7 +541,7 @@ def test_broken_photos_are_rows_and_the_rest_is_answered(command, messy, monkeyp
     }  # fmt: skip
     assert [name for name, row in rows.items() if row["name"]] == ["a.jpg", "b.gif", "i.jpg"]
     assert all(row["confidence"] and row["genus"] and row["rank"] == "species" for row in rows.values() if row["name"])
-    (line,) = err.splitlines()
+    _, line = err.splitlines()
     assert line.startswith("named 3 photos: 3 to species; 6 could not be read: ") and "1 truncated" in line
 
 
@@ -568,14 +568,14 @@ def test_only_if_no_photo_can_be_answered_the_command_fails(command, messy):
 def test_formats_say_the_same(command, photos, tmp_path):
     paths = photos["heldout"][0][:5]
     texts = {form: command(*paths, "--sure", "0.2", "--top", 2, "--format", form)[0] for form in predict.FORMATS[:4]}
-    rows = list(csv.DictReader(texts["csv"].splitlines()[1:]))
+    rows = list(csv.DictReader(texts["csv"].splitlines()))
     head, *records = map(json.loads, texts["jsonl"].splitlines())
     assert "not fitted" in head["confidence"] and len(records) == 5 and len(rows) == 15
     for record, first in zip(records, rows[::3], strict=True):
         assert record["photo"] == first["photo"] and first["answer"] == "sure"
         assert record["sure"]["name"] == first["name"] and str(record["sure"]["confidence"]) == first["confidence"]
         assert [one["rank"] for one in record["answers"]] == ["species", "species"]
-    darwin = list(csv.DictReader(texts["dwc"].splitlines()[1:]))
+    darwin = list(csv.DictReader(texts["dwc"].splitlines()))
     for term, row in zip(darwin, rows[::3], strict=True):
         assert term["associatedMedia"] == row["photo"] and term["identificationVerificationStatus"] == "unverified"
         assert (term["scientificName"] or NOT_SURE, term["taxonRank"]) == (row["name"], row["rank"])
@@ -603,7 +603,7 @@ EPITHETS = [
 def test_the_epithet_of_darwin_core_is_that_of_the_species(name, genus, epithet):
     form = format_of("dwc", Heading("m", 1, 2, "note", "key"))
     text = form.text(Named("a.jpg", (Answer("species", name, "", {"genus": genus}, 0.5, True),)))
-    (row,) = csv.DictReader(io.StringIO(form.head.partition("\n")[2] + text))
+    (row,) = csv.DictReader(io.StringIO(form.head + text))
     assert (row["scientificName"], row["genus"], row["specificEpithet"]) == (name, genus, epithet)
 
 
@@ -632,13 +632,20 @@ def test_an_interrupted_file_becomes_what_an_unbroken_one_is(command, photos, tm
     options = (*paths, "--top", 2, "--batch-size", 8, "--format", form)
     command(*options, "--out", tmp_path / "whole")
     whole = (tmp_path / "whole").read_bytes()
-    head = whole.index(b"\n", whole.index(b"\n") + 1) + 1
+    kept, begun = tmp_path / "whole.run.json", tmp_path / "again.run.json.incomplete"
+    head = whole.index(b"\n") + 1
+    assert whole.startswith({"csv": b"photo,", "dwc": b"associatedMedia,", "jsonl": b"{"}[form])
+    assert kept.exists() == (form != "jsonl")
     for cut in (0, 30, head - 3, head, head + 10, len(whole) // 2, len(whole) * 2 // 3 + 7, len(whole) - 1, len(whole)):
         (tmp_path / "again.incomplete").write_bytes(whole[:cut])
+        if kept.exists():
+            begun.write_bytes(kept.read_bytes())
         _, err, code = command(*options, "--out", tmp_path / "again")
         assert code == 0 and (tmp_path / "again").read_bytes() == whole and not (tmp_path / "again.incomplete").exists()
         assert ("were named before" in err) == (cut > len(whole) // 2 - 1)
         (tmp_path / "again").unlink()
+        if kept.exists():
+            assert (tmp_path / "again.run.json").read_bytes() == kept.read_bytes() and not begun.exists()
     (tmp_path / "again.incomplete").write_bytes(whole)
     _, err, code = command(
         *options[:-4], "--batch-size", 8, "--format", form, "--rank", "genus", "--out", tmp_path / "again"
@@ -654,6 +661,8 @@ def test_of_a_file_cut_anywhere_whole_batches_of_whole_photos_are_kept(tmp_path,
     way, path = format_of(form, Heading("m", 1, 2, "note", "key")), tmp_path / "out"
     texts = list(map(way.text, named))
     whole, kept = way.head + "".join(texts), set()
+    if way.beside:
+        incomplete(output.beside(path)).write_text(way.beside)
     for cut in range(len(way.head), len(whole) + 1):
         incomplete(path).write_text(whole[:cut], newline="")
         done = output.done_before(path, way, photos, 2)
@@ -664,6 +673,28 @@ def test_of_a_file_cut_anywhere_whole_batches_of_whole_photos_are_kept(tmp_path,
     assert kept == {0, 2, 4}
     incomplete(path).write_text(whole, newline="")
     assert output.done_before(path, way, ["b.jpg", *photos[1:]], 2) == 0
+
+
+@pytest.mark.parametrize("form", ["csv", "dwc"])
+def test_a_table_begins_with_its_columns_and_one_that_an_earlier_version_began_is_gone_on_with(
+    command, photos, tmp_path, form
+):
+    options = (*photos["heldout"][0][:20], "--top", 1, "--batch-size", 8, "--format", form)
+    command(*options, "--out", tmp_path / "whole.csv")
+    whole, said = (tmp_path / "whole.csv").read_text(), json.loads((tmp_path / "whole.csv.run.json").read_text())
+    assert set(said) == {"lit_jax", "model", "step", "classes", "confidence", "key"} and said["classes"] > 1
+    first = (
+        f"# lit_jax {said['lit_jax']}, model {said['model']}, step {said['step']}, {said['classes']} classes; "
+        f"{said['confidence']}; key {said['key']}\n"
+    )
+    (tmp_path / "old.csv.incomplete").write_text(first + whole[: len(whole) * 3 // 4])
+    _, err, code = command(*options, "--out", tmp_path / "old.csv")
+    assert code == 0 and "8 were named before" in err and (tmp_path / "old.csv").read_text() == whole
+    assert json.loads((tmp_path / "old.csv.run.json").read_text()) == said
+    for text in (first.replace(said["key"], "0" * 12) + whole, whole):  # of another command; nobody knows of which
+        (tmp_path / "other.csv.incomplete").write_text(text)
+        _, err, code = command(*options, "--out", tmp_path / "other.csv")
+        assert code == 2 and "of another command, model or list of photos" in err
 
 
 def test_photos_are_sorted_by_answer_and_nothing_is_overwritten(command, messy, photos, tmp_path):
@@ -677,7 +708,7 @@ def test_photos_are_sorted_by_answer_and_nothing_is_overwritten(command, messy, 
         out, err, _ = command(messy, other, "--format", "csv", "--top", 1, "--sort-into", into)
         assert "1 were gone before they could be sorted" in err
         found = sorted(str(path.relative_to(into)) for path in into.rglob("*") if path.is_file())
-        rows = {row["photo"]: row["name"] for row in csv.DictReader(out.splitlines()[1:])}
+        rows = {row["photo"]: row["name"] for row in csv.DictReader(out.splitlines())}
         name = rows[str(messy / "a.jpg")]
         assert {f"{name}/a.jpg", "unreadable/f-2.jpg", f"{rows[str(messy / 'i.jpg')]}/i.jpg"} <= set(found)
         assert len(found) == 9 and sum(path.startswith("unreadable/") for path in found) == 6

@@ -130,3 +130,39 @@ def test_a_full_disk_is_an_error_of_the_log_and_no_wait_for_ever(tmp_path):
         for step in range(10_000):
             log.add({"step": step, "loss": 1.0})
     writer.close()
+
+
+@pytest.mark.parametrize(
+    ("right", "images", "candidates", "is_worse"),
+    [(0, 100, 4, True), (15, 100, 4, True), (17, 100, 4, False), (25, 100, 4, False), (0, 10, 40, False), (0, 9, 1, False),
+     (0, 700, 160, True)],
+)  # fmt: skip
+def test_what_is_worse_than_guessing_beyond_its_range_is_said(right, images, candidates, is_worse):
+    p, z = right / images, 1.959963984540054  # Wilson's upper end, by hand
+    upper = (p + z * z / (2 * images) + z * ((p * (1 - p) + z * z / (4 * images)) / images) ** 0.5) / (
+        1 + z * z / images
+    )
+    assert (candidates > 1 and upper < 1 / candidates) == is_worse
+    row = {"top1": p, "top5": p, "images": images, "classes": candidates, "candidates": candidates}
+    text = tables.results_table({"seen": row})
+    assert ("warning: seen: top-1 of" in text) == is_worse == ("worse than guessing" in text)
+
+
+def hard(images, top1s):
+    return [
+        {"class": f"c{number:02}", "common_name": "", "images": images, "top1": top1, "top5": top1, "taken_for": []}
+        for number, top1 in enumerate(top1s)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (hard(1, [0.0] * 9 + [1.0] * 9), "each class has one photo, which does not say which are hardest"),
+        (hard(5, [0.0] * 12 + [1.0] * 3), "12 classes are as hard as the last of these; the first by name are shown"),
+        (hard(5, [0.1 * n for n in range(15)]), ""),
+        (hard(5, [0.0] * 10), ""),
+    ],
+)
+def test_an_order_that_is_the_alphabet_is_no_order_of_hardness(rows, said):
+    assert tables.why_no_order(rows, 10) == said

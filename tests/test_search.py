@@ -186,6 +186,27 @@ def test_a_name_of_a_class_is_asked_as_that_class(finished):
     assert notes == [told]
 
 
+def test_texts_without_any_known_unit_are_told_by_search_and_prediction_alike(finished):
+    from lit_jax.prediction import choices, searching
+
+    about = lit_jax.load(finished[0]).about
+    reads_units = dataclasses.replace(
+        about, config={**about.config, "text.tower": "units", "text.units": "letters"}, units=[["<re", "red", "ed>"]]
+    )
+    known = about.class_table.split()[-1].casefold()
+    letters = "".join(sorted({letter for letter in known if letter.isalpha()}))[:3] * 3  # known letters, unknown units
+    for texts, odd in (([letters], [letters]), (["red"], []), (["red", letters], [letters]), (["a red one"], [])):
+        said = [f"the model has learnt nothing of {odd[0]}; what is found means nothing there"] if odd else []
+        assert searching.unread(reads_units, texts) == said
+        assert choices.unread(texts, reads_units, "what is found means nothing there") == said
+
+
+def test_a_search_in_python_warns_of_what_the_model_cannot_read(searched, finished, tmp_path):
+    model = lit_jax.load(finished[0])
+    with pytest.warns(UserWarning, match="зелёный лист is written in letters that the model has not read"):
+        model.search(searched[0], ["зелёный лист"], index=tmp_path / "index")
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

@@ -165,6 +165,78 @@ def test_what_is_the_presets_to_say_is_refused():
     refused("image.std: found", image__std=(0.5, 0.5, 0.0))
 
 
+@pytest.mark.parametrize(
+    ("tower", "shape"),
+    [
+        ("vit_l16", {"patch": 16, "width": 1024, "depth": 24, "heads": 16}),
+        ("vit_b32", {"patch": 32, "width": 768, "depth": 12, "heads": 12}),
+        ("siglip_so400m_14", {"patch": 14, "width": 1152, "depth": 27, "heads": 16, "mlp_dim": 4304}),
+        ("resnet18", {"patch": 0, "width": 512, "depth": 0, "heads": 0, "mlp_dim": 0}),
+    ],
+)
+def test_what_is_settled_is_the_shape_that_is_built(tower, shape):
+    image = settled(image__tower=tower).image
+    assert {name: getattr(image, name) for name in shape} == shape
+
+
+@pytest.mark.parametrize("tower", [*models.IMAGE_PRESETS])
+def test_the_settled_patch_and_width_are_those_of_the_parameters(tower):
+    image = settled(image__tower=tower).image
+    preset = models.IMAGE_PRESETS[tower]
+    params, width = presets.image_shapes(preset.build(), preset.size)
+    assert image.width == width
+    if "embedding" in params and image.patch:
+        assert params["embedding"]["kernel"].shape[:2] == (image.patch, image.patch)
+
+
+@pytest.mark.parametrize("tower", [*models.TEXT_PRESETS])
+def test_the_settled_text_tower_is_the_published_one(tower):
+    said, text = models.TEXT_PRESETS[tower].options, settled(text__tower=tower).text
+    for name in ("width", "depth", "heads", "mlp_dim", "causal", "projection_bias", "activation", "norm_epsilon"):
+        assert getattr(text, name) == said.get(
+            name, getattr(models.TEXT_PRESETS[tower].tower, name, getattr(text, name))
+        )
+    assert text.depth and text.heads and text.width
+
+
+def test_sizes_that_contradict_a_preset_are_refused_those_of_no_other_kind_too():
+    refused(
+        "image.patch: found 16 with image.tower vit_b32, .*left to the preset", image__tower="vit_b32", image__patch=16
+    )
+    refused("image.depth: found 12 with image.tower vit_l16", image__tower="vit_l16", image__depth=12)
+    refused("image.heads: found 12 with image.tower resnet18", image__tower="resnet18", image__heads=12)
+    refused("text.heads: found 6 with text.tower minilm_l6", text__tower="minilm_l6", text__heads=6)
+    refused("text.depth: found 12 with text.tower t5_v1_1_small", text__tower="t5_v1_1_small", text__depth=12)
+    refused("text.causal: found True with text.tower bert_base", text__tower="bert_base", text__causal=True)
+    refused("text.norm_epsilon: found 1e-06 with", text__tower="clip_text", text__norm_epsilon=1e-6)
+    assert settled(image__tower="vit_l16", image__depth=24).image.depth == 24
+
+
+def test_towers_of_ones_own_have_the_sizes_that_they_always_had():
+    got = settled()
+    assert [getattr(got.image, name) for name in ("patch", "width", "depth", "heads", "mlp_dim")] == [
+        16,
+        768,
+        12,
+        12,
+        0,
+    ]
+    assert [getattr(got.text, name) for name in ("width", "depth", "heads", "mlp_dim")] == [384, 12, 6, 0]
+    assert (got.text.activation, got.text.norm_epsilon) == ("gelu_tanh", 1e-6)
+
+
+@pytest.mark.parametrize("tower", ["vit_l16", "resnet18", "given"])
+def test_runs_of_earlier_versions_open_keep_their_names_and_go_on(tower):
+    """They remembered the sizes of a tower of one's own, whatever was built."""
+    now = options.flattened(settled(image__tower=tower, text__tower="units"))
+    before = {**now, "image.patch": 16, "image.depth": 12, "image.heads": 12, "image.mlp_dim": 0}
+    before |= {"text.width": 384, "text.depth": 12, "text.heads": 6, "text.activation": "gelu_tanh"}
+    before |= {"text.norm_epsilon": 1e-6}
+    assert options.digest(before) == options.digest(now) and options.difference(before, now) == []
+    again = settle(options.from_flat(options.reopened(before), source="test"))
+    assert options.flattened(again) == now
+
+
 def test_pools_of_presets():
     assert settled(image__tower="siglip_b16").image.pool == "map"
     assert settled(image__tower="vit_b16", image__pool="gap").image.pool == "gap"

@@ -1,6 +1,7 @@
 """Species without a photo: the margin, the closed form, units of a text, and a run that uses all three."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -674,6 +675,7 @@ def test_the_probe_prints_and_writes_the_closed_form_that_plain_numpy_gives(stor
 
 def test_the_probe_leaves_the_closed_form_out_or_refuses_a_split_in_one_line(store, tmp_path, capsys, monkeypatch):
     from lit_jax import probe
+    from lit_jax.evaluation import yardstick
 
     monkeypatch.setattr(probe, "probe", lambda *_, **__: [])
     given = [f"--store={store}", f"--out={tmp_path / 'o.json'}"]
@@ -686,7 +688,7 @@ def test_the_probe_leaves_the_closed_form_out_or_refuses_a_split_in_one_line(sto
         with pytest.raises(SystemExit):
             probe.main([*given, f"--heldout-split={split}"])
         assert message in capsys.readouterr().err
-    monkeypatch.setattr(closed_form, "enough", lambda classes, folds=11: classes >= 2 * folds)
+    monkeypatch.setattr(yardstick, "enough", lambda classes, folds=11: classes >= 2 * folds)
     probe.main(given)
     assert "too few species in training" in capsys.readouterr().out
     assert json.loads((tmp_path / "o.json").read_text())["closed_form"] == []
@@ -705,7 +707,7 @@ def test_only_too_few_species_leave_the_closed_form_out_of_an_evaluation(kept, s
     monkeypatch.setattr(yardstick, "measure", broken)
     with pytest.raises(UserError, match="another length"):
         report._closed_form(*given)
-    monkeypatch.setattr(closed_form, "enough", lambda classes, folds=11: classes >= 2 * folds)
+    monkeypatch.setattr(yardstick, "enough", lambda classes, folds=11: classes >= 2 * folds)
     assert report._closed_form(*given) == []
 
 
@@ -723,6 +725,80 @@ def test_options_that_need_a_store_or_words_are_refused_in_one_line(kept, tmp_pa
     ):
         with pytest.raises(UserError, match=message):
             settle_run(config.load(folder.parent / "config.py", overrides)[0])
+
+
+class _Collection:
+    """As many species and photos as asked for, in a training split."""
+
+    def __init__(self, folder, species, photos):
+        self.directory, self.splits, self.class_table = folder, ("train",), folder / "classes.csv"
+        self.species, self.photos = species, photos
+        rows = [f"{number},Genus{number} species{number}" for number in range(species)]
+        self.class_table.write_text("\n".join(["id,name", *rows]) + "\n", encoding="utf-8")
+
+    def classes_in(self, split):
+        return range(self.species)
+
+    def examples(self, split):
+        return self.photos
+
+
+@pytest.mark.parametrize(
+    ("given", "species", "said"),
+    [
+        ({"model.start": "solve"}, 9, 'model.start: found solve with 9 species .* set config.model.start = ""$'),
+        ({"model.start": "solve", "train.epochs": 0.0}, 2,
+         'found solve with 2 .*, expected 10 or more.*set config.model.start = "" and config.train.epochs = 10.0$'),
+        ({"model.start": "solve", "evaluation.margin_folds": 5}, 8,
+         'model.start = "" and config.evaluation.margin_folds = 4$'),
+        ({"model.start": "solve", "evaluation.margin_folds": 8}, 12,
+         "evaluation.margin_folds: found 8 with 12 species .* expected 16 or more.*set config.evaluation.margin_folds = 6$"),
+        ({"evaluation.margin_folds": 5}, 3, "found 5 with 3 .* set config.evaluation.margin_folds = 0$"),
+        ({"evaluation.margin_folds": 5}, 10, "and one photo of each, .* set config.evaluation.margin_folds = 0$"),
+    ],
+)  # fmt: skip
+def test_a_recipe_that_asks_for_more_species_names_the_lines_to_change(tmp_path, given, species, said):
+    from lit_jax import config
+    from lit_jax.settling import check_species
+
+    photos = species if "one photo" in said else 5 * species
+    with pytest.raises(UserError, match=said) as refused:
+        check_species(config.from_flat(given, source="test"), _Collection(tmp_path, species, photos))
+    check_species(config.from_flat(given, source="test"), _Collection(tmp_path, 20, 100))
+    # What is advised is taken.
+    advised = re.findall(r'config\.(\S+) = ("?[\d.]*"?)', str(refused.value))
+    flat = {**given, **{name: type(config.OPTIONS[name].default)(value.strip('"')) for name, value in advised}}
+    check_species(config.from_flat(flat, source="test"), _Collection(tmp_path, species, photos))
+
+
+@pytest.mark.parametrize("command", ["plan", "embed"])
+def test_too_few_species_are_refused_before_anything_is_embedded(command, tiny_config, tmp_path, capsys):
+    import importlib
+
+    out = tmp_path / "store"
+    given = [f"--config={tiny_config}", "--config.input=store", f"--config.data.store={out}"]
+    given += ["--config.evaluation.margin_folds=20"]
+    with pytest.raises(SystemExit) as stopped:
+        importlib.import_module(f"lit_jax.{command}").main(given)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2 and line.startswith("error: evaluation.margin_folds: found 20 with ")
+    assert "set config.evaluation.margin_folds = " in line and not list(tmp_path.glob("store*/*"))
+
+
+def test_a_tower_that_there_is_not_is_refused_before_records_are_made(tmp_path, capsys):
+    from lit_jax import main
+
+    made = tmp_path / "made"
+    config = tmp_path / "own.py"
+    config.write_text(
+        "from lit_jax.config import defaults\nimport pathlib\n"
+        "def get_config():\n    config = defaults()\n    config.image.tower = 'resnet5'\n"
+        f"    config.data.records = {str(tmp_path / 'records')!r}\n    return config\n"
+        f"def prepare(config):\n    pathlib.Path({str(made)!r}).mkdir()\n"
+    )
+    with pytest.raises(SystemExit):
+        main.main([f"--config={config}", f"--workdir={tmp_path / 'run'}"])
+    assert "image.tower: found resnet5" in capsys.readouterr().err and not made.exists()
 
 
 def test_a_large_collection_is_drawn_from_for_inner_hold_outs_and_a_small_one_is_not():

@@ -32,7 +32,7 @@ from lit_jax.errors import Busy, Stopped, UserError
 from lit_jax.models import building
 from lit_jax.models.building import Towers
 from lit_jax.models.locking import IMAGE, Params
-from lit_jax.models.settled import TOWER_OPTIONS, crop_options
+from lit_jax.models.settled import crop_options, described_image
 from lit_jax.models.two_tower import TwoTower
 from lit_jax.settling import open_tokenizer, tokenizer_path
 from lit_jax.text.units import kinds_of, unlimited
@@ -232,14 +232,14 @@ def locked_tower(frozen: Frozen, records: RecordSet) -> tuple[TwoTower, Params, 
 def described(frozen: Frozen, digest: str, views: int) -> dict[str, Any]:
     """What the store remembers of its tower: enough to refuse it for another one."""
     image, data = frozen.towers.image, frozen.data
-    shape = {f"image.{name}": getattr(image, name) for name in TOWER_OPTIONS}
     # Only what is so: a store that was made before there was an option stays the one that the config asks for.
-    described = {**shape, **crop_options(data, views), **({"seed": frozen.towers.seed} if views > 1 else {})}
+    crops = {**crop_options(data, views), **({"seed": frozen.towers.seed} if views > 1 else {})}
+    known = {**described_image(image), **crops}
     return {
         "kind": image.tower,
         "digest": digest,
         "precision": frozen.towers.precision,
-        "options": {name: list(v) if isinstance(v, tuple) else v for name, v in described.items()},
+        "options": {name: list(v) if isinstance(v, tuple) else v for name, v in known.items()},
     }
 
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
+from lit_jax.data.inner_holdouts import FOLDS, enough
 from lit_jax.errors import UserError
 from lit_jax.evaluation.gzsl import Rivals, best_margin, curve
 
@@ -26,7 +27,6 @@ PENALTIES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """Of the ridge, beside kernels whose diagonal is 1."""
 SHRINKAGES = (1.0, 0.9, 0.7, 0.5, 0.3)
 """How far the scatter within classes is drawn to that of a ball before whitening; 1 leaves features as they are."""
-FOLDS = 5
 PER_CLASS, SCATTER = 30, 200_000  # photos of a class that are named, and of all whose scatter is taken, at the most
 MOST_CLASSES, MOST_PHOTOS = 2000, 100_000  # that inner hold-outs are made of
 NO_SCATTER = 1e-12  # of unit vectors, a direction: one row a class has none, and nothing to whiten by
@@ -130,11 +130,6 @@ class Fold(NamedTuple):
     heldout: np.ndarray
 
 
-def enough(classes: int, folds: int = FOLDS) -> bool:
-    """Whether so many classes with photos can be held out in turn: two a fold at the least."""
-    return classes >= 2 * folds
-
-
 def folds_of(labels: np.ndarray, *, folds: int = FOLDS, seed: int = 0) -> list[Fold]:
     """Inner hold-outs: each class is held out once, and of the others a part of the photos is set aside.
 
@@ -150,8 +145,7 @@ def folds_of(labels: np.ndarray, *, folds: int = FOLDS, seed: int = 0) -> list[F
     if not enough(len(classes), folds):
         raise UserError(
             f"inner hold-outs: found {len(classes)} classes with photos, expected {2 * folds} or more for {folds} "
-            "parts of two; bring more, hold out fewer, ask for fewer parts, or leave out model.start and "
-            "evaluation.margin_folds"
+            "parts of two; bring photos of more, or hold out fewer"
         )
     rng = np.random.default_rng(seed)
     part_of = dict(zip(rng.permutation(classes).tolist(), np.arange(len(classes)) % folds, strict=True))

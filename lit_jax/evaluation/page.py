@@ -93,6 +93,7 @@ def _head(result: Mapping[str, Any], title: str) -> str:
         if tables.tells(name, result["candidates"])
     )
     few = tables.few_species(result) if result["classes_in_training"] == 0 else []
+    few = [*few, *tables.below_chance(result, result["candidates"])]
     warning = "".join(f'<p class="warning">{line}.</p>' for line in few)
     numbers_of = f'<div class="numbers">{boxes}</div>'
     lead = f'<h1>{title}</h1>\n{_trust(result)}<p class="about">{about}</p>\n'
@@ -396,7 +397,7 @@ def _calibration(result: Mapping[str, Any]) -> str:
 
 def _spread(result: Mapping[str, Any]) -> str:
     rates = [100 * row["top1"] for row in result["per_class"]]
-    if len(rates) < 10:
+    if len(rates) < 10 or all(row["images"] == 1 for row in result["per_class"]):
         return ""
 
     def draw(axis: Any) -> None:
@@ -411,8 +412,12 @@ def _spread(result: Mapping[str, Any]) -> str:
 def _hardest(result: Mapping[str, Any]) -> str:
     names = result["common_names"]
     species = [[_species(row), *_hard_cells(row, names)] for row in result["per_class"][:HARD_SPECIES]]
+    why = tables.why_no_order(result["per_class"], len(species))
     of = f"{len(species)} of {len(result['per_class']):,} species, the least often recognised first."
+    of += f" {why[0].upper()}{why[1:]}." if why else ""
     parts = [f"<p>{of}</p>", _table(["species", "photos", "top-1", "mostly taken for"], species)]
+    if why.startswith("each"):
+        parts = [f"<p>{why[0].upper()}{why[1:]}.</p>"]
     for rank, row in result["ranks"].items():
         groups = [one for one in row.get("hardest", ()) if one["top1"] < 1][:HARD_GROUPS]
         if groups:

@@ -37,6 +37,7 @@ def results_table(results: Mapping[str, Any]) -> str:
                 if name == "heldout" or row.get("classes_in_training") == 0
                 else []
             )
+            notes += [f"warning: {line}" for line in below_chance(row, candidates, name)]
     columns = ["zero-shot on", "classes", "images", "top-1", "95 % range", "top-5", "95 % range", "chance"]
     together = results.get("gzsl")
     more = ["", gzsl_table(together)] if together else []
@@ -132,6 +133,43 @@ def few_species(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def below_chance(row: Mapping[str, Any], candidates: int, name: str = "") -> list[str]:
+    """A sentence on an accuracy that is worse than guessing, beyond its 95 % range; none for any other.
+
+    Args:
+        row: with ``top1`` and either its interval or the number of ``images``.
+        candidates: classes to choose from.
+        name: of the task; empty to leave it out.
+    """
+    interval = row.get("top1_interval") or wilson(row["top1"], row["images"])
+    if candidates < 2 or not interval or interval[1] >= 1 / candidates:
+        return []
+    said = f"{name.replace('_', ' ')}: " if name else ""
+    why = ", as species with photos in training win there" if name == "heldout_among_all" else (
+        "; look whether photos, names and splits are those that were meant"
+    )  # fmt: skip
+    return [
+        f"{said}top-1 of {100 * row['top1']:.2f} % is worse than guessing, {100 / candidates:.2f} %, beyond its 95 % "
+        f"range{why}"
+    ]
+
+
+def why_no_order(rows: Sequence[Mapping[str, Any]], shown: int) -> str:
+    """Why it cannot be said which classes are hardest, or which of them are shown; empty where it can.
+
+    Args:
+        rows: of all classes with photos, the hardest first.
+        shown: how many of them are.
+    """
+    if len(rows) > 1 and all(row["images"] == 1 for row in rows):
+        return "each class has one photo, which does not say which are hardest"
+    last, after = rows[shown - 1 : shown], rows[shown : shown + 1]
+    if not after or any(last[0][name] != after[0][name] for name in ("top1", "top5")):
+        return ""
+    alike = sum(all(row[name] == last[0][name] for name in ("top1", "top5")) for row in rows)
+    return f"{alike} classes are as hard as the last of these; the first by name are shown"
+
+
 SHOWN = 10  # classes in the printed table, unless all are asked for
 
 
@@ -170,9 +208,11 @@ def table_of(result: dict[str, Any], *, all_classes: bool = False) -> str:
         ]
         for row in rows
     ]
-    return "\n\n".join(
-        [*parts, console.text_table([heading, "images", "top-1", "top-5", "mostly taken for"], hard, left=(0, 4))]
-    )
+    table = console.text_table([heading, "images", "top-1", "top-5", "mostly taken for"], hard, left=(0, 4))
+    why = "" if all_classes else why_no_order(result["per_class"], len(rows))
+    if why.startswith("each"):
+        return "\n\n".join([*parts, f"hardest classes: {why}; --all lists every one"])
+    return "\n\n".join([*parts, "\n".join([table, *([why] if why else [])])])
 
 
 def _with_common(name: str, names: Mapping[str, str]) -> str:

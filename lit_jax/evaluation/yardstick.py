@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from lit_jax.data.embedding_store import Rows, Store
+from lit_jax.data.inner_holdouts import enough
 from lit_jax.evaluation import closed_form, gzsl
 from lit_jax.evaluation.closed_form import SHRINKAGES, Photos
 from lit_jax.text.classes import RANKS, ClassTable
@@ -47,7 +48,7 @@ def mixed(kinds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def has_enough(store: Store, table: ClassTable, split: str) -> bool:
     """Whether `measure` can hold species of a split to learn from out in turn."""
-    return closed_form.enough(len({table.species_of[class_id] for class_id in store.classes_in(split)}))
+    return enough(len({table.species_of[class_id] for class_id in store.classes_in(split)}))
 
 
 def measure(

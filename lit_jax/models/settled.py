@@ -1,8 +1,7 @@
 """What options of a tower leave open is filled in: by its preset, by what stands beside its weights, by a store."""
 
 import dataclasses
-import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from lit_jax import config as options
@@ -12,12 +11,11 @@ from lit_jax.errors import UserError
 from lit_jax.models import guess, preprocessing
 from lit_jax.models.bert import Bert
 from lit_jax.models.presets import HALF, Preset, Tower, image_shapes
-from lit_jax.text.units import kinds_of
+from lit_jax.nearest import did_you_mean
+from lit_jax.text.units import UNITS, kinds_of
 
 OWN_IMAGE, OWN_TEXT = "vit", "transformer"
 """Towers whose sizes stand in the config itself."""
-UNITS = "units"
-"""The text tower that reads units of a text alone, see `lit_jax.models.units`."""
 
 TOWER_OPTIONS = (
     "size", "patch", "width", "depth", "heads", "mlp_dim", "pool", "mean", "std", "interpolation", "resize",
@@ -25,10 +23,7 @@ TOWER_OPTIONS = (
 )  # fmt: skip
 """Options of the image tower that decide its features of a photo, as a store remembers them."""
 
-_SHAPE = ("patch", "width", "depth", "heads", "mlp_dim")
-_TEXT_SHAPE = (
-    "width", "depth", "heads", "mlp_dim", "causal", "projection_bias", "activation", "norm_epsilon",
-)  # fmt: skip
+_SWITCHES = ("causal", "projection_bias")  # of a text tower; false where it has none, and where nobody says
 
 
 def crop_options(data: options.Data, views: int) -> dict[str, Any]:
@@ -39,6 +34,13 @@ def crop_options(data: options.Data, views: int) -> dict[str, Any]:
     halved = {"data.shrink_decoding": True, "data.crop": data.crop, "data.crop_scale": data.crop_scale}
     cropped = {"data.crop_scale": data.crop_scale, "data.flip": data.flip}
     return {**(halved if data.shrink_decoding else {}), **(cropped if views > 1 else {})}
+
+
+def described_image(image: options.Image, names: Collection[str] = TOWER_OPTIONS) -> dict[str, Any]:
+    """Options of a settled image tower by dotted name, as stores remember them, those by earlier versions too."""
+    shape = {f"image.{name}": getattr(image, name) for name in names}
+    found = options.as_ever({"image.tower": image.tower, **shape})
+    return {name: found[name] for name in shape}
 
 
 def settled_image(image: options.Image, known: Mapping[str, Any]) -> options.Image:
@@ -54,11 +56,12 @@ def settled_image(image: options.Image, known: Mapping[str, Any]) -> options.Ima
         UserError: an unknown tower, a size that is the preset's to say, preprocessing that is not understood.
     """
     if image.tower == GIVEN:
-        return image
+        width = image.width or known.get("width") or options.OWN_SHAPE["image"]["width"]
+        return dataclasses.replace(image, **{**_nothing("image"), "width": width})
     preset = None if image.tower == OWN_IMAGE else _preset("image", image.tower, models.IMAGE_PRESETS)
     image = _with_preprocessing(image, preset, known)
     if preset is None:
-        return dataclasses.replace(image, pool=image.pool or "token")
+        return dataclasses.replace(image, pool=image.pool or "token", **_own("image", image))
     tower = preset.build()
     has_pool = "pool" in tower.__dataclass_fields__
     if image.pool and not has_pool:
@@ -72,10 +75,11 @@ def settled_image(image: options.Image, known: Mapping[str, Any]) -> options.Ima
             )
         tower = preset.build(pool=pool)
         image = dataclasses.replace(image, pool=tower.pool)
-    check_patch(tower, image.size)
-    width = image_shapes(tower, image.size)[1]
-    _leave_to_preset("image", image, dict.fromkeys(_SHAPE) | {"width": width})
-    return dataclasses.replace(image, width=width)
+    if image.size != preset.size:  # as published a tower may leave a strip unread: SigLIP's of 14 in 384 pixels does
+        check_patch(tower, image.size)
+    built = {**_built("image", tower), "width": image_shapes(tower, image.size)[1]}
+    _leave_to_preset("image", image, built)
+    return dataclasses.replace(image, **built)
 
 
 def _with_preprocessing(image: options.Image, preset: Preset | None, known: Mapping[str, Any]) -> options.Image:
@@ -134,12 +138,36 @@ def settled_text(text: options.Text) -> options.Text:
         raise UserError(
             f"text.pool: found {pool} with text.tower {text.tower}, expected {' or '.join(pools)}; leave it out"
         )
-    said = {name: preset.options[name] for name in _TEXT_SHAPE if name in preset.options} if preset else {}
-    _leave_to_preset("text", text, said)
+    if preset is not None:
+        # Vocabulary and context are the tokenizer's and the config's to say, and the result's width the model's.
+        free = {"vocab_size": 1, "context": 1, "end_id": 0, "embed_dim": 1}
+        fields = preset.tower.__dataclass_fields__
+        tower = preset.tower(**{**{name: free[name] for name in free if name in fields}, **preset.options})
+        shape = {**_built("text", tower), **{name: getattr(tower, name, False) for name in _SWITCHES}}
+        _leave_to_preset("text", text, shape)
+    else:
+        shape = _own("text", text) if text.tower == OWN_TEXT else _nothing("text")
     # Where padding is read too, every sentence has the whole context.
     bucket = 0 if pool == "last" or units else text.bucket
     context = text.context or (preset.size if preset else 64)
-    return dataclasses.replace(text, pool=pool, context=context, bucket=bucket, units=units, **said)
+    return dataclasses.replace(text, pool=pool, context=context, bucket=bucket, units=units, **shape)
+
+
+def _own(section: str, values: options.Image | options.Text) -> dict[str, Any]:
+    """The shape of a tower of one's own: as it is set, else as towers are here."""
+    return {name: getattr(values, name) or own for name, own in options.OWN_SHAPE[section].items()}
+
+
+def _nothing(section: str) -> dict[str, Any]:
+    """The shape that is remembered of a tower without any: every option as where it is left open."""
+    return {name: options.OPTIONS[f"{section}.{name}"].default for name in options.OWN_SHAPE[section]}
+
+
+def _built(section: str, tower: Tower) -> dict[str, Any]:
+    """The shape of a preset's tower as it is built; of what it has none, or one for each stage, as left open."""
+    nothing = _nothing(section)
+    found = {name: getattr(tower, name, none) for name, none in nothing.items()}
+    return {name: value if isinstance(value, int | float | str) else nothing[name] for name, value in found.items()}
 
 
 def _settled_units(text: options.Text, preset: Preset | None) -> str:
@@ -167,10 +195,9 @@ def _preset(section: str, name: str, presets: Mapping[str, Preset]) -> Preset:
     if name in presets:
         return presets[name]
     others = (OWN_IMAGE, GIVEN) if section == "image" else (OWN_TEXT, UNITS)
-    near = difflib.get_close_matches(name, [*presets, *others], n=1, cutoff=0)
     raise UserError(
-        f"{section}.tower: found {name}, expected one of the towers in docs/towers.md, or {' or '.join(others)}; did "
-        f"you mean {near[0]}?"
+        f"{section}.tower: found {name}, expected one of the towers in docs/towers.md, or {' or '.join(others)}"
+        f"{did_you_mean(name, [*presets, *others])}"
     )
 
 

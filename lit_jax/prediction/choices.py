@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ from lit_jax.text.classes import (
 )
 from lit_jax.text.labels import read_entries
 from lit_jax.text.species_lists import find_entries, nearest
+from lit_jax.text.tokenizers import tokenizer_from_bytes
+from lit_jax.text.units import UNITS, kinds_of, units
 
 Classes = str | os.PathLike[str] | Sequence[str] | None
 """A class table's path, labels, or None for the classes of the model."""
@@ -211,21 +214,36 @@ def alike(table: ClassTable, same: Sequence[Sequence[int]]) -> list[str]:
 
 
 def unread(names: Sequence[str], about: About, so: str) -> list[str]:
-    """A line on names in letters that the model has met in no caption, such as those of another script.
+    """Lines on names that the model cannot read: in letters of no caption, or of which it knows no unit or piece.
 
     Args:
         names: or other texts.
         about: of the model.
         so: what follows from it.
     """
-    if not about.class_table:
-        return []
     known = set("".join([about.class_table, *about.templates]).casefold())
-    odd = [name for name in names if _share(name, known) < 0.5]
-    if not odd:
-        return []
+    odd = [name for name in names if about.class_table and _share(name, known) < 0.5]
+    rest = [name for name in names if name not in odd]
+    nothing = [name for name, knows in zip(rest, _known(rest, about), strict=True) if not knows]
     verb = "is" if len(odd) == 1 else "are"
-    return [f"{some(odd)} {verb} written in letters that the model has not read; {so}"]
+    lines = [f"{some(odd)} {verb} written in letters that the model has not read; {so}"] if odd else []
+    return [*lines, *([f"the model has learnt nothing of {some(nothing)}; {so}"] if nothing else [])]
+
+
+def _known(texts: Sequence[str], about: About) -> list[bool]:
+    """Whether the text tower knows any unit of each text, or any piece of its sentence."""
+    if not texts or not about.tokenizer:
+        return [True] * len(texts)
+    kinds = kinds_of(about.config.get("text.units", ""))
+    if about.config.get("text.tower") == UNITS and len(kinds) == len(about.units):
+        known = [(kind, set(of_kind)) for kind, of_kind in zip(kinds, about.units, strict=True)]
+        return [any(not of_kind.isdisjoint(units(text, kind)) for kind, of_kind in known) for text in texts]
+    tokenizer = tokenizer_from_bytes(about.tokenizer)
+    return [any(not _NO_PIECE.fullmatch(piece) for piece in tokenizer.pieces(text)) for text in texts]
+
+
+_NO_PIECE = re.compile(r"\[UNK\]|<unk>|\u2581|<0x[0-9A-F]{2}>|\W*")
+"""A piece that says nothing: the unknown one, a single byte of a letter, blanks and signs."""
 
 
 def _share(name: str, known: set[str]) -> float:

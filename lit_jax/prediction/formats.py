@@ -55,6 +55,13 @@ class Heading:
     key: str
 
     @property
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        told = {"lit_jax": __version__, **dataclasses.asdict(self)}
+        told["confidence"] = told.pop("note")
+        return told
+
+    @property
     def line(self) -> str:
         """As a comment."""
         return (
@@ -71,11 +78,15 @@ class Format:
         head: what comes before the first photo.
         text: of one photo.
         photos: of a text without its head, which may be cut short: each photo, and the text that it has.
+        beside: what a file beside it holds, since nothing but its columns may stand at its head; empty for none.
+        before: what earlier versions wrote at the head in its place.
     """
 
     head: str
     text: Callable[[Named], str]
     photos: Callable[[str], Iterator[tuple[str, str]]]
+    beside: str = ""
+    before: str = ""
 
 
 def format_of(name: str, heading: Heading, *, photos: Sequence[str] = (), names: Sequence[str] = ()) -> Format:
@@ -87,15 +98,18 @@ def format_of(name: str, heading: Heading, *, photos: Sequence[str] = (), names:
         photos: all of them, for the width of a table's column.
         names: of the classes, likewise.
     """
+    beside = json.dumps(heading.record, ensure_ascii=False, indent=1) + "\n"
     if name == "csv":
-        return Format(heading.line + _csv([COLUMNS]), lambda named: _csv(map(_cells, rows_of(named))), _photos_of_csv)
+        return Format(
+            _csv([COLUMNS]), lambda named: _csv(map(_cells, rows_of(named))), _photos_of_csv, beside, heading.line
+        )
     if name == "dwc":
-        head = heading.line + _csv([DARWIN_CORE])
-        return Format(head, lambda named: _csv([_darwin_core(named, heading)]), _photos_of_csv)
+        return Format(
+            _csv([DARWIN_CORE]), lambda named: _csv([_darwin_core(named, heading)]), _photos_of_csv, beside,
+            heading.line,
+        )  # fmt: skip
     if name == "jsonl":
-        told = {"lit_jax": __version__, **dataclasses.asdict(heading)}
-        told["confidence"] = told.pop("note")
-        return Format(_json(told), lambda named: _json(record_of(named)), _photos_of_lines)
+        return Format(_json(heading.record), lambda named: _json(record_of(named)), _photos_of_lines)
     return _table(heading, photos, names)
 
 

@@ -257,7 +257,8 @@ class Model:
             index: folder where vectors are kept; None for beside the model.
 
         Returns:
-            For each text and then for each photo of `like` the photos found, the nearest first.
+            For each text and then for each photo of `like` the photos found, the nearest first. Texts that the model
+            cannot read are warned of.
 
         Raises:
             UserError: nothing to look for or through; a photo of `like` that cannot be read; no place for the index.
@@ -271,6 +272,8 @@ class Model:
         kept = searching.of_photos(self.engine.image_key, self.embedded, find_photos(places).photos, folder).index
         if not len(kept.vectors):
             raise UserError("photos: found none that can be read, expected at least one")
+        for line in searching.unread(self.about, texts):
+            warnings.warn(line, stacklevel=2)
         asked = [searching.queries_of(self.about, self.engine.protocol, self.embed_texts, texts)[0]] if texts else []
         asked += searching.liked(self.embedded, like, "like")
         scores, rows = photo_index.nearest(kept.vectors, np.concatenate(asked), top)

@@ -41,8 +41,14 @@ def done_before(path: Path, form: Format, photos: Sequence[str], batch: int) -> 
         return 0
     with begun.open(encoding="utf-8", errors="replace", newline="") as file:
         text = file.read()
-    if not text.startswith(form.head):
-        if form.head.startswith(text):  # stopped within its first line
+    kept = incomplete(beside(path))
+    if form.before and text.startswith(form.before):  # of an earlier version, at the head of the file
+        text = text.removeprefix(form.before)
+        is_same = True
+    else:
+        is_same = not form.beside or (kept.exists() and kept.read_text(encoding="utf-8") == form.beside)
+    if not (is_same and text.startswith(form.head)):
+        if form.head.startswith(text) or form.before.startswith(text):  # stopped within its first line
             return 0
         raise UserError(
             f"--out {path}: found {begun.name} of another command, model or list of photos, expected the same; give "
@@ -55,7 +61,14 @@ def done_before(path: Path, form: Format, photos: Sequence[str], batch: int) -> 
     done = max(known - 1, 0) // batch * batch
     with written_aside(begun) as aside, aside.open("w", encoding="utf-8", newline="") as file:
         file.write(form.head + "".join(own for _, own in found[:done]))
+    if form.beside:
+        kept.write_text(form.beside, encoding="utf-8")
     return done
+
+
+def beside(path: Path) -> Path:
+    """The file beside a table that says which command made it: ``names.csv.run.json`` of ``names.csv``."""
+    return path.with_name(f"{path.name}.run.json")
 
 
 @contextlib.contextmanager
@@ -73,12 +86,16 @@ def opened(path: Path | None, form: Format, done: int) -> Iterator[Write]:
         sys.stdout.write(form.head)
         yield lambda named: _write(sys.stdout, form, named)
         return
-    begun = incomplete(path)
+    begun, kept = incomplete(path), incomplete(beside(path))
+    if form.beside and not done:
+        kept.write_text(form.beside, encoding="utf-8")
     with begun.open("a" if done else "w", encoding="utf-8", newline="") as file:
         if not done:
             file.write(form.head)
         yield lambda named: _write(file, form, named)
     begun.replace(path)
+    if form.beside:
+        kept.replace(beside(path))
 
 
 @contextlib.contextmanager

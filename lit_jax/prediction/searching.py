@@ -22,7 +22,7 @@ def queries_of(
 ) -> tuple[np.ndarray, list[str]]:
     """Unit vectors `[Q, D]` of what is looked for, and notes.
 
-    Names of the model's classes are asked as these; texts in letters that it has not read are told of.
+    Names of the model's classes are asked as these; texts that it cannot read are told of.
 
     Args:
         about: what the model says of itself.
@@ -31,8 +31,13 @@ def queries_of(
         texts: at least one.
     """
     prompts, notes = choices.asked(about, texts, protocol)
-    notes += choices.unread(texts, about, "what is found means nothing there")
+    notes += unread(about, texts)
     return class_embeddings(embed, prompts), notes
+
+
+def unread(about: About, texts: Sequence[str]) -> list[str]:
+    """Lines on texts that the model cannot read, so that any order of the photos would do."""
+    return choices.unread(texts, about, "what is found means nothing there")
 
 
 class Found(NamedTuple):

@@ -1,11 +1,11 @@
 """Makes captions of a row of metadata."""
 
-import difflib
 import string
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from lit_jax.errors import UserError
+from lit_jax.nearest import nearest
 from lit_jax.text.classes import ClassTable
 
 TEMPLATE = "A photo of the {common_name} {supercategory} {name}"
@@ -142,6 +142,6 @@ def value_of(row: Mapping[str, str], column: str, what: str = "template") -> str
         return row[column]
     if not column:
         raise UserError(f"{what}: found {{}}, expected {{column}}; name a column of the class table")
-    near = difflib.get_close_matches(column, row, n=1, cutoff=0.0)
-    hint = f"the nearest is {near[0]!r}" if near else "name one"
+    near = nearest(column, row)
+    hint = f"the nearest is {near!r}" if near else "name one"
     raise UserError(f"{what}: found column {column!r}, expected one of {', '.join(row)}; {hint}")

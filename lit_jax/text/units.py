@@ -25,6 +25,8 @@ AT_MOST = 8192
 """Units of each kind that a vocabulary has at the most: those that are in most texts."""
 SLOTS = 512
 """Units that are read of a text at the most."""
+UNITS = "units"
+"""The text tower that reads units of a text alone, see `lit_jax.models.units`."""
 NONE = -1
 """Fills the places behind the last unit."""
 Vocabulary = tuple[tuple[str, ...], ...]

@@ -135,7 +135,7 @@ def _from_folder(folder: pathlib.Path, weight_files: Mapping[str, str]) -> Train
 
 
 def _built(about: About, changes: Mapping[str, str]) -> tuple[Settled, Tokenizer, TwoTower]:
-    config = settle(options.from_flat({**about.config, **changes}, source="checkpoint"))
+    config = settle(options.from_flat(options.reopened({**about.config, **changes}), source="checkpoint"))
     tokenizer = dataclasses.replace(tokenizer_from_bytes(about.tokenizer), units=tuple(map(tuple, about.units)))
     return config, tokenizer, building.build_model(config.towers, tokenizer)
 

@@ -35,7 +35,6 @@ from lit_jax.evaluation import zeroshot
 from lit_jax.evaluation.closed_form import Choice, Photos
 from lit_jax.models import building, locking
 from lit_jax.models.locking import IMAGE, TEXT, Params
-from lit_jax.models.settled import UNITS
 from lit_jax.models.two_tower import TwoTower
 from lit_jax.models.weight_files import HUB, exists
 from lit_jax.models.weights import LoadReport
@@ -44,7 +43,7 @@ from lit_jax.text.captions import class_captions
 from lit_jax.text.classes import ClassTable, read_class_table
 from lit_jax.text.prompts import class_prompts
 from lit_jax.text.tokenizers import Tokenizer
-from lit_jax.text.units import Vocabulary, kinds_of, vocabulary
+from lit_jax.text.units import UNITS, Vocabulary, kinds_of, vocabulary
 from lit_jax.training import optimizer, train_step
 from lit_jax.training.length import Length, run_length, shortened
 from lit_jax.training.start import Taught, choose, from_closed_form

@@ -38,7 +38,8 @@ def run(experiment: Experiment, *, stuck_after: float = STUCK_AFTER) -> dict[str
         stuck_after: seconds of a step that one of several hosts waits for the others; 0 for ever.
 
     Returns:
-        What is written to ``results.json``: a summary for each evaluation, and facts about the run.
+        What is written to ``results.json``: a summary for each evaluation of the last step, facts about the run, and
+        under ``best`` the best checkpoint's ``step`` and ``results``, which are what is printed.
 
     Raises:
         UserError: anything that a person can mend.
@@ -67,8 +68,7 @@ def run(experiment: Experiment, *, stuck_after: float = STUCK_AFTER) -> dict[str
         results = _drive(experiment, state, manager, stopping, watchdog)
         if first:
             write_json(workdir / "results.json", results)
-            print(tables.results_table(results))
-            print(_about_best(results))
+            print(_told(results))
             print(f"results: {workdir / 'results.json'}, curves: {workdir / 'curves.png'}")
     return results
 
@@ -149,7 +149,9 @@ def _drive(
             title = f"{experiment.workdir.name}: {config.train.epochs:g} epochs, batch {config.train.batch_size}"
             metrics_log.curves(experiment.workdir / "curves.png", log.records, title=title)
         manager.wait_until_finished()
-        return _results(experiment, log, checkpoint.choose(manager, "best"))
+        best = checkpoint.choose(manager, "best")
+        of_best = experiment.about if best == experiment.about.evaluated else checkpoint.read_about(manager, best)
+        return _results(experiment, log, best, of_best.results)
 
 
 def _owed(
@@ -378,6 +380,24 @@ def _about_margin(found: Mapping[str, Any]) -> str:
     )
 
 
+def _told(results: Mapping[str, Any]) -> str:
+    """The figures of the best checkpoint, which others take, and those of the last step where it is another."""
+    best, last = results["best"], results["step"]
+    if best["step"] == last:
+        return f"{tables.results_table(results)}\n{_about_best(results)}"
+    shown = ", ".join(
+        f"{name.replace('_', ' ')} {100 * row['top1']:.2f} %"
+        for name, row in results.items()
+        if isinstance(row, Mapping) and "top1" in row
+    )
+    return "\n".join([
+        f"step {best['step']}, the best checkpoint, which evaluate, predict and all others take:",
+        tables.results_table(best["results"]),
+        _about_best(results),
+        f"the last step, {last}, which --step=latest takes: top-1 {shown}",
+    ])  # fmt: skip
+
+
 def _about_best(results: Mapping[str, Any]) -> str:
     """Which checkpoint is the best, and whether its figures say so of photos that it was not chosen by."""
     best = results["best"]
@@ -392,13 +412,16 @@ def _about_best(results: Mapping[str, Any]) -> str:
     )
 
 
-def _results(experiment: Experiment, log: metrics_log.MetricsLog | None, best: int) -> dict[str, Any]:
+def _results(
+    experiment: Experiment, log: metrics_log.MetricsLog | None, best: int, of_best: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What is written: at the top the figures of the last step, under ``best`` those of the best checkpoint."""
     losses = [record for record in (log.records if log else ()) if "loss" in record]
     steps, per_epoch = experiment.length.steps, experiment.length.steps_per_epoch
     return {
         **experiment.about.results,
         "margin": experiment.about.margin,
-        "best": {"step": best, "chosen_on": chosen_on(experiment.config.data)},
+        "best": {"step": best, "chosen_on": chosen_on(experiment.config.data), "results": dict(of_best)},
         "step": steps,
         "epochs": steps / per_epoch,
         "loss": losses[-1]["loss"] if losses else None,
