@@ -87,10 +87,10 @@ def _heldout(parsed: argparse.Namespace, store: Store, table: ClassTable) -> str
             f"--heldout-split {heldout}: found {len(both)} species that are in {parsed.train_split} or {parsed.split} "
             f"too ({table.label(both[0])}), expected others; choose another split, or '' for none"
         )
-    if yardstick.has_enough(store, table, parsed.train_split):
-        return str(heldout)
-    print("too few species in training to hold some out inside: no closed form for species without a photo", flush=True)
-    return ""
+    reason = yardstick.why_not(store, table, (parsed.train_split, parsed.split, heldout))
+    if reason:
+        print(f"{reason}: no closed form for species without a photo", flush=True)
+    return "" if reason else str(heldout)
 
 
 def table_of(rows: Sequence[dict[str, Any]], classes: int) -> str:

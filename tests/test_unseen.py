@@ -509,6 +509,24 @@ def test_a_shard_is_compared_with_its_checksum_once_in_a_process(store, monkeypa
     assert len(read) == 3 + 9
 
 
+def test_a_closed_form_too_large_for_memory_is_left_out_with_a_line(kept, store, tmp_path, capsys, monkeypatch):
+    from lit_jax import evaluate
+    from lit_jax.data.embedding_store import open_store
+    from lit_jax.evaluation import yardstick
+    from lit_jax.text.classes import read_class_table
+
+    opened = open_store(store)
+    table, splits = read_class_table(opened.class_table), ("train", "validation", "heldout")
+    held = yardstick.bytes_held(opened, table, splits)
+    words = list(yardstick.kinds_of(table).values()) + list(yardstick.mixed(yardstick.kinds_of(table)).values())
+    assert held >= sum(one.nbytes for one in words) + 360 * 16 * 4 and yardstick.why_not(opened, table, splits) == ""
+    monkeypatch.setattr(yardstick, "MOST_BYTES", held - 1)
+    monkeypatch.setattr(yardstick, "measure", lambda *_, **__: pytest.fail("was measured"))
+    evaluate.main([f"--checkpoint={kept[1]}", "--split=heldout", f"--out={tmp_path / 'o.json'}", "--no-page"])
+    assert "GiB to hold at once, more than 0: no closed form beside" in capsys.readouterr().out
+    assert json.loads((tmp_path / "o.json").read_text())["closed_form"] == []
+
+
 def test_an_evaluation_tells_seen_from_unseen_on_page_and_card(kept, tmp_path, capsys, drawn):
     from lit_jax import evaluate, export
 

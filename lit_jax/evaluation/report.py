@@ -243,7 +243,8 @@ def _closed_form(
     if not all(name in data.splits for name in splits):
         return []
     table = read_class_table(data.class_table)
-    if not yardstick.has_enough(data, table, chosen.train_split):
+    if reason := yardstick.why_not(data, table, splits):
+        print(f"note: {reason}: no closed form beside these figures", flush=True)
         return []
     kinds = yardstick.kinds_of(table)
     if building.reads_words(trained.config.towers, trained.model, from_store=True):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lit_jax.data.embedding_store import Rows, Store
+from lit_jax.data.embedding_store import DTYPES, Rows, Store
 from lit_jax.data.inner_holdouts import enough
 from lit_jax.evaluation import closed_form, gzsl
 from lit_jax.evaluation.closed_form import SHRINKAGES, Photos
@@ -16,15 +16,24 @@ WAYS = {"photos as they are": (1.0,), "photos whitened": SHRINKAGES}
 """Two forms of the closed form by the whitenings that it may choose among."""
 
 
+MOST_BYTES = 4 << 30
+"""What `measure` may hold at once: it is a line beside a figure, which is not to cost more memory than the figure."""
+
+
 def kinds_of(table: ClassTable) -> dict[str, np.ndarray]:
     """What a class table says of its classes, each kind `[K, F]`: whole ranks, words of the names, letters in a row."""
+    return {name: sets_of(texts, kind) for name, (texts, kind) in _texts_of(table).items()}
+
+
+def _texts_of(table: ClassTable) -> dict[str, tuple[list[str], str]]:
+    """Texts of each class, and the kind of their units, by the name that `kinds_of` gives them."""
     names = [" ".join(row.get(column, "") for column in ("common_name", "name")) for row in table.rows()]
     columns = [c for c in (*RANKS, "name") if any(table.columns.get(c, ())) and len(set(table.columns[c])) > 1]
     ranks = [", ".join(row[column] for column in columns) for row in table.rows()]
     return {
-        "ranks": sets_of(ranks, "phrases"),
-        "words of the names": sets_of(names, "words"),
-        "letters of the names": sets_of(names, "letters"),
+        "ranks": (ranks, "phrases"),
+        "words of the names": (names, "words"),
+        "letters of the names": (names, "letters"),
     }
 
 
@@ -46,9 +55,22 @@ def mixed(kinds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: closed_form.unit(np.asarray(one, np.float64)) for name, one in kinds.items()} | both
 
 
-def has_enough(store: Store, table: ClassTable, split: str) -> bool:
-    """Whether `measure` can hold species of a split to learn from out in turn."""
-    return enough(len({table.species_of[class_id] for class_id in store.classes_in(split)}))
+def why_not(store: Store, table: ClassTable, splits: tuple[str, str, str]) -> str:
+    """Why `measure` is left out, a clause: too few species to hold some out, or too many; empty if it is not."""
+    if not enough(len({table.species_of[class_id] for class_id in store.classes_in(splits[0])})):
+        return "too few species in training to hold some out inside"
+    held = bytes_held(store, table, splits)
+    return "" if held <= MOST_BYTES else f"{held / 2**30:,.0f} GiB to hold at once, more than {MOST_BYTES >> 30}"
+
+
+def bytes_held(store: Store, table: ClassTable, splits: tuple[str, str, str]) -> int:
+    """About what `measure` holds at once: words of all kinds and pairs of kinds, features, and scores."""
+    units = [len(vocabulary(texts, (kind,))[0]) for texts, kind in _texts_of(table).values()]
+    # Each kind as it was made, as a unit vector, and in a pair with each of the others.
+    words = 8 * len(table) * sum(units) * (len(units) + 1)
+    learnt, *named = (store.examples(split) for split in splits)
+    item = np.dtype(DTYPES[store.dtype]).itemsize
+    return words + item * store.width * (learnt + sum(named)) + 8 * sum(named) * (store.width + len(table))
 
 
 def measure(
@@ -71,7 +93,7 @@ def measure(
         ``chance``, and ``gzsl`` as `lit_jax.evaluation.gzsl.summary`.
 
     Raises:
-        UserError: too few species for inner hold-outs, see `has_enough`.
+        UserError: too few species for inner hold-outs, see `why_not`.
     """
     row_of = {class_id: table.index_of(table.species_of[class_id]) for class_id in table.ids}
     features, labels = [], []
