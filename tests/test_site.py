@@ -616,9 +616,7 @@ def test_the_csv_is_darwin_core_as_python_writes_it(app, browser, model, photos,
         form = format_of("dwc", heading)
         for one in model.name(given, sure=0.8):
             name = pathlib.Path(one.photo).name
-            (wanted,) = csv.DictReader(
-                io.StringIO(form.head.partition("\n")[2] + form.text(dataclasses.replace(one, photo=name)))
-            )
+            (wanted,) = csv.DictReader(io.StringIO(form.head + form.text(dataclasses.replace(one, photo=name))))
             assert list(rows[name])[: len(DARWIN_CORE)] == list(DARWIN_CORE)
             if one.error:
                 assert rows[name]["identificationRemarks"].startswith(
