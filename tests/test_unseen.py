@@ -447,6 +447,23 @@ def test_copies_of_training_photos_are_said_first_with_the_figures_without_them(
         assert "near-copies" not in tables.table_of(shown) + page.page(shown, name="x")
 
 
+def test_long_work_of_an_evaluation_and_of_a_start_gives_signs_of_life(kept, store, tmp_path, monkeypatch, capsys):
+    """As if each part took longer than the time between two lines."""
+    from lit_jax import config, main
+    from lit_jax.base import console
+    from lit_jax.data.embedding_store import open_store
+    from lit_jax.evaluation import report
+    from lit_jax.trained.loading import load
+
+    monkeypatch.setitem(console.Progress.__init__.__kwdefaults__, "every_seconds", -1.0)
+    report.evaluate(load(kept[1]), open_store(store), "heldout")
+    said = capsys.readouterr().out
+    for sign in ("120 of 120 photos of split heldout", " pairs of photos, ", "closed form: inner hold-out 5 of 5"):
+        assert sign in said
+    main.train(config.load(kept[1].parent / "config.py", {"evaluation.margin_folds": "0"})[0], tmp_path / "run")
+    assert "closed form: inner hold-out 1 of 5" in capsys.readouterr().out
+
+
 def test_copies_are_not_looked_for_where_that_would_take_long(kept, store, monkeypatch):
     from lit_jax.data.embedding_store import open_store
     from lit_jax.evaluation import report

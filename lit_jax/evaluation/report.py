@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lit_jax import config as options
+from lit_jax.base import console
 from lit_jax.base.sharding import check_divides, make_mesh
 from lit_jax.data.collection import Collection, at_hand, fingerprint
 from lit_jax.data.embedding_store import Rows, Store, image_ids
@@ -111,8 +112,16 @@ def evaluate(
     features = photo_embeddings.photos_of(
         parts, data, pictures=building.pictures_of(config.image, config.data), batch_size=batch_size
     )
-    # Photos of a split may be asked for twice, and pass the tower once.
-    photos_of = functools.cache(lambda name: photo_embeddings.image_embeddings(parts, params, features(name, params)))
+
+    @functools.cache  # photos of a split may be asked for twice, and pass the tower once
+    def photos_of(name: str) -> tuple[np.ndarray, np.ndarray]:
+        total = data.examples(name)
+        with console.Progress(total) as progress:
+            tell = console.pace(progress, f"photos of split {name}")
+            return photo_embeddings.image_embeddings(
+                parts, params, features(name, params), lambda done: tell(done, total)
+            )
+
     photos, class_ids = photos_of(split)
     labels = _labels(class_ids, species_of, table)
     species = unseen.species_in_training(trained.about, data, table)
@@ -250,7 +259,9 @@ def _near(trained: Trained, data: Collection, split: str, class_ids: np.ndarray)
         return None
     if not np.array_equal(Rows(store, split).class_ids, class_ids):
         return None
-    found = leaks.near_photos(store, chosen.train_split, [split])
+    with console.Progress(1) as progress:
+        tick = console.pace(progress, "pairs of photos")
+        found = leaks.near_photos(store, chosen.train_split, [split], tick=tick)
     near = {pair["photo"] for pair in found["comparisons"][0]["pairs"]}
     return _Near(found, np.array([name in near for name in image_ids(store, split)], bool))
 
@@ -303,7 +314,9 @@ def _closed_form(
         prompts = prompts_of(about, table, templates, protocol)
         tokens = building.reading(text, trained.tokenizer)([prompts[class_id][0] for class_id in table.ids])
         kinds["the text tower"] = text_embeddings.text_features(trained.model, trained.params[TEXT], tokens)
-    return yardstick.measure(data, table, splits, kinds, seed=trained.config.seed)
+    with console.Progress(1) as progress:
+        tell = console.part(progress, "closed form")
+        return yardstick.measure(data, table, splits, kinds, seed=trained.config.seed, tell=tell)
 
 
 def _table(about: About, data: Collection, split: str, classes: ClassTable | None) -> ClassTable:
