@@ -143,12 +143,8 @@ def photos_of(
     return from_records(parts, collection, pictures=pictures, batch_size=batch_size, aside=aside)
 
 
-def image_embeddings(
-    parts: Embedder, params: Params, photos: Iterable[Photos], tick: Callable[[int], None] = lambda _: None
-) -> tuple[np.ndarray, np.ndarray]:
+def image_embeddings(parts: Embedder, params: Params, photos: Iterable[Photos]) -> tuple[np.ndarray, np.ndarray]:
     """Photos in the common space: `[N, D]` float32 of unit norm, and their class ids `[N]` int64, of this host.
-
-    `tick` hears after each batch how many are done.
 
     Raises:
         UserError: if there is no photo.
@@ -157,7 +153,6 @@ def image_embeddings(
     for batch in photos:
         rows.append(local_rows(parts.projected(params, batch.features))[batch.mask])
         class_ids.append(batch.class_id[batch.mask])
-        tick(sum(map(len, rows)))
     if not rows:
         raise UserError("photos: found none, expected at least one in the split")
     return np.concatenate(rows), np.concatenate(class_ids)

@@ -8,7 +8,7 @@ how well photos and captions find each other, and which classes are hardest.
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,12 +115,10 @@ def evaluate(
 
     @functools.cache  # photos of a split may be asked for twice, and pass the tower once
     def photos_of(name: str) -> tuple[np.ndarray, np.ndarray]:
-        total = data.examples(name)
-        with console.Progress(total) as progress:
+        with console.Progress(data.examples(name)) as progress:
             tell = console.pace(progress, f"photos of split {name}")
-            return photo_embeddings.image_embeddings(
-                parts, params, features(name, params), lambda done: tell(done, total)
-            )
+            batches = _told(features(name, params), data.examples(name), tell)
+            return photo_embeddings.image_embeddings(parts, params, batches)
 
     photos, class_ids = photos_of(split)
     labels = _labels(class_ids, species_of, table)
@@ -151,6 +149,17 @@ def evaluate(
         **_facts(trained, data, split, species_of, templates),
         "protocol": protocol,
     }
+
+
+def _told(
+    batches: Iterable[photo_embeddings.Photos], total: int, tell: Callable[[int, int], None]
+) -> Iterator[photo_embeddings.Photos]:
+    """The same batches of photos; `tell` hears how many are done, and how many there are."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += int(np.sum(batch.mask))
+        tell(done, total)
 
 
 def _labels(class_ids: np.ndarray, species_of: Mapping[int, int], table: ClassTable) -> np.ndarray:
