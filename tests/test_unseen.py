@@ -836,3 +836,56 @@ def test_a_class_of_one_photo_is_learnt_from_unless_it_is_held_out():
         assert (fold.learnt.astype(int) + fold.aside + fold.heldout == 1).all()
         assert set(labels[fold.learnt]) | set(labels[fold.heldout]) == set(range(20))
         assert set(labels[fold.aside]) <= {3}
+
+
+def test_copies_of_training_photos_are_said_first_with_the_figures_without_them(kept, store, tmp_path, capsys):
+    from lit_jax import evaluate
+    from lit_jax.data.embedding_store import Rows, open_store
+    from lit_jax.evaluation import page, tables
+
+    out = tmp_path / "found.json"
+    evaluate.main([f"--checkpoint={kept[1]}", "--split=heldout", f"--out={out}"])
+    printed, found = capsys.readouterr().out, json.loads(out.read_text())
+    train, heldout = (Rows(open_store(store), split).whole()[:, 0].astype(np.float64) for split in ("train", "heldout"))
+    one, other = (
+        (x - train.mean(0)) / np.linalg.norm(x - train.mean(0), axis=1, keepdims=True) for x in (heldout, train)
+    )
+    near = (one @ other.T).max(1) >= 0.95
+    told = found["near_copies"]
+    assert near.sum() == 3 == told["near_photos"] and told["photos"] == 120 and told["images"] == 117
+    # The copies are photos of one species: what is right of the others is what is right of all, less what is of these.
+    right = round(found["top1"] * 120) - round(told["top1"] * 117)
+    assert 0 <= right <= 3 and found["leaks"]["photos"]["near_photos"] == 3
+    first, said = printed.splitlines()[1], f"without them: top-1 {100 * told['top1']:.2f} % ("
+    assert first.startswith("3 of 120 photos have near-copies in training; ") and said in first and "of 117" in first
+    assert "3 of 120 photos have near-copies in training" in out.with_suffix(".html").read_text()
+    none = {**found, "near_copies": {**told, "near_photos": 0}}
+    for shown in (none, {**found, "near_copies": None}):
+        assert "near-copies" not in tables.table_of(shown) + page.page(shown, name="x")
+
+
+def test_long_work_of_an_evaluation_and_of_a_start_gives_signs_of_life(kept, store, tmp_path, monkeypatch, capsys):
+    """As if each part took longer than the time between two lines."""
+    from lit_jax import config, main
+    from lit_jax.base import console
+    from lit_jax.data.embedding_store import open_store
+    from lit_jax.evaluation import report
+    from lit_jax.trained.loading import load
+
+    monkeypatch.setitem(console.Progress.__init__.__kwdefaults__, "every_seconds", -1.0)
+    report.evaluate(load(kept[1]), open_store(store), "heldout")
+    said = capsys.readouterr().out
+    for sign in ("120 of 120 photos of split heldout", " pairs of photos, ", "closed form: inner hold-out 5 of 5"):
+        assert sign in said
+    main.train(config.load(kept[1].parent / "config.py", {"evaluation.margin_folds": "0"})[0], tmp_path / "run")
+    assert "closed form: inner hold-out 1 of 5" in capsys.readouterr().out
+
+
+def test_copies_are_not_looked_for_where_that_would_take_long(kept, store, monkeypatch):
+    from lit_jax.data.embedding_store import open_store
+    from lit_jax.evaluation import report
+    from lit_jax.trained.loading import load
+
+    monkeypatch.setattr(report, "COMPARED", 200)
+    found = report.evaluate(load(kept[1]), open_store(store), "heldout")
+    assert found["near_copies"] is None and found["leaks"]["photos"] is None

@@ -52,12 +52,12 @@ class Progress:
         )
         self.show(record["step"], text, seconds_left=left / rate if rate else math.inf)
 
-    def show(self, done: int, text: str, *, seconds_left: float) -> None:
-        """Moves the bar; where there is none, prints a line now and then."""
-        self._bar.update(self._task, completed=done, description=text)
+    def show(self, done: int, text: str, *, seconds_left: float, total: int | None = None) -> None:
+        """Moves the bar, of another total if one is given; where there is none, prints a line now and then."""
+        self._bar.update(self._task, completed=done, description=text, total=total)
         if self._bar.disable and time.monotonic() - self._printed > self._every:
             self._printed = time.monotonic()
-            self.line(f"{text}, ETA {duration(seconds_left)}")
+            self.line(f"{text}, ETA {duration(seconds_left)}" if math.isfinite(seconds_left) else text)
 
     def line(self, text: str) -> None:
         """Prints a line above the bar."""
@@ -71,7 +71,16 @@ def pace(progress: Progress, what: str) -> Callable[[int, int], None]:
     def tell(done: int, total: int) -> None:
         rate = done / max(time.monotonic() - start, 1e-9)
         text = f"{done:,} of {total:,} {what}, {rate:.0f} a second"
-        progress.show(done, text, seconds_left=(total - done) / rate)
+        progress.show(done, text, seconds_left=(total - done) / rate, total=total)
+
+    return tell
+
+
+def part(progress: Progress, what: str) -> Callable[[str], None]:
+    """A function of the part of a work that begins, which shows it."""
+
+    def tell(line: str) -> None:
+        progress.show(0, f"{what}: {line}", seconds_left=math.inf)
 
     return tell
 

@@ -93,7 +93,7 @@ def _head(result: Mapping[str, Any], title: str) -> str:
         if tables.tells(name, result["candidates"])
     )
     few = tables.few_species(result) if result["classes_in_training"] == 0 else []
-    few = [*few, *tables.below_chance(result, result["candidates"])]
+    few = [*tables.near_copies(result), *few, *tables.below_chance(result, result["candidates"])]
     warning = "".join(f'<p class="warning">{line}.</p>' for line in few)
     numbers_of = f'<div class="numbers">{boxes}</div>'
     lead = f'<h1>{title}</h1>\n{_trust(result)}<p class="about">{about}</p>\n'

@@ -8,16 +8,17 @@ how well photos and captions find each other, and which classes are hardest.
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
 
 from lit_jax import config as options
+from lit_jax.base import console
 from lit_jax.base.sharding import check_divides, make_mesh
-from lit_jax.data.collection import Collection, fingerprint
-from lit_jax.data.embedding_store import Store
+from lit_jax.data.collection import Collection, at_hand, fingerprint
+from lit_jax.data.embedding_store import Rows, Store, image_ids
 from lit_jax.embedding import photo_embeddings, text_embeddings
 from lit_jax.embedding.about import About
 from lit_jax.embedding.class_prompts import prompts_of, prompts_of_species
@@ -83,8 +84,9 @@ def evaluate(
         ``common_names`` (of what classes are taken for), ``species`` (how many with photos were in training, and how
         that was told), ``gzsl`` (see `unseen.together`; None where there are not photos of both kinds) and facts about
         the run, and ``closed_form`` (rows of `yardstick.measure`, for held-out species of a store); beside each
-        accuracy its ``_interval``; ``leaks`` (of held-out species, see `leaks.of_heldout`; with ``photos`` of a store,
-        near ones in training); JSON-ready.
+        accuracy its ``_interval``; ``near_copies`` (photos that are nearly one of training, and figures
+        without them; None where nobody can tell); ``leaks`` (of held-out species, see `leaks.of_heldout`; with
+        ``photos`` of a store, near ones in training); JSON-ready.
 
     Raises:
         UserError: a split that is not there, classes that do not cover its photos, an odd batch size.
@@ -110,8 +112,14 @@ def evaluate(
     features = photo_embeddings.photos_of(
         parts, data, pictures=building.pictures_of(config.image, config.data), batch_size=batch_size
     )
-    # Photos of a split may be asked for twice, and pass the tower once.
-    photos_of = functools.cache(lambda name: photo_embeddings.image_embeddings(parts, params, features(name, params)))
+
+    @functools.cache  # photos of a split may be asked for twice, and pass the tower once
+    def photos_of(name: str) -> tuple[np.ndarray, np.ndarray]:
+        with console.Progress(data.examples(name)) as progress:
+            tell = console.pace(progress, f"photos of split {name}")
+            batches = _told(features(name, params), data.examples(name), tell)
+            return photo_embeddings.image_embeddings(parts, params, batches)
+
     photos, class_ids = photos_of(split)
     labels = _labels(class_ids, species_of, table)
     species = unseen.species_in_training(trained.about, data, table)
@@ -125,20 +133,33 @@ def evaluate(
     same = duplicates([list(texts[i]) for i in table.ids])
     factor = float(np.exp(np.asarray(trained.params[LOGIT_SCALE])))
     summary, together = _summary(found, table), _gzsl(trained, asked, mesh)
+    near = _near(trained, data, split, class_ids)
     return {
         **summary,
+        "near_copies": _without_copies(near, found),
         "same_prompts": [[table.names[row] for row in group] for group in same],
         "ceiling": ranks.ceiling(found.hits().images, same),
         **_by_rank(found, table),
         "calibration": _calibration(photos, found, class_emb, mesh, factor, less, seed=config.seed),
         "species": known_species.described(species, table, np.unique(labels).tolist()),
         "gzsl": together,
-        "leaks": _leaks(trained, data, split, summary["per_class"], together),
+        "leaks": _leaks(trained, data, split, summary["per_class"], together, near),
         "closed_form": _closed_form(trained, data, split, templates, protocol),
         "retrieval": _retrieval(trained.about, table, photos, labels, vectors),
         **_facts(trained, data, split, species_of, templates),
         "protocol": protocol,
     }
+
+
+def _told(
+    batches: Iterable[photo_embeddings.Photos], total: int, tell: Callable[[int, int], None]
+) -> Iterator[photo_embeddings.Photos]:
+    """The same batches of photos; `tell` hears how many are done, and how many there are."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += int(np.sum(batch.mask))
+        tell(done, total)
 
 
 def _labels(class_ids: np.ndarray, species_of: Mapping[int, int], table: ClassTable) -> np.ndarray:
@@ -190,6 +211,7 @@ def _leaks(
     split: str,
     per_class: Sequence[Mapping[str, Any]],
     together: Mapping[str, Any] | None,
+    near: "_Near | None",
 ) -> dict[str, Any] | None:
     """What figures of held-out species may owe to training, see `leaks.of_heldout`; None of any other split."""
     chosen, about = trained.config.data, trained.about
@@ -207,9 +229,8 @@ def _leaks(
         ):
             row["among_all"] = {name: among[name] for name in ("top1", "top1_interval") if name in among}
     photos = sum(data.examples(name) for name in (chosen.train_split, split))
-    if isinstance(data, Store) and photos <= COMPARED:
-        near = leaks.near_photos(data, chosen.train_split, [split])
-        found["photos"] = {"within": near["within"], **_shortened(near["comparisons"][0], table)}
+    if near is not None:
+        found["photos"] = {"within": near.found["within"], **_shortened(near.found["comparisons"][0], table)}
     else:
         found["photos"] = None
     return {
@@ -218,6 +239,58 @@ def _leaks(
         "store": str(data.directory),
         "is_store": isinstance(data, Store),
     }
+
+
+class _Near(NamedTuple):
+    """Photos of a split that are nearly one of training.
+
+    Attributes:
+        found: from `leaks.near_photos`.
+        rows: `[N]` bool, which photos of the split, in its order.
+    """
+
+    found: Mapping[str, Any]
+    rows: np.ndarray
+
+
+def _near(trained: Trained, data: Collection, split: str, class_ids: np.ndarray) -> _Near | None:
+    """Photos of a split of the run's own data that are nearly one of training.
+
+    None where the features of both are not at hand, or too many to be compared in seconds.
+    """
+    chosen, about = trained.config.data, trained.about
+    if fingerprint(data) != about.fingerprint or split == chosen.train_split:
+        return None
+    store = data if isinstance(data, Store) else _stored(chosen, data)
+    if store is None or not {chosen.train_split, split} <= set(store.splits):
+        return None
+    if store.examples(chosen.train_split) + store.examples(split) > COMPARED:
+        return None
+    if not np.array_equal(Rows(store, split).class_ids, class_ids):
+        return None
+    with console.Progress(1) as progress:
+        tick = console.pace(progress, "pairs of photos")
+        found = leaks.near_photos(store, chosen.train_split, [split], tick=tick)
+    near = {pair["photo"] for pair in found["comparisons"][0]["pairs"]}
+    return _Near(found, np.array([name in near for name in image_ids(store, split)], bool))
+
+
+def _stored(chosen: options.Data, data: Collection) -> Store | None:
+    """The embedding store of a run's records, if it is at hand."""
+    found = at_hand(chosen, as_store=True)
+    return found if isinstance(found, Store) and fingerprint(found) == fingerprint(data) else None
+
+
+def _without_copies(near: _Near | None, found: Predictions) -> dict[str, Any] | None:
+    """How many photos are nearly one of training, and accuracies of the others; None where nobody can tell."""
+    if near is None:
+        return None
+    rest = found.rank[~near.rows]
+    told: dict[str, Any] = {"photos": len(near.rows), "near_photos": int(near.rows.sum()), "images": len(rest)}
+    if len(rest):
+        rates = {f"top{k}": float(np.mean(rest < k)) for k in (1, 5)}
+        told |= ranks.with_intervals(rates, len(rest))
+    return told
 
 
 def _shortened(comparison: Mapping[str, Any], table: ClassTable) -> dict[str, Any]:
@@ -251,7 +324,9 @@ def _closed_form(
         prompts = prompts_of(about, table, templates, protocol)
         tokens = building.reading(text, trained.tokenizer)([prompts[class_id][0] for class_id in table.ids])
         kinds["the text tower"] = text_embeddings.text_features(trained.model, trained.params[TEXT], tokens)
-    return yardstick.measure(data, table, splits, kinds, seed=trained.config.seed)
+    with console.Progress(1) as progress:
+        tell = console.part(progress, "closed form")
+        return yardstick.measure(data, table, splits, kinds, seed=trained.config.seed, tell=tell)
 
 
 def _table(about: About, data: Collection, split: str, classes: ClassTable | None) -> ClassTable:

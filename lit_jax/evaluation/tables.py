@@ -170,6 +170,22 @@ def why_no_order(rows: Sequence[Mapping[str, Any]], shown: int) -> str:
     return f"{alike} classes are as hard as the last of these; the first by name are shown"
 
 
+def near_copies(result: Mapping[str, Any]) -> list[str]:
+    """A sentence on photos that are nearly one of training, and on accuracy without them; none where there are none."""
+    found = result.get("near_copies")
+    if not found or not found["near_photos"]:
+        return []
+    said = f"{found['near_photos']:,} of {found['photos']:,} photos have near-copies in training"
+    if "top1" not in found:
+        return [f"{said}: these figures say nothing of new photos"]
+    rates = ", ".join(
+        f"{text} {100 * found[name]:.2f} % ({ends(found, name)})"
+        for name, text in (("top1", "top-1"), ("top5", "top-5"))
+        if tells(name, result["candidates"])
+    )
+    return [f"{said}; without them: {rates}, of {found['images']:,} photos"]
+
+
 SHOWN = 10  # classes in the printed table, unless all are asked for
 
 
@@ -177,7 +193,7 @@ def table_of(result: dict[str, Any], *, all_classes: bool = False) -> str:
     """The result as text: overall, by rank, calibration, retrieval, then the hardest classes, or all of them."""
     rows = result["per_class"] if all_classes else result["per_class"][:SHOWN]
     of = result["candidates"]
-    parts = [results_table({result["split"]: result}), *_notes(result)]
+    parts = [*near_copies(result), results_table({result["split"]: result}), *_notes(result)]
     if len(result["ranks"]) > 1:
         by_rank = [
             [rank, row["groups"], *_rates(row, "top1", "top5", "macro_top1", of=of)]

@@ -17,7 +17,7 @@ import optax
 from jax.sharding import Mesh
 
 from lit_jax import config as options
-from lit_jax.base import hosts
+from lit_jax.base import console, hosts
 from lit_jax.base.precision import initial_loss_scale
 from lit_jax.base.sharding import check_divides, make_mesh, put_replicated, replicated, with_sharding
 from lit_jax.data import collection, input_stream
@@ -330,7 +330,9 @@ class _Parts:
         moving = (
             {} if TEXT in self.locked else building.initial_params(self.config.towers, self.model, parts=(TEXT,))[0]
         )
-        return choose(self.taught({**moving, **self.locked}[TEXT]), seed=self.config.seed)
+        taught = self.taught({**moving, **self.locked}[TEXT])
+        with console.Progress(1, quiet=jax.process_index() != 0) as progress:
+            return choose(taught, seed=self.config.seed, tell=console.part(progress, "closed form"))
 
     def taught(self, tower: Params) -> Taught:
         """What the closed form learns from: photos to train on, and the captions of all classes by the text tower."""

@@ -4,6 +4,7 @@ Gradient training from a random start forgets what carries over to a species wit
 held near it (``optimizer.pull``), it has to improve on it. See `lit_jax.evaluation.closed_form`.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -27,14 +28,14 @@ class Taught(NamedTuple):
     words: np.ndarray
 
 
-def choose(taught: Taught, *, seed: int) -> Choice:
-    """Whitening and penalty, chosen by holding out some of the training classes in turn.
+def choose(taught: Taught, *, seed: int, tell: Callable[[str], None] = lambda _: None) -> Choice:
+    """Whitening and penalty, chosen by holding out some of the training classes in turn; `tell` hears of progress.
 
     Raises:
         UserError: too few classes for that.
     """
     words, _ = _scaled(taught)
-    return closed_form.choose(taught.photos, {"captions": words}, seed=seed)[0]
+    return closed_form.choose(taught.photos, {"captions": words}, seed=seed, tell=tell)[0]
 
 
 def from_closed_form(model: TwoTower, params: Params, taught: Taught, choice: Choice) -> Params:
