@@ -382,7 +382,12 @@ def test_batches_of_a_trial_hold_the_photos_it_learns_from_and_no_other(kept, st
 
         return shorter._replace(of=of, step=noted)
 
-    margin.fit(dataclasses.replace(built, without=without), tell=lambda _: None, interrupted=lambda: False)
+    margin.fit(
+        dataclasses.replace(built, without=without),
+        tell=lambda _: None,
+        tick=lambda *_: None,
+        interrupted=lambda: False,
+    )
     for found, fold in zip(fed, folds, strict=True):
         learnt = set(np.flatnonzero(fold.learnt))
         assert found <= learnt and len(found) > 0.9 * len(learnt)
@@ -877,8 +882,11 @@ def test_long_work_of_an_evaluation_and_of_a_start_gives_signs_of_life(kept, sto
     said = capsys.readouterr().out
     for sign in ("120 of 120 photos of split heldout", " pairs of photos, ", "closed form: inner hold-out 5 of 5"):
         assert sign in said
-    main.train(config.load(kept[1].parent / "config.py", {"evaluation.margin_folds": "0"})[0], tmp_path / "run")
-    assert "closed form: inner hold-out 1 of 5" in capsys.readouterr().out
+    given = {"evaluation.margin_folds": "2", "train.epochs": "1", "optimizer.warmup_epochs": "0"}
+    main.train(config.load(kept[1].parent / "config.py", given)[0], tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "closed form: inner hold-out 1 of 5" in said and "step 5/5, epoch 1.00" in said
+    assert "1 of 2 steps of trials for the margin" in said and "2 of 2 steps of trials for the margin" in said
 
 
 def test_copies_are_not_looked_for_where_that_would_take_long(kept, store, monkeypatch):

@@ -50,7 +50,7 @@ class Progress:
             f"step {record['step']}/{self._total}, epoch {record['epoch']:.2f}, loss {record['loss']:.4f}"
             f"{f' (at least {floor:.2f})' if floor >= 0.01 else ''}, {record['pairs_per_s']:.0f} pairs/s"
         )
-        self.show(record["step"], text, seconds_left=left / rate if rate else math.inf)
+        self.show(record["step"], text, seconds_left=left / rate if rate else math.inf, total=self._total)
 
     def show(self, done: int, text: str, *, seconds_left: float, total: int | None = None) -> None:
         """Moves the bar, of another total if one is given; where there is none, prints a line now and then."""

@@ -365,7 +365,8 @@ def _fit_margin(experiment: Experiment, progress: console.Progress, interrupted:
     """Fits the margin for seen species, where one is asked for and none was stored yet."""
     if not experiment.config.evaluation.margin_folds or experiment.about.margin:
         return
-    found = margin.fit(experiment, tell=progress.line, interrupted=interrupted)
+    tick = console.pace(progress, "steps of trials for the margin")
+    found = margin.fit(experiment, tell=progress.line, tick=tick, interrupted=interrupted)
     experiment.about = dataclasses.replace(experiment.about, margin=found)
     progress.line(_about_margin(found))
 

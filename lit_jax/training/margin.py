@@ -6,6 +6,7 @@ for each part a model is trained without it, which then names photos of that par
 all training species. What is found there is stored with every checkpoint of the run.
 """
 
+import functools
 import hashlib
 import itertools
 import pathlib
@@ -44,7 +45,10 @@ class Trial(NamedTuple):
     made_from: np.ndarray = np.array("")
 
 
-def fit(experiment: Experiment, *, tell: Callable[[str], None], interrupted: Callable[[], bool]) -> dict[str, Any]:
+def fit(
+    experiment: Experiment, *, tell: Callable[[str], None], tick: Callable[[int, int], None],
+    interrupted: Callable[[], bool],
+) -> dict[str, Any]:  # fmt: skip
     """Fits the margin of a run, and the temperatures that hold with it.
 
     Each trial trains for the epochs of the run on the photos that it has. It is kept in the run's folder as soon as it
@@ -53,6 +57,7 @@ def fit(experiment: Experiment, *, tell: Callable[[str], None], interrupted: Cal
     Args:
         experiment: the run.
         tell: hears a line a trial.
+        tick: hears of each step of all trials: how many are done, and how many there are.
         interrupted: asked after each step of training.
 
     Returns:
@@ -78,12 +83,12 @@ def fit(experiment: Experiment, *, tell: Callable[[str], None], interrupted: Cal
             "to name photos of species that are trained on; set it to 0"
         )
     shorter = experiment.without([~fold.learnt for fold in folds])
-    trials, rivals = [], []
+    steps, trials, rivals = shorter.length.steps, [], []
     for place, fold in enumerate(folds):
         path = experiment.workdir / "margin" / f"trial-{place}-of-{number}.npz"
-        trials.append(
-            _of_fold(experiment, fold, path, lambda fold: _trial(experiment, species, fold, shorter, interrupted))
-        )
+        tock = functools.partial(_tick, tick, place * steps, number * steps)
+        train = functools.partial(_trial, experiment, species, fold, shorter, tock, interrupted)
+        trials.append(_of_fold(experiment, fold, path, train))
         rivals.append(_rivals(experiment, trials[-1]))
         held, right = int((~trials[-1].seen).sum()), gzsl.at(rivals[-1], np.inf)[1]
         tell(f"margin: trained without {held} of the species ({place + 1} of {number}), named {100 * right:.1f} % of "
@@ -91,13 +96,11 @@ def fit(experiment: Experiment, *, tell: Callable[[str], None], interrupted: Cal
     return _fitted(experiment, trials, rivals)
 
 
-def _of_fold(
-    experiment: Experiment, fold: closed_form.Fold, path: pathlib.Path, train: Callable[[closed_form.Fold], Trial]
-) -> Trial:
+def _of_fold(experiment: Experiment, fold: closed_form.Fold, path: pathlib.Path, train: Callable[[], Trial]) -> Trial:
     """The trial that is kept at a path if it was made from the same, else a new one, which is kept there."""
     made_from = _made_from(experiment, fold)
     if not asked_of_first_host(lambda: _kept(path, made_from) is not None, "whether a trial is kept"):
-        trial = train(fold)._replace(made_from=np.array(made_from))
+        trial = train()._replace(made_from=np.array(made_from))
         on_first_host(lambda: _write(path, trial), "a trial of the margin")
     found = seen_in_time(path.parent, lambda: _kept(path, made_from))
     if found is None:
@@ -126,15 +129,20 @@ def _kept(path: pathlib.Path, made_from: str) -> Trial | None:
     return trial if str(trial.made_from) == made_from else None
 
 
+def _tick(tick: Callable[[int, int], None], before: int, of_all: int, step: int) -> None:
+    tick(before + step, of_all)
+
+
 def _trial(
-    experiment: Experiment, species: np.ndarray, fold: closed_form.Fold, shorter: Shorter,
+    experiment: Experiment, species: np.ndarray, fold: closed_form.Fold, shorter: Shorter, tick: Callable[[int], None],
     interrupted: Callable[[], bool],
 ) -> Trial:  # fmt: skip
     feed, start = shorter.of(~fold.learnt)
     state, _ = start()
     stream = itertools.islice(feed(0), shorter.length.steps)
-    for current, _ in train_step.run(state, experiment.locked, stream, shorter.step):
+    for number, (current, _) in enumerate(train_step.run(state, experiment.locked, stream, shorter.step), start=1):
         state = current
+        tick(number)
         if interrupted():
             raise Stopped("stopped while the margin was fitted; run the same command to go on from there")
     return _judged(experiment, {**state.params, **experiment.locked}, species, fold)
