@@ -315,7 +315,7 @@ def check_species(config: options.Config, data: Collection) -> None:
     if refused:
         least = A_PART * max(FOLDS * solves, folds)
         raise UserError(
-            f"{refused[0]} {found}, expected {least} or more, some of which are held out in turn; bring photos of more "
+            f"{refused[0]} {found}, expected {least} or more, to hold some of them out in turn; bring photos of more "
             f"species, hold out fewer, or set {' and '.join(lines)}"
         )
     if folds and data.examples(split) <= number:

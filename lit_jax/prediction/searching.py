@@ -22,7 +22,7 @@ def queries_of(
 ) -> tuple[np.ndarray, list[str]]:
     """Unit vectors `[Q, D]` of what is looked for, and notes.
 
-    Names of the model's classes are asked as these; texts that it cannot read are told of.
+    Names of the model's classes are asked as these; it warns of texts that it cannot read.
 
     Args:
         about: what the model says of itself.
