@@ -1,11 +1,11 @@
 """What the page is told of how texts become numbers, for free-text questions."""
 
 import dataclasses
-import importlib
 import json
 from typing import Any
 
 from lit_jax.errors import UserError
+from lit_jax.text import tokenizer_json
 from lit_jax.text.tokenizers import Tokenizer, is_json
 from lit_jax.text.units import SLOTS, Reading
 
@@ -54,8 +54,7 @@ def _kind(tokenizer: Tokenizer) -> str:
 
 
 def _kind_of(model: bytes) -> str:
-    # By name: the module's classes are made when it is imported, unknown to type checkers.
-    proto = importlib.import_module("sentencepiece.sentencepiece_model_pb2").ModelProto.FromString(model)
+    proto = tokenizer_json.proto_of(model)
     if proto.trainer_spec.model_type != _BPE:
         return "a SentencePiece model of another kind than BPE"
     if {piece.type for piece in proto.pieces} - _PIECES or proto.trainer_spec.treat_whitespace_as_suffix:

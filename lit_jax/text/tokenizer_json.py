@@ -5,6 +5,7 @@ That file is of Hugging Face's library tokenizers, ``pip install 'lit_jax[hub]'`
 
 import gzip
 import importlib
+import importlib.metadata
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -151,7 +152,7 @@ def from_sentencepiece(model: bytes) -> str:
         UserError: a unigram model, or one with pieces or white space of a kind that BPE in JSON has not.
     """
     hf = library()
-    found = _proto(model)
+    found = proto_of(model)
     kinds = {piece.type for piece in found.pieces}
     if (
         found.trainer_spec.model_type != _BPE
@@ -212,16 +213,30 @@ def with_padding(text: str, pad: str, now: int) -> str:
 
 def sentencepiece_with_padding(model: bytes, pad: str) -> bytes:
     """The same of a SentencePiece model."""
-    found = _proto(model)
+    found = proto_of(model)
     if found.trainer_spec.pad_piece == pad or all(piece.piece != pad for piece in found.pieces):
         return model
     found.trainer_spec.pad_piece = pad
     return bytes(found.SerializeToString())
 
 
-def _proto(model: bytes) -> Any:
-    # By name: the module's classes are made when it is imported, unknown to type checkers.
-    return importlib.import_module("sentencepiece.sentencepiece_model_pb2").ModelProto.FromString(model)
+def proto_of(model: bytes) -> Any:
+    """A SentencePiece model as its protocol buffer, ``sentencepiece.ModelProto``.
+
+    Raises:
+        UserError: the installed protobuf is older than the one that SentencePiece was made with.
+    """
+    try:
+        # By name: the module's classes are made when it is imported, unknown to type checkers.
+        module = importlib.import_module("sentencepiece.sentencepiece_model_pb2")
+    except Exception as error:  # of a kind that only some versions of protobuf have
+        versions = {name: importlib.metadata.version(name) for name in ("sentencepiece", "protobuf")}
+        raise UserError(
+            f"protobuf: found version {versions['protobuf']}, expected a newer one for sentencepiece "
+            f"{versions['sentencepiece']} ({type(error).__name__}); pip install -U protobuf, or use an environment without "
+            "what holds it back, such as apache-beam"
+        ) from None
+    return module.ModelProto.FromString(model)
 
 
 def _finished(tokenizer: Any, special: Sequence[str], start: Sequence[str], end: str, pad: str = "") -> str:
