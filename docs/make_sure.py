@@ -3,7 +3,8 @@
 python -m docs.make_sure --model runs/demo --photos data/demo_photos --out docs/sure.png
 
 Photos of the validation split are of species that had photos in training, those of the held-out split of others; all
-are named among all classes of the model. The photos' folder holds ``splits.csv`` as the demo draws it.
+are named among all classes of the model. The photos' folder holds ``splits.csv`` as the demo draws it. The rows of the
+page's table are printed.
 """
 
 import argparse
@@ -24,7 +25,9 @@ from lit_jax.prediction.model import Model
 
 matplotlib.use("Agg")
 
-SURE = np.arange(1, 100) / 100
+SURE = np.arange(100) / 100
+SHOWN = (0, 0.5, 0.8, 0.95)  # at 0 the likeliest species is the answer, as without --sure
+NARROW = ((SPECIES,), (SPECIES, "genus", "family"))
 KINDS = {"validation": "species with photos in training", "heldout": "species without a photo"}
 
 
@@ -45,28 +48,31 @@ def main() -> None:
         found[split] = curve(
             model, chosen, [str(parsed.photos / row["file"]) for row in own], [r["class"] for r in own]
         )
-        for sure in (0.5, 0.8, 0.95):
-            shares = found[split][np.argmin(np.abs(SURE - sure))]
-            print(
-                f"{split}, {sure}: answered {shares[0]:.3f}, right {shares[1]:.3f} of these, to species {shares[2]:.3f}"
-            )
+        for sure in SHOWN:
+            shares = " | ".join(f"{100 * share:.1f} %" for share in found[split][np.argmin(np.abs(SURE - sure))])
+            print(f"| {KINDS[split]}, {len(own)} | {sure or 'none'} | {shares} |")
     drawn(found).savefig(parsed.out, dpi=90)
     print(f"wrote {parsed.out}")
 
 
 def curve(model: Model, chosen: Choices, photos: Sequence[str], species: Sequence[str]) -> np.ndarray:
-    """`[len(SURE), 3]`: shares of photos that are answered, of answers that are right, of photos named to species."""
+    """The columns of the page's table for each of `SURE`.
+
+    Returns:
+        `[len(SURE), 5]`, as shares: photos that are answered, answers that are right, photos named to species, such
+        answers that are right, photos named to family or narrower. NaN where there are no such answers.
+    """
     scores = Similarities(chosen.vectors, chosen.less)(np.stack(list(model.embed_photos(photos))))
     likely = model.confidence.probabilities(scores, chosen.seen)
     steps = ladder(chosen.table, chosen.seen)
-    right = [chosen.table.names.index(name) for name in species]
+    truth = [chosen.table.names.index(name) for name in species]
     points = []
     for sure in SURE:
         answers = steps.climb(likely, SPECIES, float(sure))
-        said = np.array([bool(one.rank) for one in answers])
-        hits = [holds(one, row, steps) for one, row in zip(answers, right, strict=True)]
-        narrow = np.array([one.rank == SPECIES for one in answers])
-        points.append([said.mean(), np.array(hits)[said].mean() if said.any() else np.nan, narrow.mean()])
+        right = np.array([holds(one, row, steps) for one, row in zip(answers, truth, strict=True)])
+        said, named, narrow = (np.array([one.rank in ranks for one in answers]) for ranks in (steps.rungs, *NARROW))
+        of = [right[kept].mean() if kept.any() else np.nan for kept in (said, named)]
+        points.append([said.mean(), of[0], named.mean(), of[1], narrow.mean()])
     return np.array(points)
 
 
@@ -83,10 +89,10 @@ def drawn(found: Mapping[str, np.ndarray]) -> Figure:
     """Two panels: what `--sure` does, and precision against coverage."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     for (split, name), colour in zip(KINDS.items(), ("#00796b", "#c2410c"), strict=True):
-        answered, correct, narrow = 100 * found[split].T
+        answered, correct, named = 100 * found[split][:, :3].T
         left.plot(100 * SURE, correct, color=colour, label=f"{name}: right")
         left.plot(100 * SURE, answered, color=colour, linestyle="--", label="answered, at any rank")
-        left.plot(100 * SURE, narrow, color=colour, linestyle=":", label="named to species")
+        left.plot(100 * SURE, named, color=colour, linestyle=":", label="named to species")
         right.plot(answered, correct, color=colour, label=name)
         at = np.argmin(np.abs(SURE - 0.8))
         right.plot(answered[at], correct[at], "o", color=colour)

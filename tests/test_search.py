@@ -197,8 +197,39 @@ def test_texts_without_any_known_unit_are_told_by_search_and_prediction_alike(fi
     letters = "".join(sorted({letter for letter in known if letter.isalpha()}))[:3] * 3  # known letters, unknown units
     for texts, odd in (([letters], [letters]), (["red"], []), (["red", letters], [letters]), (["a red one"], [])):
         said = [f"the model has learnt nothing of {odd[0]}; what is found means nothing there"] if odd else []
-        assert searching.unread(reads_units, texts) == said
+        assert searching.unread(reads_units, texts, [[text] for text in texts]) == said
         assert choices.unread(texts, reads_units, "what is found means nothing there") == said
+
+
+def test_a_class_is_read_if_the_model_can_read_the_words_that_it_is_asked_by(finished):
+    from lit_jax.prediction import searching
+    from lit_jax.text.units import units
+
+    model = lit_jax.load(finished[0])
+    table = own_classes(model.about)
+    common, name = table.columns["common_name"][2], table.names[2]
+    config = {**model.about.config, "text.tower": "units", "text.units": "letters"}
+    for known, is_read in ((name, True), ("Qqqq", False)):
+        knows = sorted(set(units(known, "letters")) - set(units(common, "letters")))
+        about = dataclasses.replace(model.about, config=config, units=[knows])
+        _, notes = searching.queries_of(about, model.engine.protocol, model.embed_texts, [common])
+        told = f"the model has learnt nothing of {common}; what is found means nothing there"
+        assert notes[1:] == ([] if is_read else [told])
+        assert "asked as the model's class" in notes[0]
+
+
+def test_a_class_to_choose_from_is_read_if_the_model_can_read_its_prompts(finished, monkeypatch):
+    from lit_jax.text.units import units
+
+    model = lit_jax.load(finished[0])
+    common, name = own_classes(model.about).columns["common_name"][2], own_classes(model.about).names[2]
+    about = model.about
+    config = {**about.config, "text.tower": "units", "text.units": "letters"}
+    for known, unread in ((common, "xyzzy"), ("Qqqq", f"{name}, xyzzy")):
+        knows = sorted(set(units(known, "letters")) - set(units(name, "letters")))
+        monkeypatch.setattr(model.engine, "about", dataclasses.replace(about, config=config, units=[knows]))
+        told = [note for note in model.choices([common, "xyzzy"]).notes if "learnt nothing" in note]
+        assert told == [f"the model has learnt nothing of {unread}; its confidence means nothing there"]
 
 
 def test_a_search_in_python_warns_of_what_the_model_cannot_read(searched, finished, tmp_path):

@@ -213,18 +213,22 @@ def alike(table: ClassTable, same: Sequence[Sequence[int]]) -> list[str]:
     return [f"asked by the same words, so that no model can tell them apart: {some(told)}"] if same else []
 
 
-def unread(names: Sequence[str], about: About, so: str) -> list[str]:
+def unread(names: Sequence[str], about: About, so: str, prompts: Sequence[Sequence[str]] = ()) -> list[str]:
     """Lines on names that the model cannot read: in letters of no caption, or of which it knows no unit or piece.
 
     Args:
         names: or other texts.
         about: of the model.
         so: what follows from it.
+        prompts: by which each is asked in its place, as one of the model's own classes; one that it can read will do.
     """
     known = set("".join([about.class_table, *about.templates]).casefold())
     odd = [name for name in names if about.class_table and _share(name, known) < 0.5]
     rest = [name for name in names if name not in odd]
-    nothing = [name for name, knows in zip(rest, _known(rest, about), strict=True) if not knows]
+    silent = {name for name, knows in zip(rest, _known(rest, about), strict=True) if not knows}
+    instead = [(name, one) for name, of_name in zip(names, prompts, strict=False) if name in silent for one in of_name]
+    read = {name for (name, _), knows in zip(instead, _known([one for _, one in instead], about), strict=True) if knows}
+    nothing = [name for name in rest if name in silent - read]
     verb = "is" if len(odd) == 1 else "are"
     lines = [f"{some(odd)} {verb} written in letters that the model has not read; {so}"] if odd else []
     return [*lines, *([f"the model has learnt nothing of {some(nothing)}; {so}"] if nothing else [])]

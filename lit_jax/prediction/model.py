@@ -184,7 +184,9 @@ class Model:
         species = among_trained(about, table.subset(firsts), own=True)
         named = full.subset(firsts)
         notes += choosing.alike(named, duplicates([list(one) for one in prompts]))
-        notes += choosing.unread(named.names, about, "its confidence means nothing there")
+        own = set(self._own.ids) if self._own else set()
+        instead = [texts[class_id] if class_id in own else () for class_id in firsts]
+        notes += choosing.unread(named.names, about, "its confidence means nothing there", instead)
         (vectors,) = self.engine.of_each(prompts)
         return Choices(named, vectors, species.seen, held_back(about, species), tuple(notes))
 
@@ -272,7 +274,8 @@ class Model:
         kept = searching.of_photos(self.engine.image_key, self.embedded, find_photos(places).photos, folder).index
         if not len(kept.vectors):
             raise UserError("photos: found none that can be read, expected at least one")
-        for line in searching.unread(self.about, texts):
+        prompts, _ = choosing.asked(self.about, texts, self.engine.protocol)
+        for line in searching.unread(self.about, texts, prompts):
             warnings.warn(line, stacklevel=2)
         asked = [searching.queries_of(self.about, self.engine.protocol, self.embed_texts, texts)[0]] if texts else []
         asked += searching.liked(self.embedded, like, "like")

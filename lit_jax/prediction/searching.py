@@ -31,13 +31,13 @@ def queries_of(
         texts: at least one.
     """
     prompts, notes = choices.asked(about, texts, protocol)
-    notes += unread(about, texts)
+    notes += unread(about, texts, prompts)
     return class_embeddings(embed, prompts), notes
 
 
-def unread(about: About, texts: Sequence[str]) -> list[str]:
-    """Lines on texts that the model cannot read, so that any order of the photos would do."""
-    return choices.unread(texts, about, "what is found means nothing there")
+def unread(about: About, texts: Sequence[str], prompts: Sequence[Sequence[str]]) -> list[str]:
+    """Lines on texts that the model can read neither as they are nor as it is asked; any order of photos would do."""
+    return choices.unread(texts, about, "what is found means nothing there", prompts)
 
 
 class Found(NamedTuple):
