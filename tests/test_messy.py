@@ -430,6 +430,7 @@ def test_a_species_of_which_all_photos_are_left_out_comes_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(photos, "can_read", lambda kind: False)
+    monkeypatch.setattr("data_prep.conversion.report.can_read", lambda kind: False)
     root = write_photos(tmp_path / "photos", ("Pica pica", "Corvus corax"))
     for i in range(2):
         write(root / "Larus canus" / f"IMG_{i}.HEIC", HEIC + bytes(i))

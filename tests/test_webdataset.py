@@ -346,6 +346,7 @@ def test_open_clips_own_loader_yields_our_photos_and_captions(
 ) -> None:
     pytest.importorskip("webdataset")
     pytest.importorskip("torch")
+    pytest.importorskip("torchvision")
     pytest.importorskip("open_clip_train")
     from benchmarks.machine import open_clip
 

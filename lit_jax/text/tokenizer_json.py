@@ -233,8 +233,8 @@ def proto_of(model: bytes) -> Any:
         versions = {name: importlib.metadata.version(name) for name in ("sentencepiece", "protobuf")}
         raise UserError(
             f"protobuf: found version {versions['protobuf']}, expected a newer one for sentencepiece "
-            f"{versions['sentencepiece']} ({type(error).__name__}); pip install -U protobuf, or use an environment without "
-            "what holds it back, such as apache-beam"
+            f"{versions['sentencepiece']} ({type(error).__name__}); pip install -U protobuf, or use an environment "
+            "without what holds it back, such as apache-beam"
         ) from None
     return module.ModelProto.FromString(model)
 

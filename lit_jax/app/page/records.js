@@ -14,13 +14,12 @@ const cell = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""'
 const line = (cells) => `${cells.map((value) => cell(String(value ?? ""))).join(",")}\n`;
 
 /**
- * The table, with a comment in its first line.
+ * The table. Its first line names the columns; what made it, and what its confidence is worth, is in every row.
  * @param photos each with name, error or answer (rank, name, commonName, ranks, confidence), date and place
- * @param about madeBy, model, step, note, and how many classes there were to choose from
+ * @param about madeBy, model and note
  */
 export function darwinCore(photos, about) {
-  const head = `# ${about.madeBy}, model ${about.model}, step ${about.step}, ${about.classes} classes; ${about.note}\n`;
-  return head + line(COLUMNS) + photos.map((photo) => line(COLUMNS.map((column) => row(photo, about)[column]))).join("");
+  return line(COLUMNS) + photos.map((photo) => line(COLUMNS.map((column) => row(photo, about)[column]))).join("");
 }
 
 /** The epithet of a species, without a hybrid sign, a doubt or a subgenus before it; empty where none is named. */

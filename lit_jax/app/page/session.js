@@ -115,7 +115,7 @@ export function resultsFile() {
     answer: photo.state === "done" ? answerOf(photo) : null,
     date: state.withTime ? photo.date : "", place: state.withPlace ? photo.place : null,
   }));
-  const about = { madeBy: app.madeBy, model: app.model, step: app.step, note: app.note, classes: state.chosen.length };
+  const about = { madeBy: app.madeBy, model: app.model, note: app.note };
   const now = new Date().toISOString().slice(0, 16).replace(/[:T]/g, "-");
   return new File([darwinCore(rows, about)], `${now}-photos.csv`, { type: "text/csv" });
 }
