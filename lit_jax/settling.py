@@ -203,11 +203,15 @@ def check_store(config: Settled, store: Store) -> None:
     for name, value in wanted.items():
         value = list(value) if isinstance(value, tuple) else value
         if made.get(name) != value:
-            raise UserError(f"{where}: found {name} {made.get(name)}, expected {value} as in the config; embed again")
+            raise UserError(
+                f"{where}: found {name} {made.get(name)}, expected {value} as in the config; embed again with --restart"
+            )
     records = pathlib.Path(config.data.records or "nowhere")
     is_of_records = tower["kind"] != GIVEN and "head" not in tower  # with rows of a classifier it is a set of its own
     if is_of_records and is_record_set(records) and open_records(records).fingerprint != store.records:
-        raise UserError(f"{where}: found embeddings of other records than {records}, expected the same; embed again")
+        raise UserError(
+            f"{where}: found embeddings of other records than {records}, expected the same; embed again with --restart"
+        )
 
 
 def tokenizer_path(name: str) -> pathlib.Path | None:

@@ -122,6 +122,13 @@ def test_a_run_that_saves_at_the_end_only_has_one_checkpoint(tiny_config, finish
     assert results["seen"] == finished[1]["seen"] and results["best"]["step"] == results["step"]
 
 
+def test_a_checkpoint_that_was_not_chosen_is_not_called_the_best(tiny_config):
+    """A run of no epoch has one, and so has one that saves at the end only."""
+    for given in ({"checkpoint.every_epochs": "0"}, {"train.epochs": "0", "model.start": "solve"}):
+        assert experiment.chosen_on(config.load(tiny_config, given)[0]) == ""
+    assert experiment.chosen_on(config.load(tiny_config)[0]) == "validation"
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

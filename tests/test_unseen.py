@@ -469,6 +469,22 @@ def test_trials_of_the_same_run_are_kept_and_damaged_ones_made_again(kept, tmp_p
         assert "made_from" in np.load(path)
 
 
+def test_a_margin_of_no_epoch_stops_between_its_trials(kept, tmp_path):
+    from lit_jax import config
+    from lit_jax.errors import Stopped
+    from lit_jax.training import margin
+    from tests.conftest import built_of
+
+    # No batch is drawn, so that one may be larger than the collection.
+    experiment = built_of(config.load(kept[1].parent / "config.py", {"train.batch_size": "4096"})[0], tmp_path / "run")
+    asked = []
+    with pytest.raises(Stopped, match="stopped while the margin was fitted"):
+        margin.fit(
+            experiment, tell=print, tick=lambda *_: None, interrupted=lambda: bool(asked.append(1)) or len(asked) == 2
+        )
+    assert [path.name for path in (tmp_path / "run" / "margin").iterdir()] == ["trial-0-of-3.npz"]
+
+
 def test_trainings_without_some_photos_last_the_epochs_of_the_run_and_share_its_features(store, tmp_path):
     """Of 160 photos two trials leave out 64 and 96: 1.2 epochs of the fewest are left of 2, in whole optimizer steps."""
     import jax

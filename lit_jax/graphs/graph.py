@@ -31,7 +31,9 @@ def library() -> Any:
     try:
         import onnx  # late: only an export needs it
     except ImportError:
-        raise UserError("onnx: found no such package, expected it to write ONNX; pip install 'lit_jax[onnx]'") from None
+        raise UserError(
+            "onnx: found no such package, expected it to write ONNX; pip install onnx onnxruntime"
+        ) from None
     return onnx
 
 

@@ -199,7 +199,7 @@ def prepare(config: Settled, data: Data, devices: int = 0, *, hosts: int = 1) ->
             f"train.devices: found {devices} on {hosts} hosts, expected as many on each; give --devices of a host"
         )
     check_divides(config.train.batch_size, devices, name="train.batch_size")
-    if config.train.batch_size > data.examples:
+    if config.train.batch_size > data.examples and config.train.epochs > 0:
         raise UserError(
             f"train.batch_size: found {config.train.batch_size}, expected at most {data.examples}, all photos"
         )

@@ -107,7 +107,7 @@ def _from_run(directory: pathlib.Path, step: str, weight_files: Mapping[str, str
     manager.close()
     found = Trained(about, config, chosen, model, tokenizer, params)
     others = {tower: _locked_tower(tower, found) for tower in locked if tower != IMAGE}
-    about = dataclasses.replace(about, chosen_on=chosen_on(config.data) if step == "best" else "")
+    about = dataclasses.replace(about, chosen_on=chosen_on(config) if step == "best" else "")
     return dataclasses.replace(found, about=about, params={**params, **others})
 
 

@@ -248,7 +248,7 @@ def _check_weights(towers: building.Towers, model: TwoTower, store: Store) -> No
     if found != store.tower["digest"]:
         raise UserError(
             f"store {store.directory}: found embeddings by weights {store.tower['digest'][:12]}, expected {found[:12]} "
-            f"of image.weights; embed again"
+            f"of image.weights; embed again with --restart, or to another data.store"
         )
 
 
@@ -289,7 +289,7 @@ class _Parts:
             UserError: fewer than a batch.
         """
         number = self.photos
-        if self.config.train.batch_size > number:
+        if self.config.train.batch_size > number and self.config.train.epochs > 0:  # else no batch is drawn
             raise UserError(
                 f"train.batch_size: found {self.config.train.batch_size}, expected at most the {number} photos of "
                 f"data.train_split to train on; a tenth of them or less makes good batches"
@@ -474,8 +474,14 @@ def together(
     return zeroshot.Together(splits, tuple(sorted(every)), frozenset(seen))
 
 
-def chosen_on(data: options.Data) -> str:
-    """The split by whose top-1 the best checkpoint of a run is chosen; `ASIDE` for photos set aside."""
+def chosen_on(config: options.Config) -> str:
+    """The split on which top-1 chooses the best checkpoint of a run; `ASIDE` for photos set aside, empty for no choice.
+
+    A run of no epoch, or one that saves at the end only, has one checkpoint.
+    """
+    if config.train.epochs == 0 or config.checkpoint.every_epochs == 0:
+        return ""
+    data = config.data
     return str(ASIDE if data.select_fraction else data.seen_split or data.heldout_split)
 
 

@@ -403,7 +403,7 @@ def _about_best(results: Mapping[str, Any]) -> str:
     """Which checkpoint is the best, and whether its figures say so of photos that it was not chosen by."""
     best = results["best"]
     if not best["chosen_on"]:
-        return f"best checkpoint: step {best['step']}, the last one, as there is no split to choose by"
+        return f"checkpoint: step {best['step']}, the last one: there is no other, or no split to choose by"
     said = f"best checkpoint: step {best['step']}, by top-1 on {best['chosen_on']}"
     if best["chosen_on"] == ASIDE:
         return f"{said} photos of the training split"
@@ -422,7 +422,7 @@ def _results(
     return {
         **experiment.about.results,
         "margin": experiment.about.margin,
-        "best": {"step": best, "chosen_on": chosen_on(experiment.config.data), "results": dict(of_best)},
+        "best": {"step": best, "chosen_on": chosen_on(experiment.config), "results": dict(of_best)},
         "step": steps,
         "epochs": steps / per_epoch,
         "loss": losses[-1]["loss"] if losses else None,

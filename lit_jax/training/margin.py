@@ -26,6 +26,8 @@ from lit_jax.models.locking import Params
 from lit_jax.training import train_step
 from lit_jax.training.experiment import Experiment, Shorter
 
+STOPPED = "stopped while the margin was fitted; run the same command to go on from there"
+
 
 class Trial(NamedTuple):
     """What one training without some of its species says, and what it was made from.
@@ -85,6 +87,8 @@ def fit(
     shorter = experiment.without([~fold.learnt for fold in folds])
     steps, trials, rivals = shorter.length.steps, [], []
     for place, fold in enumerate(folds):
+        if interrupted():
+            raise Stopped(STOPPED)
         path = experiment.workdir / "margin" / f"trial-{place}-of-{number}.npz"
         tock = functools.partial(_tick, tick, place * steps, number * steps)
         train = functools.partial(_trial, experiment, species, fold, shorter, tock, interrupted)
@@ -144,7 +148,7 @@ def _trial(
         state = current
         tick(number)
         if interrupted():
-            raise Stopped("stopped while the margin was fitted; run the same command to go on from there")
+            raise Stopped(STOPPED)
     return _judged(experiment, {**state.params, **experiment.locked}, species, fold)
 
 
