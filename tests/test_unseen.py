@@ -485,6 +485,49 @@ def test_a_margin_of_no_epoch_stops_between_its_trials(kept, tmp_path):
     assert [path.name for path in (tmp_path / "run" / "margin").iterdir()] == ["trial-0-of-3.npz"]
 
 
+def test_a_trial_is_of_its_weights_whatever_their_name(tmp_path):
+    from lit_jax.training import margin
+
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "tower.npz", tmp_path / "folder" / "model.safetensors"):
+        named = str(path if path.suffix == ".npz" else path.parent)
+        path.write_bytes(b"some")
+        before = margin._content(named)
+        assert before != [named] and margin._content(named) == before
+        path.write_bytes(b"same")  # overwritten, and as long
+        assert margin._content(named) != before
+    assert margin._content("hf-hub:a/b") == ["hf-hub:a/b"] and margin._content("") == [""]
+
+
+def test_trials_scale_a_warm_up_in_steps_and_know_what_the_run_sets_aside(store, tmp_path):
+    from lit_jax import config
+    from tests.conftest import built_of
+
+    (tmp_path / "config.py").write_text(CONFIG.format(store=str(store)))
+    given = {"train.epochs": "3", "train.batch_size": "16", "optimizer.warmup_steps": "20", "optimizer.warmup_epochs": "0",
+             "data.select_fraction": "0.25"}  # fmt: skip
+    experiment = built_of(config.load(tmp_path / "config.py", given)[0], tmp_path / "run")
+    assert experiment.length.steps == 23  # 3 epochs of 120 photos
+    shorter = experiment.without([np.arange(160) < 100])
+    assert shorter.aside.sum() == 40 and shorter.length.steps < 20  # the warm-up of the run alone would be longer
+    feed, start = shorter.of(np.arange(160) < 100)
+    state, _ = start()
+    assert int(shorter.step(state, experiment.locked, next(iter(feed(0))))[0].step) == 1
+
+
+def test_a_trial_that_diverges_is_one_line_and_not_kept(store, tmp_path):
+    from lit_jax import config, main
+    from lit_jax.errors import UserError
+
+    (tmp_path / "config.py").write_text(CONFIG.format(store=str(store)))
+    given = {"train.epochs": "3", "optimizer.lr": "1e30", "optimizer.pull": "0", "optimizer.warmup_epochs": "0"}
+    with pytest.raises(
+        UserError, match=r"margin_folds: found a training .* not finite, expected .* lower optimizer.lr"
+    ):
+        main.train(config.load(tmp_path / "config.py", given)[0], tmp_path / "run")
+    assert not list((tmp_path / "run").glob("margin/*.npz"))
+
+
 def test_trainings_without_some_photos_last_the_epochs_of_the_run_and_share_its_features(store, tmp_path):
     """Of 160 photos two trials leave out 64 and 96: 1.2 epochs of the fewest are left of 2, in whole optimizer steps."""
     import jax

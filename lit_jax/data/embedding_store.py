@@ -241,11 +241,17 @@ def finish(made: Store, directory: Path) -> Store:
         shutil.rmtree(directory)
     aside.rename(directory)
     # Not before: if this process is killed above, the next one finds every shard finished and comes here again.
-    for shards in made.splits.values():
+    opened = open_store(directory)
+    clear_progress(opened)
+    return opened
+
+
+def clear_progress(store: Store) -> None:
+    """Deletes what says how far an embedding has come, which a kill may leave in a complete store."""
+    for shards in store.splits.values():
         for shard in shards:
-            (directory / f"{shard.name}.json").unlink(missing_ok=True)
-    (directory / PLAN).unlink(missing_ok=True)
-    return open_store(directory)
+            (store.directory / f"{shard.name}.json").unlink(missing_ok=True)
+    (store.directory / PLAN).unlink(missing_ok=True)
 
 
 def is_store(directory: Path) -> bool:

@@ -211,6 +211,7 @@ def _unchanged(frozen: Frozen, records: RecordSet, out: pathlib.Path, making: Ma
             "--restart, or give another --out"
         )
     if jax.process_index() == 0:
+        embedding_store.clear_progress(found)
         print(f"{found.directory} is up to date; --verify compares its files with their checksums")
     return found
 

@@ -93,6 +93,8 @@ def opened(path: Path | None, form: Format, done: int) -> Iterator[Write]:
         if not done:
             file.write(form.head)
         yield lambda named: _write(file, form, named)
+    if form.beside:
+        beside(path).unlink(missing_ok=True)  # a kill below leaves a table without a record, not with another one's
     begun.replace(path)
     if form.beside:
         kept.replace(beside(path))

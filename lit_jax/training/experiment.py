@@ -59,11 +59,13 @@ class Shorter(NamedTuple):
         of: from the photos that are not trained on, `[N]` bool of the training split, to the stream and the start.
         step: the training step, with a schedule of this length.
         length: that of the training with the fewest photos.
+        aside: `[N]` bool, photos that the run itself does not train on, since the best checkpoint is chosen by them.
     """
 
     of: Callable[[np.ndarray], tuple[input_stream.Feed, Start]]
     step: Step
     length: Length
+    aside: np.ndarray
 
 
 @dataclasses.dataclass
@@ -203,16 +205,20 @@ def _without(
     config, towers = parts.config, parts.config.towers
     accumulate = config.optimizer.accumulate
     fewest = min(parts.without(photos).photos for photos in left_out)
-    length = shortened(length, photos=fewest, of=parts.photos, accumulate=accumulate)
+    whole, length = length, shortened(length, photos=fewest, of=parts.photos, accumulate=accumulate)
+    # Warm-up in epochs follows the length; in steps it would be all of a short training.
+    warmup = config.optimizer.warmup_steps * length.steps // max(whole.steps, 1)
     adamw, step = optimizer_and_step(
-        parts.model, parts.mesh, length, config.optimizer, config.model, towers.locks, config.train.precision
-    )
+        parts.model, parts.mesh, length, dataclasses.replace(config.optimizer, warmup_steps=warmup), config.model,
+        towers.locks, config.train.precision,
+    )  # fmt: skip
 
     def of(photos: np.ndarray) -> tuple[input_stream.Feed, Start]:
         fewer = parts.without(photos)
         return fewer.feed(), functools.partial(_start, fewer, choose, adamw, wanted)
 
-    return Shorter(of, step, length)
+    aside = np.zeros(parts.data.examples(config.data.train_split), bool) if parts.aside is None else parts.aside
+    return Shorter(of, step, length, aside)
 
 
 def _abstract_state(

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lit_jax import config as options
-from lit_jax.base.files import digest, written_aside
+from lit_jax.base.files import digest, file_digest, written_aside
 from lit_jax.base.hosts import asked_of_first_host, from_all_hosts, on_first_host, seen_in_time
 from lit_jax.data.embedding_store import Rows, Store
 from lit_jax.embedding.photo_embeddings import ASIDE, from_store, image_embeddings
@@ -119,8 +119,16 @@ def _made_from(experiment: Experiment, fold: closed_form.Fold) -> str:
                                                      "train_classes", "prompt_templates", "units")}  # fmt: skip
     return digest({
         "options": options.deciding(about.config), "tokenizer": hashlib.sha256(about.tokenizer).hexdigest(), **facts,
+        "weights": [_content(getattr(experiment.config, part).weights) for part in ("image", "text", "model")],
         "photos": [hashlib.sha256(np.packbits(part).tobytes()).hexdigest() for part in fold],
     })  # fmt: skip
+
+
+def _content(weights: str) -> list[str]:
+    """Digests of the files of weights that a tower may start from; their name alone where they are not on this disk."""
+    path = pathlib.Path(weights)
+    files = [path] if path.is_file() else sorted(path.glob("*")) if weights and path.is_dir() else []
+    return [file_digest(file) for file in files if file.is_file()] or [weights]
 
 
 def _kept(path: pathlib.Path, made_from: str) -> Trial | None:
@@ -149,7 +157,14 @@ def _trial(
         tick(number)
         if interrupted():
             raise Stopped(STOPPED)
-    return _judged(experiment, {**state.params, **experiment.locked}, species, fold)
+    learnt = fold._replace(learnt=fold.learnt & ~shorter.aside)
+    trial = _judged(experiment, {**state.params, **experiment.locked}, species, learnt)
+    if not (np.isfinite(trial.photos).all() and np.isfinite(trial.classes).all()):
+        raise UserError(
+            "evaluation.margin_folds: found a training without some species that ends in numbers that are not finite, "
+            "expected one that learns; lower optimizer.lr or lengthen the warm-up"
+        )
+    return trial
 
 
 def _judged(experiment: Experiment, params: Params, species: np.ndarray, fold: closed_form.Fold) -> Trial:
