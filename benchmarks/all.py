@@ -101,7 +101,7 @@ def run(command: Sequence[str], log: pathlib.Path, seconds: float) -> str:
     """
     with open(log, "ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", *command], cwd=machine.ROOT, stdin=subprocess.DEVNULL, stdout=file,
+            [sys.executable, "-u", "-m", *command], cwd=machine.ROOT, stdin=subprocess.DEVNULL, stdout=file,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:

@@ -110,6 +110,7 @@ def test_the_recorded_values_one_by_one():
     assert differ == {
         "data.records", "data.tokenizer", "image.mean", "image.std", "image.interpolation", "image.resize",
         "image.crop_fraction", "text.tower", "evaluation.templates", "evaluation.protocol",
+        "text.width", "text.depth", "text.heads",  # of a preset, and of one's own
     }  # fmt: skip
 
 
