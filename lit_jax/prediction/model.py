@@ -12,6 +12,7 @@ from PIL import Image
 from lit_jax import config as options
 from lit_jax.data.photo import Source
 from lit_jax.embedding.about import About
+from lit_jax.embedding.class_embeddings import class_embeddings
 from lit_jax.embedding.class_prompts import species_prompts
 from lit_jax.errors import UserError
 from lit_jax.evaluation.known_species import among_trained, held_back
@@ -274,10 +275,12 @@ class Model:
         kept = searching.of_photos(self.engine.image_key, self.embedded, find_photos(places).photos, folder).index
         if not len(kept.vectors):
             raise UserError("photos: found none that can be read, expected at least one")
-        prompts, _ = choosing.asked(self.about, texts, self.engine.protocol)
-        for line in searching.unread(self.about, texts, prompts):
-            warnings.warn(line, stacklevel=2)
-        asked = [searching.queries_of(self.about, self.engine.protocol, self.embed_texts, texts)[0]] if texts else []
+        asked = []
+        if texts:
+            prompts, _ = choosing.asked(self.about, texts, self.engine.protocol)
+            for line in searching.unread(self.about, texts, prompts):
+                warnings.warn(line, stacklevel=2)
+            asked.append(class_embeddings(self.embed_texts, prompts))
         asked += searching.liked(self.embedded, like, "like")
         scores, rows = photo_index.nearest(kept.vectors, np.concatenate(asked), top)
         names = iter(kept.photos_of(rows.reshape(-1)))
