@@ -49,17 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         workdir = pathlib.Path(parsed.workdir or config.workdir or f"runs/{pathlib.Path(parsed.config).stem}")
         with cluster.joined(parsed, workdir / "hosts"):
             if prepare:
-                _check(config)
                 _make(config, prepare)
             train(config, workdir, stuck_after=parsed.stuck_after)
-
-
-def _check(config: Config) -> None:
-    """What can be refused before records are made."""
-    # Late as above.
-    from lit_jax.settling import check_options
-
-    check_options(config)
 
 
 def _make(config: Config, prepare: Callable[[Config], None]) -> None:
@@ -67,7 +58,9 @@ def _make(config: Config, prepare: Callable[[Config], None]) -> None:
     # Late as above.
     from lit_jax.data.collection import store_folder
     from lit_jax.embed import embed
+    from lit_jax.settling import check_options
 
+    check_options(config)  # before records are made
     store = store_folder(config.data) if config.input == "store" else None
     if store is not None and hosts.asked_of_first_host(store.exists, "whether there is a store"):
         return

@@ -88,9 +88,7 @@ def asked_of_first_host(ask: Callable[[], bool], what: str) -> bool:
     Raises:
         UserError: on other hosts, if the first one could not answer.
     """
-    answer: list[bool] = []
-    on_first_host(lambda: answer.append(ask()), what)
-    return exchange(what, str(answer[:1] == [True]))[0] == "True"
+    return exchange(what, str(on_first_host(ask, what)))[0] == "True"
 
 
 def until_seen(path: pathlib.Path, *, seconds: float = 60.0) -> bool:

@@ -48,9 +48,12 @@ class Trial(NamedTuple):
 
 
 def fit(
-    experiment: Experiment, *, tell: Callable[[str], None], tick: Callable[[int, int], None],
+    experiment: Experiment,
+    *,
+    tell: Callable[[str], None],
+    tick: Callable[[int, int], None],
     interrupted: Callable[[], bool],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Fits the margin of a run, and the temperatures that hold with it.
 
     Each trial trains for the epochs of the run on the photos that it has. It is kept in the run's folder as soon as it
@@ -85,14 +88,14 @@ def fit(
             "to name photos of species that are trained on; set it to 0"
         )
     shorter = experiment.without([~fold.learnt for fold in folds])
-    steps, trials, rivals = shorter.length.steps, [], []
+    steps, of_run, trials, rivals = shorter.length.steps, _of_run(experiment), [], []
     for place, fold in enumerate(folds):
         if interrupted():
             raise Stopped(STOPPED)
         path = experiment.workdir / "margin" / f"trial-{place}-of-{number}.npz"
-        tock = functools.partial(_tick, tick, place * steps, number * steps)
+        tock = functools.partial(lambda done, step: tick(done + step, number * steps), place * steps)
         train = functools.partial(_trial, experiment, species, fold, shorter, tock, interrupted)
-        trials.append(_of_fold(experiment, fold, path, train))
+        trials.append(_of_fold(path, _made_from(of_run, fold), train))
         rivals.append(_rivals(experiment, trials[-1]))
         held, right = int((~trials[-1].seen).sum()), gzsl.at(rivals[-1], np.inf)[1]
         tell(f"margin: trained without {held} of the species ({place + 1} of {number}), named {100 * right:.1f} % of "
@@ -100,9 +103,8 @@ def fit(
     return _fitted(experiment, trials, rivals)
 
 
-def _of_fold(experiment: Experiment, fold: closed_form.Fold, path: pathlib.Path, train: Callable[[], Trial]) -> Trial:
+def _of_fold(path: pathlib.Path, made_from: str, train: Callable[[], Trial]) -> Trial:
     """The trial that is kept at a path if it was made from the same, else a new one, which is kept there."""
-    made_from = _made_from(experiment, fold)
     if not asked_of_first_host(lambda: _kept(path, made_from) is not None, "whether a trial is kept"):
         trial = train()._replace(made_from=np.array(made_from))
         on_first_host(lambda: _write(path, trial), "a trial of the margin")
@@ -112,16 +114,33 @@ def _of_fold(experiment: Experiment, fold: closed_form.Fold, path: pathlib.Path,
     return found
 
 
-def _made_from(experiment: Experiment, fold: closed_form.Fold) -> str:
-    """A digest of what decides the numbers of a trial: options, data, towers and words of the run, and its photos."""
-    about = experiment.about
-    facts = {name: getattr(about, name) for name in ("locked", "store", "templates", "drop_repeats", "class_table",
-                                                     "train_classes", "prompt_templates", "units")}  # fmt: skip
-    return digest({
-        "options": options.deciding(about.config), "tokenizer": hashlib.sha256(about.tokenizer).hexdigest(), **facts,
-        "weights": [_content(getattr(experiment.config, part).weights) for part in ("image", "text", "model")],
-        "photos": [hashlib.sha256(np.packbits(part).tobytes()).hexdigest() for part in fold],
-    })  # fmt: skip
+def _of_run(experiment: Experiment) -> dict[str, Any]:
+    """What decides the numbers of every trial of a run: options, data, towers and words. JSON-ready.
+
+    The digest of a locked tower is among `About.locked`; one that moves is known by the files that it starts from.
+    """
+    about, config = experiment.about, experiment.config
+    names = (
+        "locked",
+        "store",
+        "templates",
+        "drop_repeats",
+        "class_table",
+        "train_classes",
+        "prompt_templates",
+        "units",
+    )
+    return {
+        **{name: getattr(about, name) for name in names},
+        "options": options.deciding(about.config),
+        "tokenizer": hashlib.sha256(about.tokenizer).hexdigest(),
+        "weights": [_content(config.text.weights), _content(config.model.weights)],
+    }
+
+
+def _made_from(of_run: dict[str, Any], fold: closed_form.Fold) -> str:
+    """A digest of what decides the numbers of a trial: of the run, and the photos of the fold."""
+    return digest({**of_run, "photos": [hashlib.sha256(np.packbits(part).tobytes()).hexdigest() for part in fold]})
 
 
 def _content(weights: str) -> list[str]:
@@ -141,14 +160,14 @@ def _kept(path: pathlib.Path, made_from: str) -> Trial | None:
     return trial if str(trial.made_from) == made_from else None
 
 
-def _tick(tick: Callable[[int, int], None], before: int, of_all: int, step: int) -> None:
-    tick(before + step, of_all)
-
-
 def _trial(
-    experiment: Experiment, species: np.ndarray, fold: closed_form.Fold, shorter: Shorter, tick: Callable[[int], None],
+    experiment: Experiment,
+    species: np.ndarray,
+    fold: closed_form.Fold,
+    shorter: Shorter,
+    tick: Callable[[int], None],
     interrupted: Callable[[], bool],
-) -> Trial:  # fmt: skip
+) -> Trial:
     feed, start = shorter.of(~fold.learnt)
     state, _ = start()
     stream = itertools.islice(feed(0), shorter.length.steps)
