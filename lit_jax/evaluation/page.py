@@ -397,7 +397,7 @@ def _calibration(result: Mapping[str, Any]) -> str:
 
 def _spread(result: Mapping[str, Any]) -> str:
     rates = [100 * row["top1"] for row in result["per_class"]]
-    if len(rates) < 10 or all(row["images"] == 1 for row in result["per_class"]):
+    if len(rates) < 10 or tables.one_photo_each(result["per_class"]):
         return ""
 
     def draw(axis: Any) -> None:
@@ -414,10 +414,12 @@ def _hardest(result: Mapping[str, Any]) -> str:
     species = [[_species(row), *_hard_cells(row, names)] for row in result["per_class"][:HARD_SPECIES]]
     why = tables.why_no_order(result["per_class"], len(species))
     of = f"{len(species)} of {len(result['per_class']):,} species, the least often recognised first."
-    of += f" {why[0].upper()}{why[1:]}." if why else ""
-    parts = [f"<p>{of}</p>", _table(["species", "photos", "top-1", "mostly taken for"], species)]
-    if why.startswith("each"):
-        parts = [f"<p>{why[0].upper()}{why[1:]}.</p>"]
+    said = f"{why[0].upper()}{why[1:]}." if why else ""
+    if tables.one_photo_each(result["per_class"]):
+        parts = [f"<p>{said}</p>"]
+    else:
+        of += f" {said}" if said else ""
+        parts = [f"<p>{of}</p>", _table(["species", "photos", "top-1", "mostly taken for"], species)]
     for rank, row in result["ranks"].items():
         groups = [one for one in row.get("hardest", ()) if one["top1"] < 1][:HARD_GROUPS]
         if groups:

@@ -117,7 +117,7 @@ def evaluate(
     def photos_of(name: str) -> tuple[np.ndarray, np.ndarray]:
         with console.Progress(data.examples(name)) as progress:
             tell = console.pace(progress, f"photos of split {name}")
-            batches = _told(features(name, params), data.examples(name), tell)
+            batches = _counted(features(name, params), data.examples(name), tell)
             return photo_embeddings.image_embeddings(parts, params, batches)
 
     photos, class_ids = photos_of(split)
@@ -151,7 +151,7 @@ def evaluate(
     }
 
 
-def _told(
+def _counted(
     batches: Iterable[photo_embeddings.Photos], total: int, tell: Callable[[int, int], None]
 ) -> Iterator[photo_embeddings.Photos]:
     """The same batches of photos; `tell` hears how many are done, and how many there are."""
@@ -286,11 +286,11 @@ def _without_copies(near: _Near | None, found: Predictions) -> dict[str, Any] | 
     if near is None:
         return None
     rest = found.rank[~near.rows]
-    told: dict[str, Any] = {"photos": len(near.rows), "near_photos": int(near.rows.sum()), "images": len(rest)}
+    counts: dict[str, Any] = {"photos": len(near.rows), "near_photos": int(near.rows.sum()), "images": len(rest)}
     if len(rest):
         rates = {f"top{k}": float(np.mean(rest < k)) for k in (1, 5)}
-        told |= ranks.with_intervals(rates, len(rest))
-    return told
+        counts |= ranks.with_intervals(rates, len(rest))
+    return counts
 
 
 def _shortened(comparison: Mapping[str, Any], table: ClassTable) -> dict[str, Any]:

@@ -145,13 +145,23 @@ def below_chance(row: Mapping[str, Any], candidates: int, name: str = "") -> lis
     if candidates < 2 or not interval or interval[1] >= 1 / candidates:
         return []
     said = f"{name.replace('_', ' ')}: " if name else ""
-    why = ", as species with photos in training win there" if name == "heldout_among_all" else (
-        "; look whether photos, names and splits are those that were meant"
-    )  # fmt: skip
+    why = (
+        ", as species with photos in training win there"
+        if name == "heldout_among_all"
+        else ("; look whether photos, names and splits are those that were meant")
+    )
     return [
         f"{said}top-1 of {100 * row['top1']:.2f} % is worse than guessing, {100 / candidates:.2f} %, beyond its 95 % "
         f"range{why}"
     ]
+
+
+def one_photo_each(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether each of several classes has one photo, which does not say which of them are hardest."""
+    return len(rows) > 1 and all(row["images"] == 1 for row in rows)
+
+
+NO_ORDER = "each class has one photo, which does not say which are hardest"
 
 
 def why_no_order(rows: Sequence[Mapping[str, Any]], shown: int) -> str:
@@ -161,8 +171,8 @@ def why_no_order(rows: Sequence[Mapping[str, Any]], shown: int) -> str:
         rows: of all classes with photos, the hardest first.
         shown: how many of them are.
     """
-    if len(rows) > 1 and all(row["images"] == 1 for row in rows):
-        return "each class has one photo, which does not say which are hardest"
+    if one_photo_each(rows):
+        return NO_ORDER
     last, after = rows[shown - 1 : shown], rows[shown : shown + 1]
     if not after or any(last[0][name] != after[0][name] for name in ("top1", "top5")):
         return ""
@@ -225,10 +235,12 @@ def table_of(result: dict[str, Any], *, all_classes: bool = False) -> str:
         for row in rows
     ]
     table = console.text_table([heading, "images", "top-1", "top-5", "mostly taken for"], hard, left=(0, 4))
-    why = "" if all_classes else why_no_order(result["per_class"], len(rows))
-    if why.startswith("each"):
-        return "\n\n".join([*parts, f"hardest classes: {why}; --all lists every one"])
-    return "\n\n".join([*parts, "\n".join([table, *([why] if why else [])])])
+    if all_classes:
+        return "\n\n".join([*parts, table])
+    if one_photo_each(result["per_class"]):
+        return "\n\n".join([*parts, f"hardest classes: {NO_ORDER}; --all lists every one"])
+    why = why_no_order(result["per_class"], len(rows))
+    return "\n\n".join([*parts, f"{table}\n{why}" if why else table])
 
 
 def _with_common(name: str, names: Mapping[str, str]) -> str:
