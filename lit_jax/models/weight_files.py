@@ -260,14 +260,14 @@ def _sharded(index: pathlib.Path) -> Mapping[str, np.ndarray]:
 
 def _unread_by_torch(path: pathlib.Path, error: Exception) -> str:
     """Why torch does not read a file, in a person's words."""
-    if is_pointer(path):
+    if _is_pointer(path):
         return "a pointer of Git LFS and not the file itself"
     if isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
         return "Python objects that torch does not read without running their code"
     return f"a file that is damaged or of another kind ({type(error).__name__})"
 
 
-def is_pointer(path: pathlib.Path) -> bool:
+def _is_pointer(path: pathlib.Path) -> bool:
     """Whether a file is what Git LFS leaves in the place of a large one that was not fetched."""
     with open(path, "rb") as file:
         return file.read(64).startswith(b"version https://git-lfs.github.com/")
