@@ -543,11 +543,21 @@ def as_override(name: str, value: str) -> str:
 
 
 _OTHER_WORDS = {
-    "learning_rate": "optimizer.lr", "wd": "optimizer.weight_decay", "warmup": "optimizer.warmup_steps",
-    "batch": "train.batch_size", "bs": "train.batch_size", "batchsize": "train.batch_size", "gpus": "train.devices",
-    "max_epochs": "train.epochs", "dtype": "train.precision", "model": "image.tower",
-    "save_every": "checkpoint.every_epochs", "tensorboard": "log.tensorboard", "output": "workdir", "out": "workdir",
-}  # fmt: skip
+    "learning_rate": "optimizer.lr",
+    "wd": "optimizer.weight_decay",
+    "warmup": "optimizer.warmup_steps",
+    "batch": "train.batch_size",
+    "bs": "train.batch_size",
+    "batchsize": "train.batch_size",
+    "gpus": "train.devices",
+    "max_epochs": "train.epochs",
+    "dtype": "train.precision",
+    "model": "image.tower",
+    "save_every": "checkpoint.every_epochs",
+    "tensorboard": "log.tensorboard",
+    "output": "workdir",
+    "out": "workdir",
+}
 
 
 def known(name: str) -> None:

@@ -18,9 +18,18 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 """Numbers of the system's errors where a disk is full or cannot be written to."""
 
 DAMAGED = (
-    ValueError, KeyError, TypeError, AttributeError, EOFError, MemoryError, RecursionError, SyntaxError,
-    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    MemoryError,
+    RecursionError,
+    SyntaxError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 """What NumPy and the standard library raise for a file of arrays that is damaged, hostile or of another kind."""
 
 

@@ -252,7 +252,7 @@ def _sources(config: options.Config) -> dict[str, str]:
 
 
 def check_options(config: options.Config) -> None:
-    """Refuses towers that there are not and options that contradict each other, whatever the data.
+    """Refuses unknown towers and options that contradict each other, whatever the data.
 
     Raises:
         UserError: naming the option.

@@ -124,9 +124,14 @@ def test_what_others_call_an_option_is_answered_with_what_to_type(command, argum
 
 @pytest.mark.parametrize(
     ("command", "arguments"),
-    [("lit_jax.main", "--colour=red"), ("data_prep.convert", "--verbose"), ("lit_jax.main", "--folds=3"),
-     ("lit_jax.evaluate", "--workers 3"), ("lit_jax.predict", "--zzz=1 x")],
-)  # fmt: skip
+    [
+        ("lit_jax.main", "--colour=red"),
+        ("data_prep.convert", "--verbose"),
+        ("lit_jax.main", "--folds=3"),
+        ("lit_jax.evaluate", "--workers 3"),
+        ("lit_jax.predict", "--zzz=1 x"),
+    ],
+)
 def test_no_option_is_named_that_has_nothing_to_do_with_it(command, arguments, capsys):
     assert "did you mean" not in refused(importlib.import_module(command).main, arguments.split(), capsys)
 

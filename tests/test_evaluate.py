@@ -467,10 +467,15 @@ def test_class_embeddings_are_kept_by_all_that_decides_them_and_by_nothing_else(
         return kept_embeddings.key_of(params, text, context, tokenizer, prompts)
 
     others = [
-        key(params=nudged("text")), key(params={**params, locking.TEXT_PROJECTION: params["projection"]}),
-        key(text=text.clone(pool="map")), key(context=25), key(tokenizer=b"other"),
-        key(prompts=(("a",), ("b", "c"))), key(prompts=(("c",), ("a", "b"))), key(prompts=(("a", "b"), ("d",))),
-    ]  # fmt: skip
+        key(params=nudged("text")),
+        key(params={**params, locking.TEXT_PROJECTION: params["projection"]}),
+        key(text=text.clone(pool="map")),
+        key(context=25),
+        key(tokenizer=b"other"),
+        key(prompts=(("a",), ("b", "c"))),
+        key(prompts=(("c",), ("a", "b"))),
+        key(prompts=(("a", "b"), ("d",))),
+    ]
     assert len({key(), *others}) == 1 + len(others)
     assert key() == key(params=nudged("projection")) == key(params={**params, "logit_scale": np.float32(0)})
 

@@ -25,9 +25,11 @@ def test_the_installed_jax_has_what_is_used_of_it():
 
 def test_no_other_module_uses_what_has_no_public_name():
     users = {
-        str(path.relative_to(ROOT)) for folder in ("lit_jax", "data_prep", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+        str(path.relative_to(ROOT))
+        for folder in ("lit_jax", "data_prep", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
         if re.search(r"jax\._src|jaxlib\.(?!__version__)", path.read_text())
-    }  # fmt: skip
+    }
     assert users == {"lit_jax/base/jax_internals.py"}
 
 

@@ -97,10 +97,14 @@ def test_clipping_bounds_the_step_of_plain_gradients():
 
 def test_the_pull_is_the_gradient_of_the_squared_distance_to_the_start_and_spares_the_logits(rng):
     start, moved, grads = (
-        {"text": {"kernel": rng.normal(size=(3, 2))}, "projection": {"bias": rng.normal(size=2)},
-         "logit_scale": rng.normal(), "logit_bias": rng.normal()}
+        {
+            "text": {"kernel": rng.normal(size=(3, 2))},
+            "projection": {"bias": rng.normal(size=2)},
+            "logit_scale": rng.normal(),
+            "logit_bias": rng.normal(),
+        }
         for _ in range(3)
-    )  # fmt: skip
+    )
     single = functools.partial(jax.tree.map, jnp.float32)
     pulled = optimizer.adamw(Optimizer(**RECIPE, pull=0.3), optax.constant_schedule(0.1), "Lu")
     _, state = pulled.update(single(grads), pulled.init(single(start)), single(moved))

@@ -592,11 +592,19 @@ def test_formats_say_the_same(command, photos, tmp_path):
 
 
 EPITHETS = [
-    ("Pica pica", "Pica", "pica"), ("Rosa × alba", "Rosa", "alba"), ("Rosa ×alba", "Rosa", "alba"),
-    ("Isoetes x novae-angliae", "Isoetes", "novae-angliae"), ("Parus cf. major", "Parus", "major"),
-    ("Parus (Parus) major L.", "Parus", "major"), ("Parus major minor", "Parus", "major"), ("Parus sp. 2", "Parus", ""),
-    ("Anas acuta × A. crecca", "Anas", ""), ("Great Tit", "Parus", ""), ("Parus", "Parus", ""), ("", "", ""),
-]  # fmt: skip
+    ("Pica pica", "Pica", "pica"),
+    ("Rosa × alba", "Rosa", "alba"),
+    ("Rosa ×alba", "Rosa", "alba"),
+    ("Isoetes x novae-angliae", "Isoetes", "novae-angliae"),
+    ("Parus cf. major", "Parus", "major"),
+    ("Parus (Parus) major L.", "Parus", "major"),
+    ("Parus major minor", "Parus", "major"),
+    ("Parus sp. 2", "Parus", ""),
+    ("Anas acuta × A. crecca", "Anas", ""),
+    ("Great Tit", "Parus", ""),
+    ("Parus", "Parus", ""),
+    ("", "", ""),
+]
 
 
 @pytest.mark.parametrize(("name", "genus", "epithet"), EPITHETS)

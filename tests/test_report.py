@@ -134,9 +134,16 @@ def test_a_full_disk_is_an_error_of_the_log_and_no_wait_for_ever(tmp_path):
 
 @pytest.mark.parametrize(
     ("right", "images", "candidates", "is_worse"),
-    [(0, 100, 4, True), (15, 100, 4, True), (17, 100, 4, False), (25, 100, 4, False), (0, 10, 40, False), (0, 9, 1, False),
-     (0, 700, 160, True)],
-)  # fmt: skip
+    [
+        (0, 100, 4, True),
+        (15, 100, 4, True),
+        (17, 100, 4, False),
+        (25, 100, 4, False),
+        (0, 10, 40, False),
+        (0, 9, 1, False),
+        (0, 700, 160, True),
+    ],
+)
 def test_what_is_worse_than_guessing_beyond_its_range_is_said(right, images, candidates, is_worse):
     p, z = right / images, 1.959963984540054  # Wilson's upper end, by hand
     upper = (p + z * z / (2 * images) + z * ((p * (1 - p) + z * z / (4 * images)) / images) ** 0.5) / (

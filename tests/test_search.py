@@ -297,9 +297,10 @@ def test_vectors_of_photos_are_kept_by_tower_projection_and_pixels_alone(finishe
         return image_key(dataclasses.replace(trained, about=about, config=config, params={**trained.params, **params}))
 
     others = [
-        key(projection={"kernel": trained.params["projection"]["kernel"] + 1}), key(locked={"image": "0" * 64}),
+        key(projection={"kernel": trained.params["projection"]["kernel"] + 1}),
+        key(locked={"image": "0" * 64}),
         key(image=dataclasses.replace(trained.config.image, size=24)),
-    ]  # fmt: skip
+    ]
     assert len({key(), *others}) == 4 and key() == key(logit_scale=np.float32(0)) == key(text={})
 
 

@@ -504,8 +504,13 @@ def test_trials_scale_a_warm_up_in_steps_and_know_what_the_run_sets_aside(store,
     from tests.conftest import built_of
 
     (tmp_path / "config.py").write_text(CONFIG.format(store=str(store)))
-    given = {"train.epochs": "3", "train.batch_size": "16", "optimizer.warmup_steps": "20", "optimizer.warmup_epochs": "0",
-             "data.select_fraction": "0.25"}  # fmt: skip
+    given = {
+        "train.epochs": "3",
+        "train.batch_size": "16",
+        "optimizer.warmup_steps": "20",
+        "optimizer.warmup_epochs": "0",
+        "data.select_fraction": "0.25",
+    }
     experiment = built_of(config.load(tmp_path / "config.py", given)[0], tmp_path / "run")
     assert experiment.length.steps == 23  # 3 epochs of 120 photos
     shorter = experiment.without([np.arange(160) < 100])
@@ -829,16 +834,25 @@ class _Collection:
     ("given", "species", "said"),
     [
         ({"model.start": "solve"}, 9, 'model.start: found solve with 9 species .* set config.model.start = ""$'),
-        ({"model.start": "solve", "train.epochs": 0.0}, 2,
-         'found solve with 2 .*, expected 10 or more.*set config.model.start = "" and config.train.epochs = 10.0$'),
-        ({"model.start": "solve", "evaluation.margin_folds": 5}, 8,
-         'model.start = "" and config.evaluation.margin_folds = 4$'),
-        ({"model.start": "solve", "evaluation.margin_folds": 8}, 12,
-         "evaluation.margin_folds: found 8 with 12 species .* expected 16 or more.*set config.evaluation.margin_folds = 6$"),
+        (
+            {"model.start": "solve", "train.epochs": 0.0},
+            2,
+            'found solve with 2 .*, expected 10 or more.*set config.model.start = "" and config.train.epochs = 10.0$',
+        ),
+        (
+            {"model.start": "solve", "evaluation.margin_folds": 5},
+            8,
+            'model.start = "" and config.evaluation.margin_folds = 4$',
+        ),
+        (
+            {"model.start": "solve", "evaluation.margin_folds": 8},
+            12,
+            "evaluation.margin_folds: found 8 with 12 species .* expected 16 or more.*set config.evaluation.margin_folds = 6$",
+        ),
         ({"evaluation.margin_folds": 5}, 3, "found 5 with 3 .* set config.evaluation.margin_folds = 0$"),
         ({"evaluation.margin_folds": 5}, 10, "and one photo of each, .* set config.evaluation.margin_folds = 0$"),
     ],
-)  # fmt: skip
+)
 def test_a_recipe_that_asks_for_more_species_names_the_lines_to_change(tmp_path, given, species, said):
     from lit_jax import config
     from lit_jax.settling import check_species

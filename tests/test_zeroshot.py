@@ -81,8 +81,9 @@ def test_seen_and_unseen_are_compared_where_padding_is_of_no_class(model_and_par
     ids, padding = np.array([5, 9, 7, 5]), 2
     batch = photo_embeddings.Photos(
         put_replicated(np.concatenate([features, np.zeros((padding, 16), np.float32)]), mesh),
-        np.concatenate([ids, np.zeros(padding, np.int64)]), np.arange(4 + padding) < 4,
-    )  # fmt: skip
+        np.concatenate([ids, np.zeros(padding, np.int64)]),
+        np.arange(4 + padding) < 4,
+    )
     class_emb = rng.normal(size=(3, 8)).astype(np.float32)
     together = zeroshot.Together(("heldout",), (5, 7, 9), frozenset({5, 9}))
     found = zeroshot.compare(parts, put_replicated(params, mesh), [batch], class_emb, together, {})

@@ -11,20 +11,37 @@ from lit_jax.nearest import nearest
 COMMANDS = {
     **dict.fromkeys(
         (
-            "main", "embed", "evaluate", "predict", "search", "plan", "probe", "leaks", "robustness", "export", "site",
+            "main",
+            "embed",
+            "evaluate",
+            "predict",
+            "search",
+            "plan",
+            "probe",
+            "leaks",
+            "robustness",
+            "export",
+            "site",
             "check_cluster",
         ),
         "lit_jax",
     ),
     **dict.fromkeys(
         (
-            "convert", "captions", "ranks", "embeddings", "to_webdataset", "clip_templates", "field_guide",
+            "convert",
+            "captions",
+            "ranks",
+            "embeddings",
+            "to_webdataset",
+            "clip_templates",
+            "field_guide",
             "pretrain_tower",
         ),
         "data_prep",
     ),
-    "train": "lit_jax", "import": "data_prep",
-}  # fmt: skip
+    "train": "lit_jax",
+    "import": "data_prep",
+}
 """Words that a person types for a command, and the package that it is in."""
 
 _CALLED = {"train": "main", "import": "embeddings"}

@@ -214,7 +214,7 @@ def alike(table: ClassTable, same: Sequence[Sequence[int]]) -> list[str]:
 
 
 def unread(names: Sequence[str], about: About, so: str, prompts: Sequence[Sequence[str]] = ()) -> list[str]:
-    """Lines on names that the model cannot read: in letters of no caption, or of which it knows no unit or piece.
+    """Lines on names that the model cannot read: in letters of no caption, or without a unit or piece that it knows.
 
     Args:
         names: or other texts.

@@ -57,9 +57,9 @@ class Heading:
     @property
     def record(self) -> dict[str, Any]:
         """As JSON."""
-        told = {"lit_jax": __version__, **dataclasses.asdict(self)}
-        told["confidence"] = told.pop("note")
-        return told
+        record = {"lit_jax": __version__, **dataclasses.asdict(self)}
+        record["confidence"] = record.pop("note")
+        return record
 
     @property
     def line(self) -> str:
@@ -105,9 +105,12 @@ def format_of(name: str, heading: Heading, *, photos: Sequence[str] = (), names:
         )
     if name == "dwc":
         return Format(
-            _csv([DARWIN_CORE]), lambda named: _csv([_darwin_core(named, heading)]), _photos_of_csv, beside,
+            _csv([DARWIN_CORE]),
+            lambda named: _csv([_darwin_core(named, heading)]),
+            _photos_of_csv,
+            beside,
             heading.line,
-        )  # fmt: skip
+        )
     if name == "jsonl":
         return Format(_json(heading.record), lambda named: _json(record_of(named)), _photos_of_lines)
     return _table(heading, photos, names)

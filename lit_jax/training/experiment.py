@@ -199,9 +199,12 @@ def _start(
 
 
 def _without(
-    parts: "_Parts", choose: Callable[[], Choice], wanted: Collection[str], length: Length,
+    parts: "_Parts",
+    choose: Callable[[], Choice],
+    wanted: Collection[str],
+    length: Length,
     left_out: Sequence[np.ndarray],
-) -> Shorter:  # fmt: skip
+) -> Shorter:
     config, towers = parts.config, parts.config.towers
     accumulate = config.optimizer.accumulate
     fewest = min(parts.without(photos).photos for photos in left_out)
@@ -209,9 +212,14 @@ def _without(
     # Warm-up in epochs follows the length; in steps it would be all of a short training.
     warmup = config.optimizer.warmup_steps * length.steps // max(whole.steps, 1)
     adamw, step = optimizer_and_step(
-        parts.model, parts.mesh, length, dataclasses.replace(config.optimizer, warmup_steps=warmup), config.model,
-        towers.locks, config.train.precision,
-    )  # fmt: skip
+        parts.model,
+        parts.mesh,
+        length,
+        dataclasses.replace(config.optimizer, warmup_steps=warmup),
+        config.model,
+        towers.locks,
+        config.train.precision,
+    )
 
     def of(photos: np.ndarray) -> tuple[input_stream.Feed, Start]:
         fewer = parts.without(photos)

@@ -68,7 +68,7 @@ def run(experiment: Experiment, *, stuck_after: float = STUCK_AFTER) -> dict[str
         results = _drive(experiment, state, manager, stopping, watchdog)
         if first:
             write_json(workdir / "results.json", results)
-            print(_told(results))
+            print(_printed(results))
             print(f"results: {workdir / 'results.json'}, curves: {workdir / 'curves.png'}")
     return results
 
@@ -155,9 +155,13 @@ def _drive(
 
 
 def _owed(
-    experiment: Experiment, state: train_step.State, manager: Any, evaluated: Callable[[Params, int], bool], *,
+    experiment: Experiment,
+    state: train_step.State,
+    manager: Any,
+    evaluated: Callable[[Params, int], bool],
+    *,
     is_kept: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Evaluates the state that the run starts from; saves it if it `is_kept`, else adds the score to its checkpoint."""
     start = int(state.step)
     if not evaluated(state.params, start):
@@ -381,7 +385,7 @@ def _about_margin(found: Mapping[str, Any]) -> str:
     )
 
 
-def _told(results: Mapping[str, Any]) -> str:
+def _printed(results: Mapping[str, Any]) -> str:
     """The figures of the best checkpoint, which others take, and those of the last step where it is another."""
     best, last = results["best"], results["step"]
     if best["step"] == last:
@@ -391,12 +395,14 @@ def _told(results: Mapping[str, Any]) -> str:
         for name, row in results.items()
         if isinstance(row, Mapping) and "top1" in row
     )
-    return "\n".join([
-        f"step {best['step']}, the best checkpoint, which evaluate, predict and all others take:",
-        tables.results_table(best["results"]),
-        _about_best(results),
-        f"the last step, {last}, which --step=latest takes: top-1 {shown}",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"step {best['step']}, the best checkpoint, which evaluate, predict and all others take:",
+            tables.results_table(best["results"]),
+            _about_best(results),
+            f"the last step, {last}, which --step=latest takes: top-1 {shown}",
+        ]
+    )
 
 
 def _about_best(results: Mapping[str, Any]) -> str:
