@@ -30,6 +30,7 @@ from data_prep.conversion.columns import (
 )
 from data_prep.conversion.texts import silent
 from lit_jax.base.command_line import Parser
+from lit_jax.base.files import new_file
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.embedding_store import open_store
 from lit_jax.errors import UserError, user_errors_in_one_line
@@ -47,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command; `argv` are its arguments, by default those of the process."""
     args = _arguments(argv)
     with user_errors_in_one_line():
+        if args.out:
+            new_file(args.out, overwrite=args.overwrite)
         tokenize: Tokenize = load_tokenizer(args.tokenizer).pieces if args.tokenizer else words
         omit = OMIT if args.omit is None else tuple(args.omit)
         if args.select == TRANSFER:
@@ -143,6 +146,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--drop-repeats", action="store_true", help="say a value once where two columns agree")
     parser.add_argument("--show", type=int, default=6, metavar="N", help="captions to print")
     parser.add_argument("--out", metavar="FILE", help="CSV to write: id, name and captions of each class")
+    parser.add_argument("--overwrite", action="store_true", help="also if the file is there")
     args = parser.parse_args(argv)
     if not args.classes and args.select != TRANSFER:
         parser.error("the following arguments are required: --classes")

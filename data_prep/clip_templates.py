@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lit_jax.base.command_line import Parser
-from lit_jax.base.files import written_aside
+from lit_jax.base.files import new_file, written_aside
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.text.prompts import read_templates
 
@@ -63,11 +63,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--file", type=Path, help="zero_shot_metadata.py of open_clip (default: that of this environment)"
     )
     parser.add_argument("--out", type=Path, required=True, help="file to write, such as data/clip_templates.txt")
+    parser.add_argument("--overwrite", action="store_true", help="also if the file is there")
     parsed = parser.parse_args(argv)
     with user_errors_in_one_line():
+        parsed.out.parent.mkdir(parents=True, exist_ok=True)
+        new_file(parsed.out, overwrite=parsed.overwrite)
         path = parsed.file or _installed()
         found = templates_of(path.read_text(encoding="utf-8"))
-        parsed.out.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(parsed.out) as aside:
             aside.write_text(
                 "# OpenAI's prompt templates, as open_clip has them.\n" + "\n".join(found) + "\n", encoding="utf-8"

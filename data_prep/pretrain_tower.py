@@ -6,6 +6,7 @@ iNaturalist: it has seen many species, labelled at every rank, and none of those
 part: labels are numbers.
 """
 
+import argparse
 import io
 import os
 import time
@@ -23,6 +24,8 @@ from data_prep.demo.drawing import Look
 from data_prep.demo.field_guide import Species
 from lit_jax.base import processes
 from lit_jax.base.command_line import Parser
+from lit_jax.base.files import new_file
+from lit_jax.errors import user_errors_in_one_line
 from lit_jax.models import ViT, family
 from lit_jax.models.weight_files import write_npz
 from lit_jax.models.weights import named
@@ -132,7 +135,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, help="the .npz file to write")
     parser.add_argument("--epochs", type=int, default=16, help="passes over the photos")
     parser.add_argument("--photos", type=int, default=36, help="photos of each species")
+    parser.add_argument("--overwrite", action="store_true", help="also if the file is there")
     arguments = parser.parse_args(argv)
+    with user_errors_in_one_line():
+        new_file(arguments.out, overwrite=arguments.overwrite)
+        _write(arguments)
+
+
+def _write(arguments: argparse.Namespace) -> None:
     species = pretraining_species(field_guide.guide(0))
     print(f"{len(species)} species, {arguments.photos} photos each")
     tower = pretrain(species, each=arguments.photos, epochs=arguments.epochs)

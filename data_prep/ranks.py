@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from data_prep.conversion.ranks import GENUS, SPECIES, Report, filled
 from lit_jax.base.command_line import Parser
+from lit_jax.base.files import new_file
 from lit_jax.errors import user_errors_in_one_line
 from lit_jax.text.classes import read_class_table, write_class_table
 
@@ -19,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command; `argv` are its arguments, by default those of the process."""
     args = _arguments(argv)
     with user_errors_in_one_line():
+        new_file(args.out, overwrite=args.overwrite)
         table, source = read_class_table(args.classes), read_class_table(args.source)
         for note in (*table.notes, *source.notes):
             print(note)
@@ -54,6 +56,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--from", required=True, dest="source", metavar="FILE", help="class table to take from, CSV or JSON"
     )
     parser.add_argument("--out", required=True, metavar="FILE", help="CSV to write")
+    parser.add_argument("--overwrite", action="store_true", help="also if the file is there")
     parser.add_argument("--show", type=int, default=20, metavar="N", help="lines of each list to print")
     return parser.parse_args(argv)
 

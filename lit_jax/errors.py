@@ -77,8 +77,8 @@ def disk_trouble(error: BaseException) -> str:
         The system's words, such as "No space left on device"; empty for any other error.
     """
     for cause in chained(error):
-        number = cause.errno if isinstance(cause, OSError) else None
-        named = re.search(r"os_error_code='?(\d+)", str(cause))
+        number = cause.errno if isinstance(cause, OSError) else None  # Rust, Arrow and TensorStore put it in words
+        named = re.search(r"(?:os_error_code='?|os error |errno )(\d+)", str(cause))
         number = int(named[1]) if number is None and named else number
         if number in NO_ROOM:
             return os.strerror(number)
@@ -128,10 +128,15 @@ def user_errors_in_one_line(interrupted: str = "") -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted" + (f"; {interrupted}" if interrupted else ""), file=sys.stderr, flush=True)
         sys.exit(128 + signal.SIGINT)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        _stop(f"{error.filename}: found {error.strerror}, expected a place that can be read and written")
+    except Exception as error:
+        trouble = disk_trouble(error)
+        named = next((cause for cause in chained(error) if isinstance(cause, OSError) and cause.filename), None)
+        if named is not None and (isinstance(error, OSError) or trouble):
+            where = os.fsdecode(named.filename) if isinstance(named.filename, bytes) else named.filename
+            _stop(f"{where}: found {named.strerror}, expected a place that can be read and written")
+        if trouble:
+            _stop(f"output: found {trouble}, expected a place that can be written to; make room")
+        raise
 
 
 def _stop(message: str) -> NoReturn:

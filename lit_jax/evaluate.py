@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from lit_jax.base import cluster, hosts
 from lit_jax.base.command_line import Parser
-from lit_jax.base.files import write_json
+from lit_jax.base.files import replaceable, replaceable_beside, write_json
 from lit_jax.data.collection import Collection, fingerprint, store_folder
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.embedding_store import open_store
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         variant = "".join(f"-{pathlib.Path(path).stem}" for path in given if path)
         # Of another collection the name says so, lest the run's own evaluation be overwritten.
         other = f"{data.directory.name}-{fingerprint(data)[:8]}-" if is_other(trained.about, data) else ""
-        out = _output(parsed.out, parsed.checkpoint, other + split + variant)
+        out = _output(parsed.out, parsed.checkpoint, other + split + variant, with_page=not parsed.no_page)
         words = Words(
             _named_classes(parsed.classes, data) if parsed.classes else None,
             read_templates(parsed.templates) if parsed.templates else (),
@@ -87,11 +87,14 @@ def _named_classes(path: str, data: Collection) -> ClassTable:
     return table
 
 
-def _output(out: str, directory: str, name: str) -> pathlib.Path:
+def _output(out: str, directory: str, name: str, *, with_page: bool) -> pathlib.Path:
     """Where the JSON goes; refused before the evaluation if nothing can be written there."""
     path = pathlib.Path(out) if out else folder_of(directory) / f"evaluation-{name}.json"
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise UserError(f"--out: found no folder to write {path} to, expected one; give another --out")
+    replaceable(path, "--out", ("split", "classes"))
+    if with_page:
+        replaceable_beside(path, ".html", "--out")
     return path
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from lit_jax import config as options
 from lit_jax.base.cluster import refuse_many_tasks
 from lit_jax.base.command_line import Parser
+from lit_jax.base.folders import refuse_there
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.graphs.graph import WEIGHTS, library
 from lit_jax.models.locking import IMAGE, TEXT
@@ -42,8 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _check(parsed: argparse.Namespace, overrides: dict[str, Any]) -> None:
     """What can be refused before anything is read."""
-    if pathlib.Path(parsed.out).exists():
-        raise UserError(f"--out {parsed.out}: found something there already, expected a new folder; give another name")
+    refuse_there(pathlib.Path(parsed.out), "--out")
     if parsed.checkpoint and overrides:
         raise UserError(f"--config.{next(iter(overrides))}: found it with --checkpoint, expected it with --config only")
     given = [name for name in ("image_weights", "text_weights") if parsed.config and getattr(parsed, name)]

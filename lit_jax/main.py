@@ -1,5 +1,7 @@
 """The training command: ``python -m lit_jax.main --config=configs/demo.py``."""
 
+import json
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -8,8 +10,9 @@ from typing import Any
 from lit_jax import config as options
 from lit_jax.base import cluster, hosts
 from lit_jax.base.command_line import Parser
+from lit_jax.base.files import kind_of
 from lit_jax.config import Config
-from lit_jax.errors import user_errors_in_one_line
+from lit_jax.errors import DAMAGED, UserError, user_errors_in_one_line
 
 
 def train(config: Config, workdir: str | pathlib.Path, *, stuck_after: float | None = None) -> dict[str, Any]:
@@ -32,6 +35,7 @@ def train(config: Config, workdir: str | pathlib.Path, *, stuck_after: float | N
     from lit_jax.training import loop
     from lit_jax.training.experiment import build, ensure_same_on_hosts
 
+    refuse_foreign(pathlib.Path(workdir))
     hosts.ensure_shared(pathlib.Path(workdir), option="--workdir")
     settled, data = settle_run(config)
     ensure_same_on_hosts(config, data)
@@ -47,10 +51,40 @@ def main(argv: Sequence[str] | None = None) -> None:
         parsed = _parser().parse_args(rest)
         config, prepare = options.load(parsed.config, overrides)
         workdir = pathlib.Path(parsed.workdir or config.workdir or f"runs/{pathlib.Path(parsed.config).stem}")
+        refuse_foreign(workdir)  # before anything is made in it
         with cluster.joined(parsed, workdir / "hosts"):
             if prepare:
                 _make(config, prepare)
             train(config, workdir, stuck_after=parsed.stuck_after)
+
+
+def refuse_foreign(workdir: pathlib.Path) -> None:
+    """Refuses a folder that holds other things than a run and logs, lest its files get mixed up with theirs.
+
+    Raises:
+        UserError: naming one of them.
+    """
+    if kind_of(workdir) not in ("", "folder"):
+        raise UserError(f"--workdir {workdir}: found a {kind_of(workdir)}, expected a folder or a new name")
+    try:
+        given = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+        is_run = isinstance(given, dict) and any(name.startswith("train.") for name in given)
+    except (OSError, *DAMAGED):
+        is_run = False
+    others = [] if is_run or not workdir.is_dir() else [one for one in sorted(os.listdir(workdir)) if not _fits(one)]
+    if others:
+        raise UserError(
+            f"--workdir {workdir}: found {others[0]}, which is of no run, expected a new or empty folder, or that of a "
+            "run; give another"
+        )
+
+
+_LOGS = (".log", ".out", ".err", ".txt")
+
+
+def _fits(name: str) -> bool:
+    """Whether a name is one that a run's folder has before the run has written its config, or that of a log."""
+    return name in ("checkpoints", "hosts", "margin") or name.startswith(".") or name.endswith(_LOGS)
 
 
 def _make(config: Config, prepare: Callable[[Config], None]) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from lit_jax import config as options
 from lit_jax.base import hosts
 from lit_jax.base.command_line import Parser
-from lit_jax.base.files import write_json
+from lit_jax.base.files import replaceable, write_json
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.planning import abstract_run
 from lit_jax.planning.cluster import NETWORK
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         planned = plan(run, device, utilisation=parsed.utilisation, network=parsed.network)
         print(shown(planned))
         if parsed.json:
+            replaceable(pathlib.Path(parsed.json), "--json", ("input", "devices"))
             write_json(parsed.json, planned)
 
 

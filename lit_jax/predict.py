@@ -1,18 +1,18 @@
 """The command that names photos: ``python -m lit_jax.predict --checkpoint=runs/demo photos``."""
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from lit_jax.base import console
 from lit_jax.base.command_line import Parser, positive
-from lit_jax.base.files import digest
+from lit_jax.base.files import alone_in, alone_with, digest, regular
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.evaluation.ranks import SPECIES
 from lit_jax.prediction import choices, formats, output
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parsed = _parser().parse_args(argv)
     goes_on = "run the same command to go on" if parsed.out and _kind(parsed) != "parquet" else ""
     with user_errors_in_one_line(goes_on):
-        out = Path(parsed.out) if parsed.out else None
+        out = regular(parsed.out, "--out") if parsed.out else None
         _check(parsed, out)
         found = find_photos(parsed.photos, sys.stdin)
         model = load(
@@ -46,7 +46,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         chosen = model.choices(classes, within=_within(parsed.within), only=parsed.only or None)
         for note in (*found.notes, *chosen.notes):
             print(f"note: {note}", file=sys.stderr, flush=True)
-        _name(parsed, model, chosen, found.photos, out)
+        with contextlib.ExitStack() as alone:
+            if out is not None:
+                alone.enter_context(alone_with(out, "predict"))
+                output.check(out, overwrite=parsed.overwrite)  # another process may just have written it
+            if parsed.sort_into:
+                alone.enter_context(alone_in(Path(parsed.sort_into), "predict"))
+            _name(parsed, model, chosen, found.photos, out)
 
 
 def _name(parsed: argparse.Namespace, model: Model, chosen: Choices, photos: list[str], out: Path | None) -> None:
@@ -69,7 +75,7 @@ def _name(parsed: argparse.Namespace, model: Model, chosen: Choices, photos: lis
     counts: Counter[str] = Counter()
     errors: Counter[str] = Counter()
     missed, start = 0, time.monotonic()
-    opened: AbstractContextManager[output.Write] = (
+    opened: contextlib.AbstractContextManager[output.Write] = (
         output.opened_parquet(out, heading) if is_parquet and out else output.opened(out, form, done)
     )
     quiet = out is None and sys.stdout.isatty()

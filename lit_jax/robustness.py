@@ -12,7 +12,7 @@ from PIL import Image
 from lit_jax import config as options
 from lit_jax.base import hosts
 from lit_jax.base.command_line import Parser, positive
-from lit_jax.base.files import file_digest, write_json
+from lit_jax.base.files import file_digest, replaceable, replaceable_beside, write_json
 from lit_jax.data.collection import fingerprint
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.records import RecordSet, open_records
@@ -104,6 +104,8 @@ def _output(parsed: argparse.Namespace, trained: Trained, records: RecordSet) ->
     path = pathlib.Path(parsed.out) if parsed.out else folder_of(parsed.checkpoint) / f"{name}.json"
     if not path.parent.is_dir():
         raise UserError(f"--out: found no folder {path.parent}, expected one; make it or give another --out")
+    replaceable(path, "--out", ("model", "tasks"))
+    replaceable_beside(path, ".png", "--out")
     return path
 
 

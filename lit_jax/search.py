@@ -12,7 +12,7 @@ import numpy as np
 
 from lit_jax.base import console
 from lit_jax.base.command_line import Parser, positive
-from lit_jax.base.files import digest, written_aside
+from lit_jax.base.files import alone_with, digest, written_aside
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.prediction import contact_sheet, photo_index
 from lit_jax.prediction.contact_sheet import Hit, Query
@@ -68,7 +68,12 @@ def _of_photos(parsed: argparse.Namespace) -> tuple[Index, np.ndarray, dict[str,
     folder = _folder(parsed, beside)
     with console.Progress(len(found.photos), aside=True) as progress:
         updated = searching.of_photos(
-            model.engine.image_key, model.embedded, found.photos, folder, console.pace(progress, "new photos")
+            model.engine.image_key,
+            model.embedded,
+            found.photos,
+            folder,
+            console.pace(progress, "new photos"),
+            verify=parsed.verify,
         )
     given = {os.path.abspath(photo): photo for photo in found.photos}
     for note in (*found.notes, *(f"left out: {given[photo]}: {reason}" for photo, reason in updated.broken)):
@@ -101,7 +106,7 @@ def _of_store(parsed: argparse.Namespace) -> tuple[Index, np.ndarray, dict[str, 
         trained = loading.load(parsed.checkpoint, step=parsed.step, with_image_tower=False)
     key = digest([store.fingerprint, parsed.split])[:20]
     folder = _folder(parsed, loading.folder_of(parsed.checkpoint) / photo_index.FOLDER / key)
-    index = searching_store.of_store(trained, store, parsed.split, folder)
+    index = searching_store.of_store(trained, store, parsed.split, folder, verify=parsed.verify)
     protocol, embed = trained.config.evaluation.protocol, searching_store.texts_of(trained)
     texts = _embedded(parsed.texts, trained.about, protocol, embed)
     return (
@@ -164,7 +169,7 @@ def _tell(parsed: argparse.Namespace, sought: Sequence[Query], found: Sequence[S
     if not parsed.out:
         print(text, end="")
         return
-    with written_aside(parsed.out) as aside:
+    with alone_with(Path(parsed.out), "search"), written_aside(parsed.out) as aside:
         aside.write_text(text, encoding="utf-8")
     print(f"written to {parsed.out}")
 
@@ -191,6 +196,7 @@ def _parser() -> Parser:
     add("--out", default="", help="file to write instead of printing")
     add("--overwrite", action="store_true", help="also if the file is there")
     add("--index", default="", help="folder to keep the index in (default: in photo_index of the model's folder)")
+    add("--verify", action="store_true", help="compare an index of more than 2 GB with its checksums; smaller ones are")
     add("--image-weights", default="", help="where the locked image tower's weights are now")
     return parser
 

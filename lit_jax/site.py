@@ -10,7 +10,8 @@ from lit_jax.app.contents import STORED, Contents, Told, files_of
 from lit_jax.app.runtime import runtime
 from lit_jax.app.texts import Texts, texts_of
 from lit_jax.base.command_line import Parser
-from lit_jax.base.files import written_aside
+from lit_jax.base.files import alone_with, written_aside
+from lit_jax.base.folders import made, refuse_there
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.graphs.graph import FP16, library
 from lit_jax.text.units import Reading
@@ -31,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             contents, stored = _contents(parsed, Path(aside))
         files = files_of(contents, run, stored)
         if parsed.one_file:
-            with written_aside(out) as aside:
+            with alone_with(out, "site"), written_aside(out) as aside:
+                refuse_there(out, "--out")  # another process may just have made it
                 aside.write_text(folder.one_file(files, run, parsed.title), encoding="utf-8")
             size, how = out.stat().st_size, "open it in a browser"
         else:
@@ -46,9 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _write(out: Path, files: Mapping[str, bytes]) -> None:
-    from lit_jax.trained.model_folder import made
-
-    with made(out.absolute()) as aside:
+    with made(out, "site") as aside:
         for name, data in files.items():
             (aside / name).write_bytes(data)
 
@@ -113,8 +113,7 @@ def _texts(reading: Reading, no_text: bool) -> tuple[Texts | None, str]:
 
 def _check(parsed: argparse.Namespace, out: Path) -> None:
     """Refuses options that make no sense, before anything is read."""
-    if out.exists():
-        raise UserError(f"--out {out}: found something there already, expected a new name; give another one")
+    refuse_there(out, "--out")
     if parsed.one_file != (out.suffix.lower() in (".html", ".htm")):
         expected = "a name that ends in .html" if parsed.one_file else "a folder, or --one-file beside it"
         raise UserError(f"--out {out}: found ending {out.suffix or 'none'}, expected {expected}")

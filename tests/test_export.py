@@ -15,6 +15,7 @@ from PIL import Image
 import data_prep.embeddings
 import lit_jax
 from lit_jax import config, evaluate, export, models
+from lit_jax.base import folders
 from lit_jax.base.files import digest
 from lit_jax.embed import embed
 from lit_jax.embedding.to_store import Making
@@ -163,6 +164,7 @@ def test_nothing_half_written_gets_the_name(run, tmp_path, capsys, monkeypatch):
     )
     (tmp_path / "new.incomplete").mkdir()
     (tmp_path / "new.incomplete" / "left over").write_text("from a kill")
+    (tmp_path / "new.incomplete" / folders.MARK).touch()
     monkeypatch.setattr(model_card, "text", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         command(export, "--checkpoint", run[0], "--out", tmp_path / "new")

@@ -105,7 +105,14 @@ def test_a_store_killed_before_its_last_renaming_is_finished_without_a_photo(tmp
     if over_another:
         make(tmp_path / "s", values=features(9) + 1)
     with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
-        killed.setattr(pathlib.Path, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        rename = pathlib.Path.rename
+
+        def stopped(path, to):
+            if path.name == "s.incomplete":
+                raise KeyboardInterrupt
+            return rename(path, to)
+
+        killed.setattr(pathlib.Path, "rename", stopped)
         make(tmp_path / "s", restart=over_another)
     names = [embedding_store.shard_name("train", number, 2) for number in range(2)]
     aside = embedding_store.begin(tmp_path / "s", {"dtype": "float32"})

@@ -13,7 +13,6 @@ can mend, and with that of the signal if it is stopped.
 import dataclasses
 import gc
 import hashlib
-import os
 import sys
 import time
 from collections import defaultdict
@@ -39,6 +38,7 @@ from data_prep.conversion.workspace import (
 from data_prep.sources.archives import check
 from data_prep.sources.items import TRAIN, Source
 from lit_jax.base.files import alone_in, incomplete, write_json
+from lit_jax.base.folders import behind_link
 from lit_jax.base.processes import cores
 from lit_jax.data.dataset_folder import MANIFEST
 from lit_jax.data.records import (
@@ -173,7 +173,7 @@ def _begin(
     check_options(options)
     if workers < 0:
         raise UserError(f"workers: found {workers}, expected 0 (all cores) or more; correct it")
-    out = Path(os.path.abspath(out))
+    out = behind_link(out)
     work = incomplete(out)
     refuse_foreign(out, work)
     return out, work, texts_of(table, options)

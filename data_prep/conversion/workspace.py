@@ -14,6 +14,7 @@ from typing import Any
 
 from data_prep.conversion.shards import PROGRESS
 from lit_jax.base.files import clear_parts, is_part, write_json
+from lit_jax.base.folders import clear, recover, replace
 from lit_jax.data.dataset_folder import MANIFEST
 from lit_jax.data.records import CLASS_TABLE, NAME, TFDS_FILES, TOKENIZER, is_record_set
 from lit_jax.errors import NO_ROOM, UserError
@@ -29,6 +30,8 @@ _OURS = re.compile(
 
 def refuse_foreign(out: Path, work: Path) -> None:
     """Raises `UserError` if one of the two folders holds something that no conversion made."""
+    if not (work / MANIFEST).exists():  # else only the renaming is missing
+        recover(out)
     if out.exists() and not is_record_set(out) and not _is_blank(out):
         raise UserError(
             f"{out}: found something that is no record set, expected a new or empty folder; choose another --out"
@@ -61,7 +64,7 @@ def prepare(work: Path, identity: Mapping[str, Any], *, restart: bool) -> None:
         UserError: another conversion began there, and `restart` is False.
     """
     if restart:
-        _clear(work)
+        clear(work, _OURS.fullmatch, last=PLAN)  # without the plan the folder would look foreign
     elif _read_plan(work) is not None:
         _refuse_other(work, identity, "give the same options and photos, delete the folder or pass --restart")
     clear_parts(work)
@@ -70,30 +73,9 @@ def prepare(work: Path, identity: Mapping[str, Any], *, restart: bool) -> None:
 
 
 def move_into_place(work: Path, out: Path) -> None:
-    """Renames the finished folder; an earlier set there is replaced, files of the user are set aside.
-
-    Raises:
-        UserError: files that no conversion wrote were set aside before and are still there.
-    """
+    """Renames the finished folder; an earlier set there is replaced, and files that no conversion wrote stay."""
     shutil.rmtree(work / PROGRESS)
-    if not out.exists() or _is_blank(out):
-        with contextlib.suppress(FileNotFoundError):
-            out.rmdir()
-        work.rename(out)
-        return
-    old = out.with_name(f"{out.name}.old")
-    if old.exists():
-        _clear(old)
-        if not _is_blank(old):
-            raise UserError(f"{old}: found files that no conversion wrote, expected none; move them elsewhere")
-        old.rmdir()
-    out.rename(old)
-    work.rename(out)
-    _clear(old)
-    if _is_blank(old):
-        old.rmdir()
-    else:
-        print(f"files that no conversion wrote are now in {old}")
+    replace(work, out, _OURS.fullmatch)
 
 
 @contextlib.contextmanager
@@ -133,12 +115,3 @@ def _read_plan(folder: Path) -> dict[str, Any] | None:
 def _is_blank(folder: Path) -> bool:
     """True for a folder that is empty, or holds no more than the first file of a conversion half written."""
     return folder.is_dir() and all(path.name.startswith(f"{PLAN}.") and is_part(path) for path in folder.iterdir())
-
-
-def _clear(folder: Path) -> None:
-    """Deletes what a conversion wrote; the plan last, since without it the folder would look foreign."""
-    for path in sorted(folder.iterdir(), key=lambda path: path.name == PLAN):
-        if path.name == PROGRESS:
-            shutil.rmtree(path)
-        elif _OURS.fullmatch(path.name):
-            path.unlink()

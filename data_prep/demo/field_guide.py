@@ -26,14 +26,13 @@ import io
 import json
 import os
 import pathlib
-import shutil
 from collections.abc import Sequence
 
 import numpy as np
 
 from data_prep.demo import drawing
 from data_prep.demo.drawing import ACCENT_PARTS, COLOURS, PATTERNS, Look
-from lit_jax.base.files import incomplete
+from lit_jax.base.folders import made
 from lit_jax.base.processes import cores, each
 from lit_jax.errors import UserError
 
@@ -209,14 +208,12 @@ def draw(book: Guide, out: str | os.PathLike[str], *, seed: int = 0, workers: in
         if found.is_file() and found.read_text() == key:
             return out
         raise UserError(f"{out}: found a folder with something else in it, expected none; delete it or choose another")
-    aside = incomplete(out)
-    shutil.rmtree(aside, ignore_errors=True)
-    (aside / "photos").mkdir(parents=True)
-    jobs = _shuffled_jobs(book, seed)
-    _draw_all(jobs, book, aside / "photos", seed, workers or cores())
-    _write_tables(book, jobs, aside)
-    (aside / "guide.json").write_text(key)
-    aside.rename(out)
+    with made(out, "field guide") as aside:
+        (aside / "photos").mkdir()
+        jobs = _shuffled_jobs(book, seed)
+        _draw_all(jobs, book, aside / "photos", seed, workers or cores())
+        _write_tables(book, jobs, aside)
+        (aside / "guide.json").write_text(key)
     return out
 
 

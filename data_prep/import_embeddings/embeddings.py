@@ -11,7 +11,6 @@ Work is done in ``DIR.incomplete``, and the last step renames that folder; the s
 import dataclasses
 import hashlib
 import json
-import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,6 +33,7 @@ from data_prep.import_embeddings.embedding_files import (
 from data_prep.import_embeddings.heads import HeadUse, rows_with_head
 from data_prep.sources.items import HELDOUT, TRAIN
 from lit_jax.base.files import alone_in, clear_parts, incomplete
+from lit_jax.base.folders import behind_link
 from lit_jax.data import embedding_store
 from lit_jax.errors import UserError
 from lit_jax.text.classes import ClassTable, some, write_class_table
@@ -98,7 +98,7 @@ def import_embeddings(
     options, notes = with_templates(options or Options(), table)
     storing = storing or Storing()
     _check(options, storing)
-    out = Path(os.path.abspath(out))
+    out = behind_link(out)
     embedding_store.refuse_foreign(out)  # before the embeddings are read
     captions = texts_of(table, options)
     placed = _placed(given, table, options, head)

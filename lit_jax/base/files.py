@@ -1,15 +1,22 @@
-"""Files and folders that are never half-written under their own name: they are written beside it, then renamed."""
+"""Files that are never half-written under their own name: they are written beside it, then renamed.
+
+Folders of this kind are in `lit_jax.base.folders`.
+"""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lit_jax.errors import Busy
+import google_crc32c
+
+from lit_jax.errors import Busy, UserError
 
 INCOMPLETE = ".incomplete"  # ending of the folder's name while it is being written
 _PART = ".part"  # the same of a file's name
@@ -21,13 +28,13 @@ def alone_in(
 ) -> Iterator[None]:
     """Makes a folder and locks it against other processes; the lock of a process that is killed ends with it.
 
-    A folder that is still empty in the end is taken away again.
+    A folder that it made and that is still empty in the end is taken away again.
 
     Args:
         folder: to work in. It may be renamed meanwhile, but not be deleted.
         what: works there, for the message.
-        file: to lock in the folder, which is left there; without one the folder itself is locked, which some network
-            file systems do not know.
+        file: to lock in the folder, which is taken away in the end; without one the folder itself is locked, which some
+            network file systems do not know.
         name: of the folder in the message; its path if empty.
         remedy: what to do, for the message.
 
@@ -40,7 +47,7 @@ def alone_in(
         folder.mkdir(parents=True, exist_ok=True)
         yield
         return
-    handle, locked = -1, False
+    handle, locked, was_there = -1, False, folder.exists()
     while not locked:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / file
@@ -61,9 +68,44 @@ def alone_in(
     try:
         yield
     finally:
+        # While it is locked: whoever opened it and waits finds that it is gone, and looks again.
         with contextlib.suppress(OSError):
-            folder.rmdir()
+            if file:
+                path.unlink()
+        with contextlib.suppress(OSError):
+            if not was_there:
+                folder.rmdir()
         os.close(handle)
+
+
+@contextlib.contextmanager
+def alone_with(path: Path, what: str) -> Iterator[None]:
+    """Locks the name of a file or a folder that is being made, by a hidden file beside it that goes in the end.
+
+    Args:
+        path: the file or folder, which need not be there.
+        what: makes it, for the message.
+
+    Raises:
+        Busy: another process is making it.
+    """
+    with alone_in(path.absolute().parent, what, file=f".{shortened(path.name, 200)}.lit_jax_lock", name=str(path)):
+        yield
+
+
+def shortened(name: str, size: int = 255) -> str:
+    """A file's name cut to a number of bytes, which file systems limit; its ending stays, and a digest tells it apart.
+
+    Example:
+        >>> shortened("a" * 300 + ".jpg", 40)
+        'aaaaaaaaaaaaaaaaaaaaaaa~98c7dacb05a4.jpg'
+    """
+    whole = os.fsencode(name)
+    if len(whole) <= size:
+        return name
+    ending = os.path.splitext(name)[1] if len(os.fsencode(os.path.splitext(name)[1])) <= 16 else ""
+    tail = f"~{hashlib.sha256(whole).hexdigest()[:12]}{ending}"
+    return whole[: size - len(os.fsencode(tail))].decode(errors="ignore").rstrip() + tail
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -77,24 +119,123 @@ def written_aside(path: str | os.PathLike[str], *, sync: bool = False) -> Iterat
     """A path beside `path` to write a file to; it takes the place of `path` when the body ends without an error.
 
     It holds the number of the process, which keeps a straggler of a stopped run and its successor out of one file.
-    What a killed process leaves is for `clear_parts`.
+    What a killed process leaves is for `clear_parts`. A symbolic link stays, and the file that it points to is written.
 
     Args:
         path: the file.
         sync: whether to wait until the content is on the disk, where the loss of power would cost much.
+
+    Raises:
+        UserError: `path` is a folder, a device or a pipe.
     """
-    path = Path(path)
-    aside = path.with_name(f"{path.name}.{os.getpid()}{_PART}")
+    path = regular(path)
+    aside = path.with_name(f"{shortened(path.name, 200)}.{os.getpid()}{_PART}")
     try:
-        yield aside
-        if sync:
-            with open(aside, "rb+") as file:
-                os.fsync(file.fileno())
-        aside.replace(path)
+        with naming(path):
+            yield aside
+            if sync:
+                with open(aside, "rb+") as file:
+                    os.fsync(file.fileno())
+            aside.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):  # the first error is the one to tell
             aside.unlink()
         raise
+
+
+def regular(path: str | os.PathLike[str], option: str = "") -> Path:
+    """The file behind symbolic links, which is there or can be made.
+
+    Args:
+        path: as a person gave it.
+        option: by which it was given, for the message.
+
+    Raises:
+        UserError: something is there that is no file: a folder, a device, a pipe, a socket.
+    """
+    found = Path(os.path.realpath(path) if os.path.islink(path) else path)
+    kind = kind_of(found)
+    if kind not in ("", "file"):
+        name = f"{option} {path}" if option else str(path)
+        raise UserError(f"{name}: found a {kind}, expected a file or a new name; give another name")
+    return found
+
+
+def kind_of(path: Path) -> str:
+    """What a path is: ``file``, ``folder``, ``device``, ``pipe`` or ``socket``; empty if nothing is there.
+
+    Symbolic links are followed.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return ""
+    if stat.S_ISREG(mode):
+        return "file"
+    if stat.S_ISDIR(mode):
+        return "folder"
+    return "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
+
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Lets errors of a full or broken disk name `path`, where the body writes; else they name nothing, or a source."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            error.filename, error.filename2 = os.fspath(path), None
+        raise
+
+
+def new_file(path: str | os.PathLike[str], *, overwrite: bool, option: str = "--out") -> Path:
+    """The file to write, behind symbolic links; refuses a place that cannot be written to before anything is computed.
+
+    Args:
+        path: as a person gave it.
+        overwrite: whether a file that is there may go.
+        option: by which it was given, for the message.
+
+    Raises:
+        UserError: no folder, no permission, a file that is there already, or something else than a file.
+    """
+    path = regular(path, option)
+    if not path.parent.is_dir():
+        raise UserError(f"{option}: found no folder for {path}, expected one to write to; give another {option}")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(
+            f"{option} {path}: found no permission to write to its folder, expected it; give another {option}"
+        )
+    if path.exists() and not overwrite:
+        raise UserError(f"{option} {path}: found it there already, expected a new file; give another, or --overwrite")
+    return path
+
+
+def replaceable(path: Path, option: str, keys: Sequence[str]) -> None:
+    """Refuses to write a JSON over a file that is not one of the same command.
+
+    Args:
+        path: the JSON to write.
+        option: by which it was given, for the message.
+        keys: that each JSON of this command has.
+
+    Raises:
+        UserError: a file that this command did not write, or something that is no file.
+    """
+    if not regular(path, option).exists():
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if not (isinstance(found, dict) and all(key in found for key in keys)):
+        raise UserError(
+            f"{option} {path}: found a file there that this command did not write, expected one of its own or none; "
+            "give another name"
+        )
 
 
 def is_part(path: Path) -> bool:
@@ -122,3 +263,41 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def replaceable_beside(path: Path, ending: str, option: str) -> None:
+    """Refuses to write a page or a picture beside a JSON over a file that was there without the JSON.
+
+    Args:
+        path: the JSON, which is `replaceable`.
+        ending: of the other file.
+        option: by which the JSON was given, for the message.
+
+    Raises:
+        UserError: a file of somebody else, or something that is no file.
+    """
+    other = path.with_suffix(ending)
+    if regular(other, option).exists() and not path.exists():
+        raise UserError(f"{option} {path}: found {other.name} there without it, expected neither; give another name")
+
+
+CHECKED_BYTES = 1 << 31
+"""Files up to this size, together, are compared with their checksums whenever they are opened: under a second."""
+
+
+def checksum(path: Path) -> str:
+    """CRC-32C of a file, hexadecimal: of all files the quickest way to notice that bits have turned."""
+    found = google_crc32c.Checksum()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            found.update(block)
+    return found.hexdigest().decode()
+
+
+def changed(folder: Path, checksums: Mapping[str, str]) -> str:
+    """The first of some files of a folder that is missing or has another `checksum`; empty if all are as they were."""
+    for name, expected in checksums.items():
+        path = folder / name
+        if not path.is_file() or checksum(path) != expected:
+            return name
+    return ""

@@ -21,6 +21,7 @@ import itertools
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ import ml_dtypes
 import numpy as np
 
 from lit_jax.base.files import digest, file_digest, incomplete, write_json, written_aside
+from lit_jax.base.folders import MARK, clear, recover, replace
 from lit_jax.data.dataset_folder import MANIFEST, DatasetFolder, Kind, check_unchanged, is_of, read
 from lit_jax.errors import DAMAGED, UserError, first_line
 from lit_jax.text.tokenizers import load_tokenizer
@@ -51,6 +53,10 @@ CLASS_TABLE, TOKENIZER = "classes.csv", "tokenizer.model"
 DTYPES: dict[str, Any] = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
 GIVEN = "given"  # kind of tower of embeddings that were computed elsewhere
 _PARTS = ("features.npy", "class_id.npy", "image_id.txt")
+_OURS = re.compile(
+    rf"(.+-\d{{5,}}-of-\d{{5,}}\.({'|'.join(map(re.escape, _PARTS))}|json)|{PLAN}|{MANIFEST}|{CLASS_TABLE}|{TOKENIZER})"
+    r"(\.\d+\.part)?"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +169,10 @@ def refuse_foreign(directory: Path) -> None:
         raise UserError(f"{directory}: found a folder that is no store, expected none; give another --out")
 
 
+def _is_ours(name: str) -> bool:
+    return bool(_OURS.fullmatch(name)) or name == MARK
+
+
 def begin(directory: Path, plan: Mapping[str, Any], *, restart: bool = False) -> Path:
     """The folder to write shards into: a new one, or that of an earlier run with the same plan.
 
@@ -175,12 +185,18 @@ def begin(directory: Path, plan: Mapping[str, Any], *, restart: bool = False) ->
         UserError: a complete store, another folder of that name, or an unfinished one with another plan.
     """
     aside = incomplete(directory)
+    if not (aside / MANIFEST).exists():  # else only the renaming is missing
+        recover(directory)
     refuse_foreign(directory)
     if is_store(directory) and not restart:
         raise UserError(f"{directory}: found a complete store, expected none; add --restart to make it anew")
     aside.mkdir(parents=True, exist_ok=True)
-    for path in list(aside.iterdir()) if restart else ():  # the folder itself is locked by whoever works in it
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    names = sorted(os.listdir(aside))
+    foreign = next((name for name in names if not _is_ours(name)), "")
+    if foreign and PLAN not in names:
+        raise UserError(f"{aside}: found {foreign} and no {PLAN}, expected what an embedding wrote; move it away")
+    if restart:  # the folder itself is locked by whoever works in it
+        clear(aside, _is_ours, last=PLAN)
     path = aside / PLAN
     plan = json.loads(json.dumps(dict(plan)))
     if path.exists() and (before := json.loads(path.read_text(encoding="utf-8"))) != plan:
@@ -237,9 +253,7 @@ def finish(made: Store, directory: Path) -> Store:
         "records": made.records,
     }
     write_json(aside / MANIFEST, {**manifest, "fingerprint": digest(manifest)})
-    if directory.exists():
-        shutil.rmtree(directory)
-    aside.rename(directory)
+    replace(aside, directory, _is_ours)
     # Not before: if this process is killed above, the next one finds every shard finished and comes here again.
     opened = open_store(directory)
     clear_progress(opened)

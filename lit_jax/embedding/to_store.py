@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from lit_jax import config as options
 from lit_jax.base import console, hosts
 from lit_jax.base.files import alone_in, incomplete
+from lit_jax.base.folders import behind_link
 from lit_jax.base.hosts import Host, asked_of_first_host, on_first_host, until_seen
 from lit_jax.base.sharding import check_divides, local_rows, make_mesh, put_replicated
 from lit_jax.base.stopping import Stopping, listening
@@ -110,7 +111,7 @@ def embed(
             a feature that the dtype cannot hold.
         Stopped: if it was asked to, after the shard that it was at.
     """
-    out = pathlib.Path(out).absolute()
+    out = behind_link(out)
     mesh = make_mesh(making.devices, local=True)
     check_divides(making.batch_size, mesh.size, name="--batch-size")
     is_there = asked_of_first_host(lambda: embedding_store.is_store(out), "whether there is a store to embed into")

@@ -2,12 +2,11 @@
 
 import contextlib
 import itertools
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from lit_jax.base.files import incomplete, written_aside
+from lit_jax.base.files import incomplete, naming, new_file, regular, replaceable, written_aside
 from lit_jax.errors import UserError
 from lit_jax.prediction.answers import Named
 from lit_jax.prediction.formats import Format, Heading, ParquetFile
@@ -16,18 +15,17 @@ Write = Callable[[Sequence[Named]], None]
 """Writes the photos of a batch."""
 
 
+RECORD = ("lit_jax", "model", "key")  # what each record beside a table has
+
+
 def check(path: Path, *, overwrite: bool) -> None:
     """Refuses a place that cannot be written to, before anything is computed.
 
     Raises:
-        UserError: no folder, no permission, or a file that is there already.
+        UserError: what `lit_jax.base.files.new_file` refuses, or a file of somebody else beside it that would go.
     """
-    if not path.parent.is_dir():
-        raise UserError(f"--out: found no folder for {path}, expected one to write to; give another --out")
-    if not os.access(path.parent, os.W_OK):
-        raise UserError(f"--out {path}: found no permission to write to its folder, expected it; give another --out")
-    if path.exists() and not overwrite:
-        raise UserError(f"--out {path}: found it there already, expected a new file; give another, or --overwrite")
+    regular(incomplete(new_file(path, overwrite=overwrite)), "--out")
+    replaceable(beside(path), "--out", RECORD)
 
 
 def done_before(path: Path, form: Format, photos: Sequence[str], batch: int) -> int:
@@ -87,17 +85,18 @@ def opened(path: Path | None, form: Format, done: int) -> Iterator[Write]:
         yield lambda named: _write(sys.stdout, form, named)
         return
     begun, kept = incomplete(path), incomplete(beside(path))
-    if form.beside and not done:
-        kept.write_text(form.beside, encoding="utf-8")
-    with begun.open("a" if done else "w", encoding="utf-8", newline="") as file:
-        if not done:
-            file.write(form.head)
-        yield lambda named: _write(file, form, named)
-    if form.beside:
-        beside(path).unlink(missing_ok=True)  # a kill below leaves a table without a record, not with another one's
-    begun.replace(path)
-    if form.beside:
-        kept.replace(beside(path))
+    with naming(path):
+        if form.beside and not done:
+            kept.write_text(form.beside, encoding="utf-8")
+        with begun.open("a" if done else "w", encoding="utf-8", newline="") as file:
+            if not done:
+                file.write(form.head)
+            yield lambda named: _write(file, form, named)
+        if form.beside:
+            beside(path).unlink(missing_ok=True)  # a kill below leaves a table without a record, not with another one's
+        begun.replace(path)
+        if form.beside:
+            kept.replace(beside(path))
 
 
 @contextlib.contextmanager

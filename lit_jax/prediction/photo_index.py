@@ -2,27 +2,30 @@
 
     index/
       vectors.npy     [N, D] float16, unit norm, a row a photo
-      photos.jsonl    N lines: {"photo": path or id, "size": bytes, "changed": nanoseconds}
-      index.json      format, version, the digest of the model, what was indexed; written last
+      photos.jsonl    N lines: {"row": 0, "photo": path or id, "size": bytes, "changed": nanoseconds}
+      index.json      format, version, the digest of the model, checksums of both files; written last
 
-A search is exact: every row is compared. The index is rewritten beside itself, so that it is never half-new.
+A search is exact: every row is compared. The index is rewritten beside itself, so that it is never half-new. What is in
+the folder beside these three files is left alone.
 """
 
+import contextlib
 import dataclasses
 import io
 import itertools
 import json
-import shutil
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from lit_jax.base.files import alone_in, incomplete, write_json
+from lit_jax.base.files import CHECKED_BYTES, alone_with, changed, checksum, incomplete, is_part, naming, write_json
+from lit_jax.base.folders import MARK, begin, behind_link, recover, replace
 from lit_jax.errors import DAMAGED, UserError, first_line
 
-FORMAT, VERSION = "lit_jax photo index", 1
+FORMAT, VERSION = "lit_jax photo index", 2  # the first had no checksums
 FOLDER = "photo_index"
 """In the folder of a model, where indices are kept if nobody says where."""
 VECTORS, PHOTOS, INDEX = "vectors.npy", "photos.jsonl", "index.json"
@@ -60,15 +63,29 @@ class Index(NamedTuple):
     def entries(self) -> Iterator[Entry]:
         """The photos, in the order of the rows."""
         with open(self.folder / PHOTOS, encoding="utf-8") as file:
-            for line in file:
-                yield Entry(**json.loads(line))
+            for row, line in enumerate(file):
+                yield _entry(self.folder, row, line)
 
     def photos_of(self, rows: np.ndarray) -> list[str]:
         """Paths or ids of some rows, in their order; the others are passed over."""
         wanted = set(rows.tolist())
         with open(self.folder / PHOTOS, encoding="utf-8") as file:  # of millions only those that are wanted are parsed
-            found = {row: json.loads(line)["photo"] for row, line in enumerate(file) if row in wanted}
+            found = {row: _entry(self.folder, row, line).photo for row, line in enumerate(file) if row in wanted}
         return [found[row] for row in rows.tolist()]
+
+
+def _entry(folder: Path, row: int, line: str) -> Entry:
+    """The photo of a line, which names its row; of an index of before it does not."""
+    try:
+        found = json.loads(line)
+        if found.pop("row", row) != row:
+            raise ValueError("the line of another row")
+        return Entry(**found)
+    except DAMAGED as error:
+        raise UserError(
+            f"{folder / PHOTOS}, line {row + 1}: found {first_line(error)}, expected the photo of row {row}; delete "
+            "the index"
+        ) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,31 +144,65 @@ def _best(scores: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
     return np.take_along_axis(scores, places, 1), places
 
 
-def open_index(folder: Path, model: str) -> Index | None:
+def open_index(folder: Path, model: str, *, verify: bool = False) -> Index | None:
     """The index of a folder, if there is one of this model.
 
+    Args:
+        folder: of the index.
+        model: digest of what embeds the photos.
+        verify: compare its files with their checksums even if they are larger than `CHECKED_BYTES`.
+
     Raises:
-        UserError: an index whose files do not go together.
+        UserError: a folder of something else, or an index that is not as it was written.
     """
-    if not (folder / INDEX).is_file():
+    found = _described(folder)
+    if found is None or found.get("model") != model or found.get("version") not in (1, VERSION):
         return None
     try:
-        found = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        if (found.get("format"), found.get("version"), found.get("model")) != (FORMAT, VERSION, model):
-            return None
         vectors = np.load(folder / VECTORS, mmap_mode="r") if found["photos"] else np.zeros((0, 1), np.float16)
+        checksums = found.get("checksums", {})
+        size = sum((folder / name).stat().st_size for name in checksums)
+        other = changed(folder, checksums) if verify or size <= CHECKED_BYTES else ""
     except (OSError, *DAMAGED) as error:
         raise UserError(
             f"{folder}: found {first_line(error)}, expected an index of photos; delete the folder"
         ) from None
+    if other:
+        raise UserError(f"{folder / other}: found other content, expected it as written; delete the folder")
     if len(vectors) != found["photos"]:
         raise UserError(f"{folder}: found {len(vectors)} rows, expected {found['photos']}; delete the folder")
     return Index(folder, vectors, model)
 
 
+def _described(folder: Path) -> dict[str, Any] | None:
+    """What ``index.json`` says; None where there is no folder, or an empty one.
+
+    Raises:
+        UserError: a folder of something else.
+    """
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    if not folder.exists() or (folder.is_dir() and not {*names} - {MARK}):
+        return None
+    try:
+        found = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    except (OSError, *DAMAGED):
+        found = None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        there = f"{names[0]} and no {INDEX} of an index" if names else "a file"
+        raise UserError(
+            f"{folder}: found {there}, expected the folder of an index, or a new or empty one; give another --index, "
+            "or delete it if it is a damaged index"
+        )
+    return found
+
+
+def _is_ours(name: str) -> bool:
+    return is_part(Path(name)) or name in (VECTORS, PHOTOS, INDEX, MARK)
+
+
 def update(
     folder: Path, model: str, entries: Sequence[Entry], embed: Callable[[list[str]], Iterable[np.ndarray | str]],
-    tell: Callable[[int, int], None] = lambda done, total: None,
+    tell: Callable[[int, int], None] = lambda done, total: None, *, verify: bool = False,
 ) -> Updated:  # fmt: skip
     """Makes an index of photos, or brings it up to date: rows of photos that did not change are taken over.
 
@@ -163,13 +214,13 @@ def update(
         entries: the photos as they are now, each once.
         embed: gives for each photo, in order, `[D]` of unit norm, or why it cannot be read.
         tell: hears how many new photos are done, and how many there are.
+        verify: as in `open_index`.
 
     Raises:
-        UserError: another process is at work on the index.
+        UserError: another process is at work on the index, or what `open_index` refuses.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with alone_in(folder.parent, "search", file=f"{folder.name}.lock", name=str(folder)):
-        old = open_index(folder, model)
+    with alone(folder) as folder:
+        old = open_index(folder, model, verify=verify)
         row_of = {entry: row for row, entry in enumerate(old.entries())} if old else {}
         new = [entry for entry in entries if entry not in row_of]
         taken = [entry for entry in entries if entry in row_of]
@@ -188,6 +239,19 @@ def update(
             added, broken = added + len(part.entries), broken + part.broken
             tell(total - len(new), total)
         return Updated(current, len(entries) - added - len(broken), added, gone, broken)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[Path]:
+    """The folder of an index, where links lead to, locked against other processes.
+
+    Raises:
+        Busy: another process is at work on the index.
+    """
+    folder = behind_link(folder)
+    with alone_with(folder, "search"):
+        recover(folder)
+        yield folder
 
 
 class _Added:
@@ -222,9 +286,28 @@ def _rows_of(index: Index | None, rows: Sequence[int]) -> Iterator[np.ndarray]:
 def write(
     folder: Path, model: str, blocks: Iterable[np.ndarray], entries: Sequence[Entry], more: Sequence[Entry] = ()
 ) -> Index:
-    """Writes an index beside its folder, and renames it into place; `more` is read when the blocks are through."""
-    aside, number, width = incomplete(folder), 0, 1
-    aside.mkdir(parents=True, exist_ok=True)
+    """Writes an index beside its folder, and renames it into place; `more` is read when the blocks are through.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    _described(folder)
+    aside = incomplete(folder)
+    with naming(folder):
+        begin(aside)
+        number = _write(aside, blocks, entries, more)
+        checksums = {name: checksum(aside / name) for name in (VECTORS, PHOTOS)}
+        index = {"format": FORMAT, "version": VERSION, "model": model, "photos": number, "checksums": checksums}
+        write_json(aside / INDEX, index)
+        replace(aside, folder, _is_ours)
+    made = open_index(folder, model)
+    assert made is not None, "was just written"
+    return made
+
+
+def _write(aside: Path, blocks: Iterable[np.ndarray], entries: Sequence[Entry], more: Sequence[Entry]) -> int:
+    """Writes vectors and photos, and returns how many there are."""
+    number, width = 0, 1
     with open(aside / VECTORS, "wb") as file:
         file.write(_header(0, 0))
         for block in blocks:
@@ -233,15 +316,9 @@ def write(
         file.seek(0)
         file.write(_header(number, width))  # as long as the first one
     with open(aside / PHOTOS, "w", encoding="utf-8") as file:
-        for entry in (*entries, *more):
-            file.write(json.dumps(entry._asdict(), ensure_ascii=False) + "\n")
-    write_json(aside / INDEX, {"format": FORMAT, "version": VERSION, "model": model, "photos": number})
-    if folder.exists():
-        shutil.rmtree(folder)
-    aside.rename(folder)
-    made = open_index(folder, model)
-    assert made is not None, "was just written"
-    return made
+        for row, entry in enumerate((*entries, *more)):
+            file.write(json.dumps({"row": row, **entry._asdict()}, ensure_ascii=False) + "\n")
+    return number
 
 
 def _header(number: int, width: int) -> bytes:

@@ -85,6 +85,8 @@ def of_photos(
     photos: Sequence[str],
     folder: Path,
     tell: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    verify: bool = False,
 ) -> Updated:
     """The index of photos, brought up to date.
 
@@ -94,8 +96,9 @@ def of_photos(
         photos: paths, each once.
         folder: of the index.
         tell: hears how many new ones are done, and how many there are.
+        verify: as in `lit_jax.prediction.photo_index.open_index`.
     """
-    return photo_index.update(folder, image_key, list(_entries(photos)), embedded, tell)
+    return photo_index.update(folder, image_key, list(_entries(photos)), embedded, tell, verify=verify)
 
 
 def _entries(photos: Sequence[str]) -> Iterator[Entry]:

@@ -26,7 +26,7 @@ def texts_of(trained: Trained) -> Callable[[Sequence[str]], np.ndarray]:
     return Vectors(trained, embedder(trained.model, mesh), on_device(trained, mesh), TEXTS).texts
 
 
-def of_store(trained: Trained, store: Store, split: str, folder: Path) -> Index:
+def of_store(trained: Trained, store: Store, split: str, folder: Path, *, verify: bool = False) -> Index:
     """The index of a store's photos: its features in the common space, made once.
 
     Args:
@@ -34,18 +34,21 @@ def of_store(trained: Trained, store: Store, split: str, folder: Path) -> Index:
         store: of its tower.
         split: one of them; empty for all.
         folder: of the index.
+        verify: as in `lit_jax.prediction.photo_index.open_index`.
 
     Raises:
-        UserError: a store of another tower.
+        UserError: a store of another tower, or another process at work on the index.
     """
     check_tower(trained, store)
     key = digest([image_key(trained), store.fingerprint, split])
-    found = photo_index.open_index(folder, key)
-    if found is not None:
-        return found
-    splits = [split] if split else list(store.splits)
-    entries = [Entry(f"{name}/{photo}" if not split else photo) for name in splits for photo in image_ids(store, name)]
-    return photo_index.write(folder, key, _projected(trained, store, splits), entries)
+    with photo_index.alone(folder) as folder:
+        found = photo_index.open_index(folder, key, verify=verify)
+        if found is not None:
+            return found
+        splits = [split] if split else list(store.splits)
+        ids = ((name, photo) for name in splits for photo in image_ids(store, name))
+        entries = [Entry(photo if split else f"{name}/{photo}") for name, photo in ids]
+        return photo_index.write(folder, key, _projected(trained, store, splits), entries)
 
 
 def _projected(trained: Trained, store: Store, splits: Sequence[str]) -> Iterator[np.ndarray]:

@@ -7,7 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
-from lit_jax.base.files import written_aside
+from lit_jax.base.files import kind_of, shortened, written_aside
 from lit_jax.errors import UserError
 from lit_jax.evaluation.ranks import SPECIES
 from lit_jax.prediction.answers import NOT_SURE, Named
@@ -24,7 +24,7 @@ def folder_name(named: Named) -> str:
         return NOT_SURE
     # What some file system does not take.
     plain = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", answer.name).strip(" .") or "_"
-    return plain if answer.rank == SPECIES else f"{plain} ({answer.rank})"
+    return shortened(plain if answer.rank == SPECIES else f"{plain} ({answer.rank})")
 
 
 def sort_photo(named: Named, into: Path, *, link: bool) -> bool:
@@ -46,7 +46,7 @@ def sort_photo(named: Named, into: Path, *, link: bool) -> bool:
         return False
     folder.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
-        target = folder / (source.name if number == 1 else f"{source.stem}-{number}{source.suffix}")
+        target = folder / shortened(source.name if number == 1 else f"{source.stem}-{number}{source.suffix}")
         if not target.exists() and not target.is_symlink():
             break
         if _is_same(source, target, link=link):
@@ -66,4 +66,6 @@ def _is_same(source: Path, target: Path, *, link: bool) -> bool:
     """Whether the photo was put there before: it is that file, or linked to, or one of the same bytes."""
     if os.path.realpath(source) == os.path.realpath(target):
         return link or not target.is_symlink() or source == target
-    return not (link or target.is_symlink()) and filecmp.cmp(source, target, shallow=False)
+    return (
+        not (link or target.is_symlink()) and kind_of(target) == "file" and filecmp.cmp(source, target, shallow=False)
+    )

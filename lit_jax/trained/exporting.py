@@ -6,6 +6,7 @@ open_clip's it is read by open_clip and everything built on it; in ONNX photos a
 
 import pathlib
 
+from lit_jax.base.folders import made
 from lit_jax.embedding.trained import Trained
 from lit_jax.models.locking import TOWERS
 from lit_jax.models.weights import count
@@ -38,7 +39,7 @@ def export(
     if layout == "lit_jax":
         model_folder.write(out, trained.about, trained.step, trained.params, model_card.Facts(out.name, parameters))
         return []
-    with model_folder.made(out) as aside:
+    with made(out, "export") as aside:
         if layout == "onnx":
             facts = model_card.Facts(out.name, parameters, library="onnx")
             model_folder.describe(aside, trained.about, trained.step, facts)

@@ -12,16 +12,12 @@
 It is written aside and renamed; `read` compares digests. What comes back is bit-equal to what went in.
 """
 
-import contextlib
 import pathlib
-import shutil
-from collections.abc import Iterator
 
 import numpy as np
 
-from lit_jax.base.files import incomplete
+from lit_jax.base.folders import made
 from lit_jax.embedding.about import About
-from lit_jax.errors import UserError
 from lit_jax.models.locking import Params
 from lit_jax.models.weight_files import open_weights, write_safetensors
 from lit_jax.models.weights import leaves, unflatten
@@ -51,7 +47,7 @@ def write(directory: pathlib.Path, about: About, step: int, params: Params, fact
     Raises:
         UserError: something is there already.
     """
-    with made(directory) as aside:
+    with made(directory, "export") as aside:
         write_safetensors(
             aside / WEIGHTS, {name: np.asarray(leaf, np.float32) for name, leaf in leaves(params).items()}
         )
@@ -70,26 +66,6 @@ def describe(folder: pathlib.Path, about: About, step: int, facts: model_card.Fa
         table = read_class_table(folder / CLASSES)
     (folder / TEMPLATES).write_text("".join(f"{text}\n" for text in about.templates), encoding="utf-8")
     (folder / CARD).write_text(model_card.text(about, step, facts, table), encoding="utf-8")
-
-
-@contextlib.contextmanager
-def made(directory: pathlib.Path) -> Iterator[pathlib.Path]:
-    """An empty folder aside, which gets its name when the body ends and is removed if it fails.
-
-    Raises:
-        UserError: the folder is there already.
-    """
-    if directory.exists():
-        raise UserError(f"--out {directory}: found something there already, expected a new folder; give another name")
-    aside = incomplete(directory)
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        yield aside
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    aside.rename(directory)
 
 
 def read(directory: pathlib.Path) -> tuple[About, int, Params]:

@@ -32,7 +32,7 @@ def write(folder: pathlib.Path, trained: Trained, weights: str) -> list[str]:
     """Writes towers, class vectors, tokenizer and ``model.json``.
 
     Args:
-        folder: that is there, see `lit_jax.trained.model_folder.made`; class table and card are in it already.
+        folder: that is there, see `lit_jax.base.folders.made`; class table and card are in it already.
         trained: the model, whole.
         weights: how numbers are stored, see `lit_jax.graphs.graph.WEIGHTS`; arithmetic is float32 in any case.
 

@@ -1,0 +1,161 @@
+"""Folders that a command makes under a name that a person gave: nothing goes that this program did not write.
+
+A folder is made aside, as ``NAME.incomplete``, and renamed when it is whole. While it is being made, or replaced, it
+holds a mark; a folder without the mark is somebody else's, and is left as it is.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from lit_jax.base.files import alone_in, incomplete, naming
+from lit_jax.errors import UserError
+
+MARK = ".lit_jax_incomplete"
+"""Name of the mark."""
+
+_REPLACED = ".replaced"
+
+
+@contextlib.contextmanager
+def made(folder: Path, what: str, *, option: str = "--out") -> Iterator[Path]:
+    """An empty folder aside, which gets its name when the body ends and is removed if it fails.
+
+    Args:
+        folder: to make.
+        what: makes it, for the message to another process that would make the same.
+        option: by which it was given.
+
+    Raises:
+        UserError: something of that name is there already, or what is aside is not ours.
+        Busy: another process is making it.
+    """
+    folder = behind_link(folder)
+    refuse_there(folder, option)
+    aside = incomplete(folder)
+    with naming(folder), alone_in(aside, what):
+        refuse_there(folder, option)  # another process may just have made it
+        begin(aside)
+        try:
+            yield aside
+        except BaseException:
+            with contextlib.suppress(OSError):
+                empty(aside)
+                aside.rmdir()
+            raise
+        aside.rename(folder)
+        (folder / MARK).unlink()
+
+
+def behind_link(folder: str | os.PathLike[str]) -> Path:
+    """The absolute path of a folder, or of the one that it points to if it is a symbolic link."""
+    return Path(os.path.realpath(folder) if os.path.islink(folder) else os.path.abspath(folder))
+
+
+def refuse_there(folder: Path, option: str) -> None:
+    """Refuses a name under which something is there.
+
+    Raises:
+        UserError: with the option.
+    """
+    if folder.exists() or folder.is_symlink():
+        raise UserError(f"{option} {folder}: found something there already, expected a new name; give another one")
+
+
+def begin(aside: Path) -> None:
+    """Makes a folder to work in, empty but for the mark.
+
+    Raises:
+        UserError: it holds something and no mark.
+    """
+    aside.mkdir(parents=True, exist_ok=True)
+    empty(aside)
+    (aside / MARK).touch()
+
+
+def empty(aside: Path) -> None:
+    """Empties a folder that a command has worked in.
+
+    Raises:
+        UserError: it holds something and no mark; then nothing is removed.
+    """
+    names = sorted(os.listdir(aside))
+    if names and MARK not in names:
+        raise UserError(
+            f"{aside}: found {names[0]}, expected no such folder, or what an interrupted command left; move it away, "
+            "or give another name"
+        )
+    for name in sorted(names, key=lambda name: name == MARK):  # the mark last: what a kill leaves is still ours
+        remove(aside / name)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link, or a folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def clear(folder: Path, ours: Callable[[str], object], last: str = "") -> None:
+    """Removes what has a name of ours in a folder, and nothing else.
+
+    Args:
+        folder: to clear.
+        ours: whether a name is one that this kind of folder has.
+        last: the name to remove last, by which the folder is known.
+    """
+    for name in sorted(os.listdir(folder), key=lambda name: name == last):
+        if ours(name):
+            remove(folder / name)
+
+
+def recover(folder: Path) -> None:
+    """Gives a folder its name back where a kill came while `replace` was at work."""
+    old = _old(folder)
+    if not folder.exists() and (old / MARK).exists():
+        old.rename(folder)
+        (folder / MARK).unlink()
+
+
+def replace(aside: Path, folder: Path, ours: Callable[[str], object]) -> None:
+    """Renames a finished folder to its name. Of an earlier one there, what is ours goes, and all else moves along.
+
+    Args:
+        aside: the finished folder.
+        folder: its name.
+        ours: whether a name is one that this kind of folder has.
+
+    Raises:
+        UserError: a folder of somebody else has the name under which the earlier one is put aside.
+    """
+    old = _old(folder)
+    if old.exists() and not (old / MARK).exists():
+        raise UserError(f"{old}: found a folder there, expected none; move it away")
+    if old.exists() and folder.exists():  # a kill came before its rest was moved
+        _move_along(old, folder, ours)
+    if folder.exists():
+        (folder / MARK).touch()
+        folder.rename(old)
+    aside.rename(folder)
+    (folder / MARK).unlink(missing_ok=True)
+    if old.exists():
+        _move_along(old, folder, ours)
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(folder.name + _REPLACED)
+
+
+def _move_along(old: Path, folder: Path, ours: Callable[[str], object]) -> None:
+    for name in os.listdir(old):
+        if name == MARK:
+            continue
+        if ours(name):
+            remove(old / name)
+        else:
+            (old / name).rename(folder / name)
+    (old / MARK).unlink()
+    old.rmdir()

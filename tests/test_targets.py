@@ -1,0 +1,242 @@
+"""What commands write to: nothing goes that this program did not write, and one command at a time writes a name."""
+
+import contextlib
+import importlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lit_jax.base import files, folders
+from lit_jax.base.files import alone_in, alone_with, incomplete, written_aside
+from lit_jax.errors import Busy, UserError
+
+ROOT = pathlib.Path(__file__).parent.parent
+PHOTOS = {"IMG_1.jpg": b"\xff\xd8 a photo", "2024/IMG_2.jpg": b"\xff\xd8 another", "splits.csv": b"file,class\n"}
+
+
+def put(folder, contents):
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def held(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def given(finished, records, tiny_config, tmp_path_factory, field_guide_folder):
+    """What commands read: paths by name."""
+    from lit_jax import config
+    from lit_jax.embed import embed
+
+    store = tmp_path_factory.mktemp("stores") / "store"
+    embed(config.load(str(tiny_config), {})[0], store)
+    head = store.with_name("head.npy")
+    np.save(head, np.ones((12, 4), np.float32))
+    return {
+        "run": finished[0], "config": tiny_config, "records": records.directory, "store": store,
+        "classes": field_guide_folder / "classes.csv", "photos": field_guide_folder / "photos",
+        "head": head, "one": sorted((field_guide_folder / "photos").iterdir())[0],
+    }  # fmt: skip
+
+
+# Command, its arguments with {target}, and the name of the target in the user's folder; "" for the folder itself.
+WRITES = {
+    "main": ("lit_jax.main --config={config} --workdir={target}", ""),
+    "embed": ("lit_jax.embed --config={config} --out={target}", ""),
+    "embed restart": ("lit_jax.embed --config={config} --out={target} --restart", ""),
+    "evaluate": ("lit_jax.evaluate --checkpoint={run} --out={target}", "mine.json"),
+    "evaluate page": ("lit_jax.evaluate --checkpoint={run} --out={target}", "page.json"),
+    "predict": ("lit_jax.predict --checkpoint={run} {one} --out={target} --format=csv", "IMG_1.jpg"),
+    "predict folder": ("lit_jax.predict --checkpoint={run} {one} --out={target} --format=csv --overwrite", ""),
+    "predict record": ("lit_jax.predict --checkpoint={run} {one} --out={target}", "new.csv"),
+    "search": ("lit_jax.search --checkpoint={run} --photos={photos} bird --index={target}", ""),
+    "search store": ("lit_jax.search --checkpoint={run} --store={store} bird --index={target}", ""),
+    "search out": ("lit_jax.search --checkpoint={run} --photos={photos} bird --out={target}", "IMG_1.jpg"),
+    "export": ("lit_jax.export --checkpoint={run} --out={target}", ""),
+    "export onnx": ("lit_jax.export --checkpoint={run} --format=onnx --out={target}", ""),
+    "export open_clip": ("lit_jax.export --checkpoint={run} --format=open_clip --out={target}", ""),
+    "site": ("lit_jax.site --checkpoint={run} --out={target}", ""),
+    "site one file": ("lit_jax.site --checkpoint={run} --one-file --out={target}", "page.html"),
+    "plan": ("lit_jax.plan --config={config} --json={target}", "mine.json"),
+    "probe": ("lit_jax.probe --store={store} --split=validation --out={target}", "mine.json"),
+    "leaks": ("lit_jax.leaks --store={store} --out={target}", "mine.json"),
+    "robustness": ("lit_jax.robustness --checkpoint={run} --out={target}", "mine.json"),
+    "convert": ("data_prep.convert --images={photos} --classes={classes} --out={target}", ""),
+    "convert restart": ("data_prep.convert --images={photos} --classes={classes} --out={target} --restart", ""),
+    "captions": ("data_prep.captions --classes={classes} --out={target}", "splits.csv"),
+    "ranks": ("data_prep.ranks --classes={classes} --from={classes} --out={target}", "splits.csv"),
+    "embeddings": ("data_prep.embeddings --classes={classes} --head={head} --out={target}", ""),
+    "embeddings restart": ("data_prep.embeddings --classes={classes} --head={head} --out={target} --restart", ""),
+    "to_webdataset": ("data_prep.to_webdataset --records={records} --out={target}", ""),
+    "clip_templates": ("data_prep.clip_templates --file=no --out={target}", "splits.csv"),
+    "field_guide": ("data_prep.field_guide --out={target}", ""),
+    "pretrain_tower": ("data_prep.pretrain_tower --out={target}", "IMG_1.jpg"),
+}
+MORE = {"mine.json": b'{"thesis": 1}', "page.html": b"<p>mine", "new.csv.run.json": b'{"mine": 1}'}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_folder_of_photos_is_never_touched(name, given, tmp_path, capsys):
+    mine = put(tmp_path / "mine", PHOTOS | MORE)
+    before = held(mine)
+    command, target = WRITES[name]
+    module, *arguments = command.format(target=mine / target if target else mine, **given).split()
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(module).main(arguments)
+    assert ended.value.code == 2 and held(mine) == before
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and str(mine) in line and "found" in line and "expected" in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]  # nothing aside is left
+
+
+def test_every_command_that_writes_is_tried_above():
+    tried = {command.split()[0] for command, _ in WRITES.values()}
+    option = re.compile(r'"--(out|workdir|index|json|sort-into)"')
+    for folder in ("lit_jax", "data_prep"):
+        for path in (ROOT / folder).glob("*.py"):
+            if option.search(path.read_text(encoding="utf-8")):
+                assert f"{folder}.{path.stem}" in tried, path
+
+
+@pytest.mark.parametrize("kind", ["export", "site", "field guide"])
+def test_what_is_aside_and_not_ours_stays(kind, tmp_path):
+    mine = put(incomplete(tmp_path / "new"), PHOTOS)
+    with (
+        pytest.raises(UserError, match="found 2024, expected no such folder, or what an interrupted"),
+        folders.made(tmp_path / "new", kind),
+    ):
+        raise AssertionError("must not begin")
+    assert held(mine) == PHOTOS
+
+
+def test_what_a_killed_command_left_aside_goes(tmp_path):
+    with contextlib.suppress(ZeroDivisionError), folders.made(tmp_path / "new", "export") as aside:
+        shutil.copytree(aside, tmp_path / "kept")
+        (tmp_path / "kept" / "half.bin").write_bytes(b"half")
+        raise ZeroDivisionError
+    assert not incomplete(tmp_path / "new").exists()  # one that fails leaves nothing
+    (tmp_path / "kept").rename(incomplete(tmp_path / "new"))  # as after a kill
+    with folders.made(tmp_path / "new", "export") as aside:
+        (aside / "a").write_bytes(b"whole")
+    assert held(tmp_path / "new") == {"a": b"whole"} and sorted(os.listdir(tmp_path)) == ["new"]
+
+
+def test_a_folder_that_is_replaced_gives_its_other_files_to_the_new_one(tmp_path):
+    folder = put(tmp_path / "index", {"index.json": b"old", "found.html": b"mine", "sheets/a.html": b"mine"})
+    new = put(tmp_path / "aside", {"index.json": b"new"})
+    folders.replace(new, folder, lambda name: name in ("index.json", folders.MARK))
+    assert held(folder) == {"index.json": b"new", "found.html": b"mine", "sheets/a.html": b"mine"}
+    assert os.listdir(tmp_path) == ["index"]
+
+
+def test_a_kill_while_a_folder_is_replaced_loses_nothing(tmp_path, monkeypatch):
+    ours = {"index.json", folders.MARK}.__contains__
+    old = {"index.json": b"old", "found.html": b"mine"}
+    for place in range(4):
+        here = tmp_path / str(place)
+        folder, new = put(here / "index", old), put(here / "aside", {"index.json": b"new"})
+        count = iter(range(place))
+        rename = pathlib.Path.rename
+
+        def killed(self, to, count=count, rename=rename):
+            if next(count, None) is None:
+                raise KeyboardInterrupt
+            return rename(self, to)
+
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            patch.setattr(pathlib.Path, "rename", killed)
+            folders.replace(new, folder, ours)
+        folders.recover(folder)
+        assert held(folder)["index.json"] in (b"old", b"new")
+        again = put(here / "aside again", {"index.json": b"newest"})
+        folders.replace(again, folder, ours)
+        assert held(folder) == {"index.json": b"newest", "found.html": b"mine"}
+
+
+def test_a_backup_that_has_the_name_of_a_replaced_folder_stays(tmp_path):
+    folder = put(tmp_path / "index", {"index.json": b"old"})
+    backup = put(tmp_path / "index.replaced", {"index.json": b"older"})
+    with pytest.raises(UserError, match=r"index\.replaced: found a folder there, expected none; move it away"):
+        folders.replace(put(tmp_path / "aside", {"index.json": b"new"}), folder, lambda name: True)
+    assert held(backup) == {"index.json": b"older"} and held(folder) == {"index.json": b"old"}
+
+
+def test_a_device_is_no_file_to_write(tmp_path):
+    for path, kind in ((pathlib.Path("/dev/null"), "device"), (tmp_path, "folder")):
+        with pytest.raises(UserError, match=f"found a {kind}, expected a file or a new name"), written_aside(path):
+            raise AssertionError("must not begin")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="found a pipe, expected a file"):
+        files.write_json(tmp_path / "pipe", {})
+    assert pathlib.Path("/dev/null").is_char_device()
+
+
+def test_a_link_stays_and_what_it_points_to_is_written(tmp_path):
+    (tmp_path / "real.json").write_text("{}")
+    (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
+    (tmp_path / "dangling.json").symlink_to(tmp_path / "made.json")
+    for name in ("link.json", "dangling.json"):
+        files.write_json(tmp_path / name, [1])
+        assert (tmp_path / name).is_symlink()
+    assert json.loads((tmp_path / "real.json").read_text()) == json.loads((tmp_path / "made.json").read_text()) == [1]
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "app").symlink_to(tmp_path / "disk" / "app")
+    with folders.made(tmp_path / "app", "site") as aside:
+        (aside / "a").write_bytes(b"a")
+    assert held(tmp_path / "disk" / "app") == {"a": b"a"} and (tmp_path / "app").is_symlink()
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_second_command_on_the_same_name_is_refused_and_the_first_is_whole(kind, tmp_path):
+    target = tmp_path / "target"
+    code = f"""
+import pathlib, sys
+from lit_jax.base import files, folders
+from lit_jax.errors import user_errors_in_one_line
+target = pathlib.Path({str(target)!r})
+with user_errors_in_one_line():
+    with folders.made(target, "site") if {kind == "folder"} else files.alone_with(target, "predict"):
+        print("begun", flush=True)
+        sys.stdin.read()
+"""
+    first = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert first.stdout.readline() == "begun\n"
+    second = subprocess.run([sys.executable, "-c", code], input="", capture_output=True, text=True, check=False)
+    assert second.returncode == 2 and "found another" in second.stderr and len(second.stderr.splitlines()) == 1
+    first.communicate()
+    assert first.returncode == 0 and target.exists() == (kind == "folder")
+    assert os.listdir(tmp_path) == (["target"] if kind == "folder" else [])  # no lock is left
+
+
+def test_a_lock_is_gone_in_the_end_and_files_and_folders_of_the_user_stay(tmp_path):
+    (tmp_path / "names.csv.lock").write_text("mine")
+    target = tmp_path / "names.csv"
+    busy = pytest.raises(Busy, match="found another predict at work in it")
+    with alone_with(target, "predict"), busy, alone_with(target, "predict"):
+        raise AssertionError("must not begin")
+    assert held(tmp_path) == {"names.csv.lock": b"mine"}
+    with alone_in(tmp_path, "run", file=".lock"):
+        assert (tmp_path / ".lock").exists()
+    assert held(tmp_path) == {"names.csv.lock": b"mine"}
+    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "new"):
+        with alone_in(tmp_path / folder, "run"):
+            assert (tmp_path / folder).is_dir()
+    assert (tmp_path / "empty").is_dir() and not (tmp_path / "new").exists()
+
+
+def test_long_names_are_cut_to_what_file_systems_take_and_stay_distinct():
+    names = [f"{'ä' * 200}{i}.jpeg" for i in range(50)]
+    short = {files.shortened(name) for name in names}
+    assert len(short) == 50 and max(len(os.fsencode(name)) for name in short) <= 255
+    assert all(name.endswith(".jpeg") for name in short) and files.shortened("a.jpg") == "a.jpg"
