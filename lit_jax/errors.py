@@ -80,6 +80,8 @@ def disk_trouble(error: BaseException) -> str:
         number = cause.errno if isinstance(cause, OSError) else None  # Rust, Arrow and TensorStore put it in words
         named = re.search(r"(?:os_error_code='?|os error |errno )(\d+)", str(cause))
         number = int(named[1]) if number is None and named else number
+        if number is None and re.fullmatch(r"\d+ requested and \d+ written", str(cause)):  # NumPy's tofile
+            number = errno.ENOSPC
         if number in NO_ROOM:
             return os.strerror(number)
     return ""
@@ -133,7 +135,8 @@ def user_errors_in_one_line(interrupted: str = "") -> Iterator[None]:
         named = next((cause for cause in chained(error) if isinstance(cause, OSError) and cause.filename), None)
         if named is not None and (isinstance(error, OSError) or trouble):
             where = os.fsdecode(named.filename) if isinstance(named.filename, bytes) else named.filename
-            _stop(f"{where}: found {named.strerror}, expected a place that can be read and written")
+            why = os.strerror(named.errno) if named.errno else named.strerror
+            _stop(f"{where}: found {why}, expected a place that can be read and written")
         if trouble:
             _stop(f"output: found {trouble}, expected a place that can be written to; make room")
         raise

@@ -1,5 +1,7 @@
 import asyncio
 import dataclasses
+import json
+import logging
 import os
 import pathlib
 import subprocess
@@ -82,7 +84,20 @@ def test_a_state_that_is_donated_before_it_is_written_is_saved_as_it_was(tmp_pat
     assert same(checkpoint.restore_params(manager, 3, state_at(0).params), state_at(3).params)
 
 
-def test_a_full_disk_is_one_line_with_the_step_to_go_on_from(tmp_path):
+def record(message):
+    return logging.LogRecord("asyncio", logging.ERROR, "a file", 1, message, (), None)
+
+
+@pytest.fixture
+def heard_again(monkeypatch):
+    """What a failure on a full disk has silenced to the end of the process is heard after the test."""
+    for module, name in ((sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook")):
+        monkeypatch.setattr(module, name, getattr(module, name))
+    for name in ("absl", "asyncio"):
+        monkeypatch.setattr(logging.getLogger(name), "filters", [])
+
+
+def test_a_full_disk_is_one_line_with_the_step_to_go_on_from(tmp_path, heard_again):
     (tmp_path / "checkpoints" / "step_12").mkdir(parents=True)
     (tmp_path / "checkpoints" / "step_7").mkdir()
     (tmp_path / "checkpoints" / "step_20.orbax-checkpoint-tmp").mkdir()
@@ -92,6 +107,8 @@ def test_a_full_disk_is_one_line_with_the_step_to_go_on_from(tmp_path):
             raise from_tensorstore
         except ValueError as cause:
             raise RuntimeError("saving failed") from cause
+    assert not logging.getLogger("asyncio").filter(record("os_error_code='28' of a coroutine that is collected"))
+    assert logging.getLogger("asyncio").filter(record("something else"))
     assert str(error.value) == (
         f"{tmp_path}: found No space left on device, expected to write the run there; make room, then run the same "
         "command to go on from step 12, the last good checkpoint"
@@ -101,8 +118,6 @@ def test_a_full_disk_is_one_line_with_the_step_to_go_on_from(tmp_path):
 
 
 def test_an_exception_of_a_thread_is_heard_in_a_run_unless_the_disk_is_full(tmp_path, monkeypatch, caplog):
-    import logging
-
     def fails(error):
         def run():
             raise error
@@ -236,3 +251,76 @@ def test_other_options_are_named():
     with pytest.raises(UserError, match=r"found other options \(seed: 0 -> 1\), expected the same"):
         checkpoint.check_fits(ABOUT, ABOUT, ["seed: 0 -> 1"], where="runs/x")
     checkpoint.check_fits(ABOUT, ABOUT, [], where="runs/x")
+
+
+def flips(path, number, rng):
+    """The file's bytes with one bit turned, a number of times."""
+    whole = path.read_bytes()
+    for place in rng.integers(0, 8 * len(whole), number):
+        changed = bytearray(whole)
+        changed[place // 8] ^= 1 << (place % 8)
+        yield bytes(changed)
+
+
+def test_a_bit_that_turned_is_noticed_or_changes_nothing(tmp_path, rng):
+    manager = checkpoint.open_manager(tmp_path)
+    saved = state_at(1, width=64)
+    checkpoint.save(manager, saved, ABOUT, score=0.5)
+    manager.wait_until_finished()
+    manager.close()
+    noticed = 0
+    for path in sorted(path for path in tmp_path.rglob("*") if path.is_file() and "commit" not in path.name):
+        whole = path.read_bytes()
+        for changed in flips(path, 6, rng):
+            path.write_bytes(changed)
+            try:
+                reader = checkpoint.open_manager(tmp_path, read_only=True)
+                step = checkpoint.choose(reader, "best")
+                state, about = checkpoint.restore(reader, step, saved), checkpoint.read_about(reader, step)
+                assert same(state.params, saved.params) and same(state.optimizer, saved.optimizer), path
+                assert about == ABOUT and checkpoint._score(reader, step) in (0.5, None), path
+            except UserError as error:
+                noticed += 1
+                assert "step_1: found" in str(error) and len(str(error)) < 600
+        path.write_bytes(whole)
+    assert noticed > 20
+    reader = checkpoint.open_manager(tmp_path, read_only=True)
+    assert same(checkpoint.restore(reader, 1, saved).params, saved.params)
+
+
+def test_a_score_that_turned_is_noticed_where_the_best_is_chosen(tmp_path):
+    manager = checkpoint.open_manager(tmp_path, keep=2)
+    for step, score in ((1, 0.5), (2, 0.25)):
+        checkpoint.save(manager, state_at(step, width=8), ABOUT, score=score)
+        manager.wait_until_finished()
+    manager.close()
+    (tmp_path / "step_2" / "metrics" / "metrics").write_text('{"best": 0.75}')
+    reader = checkpoint.open_manager(tmp_path, read_only=True)
+    with pytest.raises(UserError, match=r"step_2: found score 0\.75, expected 0\.25; it is damaged: move it away"):
+        checkpoint.choose(reader, "best")
+
+
+def test_an_evaluation_that_is_added_later_leaves_the_checksums(tmp_path):
+    manager = checkpoint.open_manager(tmp_path)
+    saved = state_at(3, width=8)
+    about = dataclasses.replace(ABOUT, position=3)
+    checkpoint.save(manager, saved, about)
+    manager.wait_until_finished()
+    checkpoint.complete(manager, dataclasses.replace(about, evaluated=3), score=0.5)
+    assert checkpoint.choose(manager, "best") == 3 and checkpoint.read_about(manager, 3).evaluated == 3
+    other = saved._replace(params=jax.tree.map(lambda x: x + 1, saved.params))
+    assert same(checkpoint.restore(manager, 3, other).params, saved.params)
+    said = json.loads((tmp_path / "step_3" / "about" / "metadata").read_text())
+    assert said["checksums"]["params"] and said["checksums"]["rest"] and said["score"] == 0.5
+
+
+def test_a_checkpoint_without_checksums_opens(tmp_path):
+    manager = checkpoint.open_manager(tmp_path)
+    saved = state_at(1, width=8)
+    checkpoint.save(manager, saved, ABOUT)
+    manager.wait_until_finished()
+    path = tmp_path / "step_1" / "about" / "metadata"
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in said.items() if name not in checkpoint._OF_CHECKPOINT}))
+    reader = checkpoint.open_manager(tmp_path, read_only=True)
+    assert same(checkpoint.restore(reader, 1, saved).params, saved.params) and checkpoint.read_about(reader, 1) == ABOUT

@@ -15,7 +15,7 @@ import pytest
 
 from lit_jax.base import files, folders
 from lit_jax.base.files import alone_in, alone_with, incomplete, written_aside
-from lit_jax.errors import Busy, UserError
+from lit_jax.errors import Busy, UserError, user_errors_in_one_line
 
 ROOT = pathlib.Path(__file__).parent.parent
 PHOTOS = {"IMG_1.jpg": b"\xff\xd8 a photo", "2024/IMG_2.jpg": b"\xff\xd8 another", "splits.csv": b"file,class\n"}
@@ -240,3 +240,57 @@ def test_long_names_are_cut_to_what_file_systems_take_and_stay_distinct():
     short = {files.shortened(name) for name in names}
     assert len(short) == 50 and max(len(os.fsencode(name)) for name in short) <= 255
     assert all(name.endswith(".jpeg") for name in short) and files.shortened("a.jpg") == "a.jpg"
+
+
+FULL = {
+    "predict": "lit_jax.predict --checkpoint={run} {photos} --top=5 --out={disk}/names.csv",
+    "predict jsonl": "lit_jax.predict --checkpoint={run} {photos} --top=5 --out={disk}/names.jsonl",
+    "sort": "lit_jax.predict --checkpoint={run} {photos} --sort-into={disk}/sorted --out={tmp}/names.csv",
+    "search": "lit_jax.search --checkpoint={run} --photos={photos} bird --index={disk}/index",
+    "search store": "lit_jax.search --checkpoint={run} --store={store} bird --index={disk}/index",
+    "contact sheet": "lit_jax.search --checkpoint={run} --photos={photos} bird --index={tmp}/i --out={disk}/a.html",
+    "export": "lit_jax.export --checkpoint={run} --out={disk}/model",
+    "export onnx": "lit_jax.export --checkpoint={run} --format=onnx --out={disk}/model",
+    "embed": "lit_jax.embed --config={config} --out={disk}/store",
+    "evaluate": "lit_jax.evaluate --checkpoint={run} --out={disk}/e.json",
+    "leaks": "lit_jax.leaks --store={store} --out={disk}/leaks.json",
+    "convert": "data_prep.convert --images={photos} --classes={classes} --splits={splits} --vocab-size=0 --out={disk}/set",
+    "to_webdataset": "data_prep.to_webdataset --records={records} --out={disk}/tars",
+    "field_guide": "data_prep.field_guide --out={disk}/guide",
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("sort", "embed"))) for name in FULL]
+)
+def test_a_full_disk_is_one_line_that_names_it(name, given, tmp_path, capsys):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    arguments = FULL[name].format(disk=disk, tmp=tmp_path, splits=given["classes"].with_name("splits.csv"), **given)
+    arguments = arguments.replace(str(given["photos"]), str(given["photos"].parent)).split()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", disk], check=True)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module(arguments[0]).main(arguments[1:])
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert ended.value.code == 2 and line.startswith(f"error: {disk}") and "found No space left on device" in line, line
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        OSError(28, "No space left on device"),
+        OSError(28, "No space left on device", "the source", None, "the copy"),  # of shutil.copyfile
+        OSError("283392 requested and 73664 written"),  # of NumPy's tofile
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),  # of safetensors
+    ],
+)
+def test_a_full_disk_names_the_file_whatever_says_it(raised, tmp_path, capsys):
+    with pytest.raises(SystemExit), user_errors_in_one_line(), written_aside(tmp_path / "a.npy") as aside:
+        aside.write_bytes(b"half")
+        raise raised
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'a.npy'}: found No space left on device, expected")
+    assert not list(tmp_path.iterdir())

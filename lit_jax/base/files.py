@@ -16,7 +16,7 @@ from typing import Any
 
 import google_crc32c
 
-from lit_jax.errors import Busy, UserError
+from lit_jax.errors import NO_ROOM, Busy, UserError, disk_trouble
 
 INCOMPLETE = ".incomplete"  # ending of the folder's name while it is being written
 _PART = ".part"  # the same of a file's name
@@ -186,9 +186,23 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_SPACE:
+        if error.errno in _NO_SPACE and (error.filename is None or error.filename2 is not None):
             error.filename, error.filename2 = os.fspath(path), None
+        if error.errno is not None:
+            raise
+        _raise_disk_trouble(error, path)
         raise
+    except Exception as error:
+        _raise_disk_trouble(error, path)
+        raise
+
+
+def _raise_disk_trouble(error: Exception, path: str | os.PathLike[str]) -> None:
+    """Raises the error of the system that a library has put into words of its own, if it is one of the disk."""
+    trouble = disk_trouble(error)
+    number = next((number for number in NO_ROOM if os.strerror(number) == trouble), None)
+    if number is not None and not isinstance(error, UserError):
+        raise OSError(number, trouble, os.fspath(path)) from error
 
 
 def new_file(path: str | os.PathLike[str], *, overwrite: bool, option: str = "--out") -> Path:

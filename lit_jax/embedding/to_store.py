@@ -2,8 +2,8 @@
 
 What comes out is an embedding store (`lit_jax.data.embedding_store`); training with ``input = "store"`` reads it in
 place of photos. Work is done in ``STORE.incomplete``, shard by shard; a run that was stopped in whatever way goes on
-with the first shard that is missing, and the last step renames the folder. Equal records, tower and options give equal
-bytes.
+with the first shard that is missing, and the last step renames the folder. Equal records, tower, options and devices
+give equal bytes; on another number of devices, or on processors of another make, features may differ by rounding.
 """
 
 import contextlib

@@ -2,13 +2,15 @@
 
 A checkpoint holds three items: ``params`` (the moving parameters), ``rest`` (step counters, optimizer, loss scale)
 and ``about``, a JSON with all that is needed to use or to resume it: config, data position, tokenizer, class
-table, and the digest of each locked tower instead of its weights.
+table, and the digest of each locked tower instead of its weights. It also holds a checksum of both trees of arrays, the
+score of the checkpoint, and a digest of itself, which are compared when it is read: a bit that turned is noticed.
 """
 
 import base64
 import contextlib
 import dataclasses
 import gc
+import json
 import logging
 import os
 import pathlib
@@ -18,17 +20,20 @@ import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+import google_crc32c
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from lit_jax.base.files import incomplete, write_json
+from lit_jax.base.files import digest, incomplete, write_json
 from lit_jax.base.hosts import wait_for_all_hosts
 from lit_jax.embedding.about import About, config_from_json
-from lit_jax.errors import Stopped, UserError, chained, disk_trouble, first_line
+from lit_jax.errors import DAMAGED, Stopped, UserError, chained, disk_trouble, first_line
 from lit_jax.training.train_step import State
 
 ITEMS = ("params", "rest", "about")
+_DAMAGED = "it is damaged: move it away to use the one before"
 BEST = "best"  # name of the metric by which the best checkpoint is kept; higher is better
 
 
@@ -42,6 +47,9 @@ def open_manager(directory: str | os.PathLike[str], *, keep: int = 1, read_only:
 
     Returns:
         Orbax's manager. Close it, or call `wait_until_finished`, before the program ends.
+
+    Raises:
+        UserError: a damaged file of a checkpoint.
     """
     policy = preservation_policy.AnyPreservationPolicy(
         [
@@ -59,7 +67,13 @@ def open_manager(directory: str | os.PathLike[str], *, keep: int = 1, read_only:
         read_only=read_only,
         create=not read_only,
     )
-    return _Manager(pathlib.Path(directory).absolute(), options=options, item_names=ITEMS)
+    try:
+        return _Manager(pathlib.Path(directory).absolute(), options=options, item_names=ITEMS)
+    except DAMAGED as error:
+        raise UserError(
+            f"checkpoint {directory}: found {first_line(error)}, expected whole checkpoints; one of them is damaged: "
+            "move it away to use the one before"
+        ) from None
 
 
 class _Manager(ocp.CheckpointManager):
@@ -95,13 +109,13 @@ def failures_in_one_line(workdir: pathlib.Path) -> Iterator[None]:
     """To be put around a whole run: turns the errors of a full disk into one line that names the last good checkpoint.
 
     Where writing fails, Orbax and TensorStore speak of it once for each array, from threads and from coroutines that
-    nobody waits for any more. What they say of the disk is not heard here, since it is in the exception too; any other
-    exception of a thread is.
+    nobody waits for any more; TensorStore calls back into event loops that have ended. What they say of the disk is not
+    heard here, since it is in the exception too; any other exception of a thread is.
 
     Raises:
         UserError: in place of any error that comes from a full disk, or from one that cannot be written to.
     """
-    with _unheard(lambda error: bool(disk_trouble(error))):
+    with _unheard(lambda error: bool(disk_trouble(error)) or "Event loop is closed" in str(error)):
         try:
             yield
         except Exception as error:
@@ -117,8 +131,12 @@ def failures_in_one_line(workdir: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _unheard(drops: Callable[[BaseException], bool]) -> Iterator[None]:
-    """Silences what threads, coroutines and loggers of libraries say of exceptions that `drops` is true of."""
+def _unheard(drops: Callable[[BaseException], bool], *, lasting: bool = True) -> Iterator[None]:
+    """Silences what threads, coroutines and loggers of libraries say of exceptions that `drops` is true of.
+
+    Where the body fails with one of them and `lasting`, it lasts: coroutines speak when they are collected, at the end
+    of the process.
+    """
     threads = set(threading.enumerate())
     hooks = sys.unraisablehook, sys.excepthook, threading.excepthook
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
@@ -132,15 +150,18 @@ def _unheard(drops: Callable[[BaseException], bool]) -> Iterator[None]:
     threading.excepthook = lambda given: None if drops(_known(given.exc_value)) else hooks[2](given)
     for logger in loggers:
         logger.addFilter(hears)
+    failed = False
     try:
         yield
     except BaseException as error:
+        failed = lasting and isinstance(error, Exception) and drops(error)
         _end_what_is_left(threads, error)
         raise
     finally:
-        sys.unraisablehook, sys.excepthook, threading.excepthook = hooks
-        for logger in loggers:
-            logger.removeFilter(hears)
+        if not failed:
+            sys.unraisablehook, sys.excepthook, threading.excepthook = hooks
+            for logger in loggers:
+                logger.removeFilter(hears)
 
 
 def _known(error: BaseException | None) -> BaseException:
@@ -152,7 +173,8 @@ def _end_what_is_left(threads: Collection[threading.Thread], error: BaseExceptio
     """Joins threads that are not among `threads`, and ends coroutines, that an error has left running."""
     for thread in threading.enumerate():
         if thread not in threads and not thread.daemon:
-            thread.join(timeout=10)
+            with contextlib.suppress(Exception):  # Orbax's raise what they ended with, which is known
+                thread.join(timeout=10)
     for one in chained(error):
         traceback.clear_frames(one.__traceback__)
     gc.collect()
@@ -181,7 +203,7 @@ def save(manager: ocp.CheckpointManager, state: State, about: About, *, score: f
         args=ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
             rest=ocp.args.StandardSave(_rest(state)),
-            about=ocp.args.JsonSave(_to_json(about)),
+            about=ocp.args.JsonSave(_to_json(about, score, {"params": state.params, "rest": _rest(state)})),
         ),
         metrics=None if score is None else {BEST: score},
     )
@@ -204,7 +226,8 @@ def complete(manager: ocp.CheckpointManager, about: About, *, score: float | Non
             aside.mkdir(exist_ok=True)
             write_json(aside / "metrics", {BEST: score})
             aside.rename(folder / "metrics")
-        write_json(folder / "about" / "metadata", _to_json(about))
+        before = json.loads((folder / "about" / "metadata").read_text(encoding="utf-8")).get("checksums", {})
+        write_json(folder / "about" / "metadata", _sealed(_to_json(about, score, {}) | {"checksums": before}))
     wait_for_all_hosts("the checkpoint has its evaluation")
     manager.reload()
 
@@ -230,6 +253,7 @@ def restore(manager: ocp.CheckpointManager, step: int, like: State) -> State:
         rest=ocp.args.StandardRestore(_abstract(_rest(like))),
     )
     rest = found["rest"]
+    _check_arrays(manager, step, found)
     return State(rest["step"], rest["updates"], found["params"], rest["optimizer"], rest["loss_scale"])
 
 
@@ -241,7 +265,9 @@ def restore_params(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
     # Without a sharding of ours, Orbax would ask for the devices of the run.
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
-    return _restored(manager, step, params=ocp.args.StandardRestore(placed))["params"]
+    found = _restored(manager, step, params=ocp.args.StandardRestore(placed))
+    _check_arrays(manager, step, found)
+    return found["params"]
 
 
 def read_about(manager: ocp.CheckpointManager, step: int) -> About:
@@ -250,12 +276,59 @@ def read_about(manager: ocp.CheckpointManager, step: int) -> About:
     Raises:
         UserError: if it is not a whole checkpoint of this package.
     """
-    found = _restored(manager, step, about=ocp.args.JsonRestore())["about"]
+    found = {name: value for name, value in _read_json(manager, step).items() if name not in _OF_CHECKPOINT}
     try:
         config = config_from_json(found["config"])
         return About(**{**found, "config": config, "tokenizer": base64.b64decode(found["tokenizer"])})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except DAMAGED as error:
         raise UserError(f"{_name(manager, step)}: found {error}, expected a checkpoint of this version") from None
+
+
+_OF_CHECKPOINT = ("checksums", "score", "digest")  # what else is in the JSON; checkpoints of before have none of them
+
+
+def _read_json(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+    """What a checkpoint says of itself, as it was written.
+
+    Raises:
+        UserError: if it is not.
+    """
+    found = _restored(manager, step, about=ocp.args.JsonRestore())["about"]
+    if not isinstance(found, dict) or found.get("digest", "") != _sealed(found).get("digest"):
+        raise UserError(f"{_name(manager, step)}: found other content of about, expected it as written; {_DAMAGED}")
+    return found
+
+
+def _sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """A JSON with the digest of itself; without one if it has no checksums, as of earlier versions."""
+    content = {name: value for name, value in content.items() if name != "digest"}
+    if "checksums" not in content:
+        return {**content, "digest": ""}
+    return {**content, "digest": digest(json.loads(json.dumps(content)))}
+
+
+def _check_arrays(manager: ocp.CheckpointManager, step: int, found: Mapping[str, Any]) -> None:
+    """Compares trees of arrays with their checksums.
+
+    Raises:
+        UserError: a bit that turned.
+    """
+    checksums = _read_json(manager, step).get("checksums", {})
+    for item, tree in found.items():
+        if checksums.get(item, "") not in ("", _checksum(tree)):
+            raise UserError(f"{_name(manager, step)}: found other {item}, expected them as written; {_DAMAGED}")
+
+
+def _checksum(tree: Any) -> str:
+    """CRC-32C over names, shapes, dtypes and bytes of arrays, hexadecimal; empty where a host has parts of them."""
+    found = google_crc32c.Checksum()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not getattr(leaf, "is_fully_replicated", True):
+            return ""
+        value = np.asarray(leaf)
+        found.update(f"{jax.tree_util.keystr(path)} {value.shape} {value.dtype}".encode())
+        found.update(value.tobytes())
+    return found.hexdigest().decode()
 
 
 def choose(manager: ocp.CheckpointManager, which: str) -> int:
@@ -270,12 +343,28 @@ def choose(manager: ocp.CheckpointManager, which: str) -> int:
     if which == "latest":
         return steps[-1]
     if which == "best":
-        scores = {step: (manager.metrics(step) or {}).get(BEST) for step in steps}
+        scores = {step: _score(manager, step) for step in steps} if len(steps) > 1 else {}
         scored = {step: score for step, score in scores.items() if score is not None}
         return max(scored, key=lambda step: (scored[step], step)) if scored else steps[-1]
     if which.isdigit() and int(which) in steps:
         return int(which)
     raise UserError(f"--step: found {which!r}, expected latest, best or one of {', '.join(map(str, steps))}")
+
+
+def _score(manager: ocp.CheckpointManager, step: int) -> float | None:
+    """The score of a checkpoint, if it has one.
+
+    Raises:
+        UserError: another one than when it was saved.
+    """
+    try:
+        found = (manager.metrics(step) or {}).get(BEST)
+    except DAMAGED as error:
+        raise UserError(f"{_name(manager, step)}: found {first_line(error)} for its score; {_DAMAGED}") from None
+    about = _read_json(manager, step)
+    if "score" in about and about["score"] != found:
+        raise UserError(f"{_name(manager, step)}: found score {found}, expected {about['score']}; {_DAMAGED}")
+    return None if found is None else float(found)
 
 
 def check_fits(saved: About, now: About, changed: list[str], *, where: str) -> None:
@@ -295,11 +384,11 @@ def check_fits(saved: About, now: About, changed: list[str], *, where: str) -> N
         raise UserError(
             f"checkpoint {where}: found other options ({', '.join(changed[:3])}), expected the same{remedy}"
         )
-    for tower, digest in now.locked.items():
-        if saved.locked.get(tower) != digest:
+    for tower, own in now.locked.items():
+        if saved.locked.get(tower) != own:
             raise UserError(
                 f"checkpoint {where}: found {tower} tower {str(saved.locked.get(tower))[:12]}, expected the "
-                f"{digest[:12]} of the config's weights{remedy}"
+                f"{own[:12]} of the config's weights{remedy}"
             )
     if saved.fingerprint != now.fingerprint:
         raise UserError(
@@ -338,7 +427,7 @@ def _abstract(tree: Any) -> Any:
 def _restored(manager: ocp.CheckpointManager, step: int, **items: Any) -> Mapping[str, Any]:
     # Orbax and TensorStore raise a dozen kinds of errors for what is, to a person, one: this does not fit.
     try:
-        with _unheard(lambda _: True):  # the reason is in the exception
+        with _unheard(lambda _: True, lasting=False):  # the reason is in the exception
             return manager.restore(step, args=ocp.args.Composite(**items))
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise
@@ -354,5 +443,7 @@ def _name(manager: ocp.CheckpointManager, step: int) -> str:
     return f"checkpoint {manager.directory}/step_{step}"
 
 
-def _to_json(about: About) -> dict[str, Any]:
-    return {**dataclasses.asdict(about), "tokenizer": base64.b64encode(about.tokenizer).decode()}
+def _to_json(about: About, score: float | None, trees: Mapping[str, Any]) -> dict[str, Any]:
+    checksums = {item: _checksum(tree) for item, tree in trees.items()}
+    content = {**dataclasses.asdict(about), "tokenizer": base64.b64encode(about.tokenizer).decode()}
+    return _sealed({**content, "score": score, "checksums": checksums})

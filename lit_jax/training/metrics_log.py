@@ -90,8 +90,20 @@ class _Events:
             self._flushed = time.monotonic()
 
     def close(self) -> None:
-        """Writes what is left."""
-        self._writer.close()
+        """Writes what is left.
+
+        Raises:
+            OSError: the disk is full. What is left then goes nowhere: Python would try again at its end, and say so.
+        """
+        try:
+            self._writer.close()
+        except OSError:
+            file = self._writer._py_recordio_writer._writer
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, file.fileno())
+            os.close(nowhere)
+            file.close()
+            raise
 
 
 def curves(path: str | os.PathLike[str], records: Sequence[Record], *, title: str) -> None:
