@@ -70,10 +70,19 @@ def open_manager(directory: str | os.PathLike[str], *, keep: int = 1, read_only:
     try:
         return _Manager(pathlib.Path(directory).absolute(), options=options, item_names=ITEMS)
     except DAMAGED as error:
+        where = next(
+            (path for path in pathlib.Path(directory).glob("step_*/metrics/metrics") if _is_torn(path)), directory
+        )
         raise UserError(
-            f"checkpoint {directory}: found {first_line(error)}, expected whole checkpoints; one of them is damaged: "
-            "move it away to use the one before"
+            f"checkpoint {where}: found {first_line(error)}, expected a whole checkpoint; {_DAMAGED}"
         ) from None
+
+
+def _is_torn(path: pathlib.Path) -> bool:
+    try:
+        return not isinstance(json.loads(path.read_bytes()), dict)
+    except DAMAGED:
+        return True
 
 
 class _Manager(ocp.CheckpointManager):
