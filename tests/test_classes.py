@@ -136,14 +136,17 @@ REFUSED = {
     "short row": ("id,name\n1,a\n2\n", r"classes.csv line 3: found 1 fields, expected 2 as in the header"),
     "long row": ("id,name\n1,a,b\n", r"classes.csv line 2: found 3 fields, expected 2 as in the header"),
     "short row below a value of two lines": ('id,name\n1,"a\nb"\n2\n', r"classes.csv line 4: found 1 fields"),
-    "open quote": ('id,name\n1,"a\n2,b\n', r"classes.csv line 3: found bad CSV \(.*\), expected RFC 4180"),
-    "Latin-1": ("id,name\n1,a\n2,é\n".encode("latin-1"), r"classes.csv line 3: found byte 0xe9, expected UTF-8"),
+    "open quote": (
+        'id,name\n1,"a\n2,b\n',
+        r"classes.csv line 2: found bad CSV \(a quote that is not closed\), expected RFC 4180",
+    ),
     "repeated column": ("id,name, name\n1,a,b\n", r"classes.csv columns: found 'name' twice, expected each once"),
     "no names": ("id,genus\n1,Pica\n", r"classes.csv: found genus, expected a column 'name' or 'common_name'"),
-    "tabs": ("id\tname\n1\ta\n", r"found id\tname, expected a column 'name' .*; separate the columns by commas"),
-    "tabs and commas": ("name\tnote\nPica pica\tblack, white\n", r"found name\tnote, .*; separate the columns by com"),
-    "semicolons and commas": ("id;name\n1;a, b\n", r"found id;name, .*; separate the columns by commas"),
-    "semicolons": ("id;name\n1;a\n", r"classes.csv: found id;name, expected a column 'name'"),
+    "Latin-1 of a missing code": (b"id,name\n1,a\n2,\x81\n", r"classes.csv line 3: found byte 0x81, expected UTF-8"),
+    "damaged UTF-8": ("id,name\n1,ä\n2,".encode() + b"\xe9\n", r"classes.csv line 3: found byte 0xe9, expected UTF-8"),
+    "cyrillic": ("id,name\n1,a\n2,Сорока\n".encode("cp1251"), r"classes.csv line 3: found byte 0xd1, expected UTF-8"),
+    "tabs without names": ("id\tgenus\n1\ta\n", r"classes.csv: found genus, expected a column 'name'"),
+    "semicolons without names": ("order;genus\n1;a\n", r"found order;genus, .*; separate the columns by commas"),
 }
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from data_prep.sources.folder import read_folder
 from data_prep.sources.items import VALIDATION, Item, Request, Source
 from data_prep.sources.labels import label_table
+from lit_jax.base import tables
 from lit_jax.errors import UserError
 from lit_jax.text.classes import ClassTable, match_folders, read_class_table
 
@@ -81,7 +82,8 @@ def read_names(path: Path) -> ClassTable:
         UserError: a file of another form.
     """
     if path.suffix == ".txt":
-        rows = [line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = tables.lines_of(tables.read_text(path, "a WordNet id and names a line"))
+        rows = [line.split(maxsplit=1) for line in lines if line.strip()]
         if not rows or any(len(row) < 2 or not row[0].startswith("n") for row in rows):
             raise UserError(f"{path}: found a line of another form, expected a WordNet id and names; check the file")
         return _table([row[0] for row in rows], [row[1] for row in rows])

@@ -402,7 +402,8 @@ def image_ids(store: Store, split: str) -> list[str]:
     lines = [
         line
         for shard in store.shards(split)
-        for line in (store.directory / f"{shard.name}.image_id.txt").read_text(encoding="utf-8").splitlines()
+        for line in (store.directory / f"{shard.name}.image_id.txt").read_text(encoding="utf-8").split("\n")
+        if line
     ]
     return [json.loads(line) for line in lines]
 

@@ -232,7 +232,8 @@ def write(
             number, width = number + len(block), block.shape[1]
         file.seek(0)
         file.write(_header(number, width))  # as long as the first one
-    with open(aside / PHOTOS, "w", encoding="utf-8") as file:
+    # Bytes of a name that are not UTF-8 become what JSON spells them by.
+    with open(aside / PHOTOS, "w", encoding="utf-8", errors="backslashreplace") as file:
         for entry in (*entries, *more):
             file.write(json.dumps(entry._asdict(), ensure_ascii=False) + "\n")
     write_json(aside / INDEX, {"format": FORMAT, "version": VERSION, "model": model, "photos": number})
