@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from lit_jax.errors import UserError
+from lit_jax.evaluation.ranks import grouped
 from lit_jax.text.candidates import read_candidates
+from lit_jax.text.captions import caption
 from lit_jax.text.classes import (
     RANKS,
     ClassTable,
@@ -148,6 +150,29 @@ REFUSED = {
     "tabs without names": ("id\tgenus\n1\ta\n", r"classes.csv: found genus, expected a column 'name'"),
     "semicolons without names": ("order;genus\n1;a\n", r"found order;genus, .*; separate the columns by commas"),
 }
+
+
+@pytest.mark.parametrize(
+    "nothing", ["nan", "NaN", "NA", "n/a", "None", "null", "UNKNOWN", "-", "–", "?", " Not  assigned ", ""]
+)
+def test_a_word_for_nothing_is_no_value(tmp_path, nothing):
+    text = f"folder,name,common_name,family,genus\n{nothing},Pica pica,{nothing},{nothing},{nothing}\nx,Nanorana,Nan,Nani,Nonea\n"
+    table = read_class_table(file(tmp_path, text))
+    assert table.row(0) == {
+        "folder": nothing.strip(), "name": "Pica pica", "common_name": "", "family": "", "genus": "",
+    }  # fmt: skip
+    assert table.row(1) == {"folder": "x", "name": "Nanorana", "common_name": "", "family": "Nani", "genus": "Nonea"}
+    assert table.as_written.columns["genus"] == (nothing, "Nonea")  # by which what was made before is known
+    assert caption(table.row(0), "the {common_name} {name}, {family}, {genus}") == "the Pica pica"
+    assert grouped(table, "genus").of_class.tolist() == [-1, 0] and grouped(table, "genus").names == ("Nonea",)
+    assert grouped(table, "family").of_class.tolist() == [-1, 0]
+
+
+def test_a_class_may_be_called_unknown_but_not_nan(tmp_path):
+    table = read_class_table(file(tmp_path, "name,common_name\nunknown,\nnone,\nNaN,Magpie\nnan,Raven\n"))
+    assert table.names == ("unknown", "none", "", "") and not table.same_species
+    table = read_class_table(file(tmp_path, '[{"name": "Pica pica", "genus": NaN, "family": null}]', "c.json"))
+    assert table.row(0) == {"name": "Pica pica", "genus": "", "family": ""}
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -11,7 +11,7 @@ from lit_jax.base import tables
 from lit_jax.base.named_files import on_disk, spelt_out
 from lit_jax.data.photo import photo_format
 from lit_jax.errors import UserError
-from lit_jax.text.classes import ClassTable, match_folders, some
+from lit_jax.text.classes import ClassTable, is_empty, match_folders, some
 
 NAME_COLUMNS = ("class", "folder", "name", "common_name", "id")
 
@@ -190,7 +190,9 @@ def _from_csv(images: Path, splits: Path) -> Iterator[Item]:
         is_plain = row["file"].isascii() and "\\" not in row["file"]  # millions need no look at the disk
         path = written if is_plain else on_disk(base, row["file"]) or written
         name = _BREAKS.sub(" ", row.get("class", "")) or written.parent.name
-        yield Item(str(path), name, row.get("split") or None, _image_id(written, base))
+        yield Item(
+            str(path), name, row["split"] if not is_empty(row.get("split", "")) else None, _image_id(written, base)
+        )
 
 
 def _rows(path: Path, columns: Sequence[str], what: str) -> list[tuple[int, dict[str, str]]]:

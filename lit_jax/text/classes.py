@@ -25,6 +25,11 @@ KNOWN_COLUMNS = (*NAME_COLUMNS, "supercategory", *RANKS, *FOLDER_COLUMNS[:2])
 KNOWN_BY = (*NAME_COLUMNS, *FOLDER_COLUMNS)
 """Columns by which a header is known for that of a class table."""
 
+# Whole values by which programs and people say that there is none; case and blanks around do not count.
+_NO_VALUE = frozenset({"", "nan", "<na>", "#n/a", "n/a", "null"})  # of programs: nothing is called so
+_UNKNOWN = _NO_VALUE | {"na", "none", "nil", "unknown", "not assigned", "unassigned", "not available"}
+_UNKNOWN |= {"-", "--", "–", "—", "?"}
+
 _MISSPELT = 0.82  # ratio of `difflib` from which a column is nearly a known one: a letter of six
 
 
@@ -36,8 +41,8 @@ class ClassTable:
         ids: K unique integers >= 0, by which records and predictions call the classes.
         columns: column name to K texts, in the order of the file; an unknown value is the empty text. The
             ids are not among them.
-        as_written: the table as it stands in its file, blanks around values and blank rows included; None where
-            that is the same.
+        as_written: the table as it stands in its file, blanks around values, blank rows and words for nothing included;
+            None where that is the same.
         notes: what was left out of the file, and columns that look misspelt, in lines for people.
 
     Example:
@@ -147,12 +152,29 @@ def species_key(name: str) -> str:
     return " ".join(_composed(name).replace("_", " ").split()).casefold()
 
 
+def is_empty(value: str, *, of_name: bool = False) -> bool:
+    """Whether a value as a whole only says that there is none, such as "nan", "NA", "unknown" or "-".
+
+    Args:
+        value: a cell.
+        of_name: whether it is the name of a class, which may be called "unknown" or "none", as of photos of traps.
+
+    Example:
+        >>> [is_empty(value) for value in ("nan", " Not assigned ", "", "Nanorana", "unknown")]
+        [True, True, True, False, True]
+        >>> is_empty("unknown", of_name=True), is_empty("NaN", of_name=True)
+        (False, True)
+    """
+    return " ".join(value.split()).casefold() in (_NO_VALUE if of_name else _UNKNOWN)
+
+
 def read_class_table(path: str | Path) -> ClassTable:
     """Reads a class table from CSV or, where the file name ends in `.json`, from JSON.
 
     CSV: a header and one row a class, in any form that `lit_jax.base.tables` reads. A column without
     a name (the row numbers that data frames write) is dropped, and so is a row without any value, with a note.
-    Blanks around headers and values are dropped. JSON: a list of objects, or an object with
+    Blanks around headers and values are dropped, and values that only say that there is none (`is_empty`) become the
+    empty text. JSON: a list of objects, or an object with
     such a list under `categories`, which is the COCO layout of iNaturalist 2021; null and absent values
     become the empty text, numbers their text. Any columns are kept; `name` or `common_name` must be among
     them. Column `id` gives the class ids, and where it is absent they are the row numbers from 0.
@@ -225,7 +247,12 @@ def table_of_rows(
 def _as_table(
     header: Sequence[str], places: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int], *, strip: bool
 ) -> ClassTable:
-    chosen = [[cell.strip() for cell in rows[number]] if strip else rows[number] for number in numbers]
+    kept, named = FOLDER_COLUMNS[:2], NAME_COLUMNS[0]
+
+    def value(column: str, cell: str) -> str:
+        return cell.strip() if column in (*kept, "id") or not is_empty(cell, of_name=column == named) else ""
+
+    chosen = [list(map(value, header, rows[number])) if strip else rows[number] for number in numbers]
     columns = {column: tuple(row[i] for row in chosen) for i, column in enumerate(header) if column}
     ids = columns.pop("id", None)
     return ClassTable(_parse_ids([places[i] for i in numbers], ids) if ids is not None else tuple(numbers), columns)

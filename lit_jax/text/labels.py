@@ -8,7 +8,7 @@ from typing import Any
 
 from lit_jax.base import tables
 from lit_jax.errors import UserError
-from lit_jax.text.classes import NAME_COLUMNS, ClassTable, read_class_table
+from lit_jax.text.classes import NAME_COLUMNS, ClassTable, is_empty, read_class_table
 
 SYNONYM_COLUMNS = ("synonym", "synonyms")
 _LISTS = ("label_names", "id2label", "labels", "classes", "names")  # as timm, transformers and others call them
@@ -84,7 +84,8 @@ def _of_row(header: Sequence[str], cells: Sequence[str]) -> list[str]:
     """The names in a row of a list, scientific ones first; an epithet has its genus before it."""
     row: dict[str, str] = {}
     for column, cell in zip(header, cells, strict=False):
-        row.setdefault(column, cell.strip())
+        is_rank = column in ("genus", "specificepithet")
+        row.setdefault(column, "" if is_empty(cell, of_name=not is_rank) else cell.strip())
     genus = row.get("genus", "")
     if genus:
         for column in ("species", "specificepithet"):

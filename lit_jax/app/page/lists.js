@@ -6,6 +6,8 @@ import { binomial, speciesKey } from "./names.js";
 
 const NAME_COLUMNS = ["name", "species", "specificepithet", "scientificname", "commonname", "vernacularname"];
 const SYNONYM_COLUMNS = ["synonym", "synonyms"];
+const NO_VALUE = new Set(["", "nan", "<na>", "#n/a", "n/a", "null"]); // text/classes.py says why
+const UNKNOWN = new Set([...NO_VALUE, ..."na,none,nil,unknown,not assigned,unassigned,not available,-,--,–,—,?".split(",")]);
 const SEPARATORS = [",", ";", "\t"];
 const NAMED_SEPARATOR = /^[ \t]*"?sep=(.)"?[ \t]*(?:\n|$)/iu;
 const LIST_MARK = /^\s*(?:\d{1,6}[.)]|[-*•–])\s+(?=\S)/u;
@@ -98,8 +100,13 @@ function entriesOfTable(text, separator, before) {
   const header = rows[top].cells.map(column);
   return rows.slice(top + 1).map(({ line, cells }) => {
     if (cells.slice(header.length).some((cell) => cell.trim())) throw new BadTable(line);
-    return namesOfRow(Object.fromEntries(header.map((name, i) => [name, (cells[i] ?? "").trim()]).reverse()));
+    return namesOfRow(Object.fromEntries(header.map((name, i) => [name, valueOf(name, cells[i] ?? "")]).reverse()));
   });
+}
+
+function valueOf(name, cell) {
+  const none = /^(genus|specificepithet)$/.test(name) ? UNKNOWN : NO_VALUE;
+  return none.has(cell.trim().replace(/\s+/gu, " ").toLowerCase()) ? "" : cell.trim();
 }
 
 function namesOfRow(row) {
