@@ -1,5 +1,6 @@
 import asyncio
 import dataclasses
+import json
 import os
 import pathlib
 import subprocess
@@ -236,3 +237,21 @@ def test_other_options_are_named():
     with pytest.raises(UserError, match=r"found other options \(seed: 0 -> 1\), expected the same"):
         checkpoint.check_fits(ABOUT, ABOUT, ["seed: 0 -> 1"], where="runs/x")
     checkpoint.check_fits(ABOUT, ABOUT, [], where="runs/x")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("config", ["image.tower"]), ("config", {"optimizer.lr": "1e-3"}), ("config", {"text.tower": ["units"]}),
+        ("position", "7"), ("locked", ["image"]), ("train_classes", 3), ("templates", None), ("hosts", True),
+        ("tokenizer", 5), ("margin", []),
+    ],
+)  # fmt: skip
+def test_what_a_checkpoint_says_of_itself_is_refused_in_one_line_where_a_type_is_another(tmp_path, field, value):
+    saved(tmp_path / "c", [7]).close()
+    path = tmp_path / "c" / "step_7" / "about" / "metadata"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    manager = checkpoint.open_manager(tmp_path / "c")
+    with pytest.raises(UserError, match=r"found .*, expected a checkpoint of this version") as refusal:
+        checkpoint.read_about(manager, 7)
+    assert "\n" not in str(refusal.value)

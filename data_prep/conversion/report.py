@@ -1,6 +1,5 @@
 """What a conversion stored, noted and left out: as JSON with every photo, and as a page of text."""
 
-import json
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -12,10 +11,12 @@ from data_prep.conversion.shards import Outcome
 from data_prep.conversion.texts import table_warnings
 from data_prep.conversion.workspace import REPORT
 from data_prep.sources.items import HELDOUT, TRAIN, Skip
+from lit_jax.base import foreign
 from lit_jax.base.files import incomplete
 from lit_jax.data.photo import AVIF, AVIF_ENDINGS, HEIC, HEIF_ENDINGS, can_read
 from lit_jax.data.records import Record, encode
 from lit_jax.data.tfrecord import frame
+from lit_jax.errors import DAMAGED
 from lit_jax.text.classes import ClassTable, some
 
 _SHOWN = 5  # examples of each reason in the text; the JSON has all
@@ -73,8 +74,8 @@ def _lost(table: ClassTable, plan: Plan, somewhere: Collection[int]) -> frozense
 def lost_species(out: Path) -> list[str]:
     """Names of the species of which a conversion left out all photos; sets of before do not tell."""
     try:
-        return list(json.loads((out / REPORT).read_text(encoding="utf-8")).get("lost", []))
-    except (OSError, ValueError):
+        return list(foreign.loaded(out / REPORT).get("lost", []))
+    except (OSError, *DAMAGED):
         return []
 
 

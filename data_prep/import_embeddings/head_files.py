@@ -5,6 +5,7 @@ Weights in every form that a tower's may have are read, classifier and all; of a
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -169,7 +170,7 @@ def _of_config(config: Mapping[str, Any]) -> tuple[tuple[str, ...], ...] | None:
 
 def _in_order(names: Sequence[Any] | Mapping[str, Any]) -> list[str]:
     if isinstance(names, Mapping):
-        if not all(str(key).isdigit() for key in names):
+        if not all(re.fullmatch("[0-9]{1,18}", str(key)) for key in names):
             raise UserError("config.json: found names of classes under words, expected numbers of rows; correct it")
         names = [names[key] for key in sorted(names, key=int)]
     return [str(name) for name in names]

@@ -224,8 +224,8 @@ def _with_photos(samples: Sequence[Sample]) -> list[Sample]:
         if sample.photos and found[-1].photos:
             found.append(sample._replace(texts=sample.texts or found[-1].texts))
         else:
-            for now, more in zip(found[-1][:2], sample[:2], strict=True):
-                now.update(more)
+            found[-1].photos.update(sample.photos)
+            found[-1].texts.update(sample.texts)
     return found
 
 

@@ -1,16 +1,10 @@
 """JSON of others, read without trust: what is damaged, too deep or of another shape is refused in one line."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from lit_jax.errors import DAMAGED, UserError, first_line
-
-_Value = TypeVar("_Value")
-
-LARGEST_ID = 2**63 - 1
-"""Ids are stored in 64 bits with a sign."""
 
 
 def parsed(text: str | bytes) -> Any:
@@ -28,44 +22,59 @@ def parsed(text: str | bytes) -> Any:
         raise ValueError(first_line(error)) from error
 
 
-def read_json(path: Path, expected: str, remedy: str = "mend the file", kind: type | None = None) -> Any:
-    """The value in a JSON file.
+def loaded(path: Path) -> Any:
+    """The value in a JSON file, UTF-8.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: as `parsed`, or no UTF-8.
+    """
+    return parsed(path.read_text(encoding="utf-8"))
+
+
+def value_of(
+    text: str, where: str | Path, expected: str, remedy: str = "mend the file", kind: type | None = None
+) -> Any:
+    """The value of a JSON text that a person brought.
 
     Args:
-        path: the file, UTF-8.
-        expected: what should be in it, for errors.
-        remedy: what to do, for errors.
+        text: the JSON.
+        where: what to call it in errors.
+        expected: what should be in it, likewise.
+        remedy: what to do, likewise.
         kind: `dict` or `list`, if it must be one.
 
     Raises:
-        UserError: no such file, bad JSON, or a value of another kind.
+        UserError: bad JSON, half of a pair of surrogates, which no file can hold, or a value of another kind.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
         value = parsed(text)
         if "\\ud" in text.lower():
-            json.dumps(value, ensure_ascii=False).encode()  # half of a pair of surrogates cannot be written again
-    except OSError as error:
-        raise UserError(f"{path}: found {error.strerror}, expected {expected}; check the path") from error
+            json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise UserError(
-            f"{path} line {error.lineno}: found bad JSON ({error.msg}), expected {expected}; {remedy}"
+            f"{where} line {error.lineno}: found bad JSON ({error.msg}), expected {expected}; {remedy}"
         ) from error
     except ValueError as error:
-        raise UserError(f"{path}: found bad JSON ({first_line(error)}), expected {expected}; {remedy}") from error
+        raise UserError(f"{where}: found bad JSON ({first_line(error)}), expected {expected}; {remedy}") from error
     if kind is not None and not isinstance(value, kind):
-        raise UserError(f"{path}: found {_named(value)}, expected {expected}; {remedy}")
+        raise UserError(f"{where}: found {_named(value)}, expected {expected}; {remedy}")
     return value
 
 
-def shaped(path: Path, expected: str, remedy: str, read: Callable[[], _Value]) -> _Value:
-    """What `read` makes of the content of a file; raises `UserError` where that is not as it should be."""
+def read_json(path: Path, expected: str, remedy: str = "mend the file", kind: type | None = None) -> Any:
+    """The value in a JSON file, UTF-8; see `value_of`.
+
+    Raises:
+        UserError: no such file, no UTF-8, or as `value_of`.
+    """
     try:
-        return read()
-    except UserError:
-        raise
-    except (OSError, *DAMAGED) as error:
-        raise UserError(f"{path}: found {first_line(error)}, expected {expected}; {remedy}") from error
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: found {error.strerror}, expected {expected}; check the path") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: found other bytes than UTF-8, expected {expected}; {remedy}") from error
+    return value_of(text, path, expected, remedy, kind)
 
 
 def _named(value: Any) -> str:

@@ -29,6 +29,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from lit_jax.base import foreign
 from lit_jax.base.files import digest, file_digest, incomplete, write_json, written_aside
 from lit_jax.data.dataset_folder import MANIFEST, DatasetFolder, Kind, check_unchanged, is_of, read
 from lit_jax.errors import DAMAGED, UserError, first_line
@@ -150,8 +151,8 @@ def write_shard(
 def finished_shard(directory: Path, name: str) -> StoreShard | None:
     """The shard if an earlier run has written all of it, else None."""
     try:
-        shard = StoreShard(**json.loads((directory / f"{name}.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        shard = StoreShard(**foreign.loaded(directory / f"{name}.json"))
+    except (OSError, *DAMAGED):
         return None
     return shard if all((directory / f"{name}.{part}").is_file() for part in _PARTS) else None
 
@@ -183,7 +184,9 @@ def begin(directory: Path, plan: Mapping[str, Any], *, restart: bool = False) ->
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     path = aside / PLAN
     plan = json.loads(json.dumps(dict(plan)))
-    if path.exists() and (before := json.loads(path.read_text(encoding="utf-8"))) != plan:
+    is_there = path.exists()
+    before = foreign.read_json(path, "what an unfinished store is made of", "add --restart", dict) if is_there else plan
+    if before != plan:
         if len(before.keys() ^ plan.keys()) > len(before.keys() & plan.keys()):
             raise UserError(
                 f"{aside}: found an unfinished store that another command began, expected one of this command; give "

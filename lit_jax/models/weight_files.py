@@ -5,7 +5,6 @@ needs huggingface_hub (``pip install 'lit_jax[hub]'``) and looks into its cache 
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import pickle
@@ -16,6 +15,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from lit_jax.base import foreign
 from lit_jax.base.files import written_aside
 from lit_jax.errors import DAMAGED, UserError, first_line
 
@@ -140,10 +140,7 @@ def documents_of(folder: pathlib.Path) -> dict[str, Any]:
     found = {}
     for name in ("config.json", "preprocessor_config.json", "open_clip_config.json"):
         if (folder / name).is_file():
-            try:
-                found[name] = json.loads((folder / name).read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise UserError(f"{folder / name}: found {error}, expected JSON; fetch it again") from None
+            found[name] = foreign.read_json(folder / name, "a JSON object", "fetch it again", dict)
     return found
 
 
@@ -190,6 +187,8 @@ def read_npz(path: str | os.PathLike[str]) -> Flat:
         # Opened here: NumPy leaves a file open that it cannot read.
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as archive:
             flat = {name: archive[name] for name in archive.files}
+        if other := [name for name, array in flat.items() if not isinstance(array, np.ndarray)]:
+            raise ValueError(f"{other[0]}, which is no array")
     except (*DAMAGED, OSError) as error:
         reason = first_line(error)
         raise UserError(f"weights {path}: found {reason}, expected a whole .npz archive; fetch it again") from None
@@ -233,14 +232,13 @@ def _safetensors(path: pathlib.Path) -> Mapping[str, np.ndarray]:
 
 def _sharded(index: pathlib.Path) -> Mapping[str, np.ndarray]:
     """A model in several files, as its index lists them."""
-    try:
-        of = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    of = foreign.read_json(index, "an index of .safetensors files", "fetch it again", dict).get("weight_map")
+    if not isinstance(of, dict) or not all(isinstance(file, str) for file in of.values()):
         raise UserError(
             f"weights {index}: found no weight_map, expected an index of .safetensors files; fetch it again"
-        ) from None
+        )
     for file in of.values():
-        if pathlib.PurePath(str(file)).name != file:
+        if pathlib.PurePath(file).name != file:
             raise UserError(
                 f"weights {index}: found {file!r} in its weight_map, expected names of files beside it; fetch it again"
             )

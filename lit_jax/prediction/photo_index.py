@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lit_jax.base import foreign
 from lit_jax.base.files import alone_in, incomplete, write_json
 from lit_jax.errors import DAMAGED, UserError, first_line
 
@@ -136,7 +137,7 @@ def open_index(folder: Path, model: str) -> Index | None:
     if not (folder / INDEX).is_file():
         return None
     try:
-        found = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        found = foreign.loaded(folder / INDEX)
         if (found.get("format"), found.get("version"), found.get("model")) != (FORMAT, VERSION, model):
             return None
         vectors = np.load(folder / VECTORS, mmap_mode="r") if found["photos"] else np.zeros((0, 1), np.float16)

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lit_jax.base import tables
+from lit_jax.base import foreign, tables
 from lit_jax.base.files import written_aside
 from lit_jax.errors import UserError
 
@@ -30,6 +30,7 @@ _NO_VALUE = frozenset({"", "nan", "<na>", "#n/a", "n/a", "null"})  # of programs
 _UNKNOWN = _NO_VALUE | {"na", "none", "nil", "unknown", "not assigned", "unassigned", "not available"}
 _UNKNOWN |= {"-", "--", "–", "—", "?"}
 
+_LARGEST, _DIGITS = 2**63 - 1, 4000  # an id is stored in 64 bits with a sign; longer texts Python does not convert
 _MISSPELT = 0.82  # ratio of `difflib` from which a column is nearly a known one: a letter of six
 
 
@@ -354,12 +355,7 @@ def _from_table(where: str, table: tables.Table) -> tuple[list[str], list[str], 
 
 def _from_json(path: Path, text: str) -> tuple[list[str], list[str], list[list[str]]]:
     """The same three as `_from_table`; the header is every key, in the order of first appearance."""
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path} line {error.lineno}: found bad JSON ({error.msg}), expected a class table; mend the file"
-        ) from error
+    data = foreign.value_of(text, path, "a class table")
     entries = data.get("categories") if isinstance(data, dict) else data
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UserError(
@@ -392,6 +388,8 @@ def _parse_ids(places: Sequence[str], texts: Sequence[str]) -> tuple[int, ...]:
         # Not int(text) alone, which also takes "1_000", "+1" and digits of other scripts.
         if not (text.isascii() and text.isdigit()):
             raise UserError(f"{place}: found id {text!r}, expected an integer >= 0; correct it")
+        if len(text) > _DIGITS or int(text) > _LARGEST:
+            raise UserError(f"{place}: found id {text[:24]}, expected at most {_LARGEST}; number the classes anew")
     ids = tuple(int(text) for text in stripped)
     _refuse_repeats("id", ((str(i), place) for i, place in zip(ids, places, strict=True)))
     return ids

@@ -1,12 +1,10 @@
 """Names that somebody else's list holds, such as the labels of a tower's own training, in whatever form they come."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from lit_jax.base import tables
+from lit_jax.base import foreign, tables
 from lit_jax.errors import UserError
 from lit_jax.text.classes import NAME_COLUMNS, ClassTable, is_empty, read_class_table
 
@@ -97,12 +95,7 @@ def _of_row(header: Sequence[str], cells: Sequence[str]) -> list[str]:
 
 
 def _of_json(path: Path, text: str) -> list[list[str]]:
-    try:
-        value: Any = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path} line {error.lineno}: found bad JSON ({error.msg}), expected names; mend the file"
-        ) from error
+    value = foreign.value_of(text, path, "names")
     if isinstance(value, dict):
         value = next((value[key] for key in _LISTS if isinstance(value.get(key), list | dict)), value)
     if isinstance(value, dict) and "categories" not in value:

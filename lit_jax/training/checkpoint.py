@@ -22,9 +22,10 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from lit_jax import config as options
 from lit_jax.base.files import incomplete, write_json
 from lit_jax.base.hosts import wait_for_all_hosts
-from lit_jax.embedding.about import About, config_from_json
+from lit_jax.embedding.about import About, config_from_json, other_types
 from lit_jax.errors import Stopped, UserError, chained, disk_trouble, first_line
 from lit_jax.training.train_step import State
 
@@ -253,7 +254,12 @@ def read_about(manager: ocp.CheckpointManager, step: int) -> About:
     found = _restored(manager, step, about=ocp.args.JsonRestore())["about"]
     try:
         config = config_from_json(found["config"])
-        return About(**{**found, "config": config, "tokenizer": base64.b64decode(found["tokenizer"])})
+        if mistyped := options.mistyped(config):
+            raise TypeError(f"{mistyped} of another type")
+        about = About(**{**found, "config": config, "tokenizer": base64.b64decode(found["tokenizer"])})
+        if wrong := other_types(about):
+            raise TypeError(f"{wrong} of another type")
+        return about
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{_name(manager, step)}: found {error}, expected a checkpoint of this version") from None
 
