@@ -618,3 +618,20 @@ def test_a_folder_that_the_table_lacks_is_told_with_what_to_do(
         "correct them or column 'folder' of the class table, add a row for a class that it lacks, or take away what is "
         "no class"
     )
+
+
+def test_species_with_one_photo_and_a_missing_validation_split_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_photos(tmp_path / "photos", ("Pica pica", "Corvus corax"), 1)
+    none = "no validation split: no class has a second photo; give more photos, or a split with --splits"
+    one = "classes with one photo, which is trained on and none is left to validate with"
+    assert run("--images", root, "--out", tmp_path / "a", "--dry-run") == 0
+    told = capsys.readouterr().out
+    assert f"warning: {one} (2): Corvus corax, Pica pica" in told and f"warning: {none}" in told
+    assert run("--images", root, "--out", tmp_path / "a") == 0
+    assert {f"{one} (2): Corvus corax, Pica pica", none} <= set(report(tmp_path / "a")["warnings"])
+    write_photos(root, ("Pica pica",), 2, seed=1)
+    assert run("--images", root, "--out", tmp_path / "b") == 0
+    warnings = report(tmp_path / "b")["warnings"]
+    assert f"{one} (1): Corvus corax" in warnings and none not in warnings
