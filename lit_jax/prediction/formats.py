@@ -21,7 +21,7 @@ from lit_jax.evaluation.ranks import SPECIES
 from lit_jax.prediction.answers import Named, percent
 from lit_jax.prediction.results import COLUMNS, rows_of
 from lit_jax.text.classes import RANKS
-from lit_jax.text.identity import binomial
+from lit_jax.text.identity import epithet
 from lit_jax.version import __version__
 
 DARWIN_CORE = (
@@ -223,9 +223,7 @@ def _darwin_core(named: Named, heading: Heading) -> list[str]:
 
 def _epithet(name: str, genus: str) -> str:
     """The epithet of a species, without a hybrid sign, a doubt or a subgenus before it; empty where none is named."""
-    first, *others = name.split() or [""]
-    species = binomial(name) if first == genus else ""
-    return next((word.lstrip("×") for word in others if species and binomial(f"{first} {word}") == species), "")
+    return epithet(name) if (name.split() or [""])[0] == genus else ""
 
 
 def _filled(text: str, cells: int) -> str:
