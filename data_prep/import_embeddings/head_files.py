@@ -15,7 +15,7 @@ import numpy as np
 from data_prep.import_embeddings.arrays import arrays_in, sound
 from data_prep.import_embeddings.heads import Head
 from lit_jax.errors import UserError
-from lit_jax.models.weight_files import WeightFile, documents, open_weights
+from lit_jax.models.weight_files import WeightFile, documents, open_weights, wrappers
 from lit_jax.text.classes import some
 
 # Layers that are the last one of a classifier, by the names of timm, torchvision, Hugging Face, big_vision and others.
@@ -71,7 +71,9 @@ def _chosen(file: WeightFile, name: str) -> str:
         if name not in file.arrays:
             raise UserError(f"{file.where}: found no {name!r} ({_listed(file)}), expected it; correct --head-name")
         return name
-    usual = {f"{prefix}{layer}.{kind}" for prefix in _PREFIXES for layer in LAYERS for kind in _KINDS}
+    wrapped = wrappers(key.replace("/", ".") for key in file.arrays)
+    prefixes = {*_PREFIXES, *(wrapper + prefix for wrapper in wrapped for prefix in _PREFIXES)}
+    usual = {f"{prefix}{layer}.{kind}" for prefix in prefixes for layer in LAYERS for kind in _KINDS}
     fit = [key for key in file.arrays if key.replace("/", ".") in usual and _can_be(file.arrays[key])]
     if not fit and len(file.arrays) <= _FEW:
         fit = [key for key, array in file.arrays.items() if _can_be(array)]
