@@ -10,6 +10,7 @@ from typing import Any
 from lit_jax.base import console, foreign
 from lit_jax.base.command_line import Parser, positive
 from lit_jax.base.files import write_json
+from lit_jax.base.named_files import refuse_unwritable
 from lit_jax.data.dataset_folder import HELDOUT, check_split
 from lit_jax.data.embedding_store import Store, open_store
 from lit_jax.data.records import RecordSet, open_records
@@ -33,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             asked.append(("--heldout", parsed.heldout))
         for option, split in asked:
             check_split(split, data.splits, data.directory, option=option)
+        out = pathlib.Path(parsed.out or f"runs/{data.directory.name}-leaks.json")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        refuse_unwritable(out)
         labels = read_labels(parsed.tower_labels) if parsed.tower_labels else []
         per_class = _per_class(parsed.results) if parsed.results else []
         table = read_class_table(data.class_table)
@@ -48,8 +52,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(names_table(found, parsed.show))
         else:
             print(f"no split {heldout!r}: names and relatives of held-out species are left out")
-        out = pathlib.Path(parsed.out or f"runs/{data.directory.name}-leaks.json")
-        out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, found)
         print(f"written to {out}")
 

@@ -12,6 +12,7 @@ from lit_jax import config as options
 from lit_jax.base import foreign, hosts
 from lit_jax.base.command_line import Parser, positive
 from lit_jax.base.files import file_digest, write_json
+from lit_jax.base.named_files import refuse_unwritable
 from lit_jax.data.collection import fingerprint
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.records import RecordSet, open_records
@@ -101,8 +102,7 @@ def _output(parsed: argparse.Namespace, trained: Trained, records: RecordSet) ->
     other = f"-{records.directory.name}-{fingerprint(records)[:8]}" if report.is_other(trained.about, records) else ""
     name = "robustness" + other + (f"-{parsed.split}" if parsed.split else "")
     path = pathlib.Path(parsed.out) if parsed.out else folder_of(parsed.checkpoint) / f"{name}.json"
-    if not path.parent.is_dir():
-        raise UserError(f"--out: found no folder {path.parent}, expected one; make it or give another --out")
+    refuse_unwritable(path)
     return path
 
 

@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
+from lit_jax.errors import UserError
+
 _FOLDERS = 1024  # whose entries are kept
 
 
@@ -24,6 +26,41 @@ def on_disk(base: str | os.PathLike[str], name: str) -> Path | None:
         if "\0" not in spelling and os.path.lexists(path):
             return path
     return _in_any_form(Path(base, name.replace("\\", "/"))) if not name.isascii() else None
+
+
+def refuse_unwritable(path: str | os.PathLike[str], option: str = "--out") -> None:
+    """Refuses a file to write before there is any work.
+
+    Args:
+        path: the file to be.
+        option: by which another one can be given.
+
+    Raises:
+        UserError: there is no folder for it, or no permission to write there.
+    """
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise UserError(f"{option}: found no folder to write {path} to, expected one; make it or give another {option}")
+    if not os.access(folder, os.W_OK):
+        raise UserError(
+            f"{option}: found no permission to write {path} to its folder, expected it; give another {option}"
+        )
+
+
+def beside(path: str, folder: Path) -> str:
+    """Where a relative path leads that is not there from the current folder: beside a folder that was moved with it.
+
+    Args:
+        path: as a run remembers it, such as ``data/birds``.
+        folder: the run; the path may count from it or from any folder above it.
+
+    Returns:
+        The path as it is, if it is there, is absolute, or is nowhere; else that which is there.
+    """
+    if not path or Path(path).is_absolute() or Path(path).exists():
+        return path
+    folder = Path(os.path.abspath(folder))
+    return next((str(above / path) for above in (folder, *folder.parents) if (above / path).exists()), path)
 
 
 def spelt_out(name: str) -> str:
