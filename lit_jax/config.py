@@ -594,6 +594,15 @@ def check(flat: Mapping[str, Any], *, source: str) -> dict[str, Value]:
     return {name: _checked(name, flat.get(name, option.default), option, source) for name, option in OPTIONS.items()}
 
 
+def mistyped(flat: Mapping[str, Any]) -> str:
+    """The first known option whose value is of another type than its own, as in a file that was edited."""
+    for name, value in flat.items():
+        kind = type(OPTIONS[name].default) if name in OPTIONS else type(value)
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            return name
+    return ""
+
+
 def _checked(name: str, value: Any, option: Option, source: str) -> Value:
     kind = type(option.default)
     if kind is float and type(value) is int:

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import signal
+import struct
 import sys
 import tokenize
 import zipfile
@@ -23,14 +24,21 @@ DAMAGED = (
     TypeError,
     AttributeError,
     EOFError,
+    IndexError,
     MemoryError,
-    RecursionError,
+    OverflowError,
+    RuntimeError,
     SyntaxError,
+    struct.error,
     tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What NumPy and the standard library raise for a file of arrays that is damaged, hostile or of another kind."""
+"""What NumPy and the standard library raise for a file that is damaged, hostile or of another kind.
+
+Among the kinds of `RuntimeError` are those for nesting that is too deep, for a zip that is encrypted, and for one that
+is packed by an unknown method.
+"""
 
 
 class UserError(ValueError):

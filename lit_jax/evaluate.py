@@ -3,13 +3,13 @@
 It prints a table and writes a JSON and a page; what is measured is in `lit_jax.evaluation`.
 """
 
-import os
 import pathlib
 from collections.abc import Sequence
 
 from lit_jax.base import cluster, hosts
 from lit_jax.base.command_line import Parser
 from lit_jax.base.files import replaceable, replaceable_beside, write_json
+from lit_jax.base.named_files import refuse_unwritable
 from lit_jax.data.collection import Collection, fingerprint, store_folder
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.embedding_store import open_store
@@ -69,7 +69,10 @@ def _data(trained: Trained, records: str, store: str) -> Collection:
             raise UserError(f"--records: found none, and no folder {folder!r} of the run; give --records, or --store")
         found: Collection = open_records(folder)
     else:
-        found = open_store(store or store_folder(trained.config.data))
+        own = store_folder(trained.config.data)
+        if not store and not own.exists():
+            raise UserError(f"--store: found none, and no folder {str(own)!r} of the run; give --store, or --records")
+        found = open_store(store or own)
         check_tower(trained, found)
     if not (records or store) and fingerprint(found) != trained.about.fingerprint:
         raise UserError(
@@ -90,8 +93,7 @@ def _named_classes(path: str, data: Collection) -> ClassTable:
 def _output(out: str, directory: str, name: str, *, with_page: bool) -> pathlib.Path:
     """Where the JSON goes; refused before the evaluation if nothing can be written there."""
     path = pathlib.Path(out) if out else folder_of(directory) / f"evaluation-{name}.json"
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UserError(f"--out: found no folder to write {path} to, expected one; give another --out")
+    refuse_unwritable(path)
     replaceable(path, "--out", ("split", "classes"))
     if with_page:
         replaceable_beside(path, ".html", "--out")

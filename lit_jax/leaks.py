@@ -2,19 +2,19 @@
 
 import argparse
 import functools
-import json
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lit_jax.base import console
+from lit_jax.base import console, foreign
 from lit_jax.base.command_line import Parser, positive
 from lit_jax.base.files import replaceable, write_json
+from lit_jax.base.named_files import refuse_unwritable
 from lit_jax.data.dataset_folder import HELDOUT, check_split
 from lit_jax.data.embedding_store import Store, open_store
 from lit_jax.data.records import RecordSet, open_records
-from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.errors import DAMAGED, UserError, user_errors_in_one_line
 from lit_jax.evaluation import leaks
 from lit_jax.evaluation.near_duplicates import MOST, WITHIN
 from lit_jax.text.classes import ClassTable, read_class_table, some
@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for option, split in asked:
             check_split(split, data.splits, data.directory, option=option)
         out = pathlib.Path(parsed.out or f"runs/{data.directory.name}-leaks.json")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        refuse_unwritable(out)
         replaceable(out, "--out", ("data", "train_split"))
         labels = read_labels(parsed.tower_labels) if parsed.tower_labels else []
         per_class = _per_class(parsed.results) if parsed.results else []
@@ -51,7 +53,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(names_table(found, parsed.show))
         else:
             print(f"no split {heldout!r}: names and relatives of held-out species are left out")
-        out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, found)
         print(f"written to {out}")
 
@@ -86,9 +87,9 @@ def _of_heldout(
 
 def _per_class(path: str) -> list[dict[str, Any]]:
     try:
-        rows = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))["per_class"]
+        rows = foreign.loaded(pathlib.Path(path))["per_class"]
         return [{name: row[name] for name in ("class", "id", "images", "top1")} for row in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, *DAMAGED) as error:
         found = error.strerror if isinstance(error, OSError) else "another content"
         raise UserError(
             f"--results {path}: found {found}, expected an evaluation-SPLIT.json of python -m lit_jax.evaluate; "

@@ -1,6 +1,5 @@
 """The training command: ``python -m lit_jax.main --config=configs/demo.py``."""
 
-import json
 import os
 import pathlib
 import sys
@@ -8,11 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lit_jax import config as options
-from lit_jax.base import cluster, hosts
+from lit_jax.base import cluster, foreign, hosts
 from lit_jax.base.command_line import Parser
 from lit_jax.base.files import kind_of
 from lit_jax.config import Config
-from lit_jax.errors import DAMAGED, UserError, user_errors_in_one_line
+from lit_jax.errors import UserError, user_errors_in_one_line
 
 
 def train(config: Config, workdir: str | pathlib.Path, *, stuck_after: float | None = None) -> dict[str, Any]:
@@ -67,9 +66,9 @@ def refuse_foreign(workdir: pathlib.Path) -> None:
     if kind_of(workdir) not in ("", "folder"):
         raise UserError(f"--workdir {workdir}: found a {kind_of(workdir)}, expected a folder or a new name")
     try:
-        given = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+        given = foreign.loaded(workdir / "config.json")
         is_run = isinstance(given, dict) and any(name.startswith("train.") for name in given)
-    except (OSError, *DAMAGED):
+    except (OSError, ValueError):
         is_run = False
     others = [] if is_run or not workdir.is_dir() else [one for one in sorted(os.listdir(workdir)) if not _fits(one)]
     if others:

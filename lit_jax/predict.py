@@ -13,13 +13,14 @@ from pathlib import Path
 from lit_jax.base import console
 from lit_jax.base.command_line import Parser, positive
 from lit_jax.base.files import alone_in, alone_with, digest, regular
+from lit_jax.base.named_files import spelt_out
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.evaluation.ranks import SPECIES
 from lit_jax.prediction import choices, formats, output
 from lit_jax.prediction.answers import NOT_SURE, Named
 from lit_jax.prediction.choices import Choices, Within
 from lit_jax.prediction.formats import Heading
-from lit_jax.prediction.found import find_photos
+from lit_jax.prediction.found import find_photos, names_in
 from lit_jax.prediction.model import BATCH, Model, load
 from lit_jax.prediction.sorting import sort_photo
 from lit_jax.text.classes import RANKS
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with user_errors_in_one_line(goes_on):
         out = regular(parsed.out, "--out") if parsed.out else None
         _check(parsed, out)
-        found = find_photos(parsed.photos, sys.stdin)
+        found = find_photos(parsed.photos, names_in(sys.stdin))
         model = load(
             parsed.checkpoint,
             step=parsed.step,
@@ -61,12 +62,13 @@ def _name(parsed: argparse.Namespace, model: Model, chosen: Choices, photos: lis
     top = parsed.top or (1 if parsed.sure is not None else ANSWERS)
     heading = _heading(parsed, model, chosen, photos, (batch, top))
     names = [chosen.table.label(class_id) for class_id in chosen.table.ids]
-    form = formats.format_of(_kind(parsed), heading, photos=photos, names=names)
+    written = [spelt_out(photo) for photo in photos]
+    form = formats.format_of(_kind(parsed), heading, photos=written, names=names)
     if form.beside and out is None:
         print(f"note: {heading.line.removeprefix('# ').strip()}", file=sys.stderr, flush=True)
     is_parquet, done = _kind(parsed) == "parquet", 0
     if out is not None and not is_parquet:
-        done = output.done_before(out, form, photos, batch)
+        done = output.done_before(out, form, written, batch)
     naming = model.name(
         photos[done:], chosen, rank=parsed.rank, top=top, sure=parsed.sure, batch_size=batch
     )  # fmt: skip

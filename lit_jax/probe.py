@@ -10,6 +10,7 @@ import numpy as np
 from lit_jax.base import cluster, console, hosts
 from lit_jax.base.command_line import Parser
 from lit_jax.base.files import replaceable, write_json
+from lit_jax.base.named_files import refuse_unwritable
 from lit_jax.data.dataset_folder import HELDOUT, check_split
 from lit_jax.data.embedding_store import Store, open_store
 from lit_jax.errors import UserError, user_errors_in_one_line
@@ -33,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for option, split in (("--train-split", parsed.train_split), ("--split", parsed.split)):
             check_split(split, store.splits, store.directory, option=option)
         out = pathlib.Path(parsed.out or f"runs/{store.directory.name}-probe-{parsed.split}.json")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        refuse_unwritable(out)
         replaceable(out, "--out", ("store", "rows"))
         table = read_class_table(store.class_table)
         heldout = _heldout(parsed, store, table)
@@ -50,7 +53,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         closed = yardstick.measure(store, table, splits, yardstick.kinds_of(table), seed=parsed.seed) if heldout else []
         if closed:
             print(closed_form_table(closed))
-        out.parent.mkdir(parents=True, exist_ok=True)
         facts = {"store": store.fingerprint, "split": parsed.split, "classes": len(class_ids), "seed": parsed.seed}
         write_json(out, {**facts, "images": store.examples(parsed.split), "rows": rows, "closed_form": closed})
         print(f"written to {out}")

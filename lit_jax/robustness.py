@@ -1,7 +1,6 @@
 """How a model stands corrupted photos: ``python -m lit_jax.robustness --checkpoint=runs/demo``."""
 
 import argparse
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -10,15 +9,16 @@ import numpy as np
 from PIL import Image
 
 from lit_jax import config as options
-from lit_jax.base import hosts
+from lit_jax.base import foreign, hosts
 from lit_jax.base.command_line import Parser, positive
 from lit_jax.base.files import file_digest, replaceable, replaceable_beside, write_json
+from lit_jax.base.named_files import refuse_unwritable
 from lit_jax.data.collection import fingerprint
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.records import RecordSet, open_records
 from lit_jax.embedding.photo_embeddings import ASIDE
 from lit_jax.embedding.trained import Trained
-from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.errors import DAMAGED, UserError, user_errors_in_one_line
 from lit_jax.evaluation import report, robustness, robustness_tables
 from lit_jax.evaluation.corruptions import KINDS, SEVERITIES
 from lit_jax.evaluation.robustness import Conditions
@@ -102,8 +102,7 @@ def _output(parsed: argparse.Namespace, trained: Trained, records: RecordSet) ->
     other = f"-{records.directory.name}-{fingerprint(records)[:8]}" if report.is_other(trained.about, records) else ""
     name = "robustness" + other + (f"-{parsed.split}" if parsed.split else "")
     path = pathlib.Path(parsed.out) if parsed.out else folder_of(parsed.checkpoint) / f"{name}.json"
-    if not path.parent.is_dir():
-        raise UserError(f"--out: found no folder {path.parent}, expected one; make it or give another --out")
+    refuse_unwritable(path)
     replaceable(path, "--out", ("model", "tasks"))
     replaceable_beside(path, ".png", "--out")
     return path
@@ -111,10 +110,10 @@ def _output(parsed: argparse.Namespace, trained: Trained, records: RecordSet) ->
 
 def _read_baseline(path: str) -> dict[str, Any]:
     try:
-        found = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        found = foreign.loaded(pathlib.Path(path))
         if isinstance(found, dict) and isinstance(found["tasks"], dict):
             return found
-    except (OSError, ValueError, KeyError):
+    except (OSError, *DAMAGED):
         pass
     raise UserError(f"--baseline {path}: found no result of this command, expected the JSON that it wrote")
 

@@ -13,6 +13,7 @@ import numpy as np
 from lit_jax.base import console
 from lit_jax.base.command_line import Parser, positive
 from lit_jax.base.files import alone_with, digest, written_aside
+from lit_jax.base.named_files import spelt_out
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.prediction import contact_sheet, photo_index
 from lit_jax.prediction.contact_sheet import Hit, Query
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not len(index.vectors):
             raise UserError("photos: found none that can be read, expected at least one")
         scores, rows = photo_index.nearest(index.vectors, queries, parsed.top)
-        sought = [*map(Query, parsed.texts), *(Query(f"like {photo}", photo) for photo in parsed.like)]
+        sought = [*map(Query, parsed.texts), *(Query(f"like {spelt_out(photo)}", photo) for photo in parsed.like)]
         photos = iter(index.photos_of(rows.reshape(-1)))
         found = [[_hit(next(photos), score, parsed.images, given) for score in of_one] for of_one in scores.tolist()]
         _tell(parsed, sought, found, f"{len(index.vectors):,} photos, all compared; model {parsed.checkpoint}")
@@ -145,7 +146,9 @@ def _folder(parsed: argparse.Namespace, beside: Path | None) -> Path:
 def _hit(photo: str, score: float, images: str, given: Mapping[str, str]) -> Hit:
     # In a store a photo goes by its split and id, which mostly is its path below the photos' folder.
     places = [photo, *(os.path.join(images, part) for part in (photo, photo.partition("/")[2]) if images and part)]
-    return Hit(given.get(photo, photo), score, next((place for place in places if os.path.isfile(place)), ""))
+    return Hit(
+        spelt_out(given.get(photo, photo)), score, next((place for place in places if os.path.isfile(place)), "")
+    )
 
 
 def _tell(parsed: argparse.Namespace, sought: Sequence[Query], found: Sequence[Sequence[Hit]], note: str) -> None:

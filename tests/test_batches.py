@@ -206,3 +206,31 @@ def test_looking_ahead_keeps_order_and_depth():
     got = record_batches.ahead(range(5), put, depth=2)
     assert next(got) == 0 and started == [0, 1, 2]
     assert list(got) == [-1, -2, -3, -4]
+
+
+def test_a_record_that_was_changed_is_refused_with_its_file(records, tmp_path):
+    import shutil
+
+    from lit_jax.data.records import open_records
+    from lit_jax.errors import UserError
+
+    shutil.copytree(records.directory, tmp_path / "copy")
+    copy = open_records(tmp_path / "copy")
+    path = copy.files("train")[-1]
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1  # of its last photo or caption
+    path.write_bytes(content)
+    pictures = Pictures(16)
+    readers = {
+        "training": lambda: stream(copy, 20),
+        "evaluation": lambda: list(record_batches.evaluation_batches(copy, "train", batch_size=8, pictures=pictures)),
+        "views": lambda: list(
+            record_batches.view_batches(
+                copy, "train", rows=range(copy.examples("train")), batch_size=8, pictures=pictures, views=1, seed=0
+            )
+        ),
+    }
+    for what, read in readers.items():
+        with pytest.raises(UserError, match=rf"/{path.name}: found record \d+ with another checksum, expected it"):
+            read()
+            pytest.fail(what)

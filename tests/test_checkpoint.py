@@ -331,3 +331,21 @@ def test_a_checkpoint_without_checksums_opens(tmp_path):
     path.write_text(json.dumps({name: value for name, value in said.items() if name not in checkpoint._OF_CHECKPOINT}))
     reader = checkpoint.open_manager(tmp_path, read_only=True)
     assert same(checkpoint.restore(reader, 1, saved).params, saved.params) and checkpoint.read_about(reader, 1) == ABOUT
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("config", ["image.tower"]), ("config", {"optimizer.lr": "1e-3"}), ("config", {"text.tower": ["units"]}),
+        ("position", "7"), ("locked", ["image"]), ("train_classes", 3), ("templates", None), ("hosts", True),
+        ("tokenizer", 5), ("margin", []),
+    ],
+)  # fmt: skip
+def test_what_a_checkpoint_says_of_itself_is_refused_in_one_line_where_a_type_is_another(tmp_path, field, value):
+    saved(tmp_path / "c", [7]).close()
+    path = tmp_path / "c" / "step_7" / "about" / "metadata"
+    path.write_text(json.dumps(checkpoint._sealed(json.loads(path.read_text()) | {field: value})))
+    manager = checkpoint.open_manager(tmp_path / "c")
+    with pytest.raises(UserError, match=r"found .*, expected a checkpoint of this version") as refusal:
+        checkpoint.read_about(manager, 7)
+    assert "\n" not in str(refusal.value)

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from lit_jax.errors import UserError
+from lit_jax.evaluation.ranks import grouped
 from lit_jax.text.candidates import read_candidates
+from lit_jax.text.captions import caption
 from lit_jax.text.classes import (
     RANKS,
     ClassTable,
@@ -136,15 +138,41 @@ REFUSED = {
     "short row": ("id,name\n1,a\n2\n", r"classes.csv line 3: found 1 fields, expected 2 as in the header"),
     "long row": ("id,name\n1,a,b\n", r"classes.csv line 2: found 3 fields, expected 2 as in the header"),
     "short row below a value of two lines": ('id,name\n1,"a\nb"\n2\n', r"classes.csv line 4: found 1 fields"),
-    "open quote": ('id,name\n1,"a\n2,b\n', r"classes.csv line 3: found bad CSV \(.*\), expected RFC 4180"),
-    "Latin-1": ("id,name\n1,a\n2,é\n".encode("latin-1"), r"classes.csv line 3: found byte 0xe9, expected UTF-8"),
+    "open quote": (
+        'id,name\n1,"a\n2,b\n',
+        r"classes.csv line 2: found bad CSV \(a quote that is not closed\), expected RFC 4180",
+    ),
     "repeated column": ("id,name, name\n1,a,b\n", r"classes.csv columns: found 'name' twice, expected each once"),
     "no names": ("id,genus\n1,Pica\n", r"classes.csv: found genus, expected a column 'name' or 'common_name'"),
-    "tabs": ("id\tname\n1\ta\n", r"found id\tname, expected a column 'name' .*; separate the columns by commas"),
-    "tabs and commas": ("name\tnote\nPica pica\tblack, white\n", r"found name\tnote, .*; separate the columns by com"),
-    "semicolons and commas": ("id;name\n1;a, b\n", r"found id;name, .*; separate the columns by commas"),
-    "semicolons": ("id;name\n1;a\n", r"classes.csv: found id;name, expected a column 'name'"),
+    "Latin-1 of a missing code": (b"id,name\n1,a\n2,\x81\n", r"classes.csv line 3: found byte 0x81, expected UTF-8"),
+    "damaged UTF-8": ("id,name\n1,ä\n2,".encode() + b"\xe9\n", r"classes.csv line 3: found byte 0xe9, expected UTF-8"),
+    "cyrillic": ("id,name\n1,a\n2,Сорока\n".encode("cp1251"), r"classes.csv line 3: found byte 0xd1, expected UTF-8"),
+    "tabs without names": ("id\tgenus\n1\ta\n", r"classes.csv: found genus, expected a column 'name'"),
+    "semicolons without names": ("order;genus\n1;a\n", r"found order;genus, .*; separate the columns by commas"),
 }
+
+
+@pytest.mark.parametrize(
+    "nothing", ["nan", "NaN", "NA", "n/a", "None", "null", "UNKNOWN", "-", "–", "?", " Not  assigned ", ""]
+)
+def test_a_word_for_nothing_is_no_value(tmp_path, nothing):
+    text = f"folder,name,common_name,family,genus\n{nothing},Pica pica,{nothing},{nothing},{nothing}\nx,Nanorana,Nan,Nani,Nonea\n"
+    table = read_class_table(file(tmp_path, text))
+    assert table.row(0) == {
+        "folder": nothing.strip(), "name": "Pica pica", "common_name": "", "family": "", "genus": "",
+    }  # fmt: skip
+    assert table.row(1) == {"folder": "x", "name": "Nanorana", "common_name": "", "family": "Nani", "genus": "Nonea"}
+    assert table.as_written.columns["genus"] == (nothing, "Nonea")  # by which what was made before is known
+    assert caption(table.row(0), "the {common_name} {name}, {family}, {genus}") == "the Pica pica"
+    assert grouped(table, "genus").of_class.tolist() == [-1, 0] and grouped(table, "genus").names == ("Nonea",)
+    assert grouped(table, "family").of_class.tolist() == [-1, 0]
+
+
+def test_a_class_may_be_called_unknown_but_not_nan(tmp_path):
+    table = read_class_table(file(tmp_path, "name,common_name\nunknown,\nnone,\nNaN,Magpie\nnan,Raven\n"))
+    assert table.names == ("unknown", "none", "", "") and not table.same_species
+    table = read_class_table(file(tmp_path, '[{"name": "Pica pica", "genus": NaN, "family": null}]', "c.json"))
+    assert table.row(0) == {"name": "Pica pica", "genus": "", "family": ""}
 
 
 @pytest.mark.parametrize("case", REFUSED)

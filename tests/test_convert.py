@@ -365,7 +365,7 @@ def test_bad_lists_are_refused(photos: Path, tmp_path: Path) -> None:
             plan_photos(read_folder(photos, write_list(tmp_path / "a.csv", rows, header)), TABLE, Options())
 
     refused([("x", "y")], "found columns path, class, expected a column file", ("path", "class"))
-    refused([("", "Raven")], "row 2: found no file, expected a path")
+    refused([("", "Raven")], "line 2: found no file, expected a path")
     refused(
         [("x.jpg", "Raven"), ("x.jpg", "Magpie")],
         "twice, as class Raven in no split and as class Magpie in no split, expected one row; delete",

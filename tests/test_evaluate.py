@@ -4,6 +4,7 @@ import html.parser
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from lit_jax.main import train
 from lit_jax.models import locking
 from lit_jax.text.classes import read_class_table, write_class_table
 from lit_jax.trained import loading
+from lit_jax.training import checkpoint
 from tests.conftest import QUICK
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -532,3 +534,53 @@ def test_classes_of_one_photo_and_figures_below_chance_are_said_in_the_table_and
         )
     assert "hardest 10" not in text and "worse than guessing" not in tables.table_of(shown)
     assert rows[0]["class"] in tables.table_of(worse, all_classes=True)
+
+
+def test_a_folder_without_permission_is_told_as_that(run, records, tmp_path, capsys, monkeypatch):
+    allowed = os.access
+    locked = os.path.realpath(run[0])
+    monkeypatch.setattr(
+        os, "access", lambda path, mode, **more: os.path.realpath(path) != locked and allowed(path, mode, **more)
+    )  # root may write anywhere
+    with pytest.raises(SystemExit) as caught:
+        command("--checkpoint", run[0], "--split", "heldout")
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and error.count("\n") == 1
+    assert re.search(r"--out: found no permission to write \S*/evaluation-heldout.json to its folder, expected", error)
+    command("--checkpoint", run[0], "--split", "heldout", "--out", tmp_path / "o.json")
+
+
+def test_a_run_that_was_moved_finds_its_data_and_weights_beside_itself(run, records, tmp_path, capsys, monkeypatch):
+    work = tmp_path / "moved"
+    shutil.copytree(run[0], work / "runs" / "mine", ignore=shutil.ignore_patterns("evaluation-*"))
+    shutil.copytree(records.directory, work / "data" / "set")
+    changes = {"data.records": "data/set/"}
+    for path in (work / "runs" / "mine").glob("checkpoints/step_*/about/metadata"):
+        about = json.loads(path.read_text())
+        weights = pathlib.Path(about["config"]["image.weights"])
+        shutil.copy(weights, work / weights.name)
+        changes["image.weights"] = weights.name
+        path.write_text(json.dumps(checkpoint._sealed({**about, "config": {**about["config"], **changes}})))
+    monkeypatch.chdir(tmp_path)
+    command("--checkpoint", "moved/runs/mine", "--split", "heldout")
+    command("--checkpoint", run[0], "--split", "heldout")
+    got = json.loads((work / "runs" / "mine" / "evaluation-heldout.json").read_text())
+    assert got["top1"] == result(run)["top1"] and got["images"] == result(run)["images"]
+    shutil.rmtree(work / "data")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        command("--checkpoint", "moved/runs/mine", "--split", "heldout")
+    assert "found none, and no folder 'data/set/' of the run; give --records, or --store" in capsys.readouterr().err
+
+
+def test_where_a_path_of_a_moved_run_leads(tmp_path, monkeypatch):
+    for path in ("here/data", "there/data/set_store", "there/runs/mine"):
+        (tmp_path / path).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    about = types.SimpleNamespace(config={"data.records": "data/set", "data.store": "data", "image.weights": ""})
+    assert loading._beside(about, tmp_path / "there" / "runs" / "mine") == {
+        "data.records": str(tmp_path / "there" / "data" / "set")
+    }
+    about.config["data.store"] = str(tmp_path / "nowhere")
+    about.config["data.records"] = "nowhere"
+    assert loading._beside(about, tmp_path / "there" / "runs" / "mine") == {}

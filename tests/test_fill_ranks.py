@@ -134,3 +134,36 @@ def test_the_birds_of_a_head_get_back_the_ranks_of_inaturalist():
     for rank in (*RANKS, "supercategory"):
         pairs = [(a, b) for a, b in zip(made.columns[rank], table.columns[rank], strict=True) if a and b]
         assert len(pairs) > 900 and all(a == b for a, b in pairs), rank
+
+
+def test_the_epithet_is_that_of_the_classs_own_name(tmp_path):
+    source = ClassTable(
+        (1, 2), {"name": ("Parus major", "Mentha x piperita"), "genus": ("Parus", "Mentha"), "specific_epithet": ("major", "piperita")}
+    )  # fmt: skip
+    names = (
+        "Parus_major",
+        "PARUS MINOR",
+        "Parus sp.",
+        "Mentha × piperita",
+        "Parus cf. ater L.",
+        "Nothing here",
+        "Parus",
+    )
+    made, report = filled(ClassTable(tuple(range(7)), {"name": names}), source)
+    epithets = ("major", "MINOR", "", "piperita", "ater", "here", "")
+    assert made.columns["specific_epithet"] == epithets and report.cells["specific_epithet"] == 5
+    assert report.missing == ["Nothing here"]
+    mine = ClassTable((1,), {"name": ("Parus major",), "genus": ("",), "specific_epithet": ("maior",)})
+    assert filled(mine, source)[0].columns["specific_epithet"] == ("maior",)
+
+
+def test_the_recipes_template_fills_from_a_table_of_inaturalist():
+    if not (SHARED / "inat2021-categories.csv").is_file():
+        pytest.skip("the class tables are not here")
+    from lit_jax.text.captions import caption
+
+    whole = read_class_table(SHARED / "inat2021-categories.csv")
+    made, _ = filled(ClassTable((0, 1), {"name": ("Geothlypis trichas", "Parus ater")}), whole)
+    template = "{common_name}, {genus}, {specific_epithet}, {family}, {order}"
+    assert caption(made.row(0), template) == "Common Yellowthroat, Geothlypis, trichas, Parulidae, Passeriformes"
+    assert caption(made.row(1), template) == "Parus, ater, Paridae, Passeriformes"

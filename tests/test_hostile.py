@@ -12,10 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_prep.conversion.report import lost_species
 from data_prep.import_embeddings.embedding_files import read_embeddings
+from data_prep.sources import imagenet_shifts, json_rows
 from data_prep.sources.webdataset import read_tar
+from lit_jax import leaks, robustness
+from lit_jax.data import embedding_store
 from lit_jax.errors import UserError
 from lit_jax.models.weight_files import open_weights
+from lit_jax.text.classes import read_class_table
+from lit_jax.text.labels import read_labels
 
 
 class Payload:
@@ -48,6 +54,15 @@ def zipped(content: bytes, name: str = "emb.npy") -> bytes:
     return out.getvalue()
 
 
+def marked(archive: bytes, *, flags: int = 0, method: int = 0) -> bytes:
+    """A zip whose headers, the member's own and that of the directory, claim a flag and a method of packing."""
+    found = bytearray(archive)
+    for signature, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        place = found.index(signature) + at
+        struct.pack_into("<HH", found, place, flags, method)
+    return bytes(found)
+
+
 def tensors(header: bytes | dict[str, object], length: int | None = None) -> bytes:
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text) if length is None else length) + text + bytes(24)
@@ -77,6 +92,24 @@ FILES: dict[str, tuple[str, Callable[[Path], bytes]]] = {
     "more rows than bytes in safetensors": ("x.safetensors", lambda path: tensors(claim(shape=[1 << 60, 3]))),
     "place outside of safetensors": ("x.safetensors", lambda path: tensors(claim(data_offsets=[-48, -24]))),
     "words for numbers in safetensors": ("x.safetensors", lambda path: tensors(claim(shape=["2", 3]))),
+    "shape of 1e30 in npy": ("x.npy", lambda path: npy(f"({10**30}, 3)")),
+    "shape of 1e30 in npz": ("x.npz", lambda path: zipped(npy(f"({10**30}, 3)"))),
+    "shape of 1e30 in safetensors": ("x.safetensors", lambda path: tensors(claim(shape=[10**30, 3]))),
+    "digits without end in npy": ("x.npy", lambda path: npy("(" + "9" * 5000 + ", 3)")),
+    "digits without end in safetensors": (
+        "x.safetensors",
+        lambda path: tensors(json.dumps(claim()).replace("[2", "[" + "9" * 5000).encode()),
+    ),
+    "list for a header in safetensors": ("x.safetensors", lambda path: tensors(b"[1]")),
+    "empty npy": ("x.npy", lambda path: b""),
+    "empty npz": ("x.npz", lambda path: b""),
+    "empty npy in npz": ("x.npz", lambda path: zipped(b"")),
+    "encrypted npz": ("x.npz", lambda path: marked(zipped(npy()), flags=1)),
+    "npz of an unknown method": ("x.npz", lambda path: marked(zipped(npy()), method=77)),
+    "list for a weight_map": ("model.safetensors.index.json", lambda path: b'{"weight_map": ["emb"]}'),
+    "numbers in a weight_map": ("model.safetensors.index.json", lambda path: b'{"weight_map": {"emb": 1}}'),
+    "list for an index": ("model.safetensors.index.json", lambda path: b"[]"),
+    "deep index": ("model.safetensors.index.json", lambda path: b"[" * 100_000),
     "another folder's file in an index": (
         "model.safetensors.index.json",
         lambda path: json.dumps({"weight_map": {"emb": "../other/x.safetensors"}}).encode(),
@@ -128,3 +161,60 @@ def test_a_tar_cannot_reach_outside_of_itself(tmp_path: Path) -> None:
     found = [photo for sample in read_tar(path).values() for photo in sample.photos.values()]
     assert [path.read_bytes()[offset : offset + size] for offset, size in found] == [b"own", b"own"]
     assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["0.tar", "secret.jpg", "tars"]
+
+
+JSON = {
+    "deep": b"[" * 100_000,
+    "digits without end": b'{"categories": [{"id": ' + b"9" * 5000 + b', "name": "a"}]}',
+    "half of a pair of surrogates": b'[{"id": 1, "name": "a\\ud800"}]',
+    "a list of lists": b"[[1]]",
+    "no UTF-8": b'{"a": "\x81"}',
+}
+
+
+@pytest.mark.parametrize("kind", JSON)
+def test_json_of_others_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(JSON[kind])
+    readers: dict[str, Callable[[], object]] = {
+        "class table": lambda: read_class_table(path),
+        "labels": lambda: read_labels(path),
+        "ImageNet's names": lambda: imagenet_shifts.read_names(path),
+        "baseline": lambda: robustness._read_baseline(str(path)),
+        "results": lambda: leaks._per_class(str(path)),
+        "rows": lambda: list(json_rows.rows(io.BytesIO(JSON[kind]), ["categories"], name="x.json")),
+    }
+    for what, read in readers.items():
+        with pytest.raises(UserError) as refusal:
+            read()
+        message = str(refusal.value)
+        assert "\n" not in message and "x.json" in message and "found" in message, (what, message)
+
+
+def test_an_id_that_has_no_room_in_64_bits_is_refused(tmp_path: Path) -> None:
+    for number in (2**63, 10**30, int("9" * 4000)):
+        (tmp_path / "c.csv").write_text(f"id,name\n{number},a\n")
+        with pytest.raises(UserError, match=r"c\.csv line 2: found id \d{19,24}, expected at most 9223372036854775807"):
+            read_class_table(tmp_path / "c.csv")
+    (tmp_path / "c.csv").write_text(f"id,name\n{'9' * 5000},a\n{2**63 - 1},b\n")
+    with pytest.raises(UserError, match=r"line 2: found id 9{24}, expected at most"):
+        read_class_table(tmp_path / "c.csv")
+    (tmp_path / "c.csv").write_text(f"id,name\n{2**63 - 1},b\n")
+    assert read_class_table(tmp_path / "c.csv").ids == (2**63 - 1,)
+
+
+def test_documents_beside_weights_are_objects(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(tensors(claim()))
+    for content in (b"[1]", b"{", b"[" * 100_000, b"\x81"):
+        (tmp_path / "config.json").write_bytes(content)
+        with pytest.raises(UserError, match=r"config\.json.*: found .*, expected a JSON object; fetch it again"):
+            open_weights(tmp_path)
+
+
+def test_reports_that_are_damaged_count_as_none(tmp_path: Path) -> None:
+    for content in (b"[]", b"[" * 100_000, b'{"lost": 1}', b"\x81"):
+        (tmp_path / "report.json").write_bytes(content)
+        assert lost_species(tmp_path) == []
+    for name, content in (("a.json", b"[" * 100_000), ("b.json", b"[1]"), ("c.json", b'{"name": 1}')):
+        (tmp_path / name).write_bytes(content)
+        assert embedding_store.finished_shard(tmp_path, name[0]) is None

@@ -97,7 +97,7 @@ def test_objectnet_has_names_of_its_own(tmp_path):
     with pytest.raises(UserError, match="--subsets: found others, expected imagenet"):
         SOURCES["objectnet"](Request(str(root), subsets=("others",)))
     (root / imagenet_shifts.OBJECTNET_NAMES).unlink()
-    with pytest.raises(UserError, match="folder_to_objectnet_label.json: found no JSON"):
+    with pytest.raises(UserError, match="folder_to_objectnet_label.json: found No such file"):
         SOURCES["objectnet"](Request(str(root)))
 
 

@@ -92,7 +92,7 @@ def test_labels_in_any_form(tmp_path, name, text, names):
 @pytest.mark.parametrize(
     ("name", "raw", "told"),
     [
-        ("a.txt", b"\n1\n", "found no names"), ("a.json", b"[1, 2]", "found other JSON"), ("a.json", b"{", "found bad JSON"), ("a.txt", b"\xff\xfe", "UTF-8"),
+        ("a.txt", b"\n1\n", "found no names"), ("a.json", b"[1, 2]", "found other JSON"), ("a.json", b"{", "found bad JSON"), ("a.txt", b"\xff\xfe", "found no names"), ("a.txt", b"a\n\x81", "UTF-8"),
     ],
 )  # fmt: skip
 def test_labels_that_are_none(tmp_path, name, raw, told):

@@ -184,19 +184,19 @@ def test_blank_rows_are_noted_in_the_dry_run_as_in_the_real_one(
         assert f"{tmp_path}/classes.csv: 2 blank rows left out, beginning with line 4\n" in capsys.readouterr().out
 
 
-def test_lists_of_photos_may_hold_blank_rows_and_need_commas(
-    doves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("mark", "said"), [(",", ""), (";", "semicolons"), ("\t", "tabs")])
+def test_lists_of_photos_may_hold_blank_rows_and_be_parted_by_any_sign(
+    doves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], mark: str, said: str
 ) -> None:
-    write(tmp_path / "list.csv", b"file,class\nRaven/0.jpg,Raven \n,\nMagpie/1.jpg, Magpie\n,\n")
+    text = "file,class\nRaven/0.jpg,Raven \n,\nMagpie/1.jpg, Magpie\n,\n".replace(",", mark)
+    write(tmp_path / "list.csv", text.encode())
     found = list(read_folder(doves, tmp_path / "list.csv"))
     assert [(item.image_id, item.class_name) for item in found] == [
         ("Raven/0.jpg", "Raven"),
         ("Magpie/1.jpg", "Magpie"),
     ]
-    for mark in (b"\t", b";"):
-        write(tmp_path / "list.csv", b"file" + mark + b"class\nRaven/0.jpg" + mark + b"Raven\n")
-        with pytest.raises(UserError, match="expected a column file; separate the columns by commas"):
-            list(read_folder(doves, tmp_path / "list.csv"))
+    told = f"note: {tmp_path / 'list.csv'}: read as columns parted by {said}\n" if said else ""
+    assert capsys.readouterr().err == told
 
 
 def test_the_default_caption_drops_what_the_table_lacks(
@@ -618,3 +618,20 @@ def test_a_folder_that_the_table_lacks_is_told_with_what_to_do(
         "correct them or column 'folder' of the class table, add a row for a class that it lacks, or take away what is "
         "no class"
     )
+
+
+def test_species_with_one_photo_and_a_missing_validation_split_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_photos(tmp_path / "photos", ("Pica pica", "Corvus corax"), 1)
+    none = "no validation split: no class has a second photo; give more photos, or a split with --splits"
+    one = "classes with one photo, which is trained on and none is left to validate with"
+    assert run("--images", root, "--out", tmp_path / "a", "--dry-run") == 0
+    told = capsys.readouterr().out
+    assert f"warning: {one} (2): Corvus corax, Pica pica" in told and f"warning: {none}" in told
+    assert run("--images", root, "--out", tmp_path / "a") == 0
+    assert {f"{one} (2): Corvus corax, Pica pica", none} <= set(report(tmp_path / "a")["warnings"])
+    write_photos(root, ("Pica pica",), 2, seed=1)
+    assert run("--images", root, "--out", tmp_path / "b") == 0
+    warnings = report(tmp_path / "b")["warnings"]
+    assert f"{one} (1): Corvus corax" in warnings and none not in warnings

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import importlib
 import io
 import itertools
 import json
@@ -11,6 +12,7 @@ import shutil
 import struct
 import sys
 import types
+import unicodedata
 
 import numpy as np
 import pytest
@@ -32,7 +34,7 @@ from lit_jax.prediction import output
 from lit_jax.prediction.answers import NOT_SURE, Answer, Confidence, Named, ladder
 from lit_jax.prediction.choices import candidates, only, own_classes, with_ranks, within
 from lit_jax.prediction.formats import Heading, format_of
-from lit_jax.prediction.found import find_photos
+from lit_jax.prediction.found import find_photos, names_in
 from lit_jax.prediction.model import Model
 from lit_jax.prediction.sorting import sort_photo
 from lit_jax.prediction.with_jax import WithJax
@@ -661,9 +663,66 @@ def test_an_interrupted_file_becomes_what_an_unbroken_one_is(command, photos, tm
     assert code == 2 and "of another command, model or list of photos" in err
 
 
+@pytest.mark.parametrize("encoded", [
+    "{0}\n{1}\n", "\ufeff{0}\r\n{1}\r\n", "{0}\0{1}\0", "{0}\0{1}",
+])  # fmt: skip
+def test_lists_of_photos_come_as_other_programs_write_them(tmp_path, encoded):
+    names = [os.fsdecode(bytes(tmp_path / "a\u2028 é.jpg")), os.fsdecode(bytes(tmp_path) + b"/b\xff.jpg")]
+    for name in names:
+        pathlib.Path(name).touch()
+    raw = encoded.format(*names).encode("utf-8", "surrogateescape")
+    stream = io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8")
+    assert find_photos(["-"], names_in(stream)).photos == names
+
+
+@pytest.mark.parametrize(("asked", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_and_backslashes_of_another_system_are_seen_through(tmp_path, asked, stored):
+    folder = tmp_path / unicodedata.normalize(stored, "Épervier")
+    folder.mkdir()
+    photo = folder / unicodedata.normalize(stored, "mésange.jpg")
+    photo.touch()
+    as_asked = unicodedata.normalize(asked, str(photo))
+    assert as_asked != str(photo)
+    for given in (
+        as_asked,
+        os.path.dirname(as_asked),
+        f"{tmp_path}\\{folder.name}",
+        f"{os.path.dirname(as_asked)}/*.jpg",
+    ):
+        assert find_photos([given]).photos == [str(photo)], given
+    listed = [as_asked, f"{tmp_path}\\{folder.name}\\{photo.name}\n"]
+    assert find_photos(["-"], listed).photos == [str(photo)]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "dwc", "table", "parquet"])
+def test_a_name_that_is_no_utf8_is_spelt_out_in_every_output(command, photos, tmp_path, form):
+    named = [os.fsdecode(bytes(tmp_path) + name) for name in (b"/a\xff.jpg", "/bé.jpg".encode(), b"/c\xe9.jpg")]
+    named += [f"{tmp_path}/{number}.jpg" for number in range(6)]
+    for source, name in zip(photos["heldout"][0], named, strict=False):
+        shutil.copy(source, name)
+    options = (*named, "--top", 1, "--batch-size", 8, "--format", form)
+    _, err, code = command(*options, "--out", tmp_path / "out")
+    assert code == 0 and "named 9 photos" in err
+    if form == "parquet":
+        text = "\n".join(importlib.import_module("pyarrow.parquet").read_table(tmp_path / "out")["photo"].to_pylist())
+    else:
+        text = (tmp_path / "out").read_text(encoding="utf-8").replace("\\\\", "\\")  # of JSON
+    assert all(name in text for name in (r"/a\xff.jpg", "/bé.jpg", r"/c\xe9.jpg"))
+    if form in ("csv", "jsonl"):  # and is gone on with
+        whole = (tmp_path / "out").read_text()
+        (tmp_path / "out").rename(tmp_path / "out.incomplete")
+        if form == "csv":
+            (tmp_path / "out.run.json").rename(tmp_path / "out.run.json.incomplete")
+        _, err, code = command(*options, "--out", tmp_path / "out")
+        assert code == 0 and "8 were named before" in err and (tmp_path / "out").read_text() == whole
+    if form == "csv":
+        out, _, code = command(*options)
+        assert code == 0 and r"/a\xff.jpg" in out
+
+
 @pytest.mark.parametrize("form", ["csv", "jsonl", "dwc"])
 def test_of_a_file_cut_anywhere_whole_batches_of_whole_photos_are_kept(tmp_path, form):
-    photos = ["a.jpg", 'odd, "name".jpg', "c.jpg", "d.jpg", "e.jpg"]
+    photos = ["a\u2028b\x0b.jpg", 'odd, "name".jpg', "c.jpg", "d.jpg", "e.jpg"]
     answers = tuple(Answer("species", name, "", {}, 0.4, True) for name in ("Pica pica", "Corvus corax"))
     named = [Named(photo, answers) if photo != "c.jpg" else Named(photo, error="no photo") for photo in photos]
     way, path = format_of(form, Heading("m", 1, 2, "note", "key")), tmp_path / "out"

@@ -79,6 +79,23 @@ def test_few_photos_of_each_class_are_drawn_and_others_set_aside(data):
         probe.drawn(labels, 1000, 0)
 
 
+@pytest.mark.parametrize("photos", [(4, 4, 4), (2, 1, 4), (3, 2, 1)])
+def test_where_no_class_has_five_photos_one_of_each_that_has_two_is_set_aside(data, photos, monkeypatch):
+    labels = np.repeat(np.arange(3), photos)
+    every, aside = probe.drawn(labels, 0, 0)
+    assert np.bincount(labels[aside], minlength=3).tolist() == [int(number > 1) for number in photos]
+    assert sorted([*every, *aside]) == list(range(sum(photos)))
+    monkeypatch.setattr(probe, "DECAYS", (1e-1,))
+    few = probe.Labelled(data[0].features[np.argsort(data[0].labels, kind="stable")][: len(labels)], labels)
+    (row, _) = probe.probe(few, data[1], 3, probe.Yardsticks(neighbours=(1,)))
+    assert row["shots"] == 0 and row["labels"] == len(labels)
+
+
+def test_one_photo_of_each_class_is_too_few_for_a_probe():
+    with pytest.raises(UserError, match="training photos: found one of each class, expected two of one to choose"):
+        probe.drawn(np.arange(3), 0, 0)
+
+
 def test_more_labels_help_and_draws_are_averaged(data, monkeypatch):
     monkeypatch.setattr(probe, "DECAYS", (1e-3, 1e-1))
     rows = probe.probe(*data, 3, probe.Yardsticks(shots=(1, 0), draws=2, neighbours=(5,)))

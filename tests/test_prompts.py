@@ -48,9 +48,11 @@ def test_files_without_templates_are_refused(tmp_path):
     path.write_text("# only a comment\n\n")
     with pytest.raises(UserError, match=r"t.txt: found no template, expected one a line; add .* 'A photo of a {}'"):
         read_templates(path)
-    path.write_bytes("an é {}".encode("latin-1"))
-    with pytest.raises(UserError, match=r"t.txt: found other bytes, expected UTF-8; save the file as UTF-8"):
+    path.write_bytes("an é {}\n".encode("latin-1") + b"\x81")
+    with pytest.raises(UserError, match=r"t.txt line 1: found byte 0xe9, expected UTF-8; save the file as UTF-8"):
         read_templates(path)
+    path.write_bytes("a\x0bb é {}\rx {}".encode("cp1252"))
+    assert read_templates(path) == ("a\x0bb é {}", "x {}")
 
 
 def test_a_blank_takes_the_class_name_by_the_caption_rule_and_fields_take_columns():

@@ -126,8 +126,31 @@ def searched(finished, field_guide_folder, tmp_path_factory):
     return folder, photos, arguments
 
 
+def test_photos_of_any_name_are_indexed_and_found(searched, finished, tmp_path, capsys):
+    _, photos, _ = searched
+    odd = os.fsdecode(bytes(tmp_path) + b"/a\xff\xe2\x80\xa8.jpg")
+    shutil.copy(photos[1], odd)
+    shutil.copy(photos[2], tmp_path / "b.jpg")
+    arguments = [
+        f"--checkpoint={finished[0]}",
+        f"--photos={tmp_path}",
+        f"--index={tmp_path / 'index'}",
+        f"--like={odd}",
+    ]
+    for known, form in enumerate(("jsonl", "table", "html")):
+        search.main([*arguments, f"--format={form}", f"--out={tmp_path / form}"])
+        assert f"{2 * bool(known)} photos known, {2 * (not known)} new, 0 gone" in capsys.readouterr().err
+        text = (tmp_path / form).read_text(encoding="utf-8")
+        assert ("a\\\\xff\u2028.jpg" if form == "jsonl" else "a\\xff") in text
+    search.main([*arguments, "--format=jsonl"])
+    assert [row["photo"].rpartition("/")[2] for row in rows_of(capsys.readouterr().out)] == [
+        "a\\xff\u2028.jpg",
+        "b.jpg",
+    ]
+
+
 def rows_of(text):
-    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    return [json.loads(line) for line in text.split("\n") if line.startswith("{")]
 
 
 def test_a_search_finds_what_the_towers_say_and_a_photo_finds_itself(searched, finished, capsys):
@@ -245,7 +268,7 @@ def test_a_search_in_python_warns_of_what_the_model_cannot_read(searched, finish
         ([" "], "query: found an empty text"),
         (["x", "--format=html"], "--format html: found no --out"),
         (["x", "--like=no.jpg"], "--like no.jpg: found a photo that cannot be used"),
-        (["x", "--out=no/such/file"], "--out: found no folder for no/such/file"),
+        (["x", "--out=no/such/file"], "--out: found no folder to write no/such/file to"),
     ],
 )
 def test_what_cannot_be_searched_is_told_in_a_line(searched, more, said, capsys):

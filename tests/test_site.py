@@ -44,7 +44,7 @@ from lit_jax.text.units import Reading
 from lit_jax.trained import exporting
 from lit_jax.trained.exporting import export
 from lit_jax.trained.loading import load_whole
-from tests import chromium
+from tests import chromium, test_region_lists
 from tests.chromium import Browser
 from tests.test_images import natural
 from tests.test_predict import EPITHETS, HEIC, VIDEO
@@ -536,15 +536,26 @@ def test_the_keyboard_asks_and_closes(app):
     app.run("document.querySelector('#phrases button').click()")
 
 
-def test_lists_may_be_tables(app):
-    texts = {
-        "name,common_name\nParus major,\"Great, Tit\"\n,Wren\n": [["Parus major", "Great, Tit"], ["Wren"]],
-        "\ufeffscientificName;family\r\nPica pica;Corvidae\r\n": [["Pica pica"]],
-        "gbifID\tspecies\n1\tApis mellifera\n": [["Apis mellifera"]],
-        "Parus major, Great Tit\n\n 12 \nWren": [["Parus major, Great Tit", "Parus major", "Great Tit"], ["Wren"]],
-    }  # fmt: skip
-    got = app.run(module("lists.js", f"{json.dumps(list(texts))}.map(m.entriesOf)"))
-    assert got == list(texts.values())
+def test_lists_are_read_as_in_python(app):
+    cases = test_region_lists.CASES
+    for case in cases["lists"]:
+        raw = base64.b64encode(test_region_lists.raw(case)).decode()
+        script = f"""{{ try {{
+          const entries = m.entriesOf(m.textOf(Uint8Array.from(atob({raw!r}), (c) => c.charCodeAt(0))));
+          return {{ entries, species: [...m.finder({json.dumps(cases["columns"])})(entries).found].sort() }};
+        }} catch (error) {{ return {{ line: error.line ?? String(error) }} }} }}"""
+        got = app.run(module("lists.js", script))
+        for key in ("species", "line", "entries"):
+            assert key not in case or got.get(key) == case[key], (case["what"], got)
+
+
+def test_a_broken_list_changes_nothing_and_says_its_line(app):
+    app.run(
+        "(document.getElementById('list').value = 'name,note\\na,\"b\\nc,d', document.getElementById('list-use').click())"
+    )
+    assert app.run("document.getElementById('list-told').textContent") == STRINGS["listBroken"].replace("{line}", "2")
+    assert app.run("document.getElementById('among').textContent") == "Among all 12 species of the model"
+    app.run("document.getElementById('list').value = ''")
 
 
 # Results

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep.conversion.options import Options
+from data_prep.conversion.plan import plan_photos
 from data_prep.convert import main
 from data_prep.sources.by_name import SOURCES
 from data_prep.sources.find_class import NONE, SEVERAL, ClassFinder
@@ -115,6 +117,10 @@ def test_captions_of_the_real_table_are_all_found(shared_data: Path) -> None:
         ({"json": '{"label": true, "caption": "a magpie"}', "txt": "Fly agaric"}, PICA),
         ({"json": '{"caption": "nothing known"}', "txt": "Fly agaric"}, 40),
         ({"json": "[10]", "txt": "Fly agaric"}, 40),
+        ({"cls": "20.0"}, RAVEN),
+        ({"json": '{"label": 20.0}'}, RAVEN),
+        ({"json": '{"label": 20.5, "species": "Pica pica"}'}, "Pica pica"),
+        ({"json": '{"label": NaN, "species": "Pica pica"}'}, "Pica pica"),
     ],
 )  # fmt: skip
 def test_where_the_class_is_looked_for(folder: Path, texts: dict[str, str], expected: int | str) -> None:
@@ -132,11 +138,11 @@ def test_photos_are_spans_of_the_tar(folder: Path, form: int) -> None:
     photos = {"a": jpeg(0), "./b.c": jpeg(1), long: jpeg(2), "×": jpeg(3)}
     members = {f"{key}.JPG": content for key, content in photos.items()} | {f"{key}.cls": "10" for key in photos}
     members |= {"._a.jpg": b"of macOS", "a.depth.png": b"of another kind", "readme": b""}
-    members["b.c.jpg"] = members.pop("./b.c.JPG")  # of which "c.jpg" is the ending
     write_tar(folder / "0.tar", members, form)
-    found = items(folder)
-    assert [item.image_id for item in found] == ["0.tar/a.jpg", f"0.tar/{long}.jpg", "0.tar/×.jpg", "0.tar/b"]
-    assert [read(item.path) for item in found[:3]] == [jpeg(0), jpeg(2), jpeg(3)]
+    found = {item.image_id: item for item in items(folder)}
+    assert [*found] == [f"0.tar/{name}" for name in ("a.jpg", "a.depth.png", "b.c.jpg", f"{long}.jpg", "×.jpg")]
+    assert isinstance(found.pop("0.tar/a.depth.png"), Skip)
+    assert [read(item.path) for item in found.values()] == [jpeg(i) for i in range(4)]
 
 
 def test_a_span_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -148,14 +154,93 @@ def test_a_span_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
     assert size_and_time(str(path))[0] == 10 and size_and_time(str(tmp_path)) == "not a file"
 
 
-def test_of_members_of_one_name_the_last_counts_as_where_a_tar_is_unpacked(folder: Path) -> None:
-    with tarfile.open(folder / "0.tar", "w") as tar:
-        for name, content in (("a.jpg", jpeg(0)), ("a.cls", b"10"), ("a.jpg", jpeg(1)), ("a.cls", b"20")):
+def write_members(path: Path, members: list[tuple[str, bytes | str]]) -> None:
+    """A tar whose members may come twice."""
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            content = content.encode() if isinstance(content, str) else content
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    (item,) = items(folder)
-    assert read(item.path) == jpeg(1) and item.class_name == RAVEN
+
+
+@pytest.mark.parametrize("order", [("jpg", "cls"), ("cls", "jpg")])
+@pytest.mark.parametrize("apart", [False, True])
+def test_each_photo_of_a_key_that_comes_twice_is_read_with_its_own_class(
+    folder: Path, order: tuple[str, str], apart: bool
+) -> None:
+    """As in tars that were put behind one another, or whose keys were numbered twice."""
+    samples = [{"jpg": jpeg(number), "cls": class_id} for number, class_id in enumerate(("10", "20", "30"))]
+    members = [("a." + ending, sample[ending]) for sample in samples for ending in order]
+    if apart:
+        members[len(order) : len(order)] = [("b.jpg", jpeg(9)), ("b.cls", "40")]
+    write_members(folder / "0.tar", members)
+    found = {item.image_id: (read(item.path), item.class_name) for item in items(folder)}
+    found.pop("0.tar/b.jpg", None)
+    assert found == {
+        "0.tar/a.jpg": (jpeg(0), 10),
+        "0.tar/a~2.jpg": (jpeg(1), 20),
+        "0.tar/a~3.jpg": (jpeg(2), 30),
+    }
+
+
+def test_what_was_put_behind_a_tar_corrects_texts_and_adds_photos(folder: Path) -> None:
+    members = [("a.jpg", jpeg(0)), ("a.cls", "10"), ("a~2.jpg", jpeg(1)), ("a~2.cls", "20")]
+    write_members(folder / "0.tar", [*members, ("a.cls", "30"), ("a.jpg", jpeg(2))])
+    found = [(item.image_id, read(item.path), item.class_name) for item in items(folder)]
+    assert found == [
+        ("0.tar/a.jpg", jpeg(0), 10),
+        ("0.tar/a~3.jpg", jpeg(2), 30),
+        ("0.tar/a~2.jpg", jpeg(1), 20),
+    ]
+    write_members(folder / "0.tar", [*members[:2], ("a.jpg", jpeg(2))])  # without a class of its own
+    assert [(item.image_id, item.class_name) for item in items(folder)] == [("0.tar/a.jpg", 10), ("0.tar/a~2.jpg", 10)]
+    write_members(folder / "0.tar", [*members[:2], ("a.cls", "30")])
+    assert [(item.image_id, item.class_name) for item in items(folder)] == [("0.tar/a.jpg", 30)]
+
+
+def test_of_several_photos_of_a_key_each_is_read_or_told(folder: Path) -> None:
+    write_tar(folder / "0.tar", {"a.jpg": jpeg(0), "a.jpeg": jpeg(1), "a.PNG": b"", "a.depth.png": b"", "a.cls": "10"})
+    first, second, *others = items(folder)
+    assert [read(first.path), read(second.path)] == [jpeg(0), jpeg(1)]
+    assert [first.image_id, second.image_id] == ["0.tar/a.jpg", "0.tar/a.jpeg"]
+    why = "another format or kind of the photo of its key"
+    assert others == [Skip("0.tar/a.png", why), Skip("0.tar/a.depth.png", why)]
+
+
+def test_dots_in_names_of_photos(folder: Path) -> None:
+    names = ["IMG_2023.05.01", "sub.d/IMG_2023.05.02", "x.left", "x.right"]
+    members: dict[str, bytes | str] = {f"{name}.jpg": jpeg(i) for i, name in enumerate(names)}
+    members |= {f"{names[0]}.txt": "Raven", f"{names[1]}.json": '{"label": 30}', "x.cls": "40"}
+    write_tar(folder / "0.tar", members)
+    assert [(item.image_id, item.class_name, read(item.path)) for item in items(folder) if isinstance(item, Item)] == [
+        (f"0.tar/{name}.jpg", class_id, jpeg(i))
+        for i, (name, class_id) in enumerate(zip(names, (RAVEN, 30, 40, 40), strict=True))
+    ]
+
+
+def test_bioclips_texts_say_the_class(folder: Path) -> None:
+    texts = {
+        "com.txt": "Raven", "sci.txt": "Corvus corax", "sci_com.txt": "Corvus corax with common name Raven",
+        "taxon.txt": "Animalia Chordata Aves Passeriformes Corvidae Corvus corax", "taxonTag.txt": "kingdom Animalia",
+    }  # fmt: skip
+    write_tar(folder / "0.tar", {"a.jpg": jpeg(0)} | {f"a.{ending}": text for ending, text in texts.items()})
+    write_tar(folder / "1.tar", {"b.jpg": jpeg(1), "b.common_name.txt": "Magpie"})
+    write_tar(folder / "2.tar", {"c.d.jpg": jpeg(1), "c.d.sci.txt": "Corvus corax", "c.d.com.txt": "?"})
+    assert [(item.image_id, item.class_name) for item in items(folder)] == [
+        ("0.tar/a.jpg", RAVEN), ("1.tar/b.jpg", PICA), ("2.tar/c.d.jpg", RAVEN),
+    ]  # fmt: skip
+
+
+def test_the_shared_tars(shared_data: Path) -> None:
+    folder = shared_data.parent / "cases" / "tars"
+    if not folder.is_dir():
+        pytest.skip("no shared cases beside the project")
+    for path in sorted(folder.glob("*/")):
+        found = items(path, classes=folder / "classes.csv")
+        assert len(found) == 12 and all(isinstance(item, Item) for item in found), path.name
+        assert len({item.image_id for item in found}) == len({read(item.path) for item in found}) == 12
+        assert {item.class_name for item in found} == {0, 1, 2}
 
 
 def test_what_is_left_out_and_why(folder: Path) -> None:
@@ -168,6 +253,9 @@ def test_what_is_left_out_and_why(folder: Path) -> None:
             "4.webp": b"", "4.txt": "a  dog",
             "5.png": b"", "5.txt": "Raven or magpie",
             "6.jpeg": b"", "6.json": "{",
+            "7.jpg": b"", "7.json": "[" * 100_000,
+            "8.jpg": b"", "8.json": '{"label": ' + "9" * 5000 + "}",
+            "9.jpg": b"", "9.json": '{"caption": "a \\ud83d dog"}',
         },
     )  # fmt: skip
     assert items(folder) == [
@@ -177,7 +265,20 @@ def test_what_is_left_out_and_why(folder: Path) -> None:
         Skip("x.tar/4.webp", NONE, "a dog"),
         Skip("x.tar/5.png", SEVERAL, "Raven or magpie"),
         Skip("x.tar/6.jpeg", "json that cannot be read"),
+        Skip("x.tar/7.jpg", "json that cannot be read"),
+        Skip("x.tar/8.jpg", "json that cannot be read"),
+        Skip("x.tar/9.jpg", NONE, "a \\ud83d dog"),
     ]
+
+
+def test_where_no_photo_has_a_class_the_reasons_are_told(folder: Path, tmp_path: Path) -> None:
+    write_tar(folder / "x.tar", {"1.jpg": b"", "2.jpg": b"", "3.jpg": b"", "3.txt": "a dog"})
+    with pytest.raises(
+        UserError,
+        match=r"^photos: found none in a class: 2 no class or caption for its key \(x.tar/1.jpg\), 1 caption of no class "
+        r"\(x.tar/3.jpg\), expected at least one; mend that or give other photos$",
+    ):
+        plan_photos(items(folder), TABLE, Options())
 
 
 def test_sub_folders_named_like_splits_are_the_splits(folder: Path) -> None:
@@ -204,6 +305,15 @@ def test_tars_that_cannot_be_read_are_told_in_one_line(folder: Path) -> None:
         refused(r"0\.tar: found a damaged or cut tar \(.*\), expected a whole one; copy it again")
     tar.write_bytes(b"text" * 1000)
     refused("found a damaged or cut tar")
+    for size in (-512, -(2**40), 2**40, 2**62):  # in base 256, as tars say what has no room in octal digits
+        with tarfile.open(tar, "w") as file:
+            member = tarfile.TarInfo("a.txt")
+            file.addfile(member)
+        header = bytearray(tar.read_bytes())
+        header[124:136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)
+        header[148:156] = b"%06o\0 " % (sum(header[:148]) + sum(header[156:512]) + 8 * 32)
+        tar.write_bytes(header)
+        refused(r"0\.tar: found a damaged or cut tar \('a\.txt' of -?\d+ bytes at byte 0\)")
     tar.write_bytes(gzip.compress(whole))
     refused(r"0\.tar: found a compressed tar, expected a plain one, .*; gunzip it")
     tar.rename(folder / "0.tar.gz")

@@ -1,3 +1,6 @@
+import json
+import struct
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -145,3 +148,39 @@ def test_the_digest_knows_values_and_names_but_not_dtype():
     assert weights.digest(params) != weights.digest(other)
     renamed = {("x" if name == "class_token" else name): tree for name, tree in params.items()}
     assert weights.digest(params) != weights.digest(renamed)
+
+
+@pytest.mark.parametrize("wrapper", [
+    "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "backbone.", "teacher.backbone.", "model.", "student.",
+    "module.model.", "model.module.", "teacher.module.backbone._orig_mod.", "net.backbone.",
+])  # fmt: skip
+@pytest.mark.parametrize("dialect", [vit_names.TIMM, vit_names.HF_VIT], ids=lambda one: one.name)
+def test_what_wrappers_put_in_front_of_names_is_seen_through(wrapper, dialect):
+    params = vit_params()
+    flat = {
+        wrapper + dialect.prefixes[-1] + name: value for name, value in weights.named(params, IMAGE, dialect).items()
+    }
+    got, report = weights.fill({**flat, "epoch": np.zeros(1)}, params, IMAGE, source="x")
+    assert equal(got, params) and report.left_out == ("epoch",) and report.dialect == dialect.name
+
+
+def test_of_a_teacher_and_a_student_the_teacher_is_read():
+    params, other = vit_params(), vit_params(seed=1)
+    named = [weights.named(tree, IMAGE, vit_names.TIMM) for tree in (other, params)]
+    flat = {
+        who + name: value
+        for who, own in zip(("student.backbone.", "teacher.backbone."), named, strict=True)
+        for name, value in own.items()
+    }
+    assert equal(weights.fill(flat, params, IMAGE, source="x")[0], params)
+
+
+def test_weights_of_8_bits_are_refused_in_one_line(tmp_path):
+    for number, kind in enumerate(("F8_E4M3", "F8_E5M2")):
+        head = json.dumps({"a": {"dtype": kind, "shape": [3], "data_offsets": [0, 3]}}).encode()
+        path = tmp_path / f"{number}.safetensors"
+        path.write_bytes(struct.pack("<Q", len(head)) + head + bytes(3))
+        with pytest.raises(
+            UserError, match=rf"{path.name}: found a in 8 bits \({kind}\), expected float32, float16 or"
+        ):
+            dict(weight_files.open_weights(path).arrays)

@@ -15,6 +15,7 @@ from pathlib import Path
 from data_prep.conversion.plan import Planned
 from data_prep.conversion.shards import CLEANING, PROGRESS, Job, Outcome, Texts, finished, write_shard
 from data_prep.conversion.workspace import disk_errors_in_one_line
+from lit_jax.base import foreign
 from lit_jax.errors import UserError
 
 _ENDING = ".json"
@@ -134,7 +135,7 @@ def _store(job: Job) -> Path:
 def _read(path: Path) -> Job:
     """The job in a file; raises `UserError` for anything else."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = foreign.loaded(path)
         if set(value) != {"photos", "texts", "cleaning"} or set(value["cleaning"]) != set(CLEANING):
             raise ValueError("other fields")
         return Job(

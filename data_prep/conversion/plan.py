@@ -157,6 +157,8 @@ def place_items(items: Iterable[Item | Skip], table: ClassTable, options: Option
     listed, skips, again = _listed_once(items)
     id_of = _class_ids(table, {item.class_name for item in listed})
     present = {id_of[item.class_name] for item in listed}
+    if not present:
+        raise UserError(_none_found(skips))
     _check_all_classes_present(table, present, options.allow_empty_classes)
     held = held_out_classes(table, present, options.heldout, options.heldout_classes, options.seed)
     photos_in = Counter(item.split for item in listed)
@@ -307,9 +309,17 @@ def _class_ids(table: ClassTable, names: set[str | int]) -> dict[str | int, int]
     return ids
 
 
+def _none_found(skips: Sequence[Skip]) -> str:
+    """The error text where no photo has a class: with what the source says of those that it saw."""
+    counts = Counter(skip.reason for skip in skips)
+    first = {skip.reason: skip.image_id for skip in reversed(skips)}
+    told = [f"{count} {reason} ({first[reason]})" for reason, count in counts.most_common(3)]
+    why = f": {', '.join(told)}" if told else ""
+    remedy = "mend that or give other photos" if told else "check the path of the photos"
+    return f"photos: found none in a class{why}, expected at least one; {remedy}"
+
+
 def _check_all_classes_present(table: ClassTable, present: set[int], allow_empty: bool) -> None:
-    if not present:
-        raise UserError("photos: found none in a class, expected at least one; check the path of the photos")
     absent = [table.names[i] for i, class_id in enumerate(table.ids) if class_id not in present]
     if absent and not allow_empty:
         shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")

@@ -5,11 +5,15 @@ from dataclasses import dataclass, field
 
 from lit_jax.errors import UserError
 from lit_jax.text.classes import RANKS, ClassTable, species_key
-from lit_jax.text.identity import Matches, binomial, genus, matched
+from lit_jax.text.identity import Matches, binomial, epithet, genus, matched
 
 COMMON = "common_name"
-FILLED = (*RANKS, "supercategory", COMMON)
-"""Columns that are filled; a common name by species only, and only where nothing had to be assumed."""
+EPITHET = "specific_epithet"
+FILLED = (*RANKS, "supercategory", COMMON, EPITHET)
+"""Columns that are filled; a common name by species only, and only where nothing had to be assumed.
+
+The epithet is that of the class's own name.
+"""
 
 SPECIES, GENUS = "species", "genus"
 
@@ -57,7 +61,10 @@ def filled(table: ClassTable, source: ClassTable) -> tuple[ClassTable, Report]:
         raise UserError(f"--from: found none of the columns {', '.join(FILLED)}, expected some; give another table")
     found, report = matched(table.names, source.names), Report()
     rows_of = _Source(source)
-    rows = [_filled_row(row, columns, rows_of, found, report) for row in table.rows()]
+    ranks = [column for column in columns if column != EPITHET]
+    rows = [_filled_row(row, ranks, rows_of, found, report) for row in table.rows()]
+    if EPITHET in (*columns, *table.columns):
+        rows = [_with_epithet(row, report) for row in rows]
     added = [column for column in columns if column not in table.columns and report.cells.get(column)]
     return ClassTable(table.ids, {c: tuple(row[c] for row in rows) for c in (*table.columns, *added)}), report
 
@@ -110,6 +117,13 @@ def _filled_row(
     for column, values in _values(one_kingdom, columns if is_sure else [c for c in columns if c != COMMON]):
         _settle(own, column, values, report)
     return own
+
+
+def _with_epithet(row: dict[str, str], report: Report) -> dict[str, str]:
+    """The row with the epithet of its name, if it has one and the cell is empty."""
+    if own := row.get(EPITHET) or epithet(row["name"]):
+        report.cells[EPITHET] = report.cells.get(EPITHET, 0) + (not row.get(EPITHET))
+    return {**row, EPITHET: own}
 
 
 def _settle(own: dict[str, str], column: str, values: Sequence[str], report: Report) -> None:

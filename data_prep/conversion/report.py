@@ -1,6 +1,5 @@
 """What a conversion stored, noted and left out: as JSON with every photo, and as a page of text."""
 
-import json
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -11,11 +10,13 @@ from data_prep.conversion.plan import Plan, Planned
 from data_prep.conversion.shards import Outcome
 from data_prep.conversion.texts import table_warnings
 from data_prep.conversion.workspace import REPORT
-from data_prep.sources.items import HELDOUT, TRAIN, Skip
+from data_prep.sources.items import HELDOUT, TRAIN, VALIDATION, Skip
+from lit_jax.base import foreign
 from lit_jax.base.files import incomplete
 from lit_jax.data.photo import AVIF, AVIF_ENDINGS, HEIC, HEIF_ENDINGS, can_read
 from lit_jax.data.records import Record, encode
 from lit_jax.data.tfrecord import frame
+from lit_jax.errors import DAMAGED
 from lit_jax.text.classes import ClassTable, some
 
 _SHOWN = 5  # examples of each reason in the text; the JSON has all
@@ -73,8 +74,8 @@ def _lost(table: ClassTable, plan: Plan, somewhere: Collection[int]) -> frozense
 def lost_species(out: Path) -> list[str]:
     """Names of the species of which a conversion left out all photos; sets of before do not tell."""
     try:
-        return list(json.loads((out / REPORT).read_text(encoding="utf-8")).get("lost", []))
-    except (OSError, ValueError):
+        return list(foreign.loaded(out / REPORT).get("lost", []))
+    except (OSError, *DAMAGED):
         return []
 
 
@@ -214,6 +215,13 @@ def _warnings(
     if written.get(TRAIN):
         untrained = somewhere - set(written[TRAIN]) - set(written.get(HELDOUT, ()))
         lines += _class_warning(table, untrained, "photos to validate with, but none to train on")
+        photos: Counter[int] = sum(written.values(), Counter())
+        single = {class_id for class_id in written[TRAIN] if photos[class_id] == 1}
+        without = not written.get(VALIDATION)
+        if single == set(written[TRAIN]) or not without:  # else nobody wants to validate
+            lines += _class_warning(table, single, "one photo, which is trained on and none is left to validate with")
+        if single == set(written[TRAIN]) and without:
+            lines.append("no validation split: no class has a second photo; give more photos, or a split with --splits")
     return lines + table_warnings(table, captions)
 
 

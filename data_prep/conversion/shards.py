@@ -7,7 +7,6 @@ says what is in it. Only a shard that has both counts as finished.
 import contextlib
 import dataclasses
 import hashlib
-import json
 import sys
 import time
 from collections import Counter, defaultdict
@@ -19,11 +18,13 @@ from typing import Any
 from data_prep.conversion.plan import Planned
 from data_prep.sources import photo_places
 from data_prep.sources.items import Skip
+from lit_jax.base import foreign
 from lit_jax.base.files import write_json, written_aside
 from lit_jax.base.processes import CONTEXT, pool
 from lit_jax.data.photo import BadPhoto, clean_photo
 from lit_jax.data.records import Record, Shard, encode
 from lit_jax.data.tfrecord import frame
+from lit_jax.errors import DAMAGED
 
 CLEANING = ("max_side", "quality", "max_pixels")  # the options of a conversion that `clean_photo` takes
 PROGRESS = "progress"  # folder of the JSON files, beside the shards
@@ -110,9 +111,9 @@ def write_shard(job: Job, tick: Callable[[], None] = lambda: None) -> Outcome:
 def finished(path: Path) -> Outcome | None:
     """What is in a shard that was finished before, or None if it is to be written."""
     try:
-        outcome = _from_json(json.loads(_progress_file(path).read_text(encoding="utf-8")))
+        outcome = _from_json(foreign.loaded(_progress_file(path)))
         return outcome if path.stat().st_size == outcome.shard.size else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, *DAMAGED):
         return None
 
 

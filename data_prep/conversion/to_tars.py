@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from data_prep.conversion.shards import progress_display
 from data_prep.conversion.workspace import disk_errors_in_one_line
 from data_prep.sources.webdataset import LISTING
+from lit_jax.base import foreign
 from lit_jax.base.files import alone_in, clear_parts, incomplete, write_json, written_aside
 from lit_jax.base.processes import cores, each
 from lit_jax.data.dataset_folder import check_split
@@ -172,7 +173,7 @@ def _refuse_other(out: Path, listing: Mapping[str, Any]) -> None:
     if not out.exists() or not any(out.iterdir()):
         return
     try:
-        found = json.loads((out / LISTING).read_text(encoding="utf-8"))
+        found = foreign.loaded(out / LISTING)
     except (OSError, ValueError):
         found = None
     if not isinstance(found, dict) or found.get("format") != _FORMAT:

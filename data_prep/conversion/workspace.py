@@ -5,7 +5,6 @@ that a conversion did not write.
 """
 
 import contextlib
-import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.conversion.shards import PROGRESS
+from lit_jax.base import foreign
 from lit_jax.base.files import clear_parts, is_part, write_json
 from lit_jax.base.folders import clear, recover, replace
 from lit_jax.data.dataset_folder import MANIFEST
@@ -106,7 +106,7 @@ def _refuse_other(folder: Path, identity: Mapping[str, Any], remedy: str) -> Non
 
 def _read_plan(folder: Path) -> dict[str, Any] | None:
     try:
-        plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+        plan = foreign.loaded(folder / PLAN)
     except (OSError, ValueError):
         return None
     return plan if isinstance(plan, dict) and plan.get("format") == _PLAN_FORMAT else None

@@ -16,6 +16,7 @@ from data_prep.conversion.plan import Placement, Planned, check_heldout_apart, d
 from data_prep.import_embeddings.arrays import Stored, arrays_in, sound
 from data_prep.sources.folder import read_folder
 from data_prep.sources.items import Item
+from lit_jax.base import tables
 from lit_jax.errors import UserError
 from lit_jax.text.classes import ClassTable, some
 
@@ -179,12 +180,7 @@ def _names_in(path: Path, arrays: Mapping[str, Stored], files_key: str, rows: in
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except OSError as error:
-        raise UserError(f"{path}: found {error.strerror}, expected names, one a line; check the path") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: found other bytes, expected UTF-8; save the file as UTF-8") from error
+    lines = tables.lines_of(tables.read_text(path, "names, one a line"))
     return [line.strip() for line in lines if line.strip()]
 
 

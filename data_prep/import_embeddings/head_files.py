@@ -5,6 +5,7 @@ Weights in every form that a tower's may have are read, classifier and all; of a
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from data_prep.import_embeddings.arrays import arrays_in, sound
 from data_prep.import_embeddings.heads import Head
 from lit_jax.errors import UserError
-from lit_jax.models.weight_files import WeightFile, documents, open_weights
+from lit_jax.models.weight_files import WeightFile, documents, open_weights, wrappers
 from lit_jax.text.classes import some
 
 # Layers that are the last one of a classifier, by the names of timm, torchvision, Hugging Face, big_vision and others.
@@ -70,7 +71,9 @@ def _chosen(file: WeightFile, name: str) -> str:
         if name not in file.arrays:
             raise UserError(f"{file.where}: found no {name!r} ({_listed(file)}), expected it; correct --head-name")
         return name
-    usual = {f"{prefix}{layer}.{kind}" for prefix in _PREFIXES for layer in LAYERS for kind in _KINDS}
+    wrapped = wrappers(key.replace("/", ".") for key in file.arrays)
+    prefixes = {*_PREFIXES, *(wrapper + prefix for wrapper in wrapped for prefix in _PREFIXES)}
+    usual = {f"{prefix}{layer}.{kind}" for prefix in prefixes for layer in LAYERS for kind in _KINDS}
     fit = [key for key in file.arrays if key.replace("/", ".") in usual and _can_be(file.arrays[key])]
     if not fit and len(file.arrays) <= _FEW:
         fit = [key for key, array in file.arrays.items() if _can_be(array)]
@@ -169,7 +172,7 @@ def _of_config(config: Mapping[str, Any]) -> tuple[tuple[str, ...], ...] | None:
 
 def _in_order(names: Sequence[Any] | Mapping[str, Any]) -> list[str]:
     if isinstance(names, Mapping):
-        if not all(str(key).isdigit() for key in names):
+        if not all(re.fullmatch("[0-9]{1,18}", str(key)) for key in names):
             raise UserError("config.json: found names of classes under words, expected numbers of rows; correct it")
         names = [names[key] for key in sorted(names, key=int)]
     return [str(name) for name in names]

@@ -1,12 +1,12 @@
 """Checks released archives against the MD5 that their publishers give."""
 
 import hashlib
-import json
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from lit_jax.base import foreign
 from lit_jax.base.files import write_json
 from lit_jax.errors import UserError
 
@@ -81,7 +81,7 @@ def _facts(path: Path) -> list[str | int]:
 
 def _read(known: Path) -> list[list[str | int]]:
     try:
-        found = json.loads(known.read_text(encoding="utf-8"))
+        found = foreign.loaded(known)
     except (OSError, ValueError):
         return []
     return found if isinstance(found, list) else []

@@ -1,19 +1,21 @@
 """Photos in class folders, or listed in a CSV."""
 
-import csv
-import itertools
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from data_prep.sources import photo_places
 from data_prep.sources.items import Item, known_split
+from lit_jax.base import tables
+from lit_jax.base.named_files import on_disk, spelt_out
 from lit_jax.data.photo import photo_format
 from lit_jax.errors import UserError
-from lit_jax.text.classes import ClassTable, match_folders, some
+from lit_jax.text.classes import ClassTable, is_empty, match_folders, some
 
 NAME_COLUMNS = ("class", "folder", "name", "common_name", "id")
 
+_BREAKS = re.compile(r"[\v\f\x1c-\x1e\x85\u2028\u2029]")  # in a cell, what is left of a line's end in another program
 _HEAD = 64  # bytes that tell the format of a photo
 
 
@@ -28,14 +30,14 @@ def read_folder(
     those in them, and photos that lie higher are outside of any class. Files whose name begins with a dot are passed
     over; all others are yielded, whatever their ending; those outside a class folder with class name "".
 
-    With `splits`: a UTF-8 CSV with a header and the columns ``file``, optionally ``class`` (otherwise the
+    With `splits`: a table with a header and the columns ``file``, optionally ``class`` (otherwise the
     name of the folder that holds the file) and optionally ``split``. Files are relative to `images` or, where
-    none of the first hundred is in there, to the CSV's folder. A file that is missing is yielded all the
-    same, so that it is counted.
+    none of them is in there, to the CSV's folder; backslashes and other spellings of accents are seen through. A file
+    that is missing is yielded all the same, so that it is counted.
 
     Raises:
-        UserError: no such folder or CSV, no column ``file``, a row without a file; without `level`, a folder named
-            like a split beside others, though its photos lie in folders of its own.
+        UserError: no such folder or CSV, a table that is broken, no column ``file``, a row without a file; without
+            `level`, a folder named like a split beside others, though its photos lie in folders of its own.
     """
     if not images.is_dir():
         raise UserError(f"{images}: found no such folder, expected the photos; check the path")
@@ -53,10 +55,10 @@ def read_names(path: Path) -> tuple[str, ...]:
     """Class names from a list: a CSV with one of `NAME_COLUMNS`, or else text with one name a line.
 
     Raises:
-        UserError: no such file, not UTF-8, a CSV without such a column, or no name.
+        UserError: no such file, no text, a CSV that is broken or without such a column, or no name.
     """
     if path.suffix.lower() == ".csv":
-        rows = list(_csv_rows(path, "class names"))
+        rows = [row for _, row in _rows(path, NAME_COLUMNS, "class names")]
         column = next((column for column in NAME_COLUMNS if rows and column in rows[0]), None)
         if column is None:
             raise UserError(
@@ -64,7 +66,7 @@ def read_names(path: Path) -> tuple[str, ...]:
             )
         names = [row[column] for row in rows]
     else:
-        names = _read_text(path, "class names").splitlines()
+        names = tables.lines_of(tables.read_text(path, "class names"))
     names = [name.strip() for name in names if name.strip()]
     if not names:
         raise UserError(f"{path}: found no name, expected one a line; add them or leave the option out")
@@ -175,40 +177,30 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 
 def _from_csv(images: Path, splits: Path) -> Iterator[Item]:
-    rows = ((number, row) for number, row in enumerate(_csv_rows(splits, "a list of photos"), 2) if any(row.values()))
-    first = list(itertools.islice(rows, 100))
-    in_images = any((images / row.get("file", "")).is_file() for _, row in first)
-    base = images if in_images else splits.parent
-    for number, row in itertools.chain(first, rows):
+    rows = [(line, row) for line, row in _rows(splits, ("file",), "a list of photos") if any(row.values())]
+    for line, row in rows:
         if "file" not in row:
-            parted = any(mark in column for column in row for mark in ";\t")
-            remedy = "separate the columns by commas" if parted else "add or rename one"
-            raise UserError(f"{splits}: found columns {', '.join(row)}, expected a column file; {remedy}")
+            raise UserError(f"{splits}: found columns {', '.join(row)}, expected a column file; add or rename one")
         if not row["file"]:
-            raise UserError(f"{splits} row {number}: found no file, expected a path; fill it in")
-        path = base / row["file"].replace("\\", "/")
-        yield Item(str(path), row.get("class") or path.parent.name, row.get("split") or None, _image_id(path, base))
+            raise UserError(f"{splits} line {line}: found no file, expected a path; fill it in")
+    in_images = images != splits.parent and any(on_disk(images, row["file"]) for _, row in rows)
+    base = images if in_images else splits.parent
+    for _, row in rows:
+        written = base / row["file"].replace("\\", "/")
+        is_plain = row["file"].isascii() and "\\" not in row["file"]  # millions need no look at the disk
+        path = written if is_plain else on_disk(base, row["file"]) or written
+        name = _BREAKS.sub(" ", row.get("class", "")) or written.parent.name
+        yield Item(
+            str(path), name, row["split"] if not is_empty(row.get("split", "")) else None, _image_id(written, base)
+        )
 
 
-def _csv_rows(path: Path, what: str) -> Iterator[Mapping[str, str]]:
-    reader = csv.DictReader(_read_text(path, what).splitlines(keepends=True), restval="")
-    try:
-        for row in reader:
-            yield {(key or "").strip(): value.strip() for key, value in row.items() if isinstance(value, str)}
-    except csv.Error as error:
-        raise UserError(f"{path}: found bad CSV ({error}), expected {what}; mend the quotes") from error
-
-
-def _read_text(path: Path, what: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: found {error.strerror}, expected {what}; check the path") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: found other bytes, expected UTF-8; save the file as UTF-8") from error
+def _rows(path: Path, columns: Sequence[str], what: str) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a CSV that is known by some columns, and the lines on which they begin."""
+    table = tables.read_table(path, columns, what)
+    return tables.records_of(table, str(path), single=(*columns, "class", "split"))
 
 
 def _image_id(path: Path, root: Path) -> str:
     """The relative path with ``/``; bytes that are not UTF-8 are spelt out, for a record holds UTF-8 only."""
-    relative = Path(os.path.relpath(path, root)).as_posix()
-    return os.fsencode(relative).decode("utf-8", "backslashreplace")
+    return spelt_out(Path(os.path.relpath(path, root)).as_posix())

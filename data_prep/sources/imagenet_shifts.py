@@ -5,13 +5,13 @@ what those are called stands in a list that comes with ImageNet. ObjectNet has n
 """
 
 import collections
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data_prep.sources.folder import read_folder
 from data_prep.sources.items import VALIDATION, Item, Request, Source
 from data_prep.sources.labels import label_table
+from lit_jax.base import foreign, tables
 from lit_jax.errors import UserError
 from lit_jax.text.classes import ClassTable, match_folders, read_class_table
 
@@ -81,14 +81,16 @@ def read_names(path: Path) -> ClassTable:
         UserError: a file of another form.
     """
     if path.suffix == ".txt":
-        rows = [line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = tables.lines_of(tables.read_text(path, "a WordNet id and names a line"))
+        rows = [line.split(maxsplit=1) for line in lines if line.strip()]
         if not rows or any(len(row) < 2 or not row[0].startswith("n") for row in rows):
             raise UserError(f"{path}: found a line of another form, expected a WordNet id and names; check the file")
         return _table([row[0] for row in rows], [row[1] for row in rows])
     if path.suffix == ".json":
         found = _json(path)
-        if all(isinstance(row, list) and len(row) == 2 for row in found.values()):
-            ids, names = zip(*found.values(), strict=True)
+        rows = [row for row in found.values() if isinstance(row, list) and all(isinstance(cell, str) for cell in row)]
+        if len(rows) == len(found) and all(len(row) == 2 for row in rows):
+            ids, names = zip(*rows, strict=True)
             return _table(ids, [name.replace("_", " ") for name in names])
     table = read_class_table(path)
     if "folder" not in table.columns:
@@ -127,10 +129,7 @@ def _validation(items: Iterator[Item]) -> Iterator[Item]:
 
 
 def _json(path: Path) -> Mapping[str, object]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: found no JSON ({error}), expected names of classes; check the path") from None
-    if not isinstance(found, dict) or not found:
+    found: Mapping[str, object] = foreign.read_json(path, "names of classes", "check the file", dict)
+    if not found:
         raise UserError(f"{path}: found no names, expected names of classes; check the file")
     return found

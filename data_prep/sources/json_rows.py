@@ -5,7 +5,7 @@ import json
 from collections.abc import Collection, Iterator
 from typing import Any, BinaryIO, NoReturn
 
-from lit_jax.errors import UserError
+from lit_jax.errors import UserError, first_line
 
 _CHUNK = 1 << 20  # bytes
 _IN_NUMBERS = ("", *"0123456789+-.eE")
@@ -93,6 +93,8 @@ class _Text:
                 if self._more():  # as a rule it was only cut
                     continue
                 self._fail_in_value(error)
+            except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
+                self._fail(repr(self._text[self._at : self._at + 20]), self._at, f"JSON ({first_line(error)})")
             # A number that was cut is a number too; only what stands behind it says that it is whole.
             whole = not isinstance(found, int | float) or self._text[end : end + 1] not in _IN_NUMBERS
             if whole or self._ended:

@@ -1,33 +1,40 @@
 """Photos in webdataset shards: tars whose members of one key belong together. Nothing is unpacked.
 
 The format is webdataset's: ``000012.jpg`` and ``000012.txt`` are the photo and the caption of key ``000012``, where
-the key is the path up to the first dot of its last part, and the ending is what follows, in small letters.
+the key is the path up to the first dot of its last part, and the ending is what follows, in small letters. A photo
+whose name has further dots, such as ``IMG_2023.05.01.jpg``, has all in front of the last one for its key, unless there
+is a photo of the shorter key.
 """
 
-import json
+import functools
+import itertools
+import os
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from data_prep.sources import photo_places
 from data_prep.sources.find_class import NONE, ClassFinder
 from data_prep.sources.items import HELDOUT, SPLIT_NAMES, TRAIN, VALIDATION, Item, Request, Skip, Source
+from lit_jax.base import foreign
 from lit_jax.base.files import INCOMPLETE
 from lit_jax.base.processes import cores, each
 from lit_jax.data.records import CLASS_TABLE
-from lit_jax.errors import UserError
+from lit_jax.errors import DAMAGED, UserError, first_line
 from lit_jax.text.classes import ClassTable, read_class_table
 
 LISTING = "webdataset.json"  # what `data_prep.to_webdataset` wrote it from; then each sub-folder is a split
 
-_PHOTO = ("jpg", "jpeg", "png", "webp")  # of several photos of a key the first in this order
+_PHOTO = ("jpg", "jpeg", "png", "webp")  # of several formats of a key the first in this order
 _TEXT = ("cls", "json", "txt")
 _IDS = ("class_id", "label", "class", "category_id")
 _NAMES = ("class", "name", "label", "species")
 _CAPTIONS = ("caption", "text")
-_KEY = re.compile(r"(?:\./)?((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
+_NAME = re.compile(r"(?:\./)?((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
+_FIRST = re.compile(r"(?:.*/)?[^./]*", re.DOTALL)
+_LONGEST = 1 << 24  # bytes of a text
 _COMPRESSED = re.compile(r".*\.(tar\.\w+|tgz|tbz2?|txz)", re.IGNORECASE | re.DOTALL)
 _TARS = 8  # that a process of its own pays for
 
@@ -40,11 +47,27 @@ class Part(NamedTuple):
     split: str | None
 
 
+class Member(NamedTuple):
+    """A file of a tar: its key and ending as webdataset has them, and where its bytes are."""
+
+    key: str
+    ending: str
+    offset: int
+    size: int
+
+    @property
+    def dotted(self) -> str:
+        """The key of a photo in whose name are further dots; empty for any other file."""
+        middle, dot, last = self.ending.rpartition(".")
+        return f"{self.key}.{middle}" if dot and last.lower() in _PHOTO else ""
+
+
 class Sample(NamedTuple):
-    """What a tar holds of a key: offset and size of photos by ending, and its texts by ending."""
+    """What a tar holds of a key: offset and size of photos by ending, its texts by ending, endings of other photos."""
 
     photos: dict[str, tuple[int, int]]
     texts: dict[str, str]
+    others: list[str]
 
 
 def read_webdataset(request: Request) -> Source:
@@ -56,7 +79,9 @@ def read_webdataset(request: Request) -> Source:
     The class of a photo is, in this order: what ``cls`` says, an id of the class table or else a name; an id or a
     name in ``json`` (``class_id``, ``label``, ``class``, ``category_id``; ``class``, ``name``, ``label``,
     ``species``); the class that the caption speaks of, in ``json`` (``caption``, ``text``) or ``txt``, as
-    `ClassFinder` finds it. Ids of photos are ``<tar>/<key>.<ending>``, or those that our own ``json`` has.
+    `ClassFinder` finds it, or any other ``.txt``, such as BioCLIP's ``sci.txt`` and ``com.txt``.
+
+    Ids of photos are ``<tar>/<key>.<ending>``, or those that our own ``json`` has.
 
     Without a class table in the request it is ``classes.csv`` beside the tars. Sixteen tars and more are read in
     several processes, so that a script must call this under ``if __name__ == "__main__":``.
@@ -125,11 +150,11 @@ def _items(parts: Sequence[Part], table: ClassTable, request: Request) -> Iterat
     indices = each(read_tar, [part.path for part in parts], min(cores(), len(parts) // _TARS))
     for part, samples in zip(parts, indices, strict=True):
         for key, sample in samples.items():
-            yield _item(part, key, sample, finder, ids)
+            yield from _item(part, key, sample, finder, ids)
 
 
 def read_tar(path: Path) -> dict[str, Sample]:
-    """The samples of a tar by key. Of members of one name the last one counts, as where a tar is unpacked.
+    """The samples of a tar by key; of a key that comes again with a photo the further ones are ``key~2`` and so on.
 
     Raises:
         UserError: it is compressed, damaged or cut short.
@@ -137,60 +162,125 @@ def read_tar(path: Path) -> dict[str, Sample]:
     with open(path, "rb") as file:
         if file.read(2) == b"\x1f\x8b":
             raise UserError(_compressed(path))
-        file.seek(0)
         try:
-            return _samples(file)
-        except tarfile.TarError as error:
+            return _samples(_members(file), functools.partial(_text_at, file))
+        except (tarfile.TarError, OverflowError, *DAMAGED) as error:
             raise UserError(
-                f"{path}: found a damaged or cut tar ({error}), expected a whole one; copy it again"
+                f"{path}: found a damaged or cut tar ({first_line(error)}), expected a whole one; copy it again"
             ) from error
 
 
-def _samples(file: BinaryIO) -> dict[str, Sample]:
-    samples: dict[str, Sample] = {}
+def _members(file: BinaryIO) -> list[Member]:
+    """The files of a tar that may be photos or texts, in its order."""
+    size, found = file.seek(0, os.SEEK_END), []
+    file.seek(0)
     with tarfile.open(fileobj=file, mode="r:", errorlevel=0) as tar:
         for member in tar:
-            match = _KEY.fullmatch(member.name)
-            if not match or not member.isreg():
-                continue
-            key, ending = match[1], match[2].lower()
-            sample = samples.setdefault(key, Sample({}, {}))
-            if ending in _PHOTO:
-                sample.photos[ending] = member.offset_data, member.size
-            elif ending in _TEXT:
-                file.seek(member.offset_data)
-                sample.texts[ending] = file.read(member.size).decode("utf-8", "replace")
+            if not 0 <= member.size <= size - member.offset_data:
+                raise tarfile.ReadError(f"{member.name!r} of {member.size} bytes at byte {member.offset}")
+            match = _NAME.fullmatch(member.name)
+            if match and member.isreg():
+                found.append(Member(match[1], match[2], member.offset_data, member.size))
         file.seek(tar.offset)
         # tarfile takes a broken header in the middle, and the end of the file, for the end of the tar.
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f"no mark of its end at byte {tar.offset}")
-    return samples
+    return found
 
 
-def _item(part: Part, key: str, sample: Sample, finder: ClassFinder, ids: frozenset[int]) -> Item | Skip:
-    ending = next((ending for ending in _PHOTO if ending in sample.photos), "")
-    image_id = _sound(f"{part.name}/{key}.{ending}" if ending else f"{part.name}/{key}")
-    if not ending:
-        return Skip(image_id, "no photo for its key")
+def _text_at(file: BinaryIO, member: Member) -> str:
+    file.seek(member.offset)
+    return file.read(min(member.size, _LONGEST)).decode("utf-8", "replace")
+
+
+def _samples(members: Sequence[Member], text_of: Callable[[Member], str]) -> dict[str, Sample]:
+    """Photos and texts by key."""
+    plain = {member.key for member in members if member.ending.lower() in _PHOTO}
+    keys = plain | {member.dotted for member in members if member.dotted and member.key not in plain}
+    every: dict[str, list[Sample]] = {}
+    for member in members:
+        key, ending = _placed(member, keys)
+        own = every.setdefault(key, [Sample({}, {}, [])])
+        if ending in own[-1].photos or ending in own[-1].texts:  # the key comes again
+            own.append(Sample({}, {}, []))
+        if ending in _PHOTO:
+            own[-1].photos[ending] = member.offset, member.size
+        elif ending in _TEXT or ending.endswith(".txt"):
+            own[-1].texts[ending] = text_of(member)
+        elif member.dotted:
+            own[-1].others.append(ending)
+    found: dict[str, Sample] = {}
+    for key, samples in every.items():
+        for number, sample in enumerate(_with_photos(samples)):
+            names = (f"{key}~{again}" for again in itertools.count(number + 1))
+            found[next(name for name in names if name not in every and name not in found) if number else key] = sample
+    return {key: _with_texts(key, sample, found) for key, sample in found.items()}
+
+
+def _with_photos(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples of one key that hold photos: what comes later without a photo corrects the texts before."""
+    found = [samples[0]]
+    for sample in samples[1:]:
+        if sample.photos and found[-1].photos:
+            found.append(sample._replace(texts=sample.texts or found[-1].texts))
+        else:
+            found[-1].photos.update(sample.photos)
+            found[-1].texts.update(sample.texts)
+    return found
+
+
+def _with_texts(key: str, sample: Sample, found: Mapping[str, Sample]) -> Sample:
+    """The sample; without texts of its own it has those of its key up to the first dot."""
+    first = _FIRST.match(key)
+    beside = found.get(first[0]) if first else None
+    return sample._replace(texts=beside.texts) if beside and not sample.texts else sample
+
+
+def _placed(member: Member, keys: Collection[str]) -> tuple[str, str]:
+    """The key of a member and its ending: by the first dot, or a later one where a photo's key has dots itself."""
+    parts = member.ending.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        key = ".".join((member.key, *parts[:length]))
+        if key in keys:
+            return key, ".".join(parts[length:]).lower()
+    return member.key, member.ending.lower()
+
+
+def _item(part: Part, key: str, sample: Sample, finder: ClassFinder, ids: frozenset[int]) -> Iterator[Item | Skip]:
+    """The photos of a sample; of several formats of one photo the first."""
+    endings = [ending for ending in _PHOTO if ending in sample.photos]
+    if not endings:
+        yield Skip(_sound(f"{part.name}/{key}"), "no photo for its key")
+        return
+    own, others = (endings[:2], endings[2:]) if endings[:2] == ["jpg", "jpeg"] else (endings[:1], endings[1:])
+    found, image_id = _class_of(sample.texts, finder)
+    for ending in own:
+        name = image_id if image_id and ending == own[0] else _sound(f"{part.name}/{key}.{ending}")
+        if isinstance(found, Skip):
+            yield found._replace(image_id=name)
+            continue
+        if isinstance(found, int) and found not in ids:
+            raise UserError(
+                f"{part.path} key {key}: found class id {found}, expected one of the {len(ids)} ids from {min(ids)} "
+                f"to {max(ids)} in the class table; give the class table that the tars were made with"
+            )
+        yield Item(photo_places.span(part.path, *sample.photos[ending]), found, part.split, name)
+    for ending in (*others, *sample.others):
+        yield Skip(_sound(f"{part.name}/{key}.{ending}"), "another format or kind of the photo of its key")
+
+
+def _class_of(texts: Mapping[str, str], finder: ClassFinder) -> tuple[int | str | Skip, str]:
+    """The class of a sample, as `_class` has it, and the photo's id where our own ``json`` has one."""
     try:
-        facts = json.loads(sample.texts.get("json", "{}"))
+        facts = foreign.parsed(texts.get("json", "{}"))
     except ValueError:
-        return Skip(image_id, "json that cannot be read")
+        return Skip("", "json that cannot be read"), ""
     facts = facts if isinstance(facts, dict) else {}
-    if isinstance(facts.get("image_id"), str) and {"class_id", "captions"} <= facts.keys():  # our own
-        image_id = _sound(facts["image_id"])
-    found = _class(sample.texts, facts, finder)
-    if isinstance(found, Skip):
-        return found._replace(image_id=image_id)
-    if isinstance(found, int) and found not in ids:
-        raise UserError(
-            f"{part.path} key {key}: found class id {found}, expected one of the {len(ids)} ids from {min(ids)} to "
-            f"{max(ids)} in the class table; give the class table that the tars were made with"
-        )
-    return Item(photo_places.span(part.path, *sample.photos[ending]), found, part.split, image_id)
+    is_own = isinstance(facts.get("image_id"), str) and {"class_id", "captions"} <= facts.keys()
+    return _class(texts, facts, finder), _sound(facts["image_id"]) if is_own else ""
 
 
-def _class(texts: dict[str, str], facts: dict[str, Any], finder: ClassFinder) -> int | str | Skip:
+def _class(texts: Mapping[str, str], facts: dict[str, Any], finder: ClassFinder) -> int | str | Skip:
     """The class id, or a name of the class, or why there is none; the id of a `Skip` is still to come."""
     if label := texts.get("cls", "").strip():
         class_id = _as_id(label)
@@ -202,7 +292,9 @@ def _class(texts: dict[str, str], facts: dict[str, Any], finder: ClassFinder) ->
         if isinstance(value, str) and finder.knows(value.strip()):
             return value.strip()
     captions = [value for name in _CAPTIONS if isinstance(value := facts.get(name), str)]
-    captions = [text for text in (*captions, texts.get("txt", "")) if text.strip()]
+    further = [ending for ending in texts if ending.endswith(".txt")]  # as BioCLIP's: sci.txt, com.txt and so on
+    further.sort(key=lambda ending: (not ending.startswith("sci"), ending))
+    captions = [text for text in (*captions, *(texts.get(one, "") for one in ("txt", *further))) if text.strip()]
     if not captions:
         return Skip("", "no class or caption for its key")
     reasons = []
@@ -210,7 +302,7 @@ def _class(texts: dict[str, str], facts: dict[str, Any], finder: ClassFinder) ->
         found = finder.of_caption(text)
         if isinstance(found, int):
             return found
-        reasons.append(Skip("", found, " ".join(text.split())))
+        reasons.append(Skip("", found, _sound(" ".join(text.split()))))
     return next((skip for skip in reasons if skip.reason != NONE), reasons[0])
 
 
@@ -220,6 +312,8 @@ def _sound(text: str) -> str:
 
 
 def _as_id(value: Any) -> int | None:
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
+    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,18}(\.0*)?\s*", value):
+        return int(value.partition(".")[0])
+    if isinstance(value, float) and value.is_integer():  # pandas writes integers beside gaps so
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -16,6 +16,8 @@ from typing import Any
 
 import google_crc32c
 
+from lit_jax.base import foreign
+from lit_jax.base.named_files import refuse_unwritable
 from lit_jax.errors import NO_ROOM, Busy, UserError, disk_trouble
 
 INCOMPLETE = ".incomplete"  # ending of the folder's name while it is being written
@@ -217,12 +219,7 @@ def new_file(path: str | os.PathLike[str], *, overwrite: bool, option: str = "--
         UserError: no folder, no permission, a file that is there already, or something else than a file.
     """
     path = regular(path, option)
-    if not path.parent.is_dir():
-        raise UserError(f"{option}: found no folder for {path}, expected one to write to; give another {option}")
-    if not os.access(path.parent, os.W_OK):
-        raise UserError(
-            f"{option} {path}: found no permission to write to its folder, expected it; give another {option}"
-        )
+    refuse_unwritable(path, option)
     if path.exists() and not overwrite:
         raise UserError(f"{option} {path}: found it there already, expected a new file; give another, or --overwrite")
     return path
@@ -242,8 +239,8 @@ def replaceable(path: Path, option: str, keys: Sequence[str]) -> None:
     if not regular(path, option).exists():
         return
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = foreign.loaded(path)
+    except (OSError, ValueError):
         found = None
     if not (isinstance(found, dict) and all(key in found for key in keys)):
         raise UserError(

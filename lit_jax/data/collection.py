@@ -9,6 +9,8 @@ from lit_jax.data.records import RecordSet, is_record_set, open_records
 from lit_jax.errors import UserError
 
 Collection = RecordSet | Store
+STORE = "_store"
+"""Ending of the folder of a store beside that of its records."""
 
 
 def fingerprint(collection: Collection) -> str:
@@ -41,7 +43,7 @@ def store_folder(data: options.Data) -> pathlib.Path:
     if data.store:
         return pathlib.Path(data.store)
     records = _required(data.records, "data.store and data.records", "folder of a store, or of its records")
-    return pathlib.Path(records.rstrip("/") + "_store")
+    return pathlib.Path(records.rstrip("/") + STORE)
 
 
 def check_splits(data: options.Data, collection: Collection) -> None:

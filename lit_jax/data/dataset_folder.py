@@ -4,11 +4,11 @@ What record sets and embedding stores have in common. One process at a time work
 """
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from lit_jax.base import foreign
 from lit_jax.base.files import INCOMPLETE, file_digest, incomplete
 from lit_jax.errors import UserError
 
@@ -46,7 +46,7 @@ class Kind:
 def is_of(directory: Path, kind: Kind) -> bool:
     """True if the folder holds a manifest of this format, whatever its version."""
     try:
-        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        manifest = foreign.loaded(directory / MANIFEST)
     except (OSError, ValueError):
         return False
     return isinstance(manifest, dict) and manifest.get("format") == kind.format
@@ -119,7 +119,7 @@ def read(folder: Path, kind: Kind) -> dict[str, Any]:
         raise UserError(
             f"{folder}: found no {MANIFEST} of {kind.format}, expected a folder made by {kind.made_by}; {kind.check}"
         )
-    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    manifest: dict[str, Any] = foreign.loaded(folder / MANIFEST)
     version = manifest.get("version")
     if isinstance(version, int) and version > kind.version:
         raise UserError(

@@ -30,6 +30,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from lit_jax.base import foreign
 from lit_jax.base.files import digest, file_digest, incomplete, write_json, written_aside
 from lit_jax.base.folders import MARK, clear, recover, replace
 from lit_jax.data.dataset_folder import MANIFEST, DatasetFolder, Kind, check_unchanged, is_of, read
@@ -156,8 +157,8 @@ def write_shard(
 def finished_shard(directory: Path, name: str) -> StoreShard | None:
     """The shard if an earlier run has written all of it, else None."""
     try:
-        shard = StoreShard(**json.loads((directory / f"{name}.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        shard = StoreShard(**foreign.loaded(directory / f"{name}.json"))
+    except (OSError, *DAMAGED):
         return None
     return shard if all((directory / f"{name}.{part}").is_file() for part in _PARTS) else None
 
@@ -192,14 +193,16 @@ def begin(directory: Path, plan: Mapping[str, Any], *, restart: bool = False) ->
         raise UserError(f"{directory}: found a complete store, expected none; add --restart to make it anew")
     aside.mkdir(parents=True, exist_ok=True)
     names = sorted(os.listdir(aside))
-    foreign = next((name for name in names if not _is_ours(name)), "")
-    if foreign and PLAN not in names:
-        raise UserError(f"{aside}: found {foreign} and no {PLAN}, expected what an embedding wrote; move it away")
+    other = next((name for name in names if not _is_ours(name)), "")
+    if other and PLAN not in names:
+        raise UserError(f"{aside}: found {other} and no {PLAN}, expected what an embedding wrote; move it away")
     if restart:  # the folder itself is locked by whoever works in it
         clear(aside, _is_ours, last=PLAN)
     path = aside / PLAN
     plan = json.loads(json.dumps(dict(plan)))
-    if path.exists() and (before := json.loads(path.read_text(encoding="utf-8"))) != plan:
+    is_there = path.exists()
+    before = foreign.read_json(path, "what an unfinished store is made of", "add --restart", dict) if is_there else plan
+    if before != plan:
         if len(before.keys() ^ plan.keys()) > len(before.keys() & plan.keys()):
             raise UserError(
                 f"{aside}: found an unfinished store that another command began, expected one of this command; give "
@@ -416,7 +419,8 @@ def image_ids(store: Store, split: str) -> list[str]:
     lines = [
         line
         for shard in store.shards(split)
-        for line in (store.directory / f"{shard.name}.image_id.txt").read_text(encoding="utf-8").splitlines()
+        for line in (store.directory / f"{shard.name}.image_id.txt").read_text(encoding="utf-8").split("\n")
+        if line
     ]
     return [json.loads(line) for line in lines]
 

@@ -24,6 +24,8 @@ from lit_jax.data import images, whole_photos
 from lit_jax.data.epoch_order import DRAW_BITS
 from lit_jax.data.images import Pictures
 from lit_jax.data.records import RecordSet, file_instructions, file_part, parse_example
+from lit_jax.data.tfrecord import read_frames
+from lit_jax.errors import UserError, first_line
 
 HostBatch = dict[str, np.ndarray]
 Part = tuple[Path, int, int]  # a shard, records to skip, records to take
@@ -92,7 +94,8 @@ def training_batches(
         stream = stream.map(
             tf.autograph.experimental.do_not_convert(what), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
-        return _batched(stream, size, pictures if what is photo else dataclasses.replace(pictures, resize_on="host"))
+        host_pictures = pictures if what is photo else dataclasses.replace(pictures, resize_on="host")
+        return _sound(_batched(stream, size, host_pictures), record_set, split)
 
     def photo(serialized: Any, draw: Any, epoch_seed: Any, number: Any) -> dict[str, Any]:
         tf = images.tensorflow()
@@ -164,9 +167,8 @@ def view_batches(
         return {"image": tf.stack(crops), **named}
 
     stream = _part_records(paths, skips, takes).enumerate(rows.start)
-    yield from _batched(
-        stream.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True), batch_size, pictures
-    )
+    stream = stream.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    yield from _sound(_batched(stream, batch_size, pictures), record_set, split)
 
 
 def evaluation_batches(
@@ -219,7 +221,7 @@ def evaluation_batches(
             flags = tf.data.Dataset.from_tensor_slices(wanted[host.index])
             records = tf.data.Dataset.zip((records, flags)).filter(lambda _, flag: flag).map(lambda record, _: record)
         stream = records.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        batches = _batched(stream, batch_size, pictures)
+        batches = _sound(_batched(stream, batch_size, pictures), record_set, split)
     for _ in range(-(-largest // batch_size)):
         yield _padded(next(batches, nothing), batch_size)
 
@@ -230,6 +232,25 @@ def _batched(stream: Any, batch_size: int, pictures: Pictures) -> Iterator[HostB
         return iter(stream.batch(batch_size).prefetch(2).as_numpy_iterator())
     stream = whole_photos.batched(stream, batch_size, pictures)
     return map(whole_photos.chosen, stream.prefetch(2).as_numpy_iterator())
+
+
+def _sound(batches: Iterator[HostBatch], record_set: RecordSet, split: str) -> Iterator[HostBatch]:
+    """The batches; a record that was changed is refused with its file, which TensorFlow does not name.
+
+    Raises:
+        UserError: a file of the split is damaged.
+    """
+    tf = images.tensorflow()
+    try:
+        yield from batches
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+        for path in record_set.files(split):
+            for _ in read_frames(path):
+                pass  # names the first that is damaged
+        raise UserError(
+            f"{record_set.directory}: found a record of {split} that cannot be read ({first_line(error)}), expected it "
+            "as written; convert again with --restart"
+        ) from error
 
 
 def ahead(items: Iterable[Item], put: Callable[[Item], Result], *, depth: int = 2) -> Iterator[Result]:

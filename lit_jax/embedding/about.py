@@ -1,6 +1,7 @@
 """What a trained model says of itself, wherever it runs."""
 
 import dataclasses
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,6 +55,16 @@ class About:
     def options(self) -> options.Config:
         """The config of the run, settled."""
         return options.from_flat(self.config, source="checkpoint")
+
+
+def other_types(about: About) -> str:
+    """The first field whose value is of another type than it should be, as of a file that was edited; empty if none."""
+    for field in dataclasses.fields(About):
+        kind: Any = typing.get_origin(field.type) or field.type
+        value = getattr(about, field.name)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            return field.name
+    return ""
 
 
 def config_from_json(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,14 +1,15 @@
 """Which species of a table a model had photos of in training, by their identity."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from lit_jax.embedding.about import About
-from lit_jax.text.classes import ClassTable, table_of_text
-from lit_jax.text.identity import Matches, matched
+from lit_jax.text.classes import ClassTable, species_key, table_of_text
+from lit_jax.text.identity import Matches, binomial, genus, matched
+from lit_jax.text.labels import names_of_row
 
 SHOWN = 20  # names of a list in the results
 
@@ -37,11 +38,36 @@ def among_trained(about: About, table: ClassTable, *, own: bool) -> Species:
         by_id = {class_id: species in wanted for class_id, species in trained.species_of.items()}
         if set(table.ids) <= set(trained.ids):
             return Species(np.array([by_id[class_id] for class_id in table.ids]), None)
-    names = [trained.names[trained.index_of(class_id)] for class_id in about.train_classes]
-    found = matched(table.names, names)
+    found = _matched(table, [trained.row(trained.index_of(class_id)) for class_id in about.train_classes])
     by_name = [name in found.same for name in table.names]
     seen = [by_id.get(class_id, same) for class_id, same in zip(table.ids, by_name, strict=True)]
     return Species(np.array(seen, bool), found)
+
+
+def _matched(table: ClassTable, rows: Sequence[Mapping[str, str]]) -> Matches:
+    """Which names of a table stand for species that the model had photos of, by whatever names a list has for them.
+
+    They are the same by `matched`; failing that, where a name, common name or synonym of one is one of the other; and
+    a genus alone may be any species of it. It is safer to count one too many as seen: the others are called unseen.
+    """
+    names = [names_of_row(row) for row in rows]
+    found = matched(table.names, [own[0] for own in names if own])
+    same, assumed = dict(found.same), dict(found.assumed)
+    first_of = {species_key(name): own[0] for own in reversed(names) for name in reversed(own)}
+    of_genus = {genus(own[0]): own[0] for own in reversed(names) if own and binomial(own[0])}
+    alone = {genus(own[0]): own[0] for own in reversed(names) if own and " " not in own[0].strip()}
+    for name, row in zip(table.names, table.rows(), strict=True):
+        if name in same:
+            continue
+        by = next((other for other in names_of_row(row) if species_key(other) in first_of), "")
+        if by:
+            same[name] = (first_of[species_key(by)],)
+            assumed[name] = f"by the name {by!r} it is {same[name][0]!r}"
+        elif other := (alone if binomial(name) else of_genus if len(name.split()) == 1 else {}).get(genus(name) or " "):
+            same[name] = (other,)
+            assumed[name] = f"a genus alone may be any species of it: {name!r} and {other!r}"
+    near = {name: other for name, other in found.near.items() if name not in same}
+    return Matches(same, near, {name: reason for name, reason in assumed.items() if reason})
 
 
 def held_back(about: About, species: Species) -> np.ndarray | None:

@@ -186,15 +186,21 @@ def drawn(labels: np.ndarray, shots: int, seed: int) -> tuple[np.ndarray, np.nda
 
     Args:
         labels: `[N]` integers.
-        shots: photos a class, or 0 for all: then a fifth of each class is set aside.
+        shots: photos a class, or 0 for all: then a fifth of each class is set aside, or one photo of each that has two
+            where no class has five.
         seed: of the draw.
 
     Raises:
-        UserError: a class with fewer photos than are asked for.
+        UserError: a class with fewer photos than are asked for; no class that has two.
     """
     order = np.random.default_rng(seed).permutation(len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]
     of_class = np.split(by_class, np.flatnonzero(np.diff(labels[by_class])) + 1)
+    largest = max(map(len, of_class))
+    if largest < 2:
+        raise UserError(
+            "training photos: found one of each class, expected two of one to choose the probe's decay on; give more"
+        )
     take, aside = [], []
     for rows in of_class:
         if len(rows) <= shots:
@@ -202,7 +208,7 @@ def drawn(labels: np.ndarray, shots: int, seed: int) -> tuple[np.ndarray, np.nda
                 f"--shots: found a class of {len(rows)} training photos, expected more than {shots} of "
                 "each; ask for fewer"
             )
-        first = shots or len(rows) - len(rows) // 5
+        first = shots or len(rows) - (len(rows) // 5 if largest >= 5 else min(len(rows) // 2, 1))
         take.append(rows[:first])
         aside.append(rows[first : first + min(shots, ASIDE)] if shots else rows[first:])
     return np.sort(np.concatenate(take)), np.sort(np.concatenate(aside))

@@ -9,7 +9,6 @@ corrupts it runs there.
 import concurrent.futures
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lit_jax.base import console
+from lit_jax.base import console, foreign
 from lit_jax.base.sharding import check_divides, make_mesh, put_batch
 from lit_jax.data import record_batches
 from lit_jax.data.images import Pictures
@@ -27,7 +26,7 @@ from lit_jax.embedding.class_prompts import prompts_of, prompts_of_species
 from lit_jax.embedding.photo_embeddings import Embedder
 from lit_jax.embedding.trained import Trained
 from lit_jax.embedding.vectors import Vectors, on_device
-from lit_jax.errors import UserError
+from lit_jax.errors import DAMAGED, UserError
 from lit_jax.evaluation import known_species, ranking, unseen
 from lit_jax.evaluation.corruptions import KINDS, SEVERITIES, corrupt, generator
 from lit_jax.evaluation.intervals import wilson
@@ -278,9 +277,9 @@ def _rates(hits: TopK) -> dict[str, Any]:
 def of_same_model(folder: pathlib.Path, evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
     """What `lit_jax.robustness` left in a run's folder; None if it is of another model or other photos."""
     try:
-        found = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        found = foreign.loaded(folder / RESULT)
         same = all(found[name] == evaluation[name] for name in ("step", "config", "locked", "records"))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, *DAMAGED):
         return None
     return dict(found) if same else None
 

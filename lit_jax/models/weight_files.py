@@ -5,17 +5,18 @@ needs huggingface_hub (``pip install 'lit_jax[hub]'``) and looks into its cache 
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import pickle
+import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from lit_jax.base import foreign
 from lit_jax.base.files import written_aside
 from lit_jax.errors import DAMAGED, UserError, first_line
 
@@ -28,6 +29,7 @@ FILES = (
     "open_clip_pytorch_model.bin", "pytorch_model.bin",
 )  # fmt: skip
 _TORCH = (".pth", ".pt", ".bin")
+_WRAPPERS = re.compile(r"(?:(?:_orig_mod|module|backbone|teacher|student|model|net|ema_model)\.)+")
 # A training script's file keeps the weights under one of these, beside other things.
 _NESTED = ("state_dict", "model", "model_state", "teacher", "params")
 
@@ -63,6 +65,21 @@ class _Lazy(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+def wrappers(names: Iterable[str]) -> tuple[str, ...]:
+    """What wrappers of PyTorch and training scripts have put in front of the names of a tower, such as ``module.``.
+
+    Those of ``torch.compile`` (``_orig_mod.``), of data parallelism (``module.``), of self-distillation
+    (``teacher.backbone.``) and the like, in any order, and their beginnings; a student's come last.
+
+    Example:
+        >>> wrappers(["module._orig_mod.norm.weight", "norm.bias"])
+        ('module.', 'module._orig_mod.')
+    """
+    chains = {match[0] for name in names if (match := _WRAPPERS.match(name))}
+    parts = {chain[: dot + 1] for chain in chains for dot, letter in enumerate(chain) if letter == "."}
+    return tuple(sorted(parts, key=lambda part: ("student" in part, len(part), part)))
 
 
 def exists(source: str) -> bool:
@@ -140,10 +157,7 @@ def documents_of(folder: pathlib.Path) -> dict[str, Any]:
     found = {}
     for name in ("config.json", "preprocessor_config.json", "open_clip_config.json"):
         if (folder / name).is_file():
-            try:
-                found[name] = json.loads((folder / name).read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise UserError(f"{folder / name}: found {error}, expected JSON; fetch it again") from None
+            found[name] = foreign.read_json(folder / name, "a JSON object", "fetch it again", dict)
     return found
 
 
@@ -190,6 +204,8 @@ def read_npz(path: str | os.PathLike[str]) -> Flat:
         # Opened here: NumPy leaves a file open that it cannot read.
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as archive:
             flat = {name: archive[name] for name in archive.files}
+        if other := [name for name, array in flat.items() if not isinstance(array, np.ndarray)]:
+            raise ValueError(f"{other[0]}, which is no array")
     except (*DAMAGED, OSError) as error:
         reason = first_line(error)
         raise UserError(f"weights {path}: found {reason}, expected a whole .npz archive; fetch it again") from None
@@ -228,19 +244,35 @@ def _safetensors(path: pathlib.Path) -> Mapping[str, np.ndarray]:
         names = list(opened.keys())
     except (SafetensorError, OSError) as error:
         raise UserError(f"weights {path}: found {error}, expected a whole .safetensors file; fetch it again") from None
-    return _Lazy(dict.fromkeys(names, opened.get_tensor))
+
+    def read(name: str) -> np.ndarray:
+        try:
+            array: np.ndarray = opened.get_tensor(name)
+        except (SafetensorError, OSError, *DAMAGED) as error:
+            kind = opened.get_slice(name).get_dtype()
+            if kind.startswith("F8"):  # which mean little without the scales that each maker keeps elsewhere
+                raise UserError(
+                    f"weights {path}: found {name} in 8 bits ({kind}), expected float32, float16 or bfloat16; fetch "
+                    "weights in one of these, or convert them with the library that made them"
+                ) from None
+            raise UserError(
+                f"weights {path}: found {name} that cannot be read ({first_line(error)}), expected an array; fetch it "
+                "again"
+            ) from None
+        return array
+
+    return _Lazy(dict.fromkeys(names, read))
 
 
 def _sharded(index: pathlib.Path) -> Mapping[str, np.ndarray]:
     """A model in several files, as its index lists them."""
-    try:
-        of = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    of = foreign.read_json(index, "an index of .safetensors files", "fetch it again", dict).get("weight_map")
+    if not isinstance(of, dict) or not all(isinstance(file, str) for file in of.values()):
         raise UserError(
             f"weights {index}: found no weight_map, expected an index of .safetensors files; fetch it again"
-        ) from None
+        )
     for file in of.values():
-        if pathlib.PurePath(str(file)).name != file:
+        if pathlib.PurePath(file).name != file:
             raise UserError(
                 f"weights {index}: found {file!r} in its weight_map, expected names of files beside it; fetch it again"
             )

@@ -15,7 +15,7 @@ import numpy as np
 
 from lit_jax.errors import UserError
 from lit_jax.models.names import Dialect, Family
-from lit_jax.models.weight_files import Flat, open_weights
+from lit_jax.models.weight_files import Flat, open_weights, wrappers
 
 _PART = re.compile(r"\.?\[(\d+)/(\d+)\]$")
 _PLACE = re.compile(r"\{(?:(\d+)\*)?n(?:\+(\d+))?\}")
@@ -163,9 +163,11 @@ def _matched(
 def _likeliest(flat: Mapping[str, np.ndarray], shapes: Mapping[str, Any], family: Family) -> tuple[float, Dialect, str]:
     """The dialect and prefix that most of the tower's names are found by, and which share of them that is."""
     best = (0.0, family.dialects[0], "")
+    wrapped = wrappers(flat)
     for candidate in family.dialects:
         known = [path for path in shapes if _entry(path, candidate) is not None]
-        for start in candidate.prefixes:
+        further = [wrapper + start for wrapper in wrapped for start in candidate.prefixes] if candidate.torch else []
+        for start in dict.fromkeys((*candidate.prefixes, *further)):
             found = sum(
                 _source(path, shapes[path].shape, candidate, start).names[0] in flat for path in known
             ) / len(shapes)  # fmt: skip

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from lit_jax.base.named_files import spelt_out
 from lit_jax.evaluation.ranks import SPECIES, Groups, grouped
 from lit_jax.text.classes import RANKS, ClassTable
 
@@ -59,12 +60,17 @@ class Named:
     error: str = ""
 
     @property
+    def photo_text(self) -> str:
+        """The photo's name as it can be written, whatever bytes are in its path."""
+        return spelt_out(self.photo)
+
+    @property
     def answer(self) -> Answer | None:
         """The one to write down: the sure one where it was asked for, else the first; None of a broken photo."""
         return self.sure or next(iter(self.answers), None)
 
     def __str__(self) -> str:
-        return f"{self.photo}: {self.answer or self.error}"
+        return f"{self.photo_text}: {self.answer or self.error}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ import importlib
 import io
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from lit_jax.evaluation.ranks import SPECIES
 from lit_jax.prediction.answers import Named, percent
 from lit_jax.prediction.results import COLUMNS, rows_of
 from lit_jax.text.classes import RANKS
-from lit_jax.text.identity import binomial
+from lit_jax.text.identity import epithet
 from lit_jax.version import __version__
 
 DARWIN_CORE = (
@@ -119,10 +120,10 @@ def format_of(name: str, heading: Heading, *, photos: Sequence[str] = (), names:
 def record_of(named: Named) -> dict[str, Any]:
     """A photo and its answers, JSON-ready."""
     if named.error:
-        return {"photo": named.photo, "error": named.error}
+        return {"photo": named.photo_text, "error": named.error}
     rows = [{key: value for key, value in row.items() if value != "" and key != "photo"} for row in rows_of(named)]
     sure = [row for row in rows if row.pop("answer") == "sure"]
-    return {"photo": named.photo, **({"sure": sure[0]} if sure else {}), "answers": rows[len(sure) :]}
+    return {"photo": named.photo_text, **({"sure": sure[0]} if sure else {}), "answers": rows[len(sure) :]}
 
 
 class ParquetFile:
@@ -193,7 +194,7 @@ def _json(record: dict[str, Any]) -> str:
 
 
 def _photos_of_lines(text: str) -> Iterator[tuple[str, str]]:
-    for line in text.splitlines(keepends=True):
+    for line in re.findall(r".*\n|.+$", text):
         try:
             yield json.loads(line)["photo"], line
         except ValueError:  # cut short
@@ -203,7 +204,7 @@ def _photos_of_lines(text: str) -> Iterator[tuple[str, str]]:
 def _darwin_core(named: Named, heading: Heading) -> list[str]:
     answer = named.answer
     row = dict.fromkeys(DARWIN_CORE, "") | {
-        "associatedMedia": named.photo, "identifiedBy": f"lit_jax {__version__}, model {heading.model}",
+        "associatedMedia": named.photo_text, "identifiedBy": f"lit_jax {__version__}, model {heading.model}",
     }  # fmt: skip
     if answer is None:
         row["identificationRemarks"] = f"photo could not be read: {named.error}"
@@ -222,9 +223,7 @@ def _darwin_core(named: Named, heading: Heading) -> list[str]:
 
 def _epithet(name: str, genus: str) -> str:
     """The epithet of a species, without a hybrid sign, a doubt or a subgenus before it; empty where none is named."""
-    first, *others = name.split() or [""]
-    species = binomial(name) if first == genus else ""
-    return next((word.lstrip("×") for word in others if species and binomial(f"{first} {word}") == species), "")
+    return epithet(name) if (name.split() or [""])[0] == genus else ""
 
 
 def _filled(text: str, cells: int) -> str:
@@ -244,13 +243,13 @@ def _table(heading: Heading, photos: Sequence[str], names: Sequence[str]) -> For
 
     def text(named: Named) -> str:
         if named.error:
-            return line(named.photo, "", "", "", named.error)
+            return line(named.photo_text, "", "", "", named.error)
         numbered = [(f"{number}. ", answer) for number, answer in enumerate(named.answers, 1)]
         answers = ([("", named.sure)] if named.sure else []) + numbered
         marked = answers if len(answers) > 1 else [("", answers[0][1])]
         return "".join(
             line(
-                "" if place else named.photo,
+                "" if place else named.photo_text,
                 mark + answer.name + (f" ({answer.common_name})" if answer.common_name else ""),
                 answer.rank, percent(answer.confidence),
                 "" if answer.in_training or not answer.rank else "no photo in training",

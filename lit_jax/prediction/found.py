@@ -1,13 +1,16 @@
 """Which photos a person means: files, folders, patterns, and a list on standard input."""
 
+import codecs
 import difflib
 import glob
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
+from lit_jax.base.named_files import on_disk
 from lit_jax.data.photo import ENDINGS
 from lit_jax.errors import UserError
 
@@ -35,7 +38,7 @@ def find_photos(arguments: Sequence[str], listed: Iterable[str] = ()) -> Found:
 
     Args:
         arguments: paths, folders, patterns such as ``trap/*/*.JPG`` (``**`` for any depth), or `LIST`.
-        listed: lines of standard input, for `LIST`.
+        listed: names on standard input, for `LIST`.
 
     Raises:
         UserError: no photo at all; an argument that is neither there nor called like a photo.
@@ -49,12 +52,25 @@ def find_photos(arguments: Sequence[str], listed: Iterable[str] = ()) -> Found:
     return Found(photos, notes)
 
 
+def names_in(stream: IO[str]) -> Iterator[str]:
+    """The names of a list, such as one on standard input: one a line, or each ended by a zero byte (``find -print0``).
+
+    Names are bytes to the system: those that are not UTF-8 are kept as Python keeps them in arguments.
+    """
+    raw = stream.buffer.read() if hasattr(stream, "buffer") else os.fsencode(stream.read())
+    parted = raw.removeprefix(codecs.BOM_UTF8).split(b"\0" if b"\0" in raw else b"\n")
+    yield from map(os.fsdecode, parted)
+
+
 def _of_argument(argument: str, listed: Iterable[str], notes: list[str]) -> Iterator[str]:
     if argument == LIST:
-        named = [line.rstrip("\r\n") for line in listed]
-        yield from (path for line in named if line for path in _of_path(line, notes))
-    elif glob.has_magic(argument) and not os.path.exists(argument):
-        matching = sorted(glob.glob(argument, recursive=True))
+        named = (line.rstrip("\r\n") for line in listed)
+        yield from (path for line in named if line for path in _of_path(_spelt(line), notes))
+        return
+    argument = _spelt(argument)
+    if glob.has_magic(argument) and not os.path.exists(argument):
+        forms = {argument, *(unicodedata.normalize(form, argument) for form in ("NFC", "NFD"))}
+        matching = sorted({path for form in forms for path in glob.glob(form, recursive=True)})
         if not matching:
             notes.append(f"nothing is called like {argument}")
         yield from (path for one in matching for path in _of_path(one, notes))
@@ -64,6 +80,11 @@ def _of_argument(argument: str, listed: Iterable[str], notes: list[str]) -> Iter
                 f"photos: found no file or folder {argument}, expected one{_nearest(argument)}; check the path"
             )
         yield from _of_path(argument, notes)
+
+
+def _spelt(path: str) -> str:
+    """The path as it is on the disk, where it is there by another spelling only."""
+    return path if os.path.lexists(path) else str(on_disk("", path) or path)
 
 
 def _ending(path: str) -> str:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lit_jax.base import foreign
 from lit_jax.base.files import CHECKED_BYTES, alone_with, changed, checksum, incomplete, is_part, naming, write_json
 from lit_jax.base.folders import MARK, begin, behind_link, recover, replace
 from lit_jax.errors import DAMAGED, UserError, first_line
@@ -184,8 +185,8 @@ def _described(folder: Path) -> dict[str, Any] | None:
     if not folder.exists() or (folder.is_dir() and not {*names} - {MARK}):
         return None
     try:
-        found = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    except (OSError, *DAMAGED):
+        found = foreign.loaded(folder / INDEX)
+    except (OSError, ValueError):
         found = None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         there = f"{names[0]} and no {INDEX} of an index" if names else "a file"
@@ -315,7 +316,8 @@ def _write(aside: Path, blocks: Iterable[np.ndarray], entries: Sequence[Entry], 
             number, width = number + len(block), block.shape[1]
         file.seek(0)
         file.write(_header(number, width))  # as long as the first one
-    with open(aside / PHOTOS, "w", encoding="utf-8") as file:
+    # Bytes of a name that are not UTF-8 become what JSON spells them by.
+    with open(aside / PHOTOS, "w", encoding="utf-8", errors="backslashreplace") as file:
         for row, entry in enumerate((*entries, *more)):
             file.write(json.dumps({"row": row, **entry._asdict()}, ensure_ascii=False) + "\n")
     return number

@@ -67,9 +67,9 @@ class Naming(Iterator[Named]):
 def rows_of(named: Named) -> list[dict[str, Any]]:
     """The rows of one photo by `COLUMNS`: the sure answer first where it was asked for; one of a broken photo."""
     if named.error:
-        return [{**dict.fromkeys(COLUMNS, ""), "photo": named.photo, "error": named.error}]
-    sure = [_row(named.photo, "sure", named.sure)] if named.sure else []
-    return sure + [_row(named.photo, number, answer) for number, answer in enumerate(named.answers, 1)]
+        return [{**dict.fromkeys(COLUMNS, ""), "photo": named.photo_text, "error": named.error}]
+    sure = [_row(named.photo_text, "sure", named.sure)] if named.sure else []
+    return sure + [_row(named.photo_text, number, answer) for number, answer in enumerate(named.answers, 1)]
 
 
 def frame(named: Iterable[Named]) -> Any:
@@ -101,12 +101,12 @@ def _html(named: list[Named], note: str, *, more: bool) -> str:
     for one in named:
         answer = one.answer
         if answer is None:
-            cells = [one.photo, one.error, "", "", ""]
+            cells = [one.photo_text, one.error, "", "", ""]
         else:
             others = [str(other) for other in one.answers if other != answer][:2]
             both = f"{answer.name} ({answer.common_name})" if answer.common_name else answer.name
             told = percent(answer.confidence)
-            cells = [one.photo, both, answer.rank or "", told, "; ".join(others)]
+            cells = [one.photo_text, both, answer.rank or "", told, "; ".join(others)]
         lines.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
     lines.append("</table>" + ("<p>and more</p>" if more else "") + f"<p><small>{html.escape(note)}</small></p>")
     return "".join(lines)

@@ -2,7 +2,6 @@
 
 import csv
 import difflib
-import io
 import json
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lit_jax.base import foreign, tables
 from lit_jax.base.files import written_aside
 from lit_jax.errors import UserError
 
@@ -22,6 +22,15 @@ FOLDER_COLUMNS = ("folder", "image_dir_name", "name", "common_name", "id")
 KNOWN_COLUMNS = (*NAME_COLUMNS, "supercategory", *RANKS, *FOLDER_COLUMNS[:2])
 """Columns that the package itself looks for; all others are the table's own."""
 
+KNOWN_BY = (*NAME_COLUMNS, *FOLDER_COLUMNS)
+"""Columns by which a header is known for that of a class table."""
+
+# Whole values by which programs and people say that there is none; case and blanks around do not count.
+_NO_VALUE = frozenset({"", "nan", "<na>", "#n/a", "n/a", "null"})  # of programs: nothing is called so
+_UNKNOWN = _NO_VALUE | {"na", "none", "nil", "unknown", "not assigned", "unassigned", "not available"}
+_UNKNOWN |= {"-", "--", "–", "—", "?"}
+
+_LARGEST, _DIGITS = 2**63 - 1, 4000  # an id is stored in 64 bits with a sign; longer texts Python does not convert
 _MISSPELT = 0.82  # ratio of `difflib` from which a column is nearly a known one: a letter of six
 
 
@@ -33,8 +42,8 @@ class ClassTable:
         ids: K unique integers >= 0, by which records and predictions call the classes.
         columns: column name to K texts, in the order of the file; an unknown value is the empty text. The
             ids are not among them.
-        as_written: the table as it stands in its file, blanks around values and blank rows included; None where
-            that is the same.
+        as_written: the table as it stands in its file, blanks around values, blank rows and words for nothing included;
+            None where that is the same.
         notes: what was left out of the file, and columns that look misspelt, in lines for people.
 
     Example:
@@ -144,18 +153,35 @@ def species_key(name: str) -> str:
     return " ".join(_composed(name).replace("_", " ").split()).casefold()
 
 
+def is_empty(value: str, *, of_name: bool = False) -> bool:
+    """Whether a value as a whole only says that there is none, such as "nan", "NA", "unknown" or "-".
+
+    Args:
+        value: a cell.
+        of_name: whether it is the name of a class, which may be called "unknown" or "none", as of photos of traps.
+
+    Example:
+        >>> [is_empty(value) for value in ("nan", " Not assigned ", "", "Nanorana", "unknown")]
+        [True, True, True, False, True]
+        >>> is_empty("unknown", of_name=True), is_empty("NaN", of_name=True)
+        (False, True)
+    """
+    return " ".join(value.split()).casefold() in (_NO_VALUE if of_name else _UNKNOWN)
+
+
 def read_class_table(path: str | Path) -> ClassTable:
     """Reads a class table from CSV or, where the file name ends in `.json`, from JSON.
 
-    CSV: UTF-8 with or without byte order mark, a header, one row a class, RFC 4180 quoting. A column without
+    CSV: a header and one row a class, in any form that `lit_jax.base.tables` reads. A column without
     a name (the row numbers that data frames write) is dropped, and so is a row without any value, with a note.
-    Blanks around headers and values are dropped. JSON: a list of objects, or an object with
+    Blanks around headers and values are dropped, and values that only say that there is none (`is_empty`) become the
+    empty text. JSON: a list of objects, or an object with
     such a list under `categories`, which is the COCO layout of iNaturalist 2021; null and absent values
     become the empty text, numbers their text. Any columns are kept; `name` or `common_name` must be among
     them. Column `id` gives the class ids, and where it is absent they are the row numbers from 0.
 
     Raises:
-        UserError: no such file, not UTF-8, bad CSV or JSON, no rows, a row of another length than the header,
+        UserError: no such file, no text, bad CSV or JSON, no rows, a row of another length than the header,
             a repeated column or id, an id that is not an integer >= 0, no column with names.
     """
     return table_of_rows(str(path), *read_rows(Path(path)))
@@ -176,15 +202,19 @@ def table_of_entries(entries: Sequence[Mapping[str, Any]], where: str) -> ClassT
 
 def table_of_text(text: str, where: str) -> ClassTable:
     """The class table of CSV that is in memory already, as a checkpoint keeps it; see `read_class_table`."""
-    return table_of_rows(where, *_from_csv(Path(where), text.removeprefix("\ufeff")))
+    return table_of_rows(where, *_from_table(where, tables.table_of(text, KNOWN_BY, where)))
 
 
 def read_rows(path: Path) -> tuple[list[str], list[str], list[list[str]]]:
     """Header, the place of each row in words for error texts, and the rows, as they stand in a file."""
-    text = _read_text(path)
+    text = tables.read_text(path, "a class table")
     if not text.strip():
         raise UserError(f"{path}: found an empty file, expected a class table; write it anew")
-    return (_from_json if path.suffix.lower() == ".json" else _from_csv)(path, text)
+    if path.suffix.lower() == ".json":
+        return _from_json(path, text)
+    table = tables.table_of(text, KNOWN_BY, str(path))
+    tables.tell_separator(path, table)
+    return _from_table(str(path), table)
 
 
 def table_of_rows(
@@ -218,7 +248,12 @@ def table_of_rows(
 def _as_table(
     header: Sequence[str], places: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int], *, strip: bool
 ) -> ClassTable:
-    chosen = [[cell.strip() for cell in rows[number]] if strip else rows[number] for number in numbers]
+    kept, named = FOLDER_COLUMNS[:2], NAME_COLUMNS[0]
+
+    def value(column: str, cell: str) -> str:
+        return cell.strip() if column in (*kept, "id") or not is_empty(cell, of_name=column == named) else ""
+
+    chosen = [list(map(value, header, rows[number])) if strip else rows[number] for number in numbers]
     columns = {column: tuple(row[i] for row in chosen) for i, column in enumerate(header) if column}
     ids = columns.pop("id", None)
     return ClassTable(_parse_ids([places[i] for i in numbers], ids) if ids is not None else tuple(numbers), columns)
@@ -303,52 +338,24 @@ def some(names: Sequence[str], shown: int = 5) -> str:
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
-def _read_text(path: Path) -> str:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: found {error.strerror}, expected a class table; check the path") from error
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        byte = raw[error.start]
-        raise UserError(
-            f"{path} line {line}: found byte 0x{byte:02x}, expected UTF-8; save the file as UTF-8"
-        ) from error
-
-
-def _from_csv(path: Path, text: str) -> tuple[list[str], list[str], list[list[str]]]:
+def _from_table(where: str, table: tables.Table) -> tuple[list[str], list[str], list[list[str]]]:
     """Header, the place of each row in words for error texts, and the rows."""
-    # Strict, because otherwise an unclosed quote swallows the rest of the table in silence.
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        lines = [(reader.line_num, cells) for cells in reader if cells]
-    except csv.Error as error:
-        raise UserError(
-            f"{path} line {reader.line_num}: found bad CSV ({error}), expected RFC 4180; mend the quotes"
-        ) from error
-    header = [column.strip() for column in lines[0][1]]
+    header = [column.strip() for column in table.rows[0].cells]
     if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
-        raise UserError(no_name_column(str(path), header))
-    for number, cells in lines[1:]:
+        raise UserError(no_name_column(where, header))
+    for number, cells in table.rows[1:]:
         if len(cells) != len(header) and any(map(str.strip, cells)):
             raise UserError(
-                f"{path} line {number}: found {len(cells)} fields, expected {len(header)} as in the header; "
+                f"{where} line {number}: found {len(cells)} fields, expected {len(header)} as in the header; "
                 "put quotes around values that hold a comma"
             )
-    rows = [cells if any(map(str.strip, cells)) else [""] * len(header) for _, cells in lines[1:]]
-    return header, [f"{path} line {number}" for number, _ in lines[1:]], rows
+    rows = [cells if any(map(str.strip, cells)) else [""] * len(header) for _, cells in table.rows[1:]]
+    return header, [f"{where} line {number}" for number, _ in table.rows[1:]], rows
 
 
 def _from_json(path: Path, text: str) -> tuple[list[str], list[str], list[list[str]]]:
-    """The same three as `_from_csv`; the header is every key, in the order of first appearance."""
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path} line {error.lineno}: found bad JSON ({error.msg}), expected a class table; mend the file"
-        ) from error
+    """The same three as `_from_table`; the header is every key, in the order of first appearance."""
+    data = foreign.value_of(text, path, "a class table")
     entries = data.get("categories") if isinstance(data, dict) else data
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UserError(
@@ -381,6 +388,8 @@ def _parse_ids(places: Sequence[str], texts: Sequence[str]) -> tuple[int, ...]:
         # Not int(text) alone, which also takes "1_000", "+1" and digits of other scripts.
         if not (text.isascii() and text.isdigit()):
             raise UserError(f"{place}: found id {text!r}, expected an integer >= 0; correct it")
+        if len(text) > _DIGITS or int(text) > _LARGEST:
+            raise UserError(f"{place}: found id {text[:24]}, expected at most {_LARGEST}; number the classes anew")
     ids = tuple(int(text) for text in stripped)
     _refuse_repeats("id", ((str(i), place) for i, place in zip(ids, places, strict=True)))
     return ids

@@ -79,6 +79,20 @@ def binomial(name: str) -> str:
     return key if " " in key else ""
 
 
+def epithet(name: str) -> str:
+    """The epithet of a species as it is written, without a hybrid sign, a doubt or a subgenus before it.
+
+    Empty where `binomial` is.
+
+    Example:
+        >>> epithet("Mentha × piperita"), epithet("Parus (Parus) cf. major L."), epithet("Parus sp.")
+        ('piperita', 'major', '')
+    """
+    first, *others = name.replace("_", " ").split() or [""]
+    species = binomial(name)
+    return next((word.lstrip("×") for word in others if species and binomial(f"{first} {word}") == species), "")
+
+
 def is_placeholder(value: str) -> bool:
     """Whether a value stands where none is known: a hybrid sign, dash or question mark alone, "sp.", "indet.", "cf.".
 

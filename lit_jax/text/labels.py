@@ -1,20 +1,20 @@
 """Names that somebody else's list holds, such as the labels of a tower's own training, in whatever form they come."""
 
-import csv
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from lit_jax.base import foreign, tables
 from lit_jax.errors import UserError
-from lit_jax.text.classes import NAME_COLUMNS, ClassTable, read_class_table
+from lit_jax.text.classes import NAME_COLUMNS, ClassTable, is_empty, read_class_table
 
 SYNONYM_COLUMNS = ("synonym", "synonyms")
 _LISTS = ("label_names", "id2label", "labels", "classes", "names")  # as timm, transformers and others call them
 _PATH_OF_RANKS = re.compile(r"\d+(?:_[^_]+){5,}?_([^_]+(?:_[^_]+)*)")
-_SEPARATORS = (",", ";", "\t")  # of spreadsheets in different languages
-_LISTED = (*NAME_COLUMNS, "scientificName", "species")  # columns of lists that are no class tables
+# Columns of lists, as `_column` spells them, the surest first.
+_LISTED = ("name", "species", "specificepithet", "scientificname", "commonname", "vernacularname")
+_MARK = re.compile(r"\s*(?:\d{1,6}[.)]|[-*•–])\s+(?=\S)")  # before each line of a numbered list
+_QUOTED = re.compile(r'^"([^"]*)"$')
 
 
 def read_labels(path: str | Path) -> list[str]:
@@ -29,7 +29,7 @@ def read_labels(path: str | Path) -> list[str]:
         folder's name of iNaturalist 2021 is taken for the species at its end.
 
     Raises:
-        UserError: no such file, not UTF-8, other JSON, or no names in it.
+        UserError: no such file, no text, a quote that is not closed, other JSON, or no names in it.
     """
     names = dict.fromkeys(name for entry in read_entries(path) for name in entry)
     return list(names)
@@ -38,12 +38,7 @@ def read_labels(path: str | Path) -> list[str]:
 def read_entries(path: str | Path) -> list[list[str]]:
     """The names of each entry of a file, as `read_labels` finds them: one line or one row of a table is an entry."""
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: found {error.strerror}, expected a file of names; check the path") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: found other bytes than UTF-8, expected text; save the file as UTF-8") from error
+    text = tables.read_text(path, "a file of names")
     found = _of_json(path, text) if path.suffix.lower() == ".json" else _of_text(path, text)
     entries = [list(dict.fromkeys(name for label in entry for name in _names_in(label))) for entry in found]
     entries = [names for names in entries if names]
@@ -68,25 +63,39 @@ def _of_table(table: ClassTable) -> list[list[str]]:
 
 
 def _of_text(path: Path, text: str) -> list[list[str]]:
-    lines = text.splitlines()
-    for separator in _SEPARATORS:
-        header = [cell.strip().strip('"') for cell in lines[0].split(separator)] if lines else []
-        if separator == "," and set(NAME_COLUMNS) & set(header):
-            return _of_table(read_class_table(path))
-        columns = [place for place, name in enumerate(header) if name in _LISTED]
-        if columns:
-            rows = csv.reader(lines[1:], delimiter=separator)
-            return [[row[place].strip() for place in columns if place < len(row)] for row in rows]
-    return [[line] for line in lines]
+    """The names of each entry; the page's ``lists.js`` gives the same."""
+    head = tables.header_of(text, _LISTED, _column)
+    if not head.known:
+        lines = [_MARK.sub("", line).strip() for line in tables.lines_of(head.body)]
+        return [[_QUOTED.sub(r"\1", line)] for line in lines]
+    table = tables.table_of(text, _LISTED, str(path), _column)
+    header = [_column(cell) for cell in table.rows[0].cells]
+    return [_of_row(header, cells) for _, cells in table.rows[1:]]
+
+
+def _column(cell: str) -> str:
+    """A column's name without case, blanks, underscores and quotes."""
+    return re.sub(r"[\s_\"]", "", cell).lower()
+
+
+def _of_row(header: Sequence[str], cells: Sequence[str]) -> list[str]:
+    """The names in a row of a list, scientific ones first; an epithet has its genus before it."""
+    row: dict[str, str] = {}
+    for column, cell in zip(header, cells, strict=False):
+        is_rank = column in ("genus", "specificepithet")
+        row.setdefault(column, "" if is_empty(cell, of_name=not is_rank) else cell.strip())
+    genus = row.get("genus", "")
+    if genus:
+        for column in ("species", "specificepithet"):
+            epithet = row.get(column, "")
+            if epithet and not re.search(r"\s", epithet):
+                row[column] = f"{genus} {epithet}"
+    others = [name for column in SYNONYM_COLUMNS for name in re.split(r"[;|\n]", row.get(column, ""))]
+    return [*(row.get(column, "") for column in _LISTED), *map(str.strip, others)]
 
 
 def _of_json(path: Path, text: str) -> list[list[str]]:
-    try:
-        value: Any = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path} line {error.lineno}: found bad JSON ({error.msg}), expected names; mend the file"
-        ) from error
+    value = foreign.value_of(text, path, "names")
     if isinstance(value, dict):
         value = next((value[key] for key in _LISTS if isinstance(value.get(key), list | dict)), value)
     if isinstance(value, dict) and "categories" not in value:
@@ -101,5 +110,5 @@ def _names_in(label: str) -> list[str]:
     ranks = _PATH_OF_RANKS.fullmatch(label)
     if ranks:
         return [" ".join(label.split("_")[6:])]
-    parts = [part.strip() for part in label.split(",")]
+    parts = [part.strip(' \t"') for part in re.split(r"[,;\t]", label)]
     return [name for name in dict.fromkeys((label, *parts)) if any(map(str.isalpha, name))]

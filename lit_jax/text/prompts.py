@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lit_jax.base import tables
 from lit_jax.errors import UserError
 from lit_jax.text.captions import OMIT, caption, class_captions, fields, fitted
 from lit_jax.text.classes import ClassTable
@@ -20,7 +21,7 @@ PROTOCOLS = ("caption", "recorded")
 
 
 def read_templates(path: str | Path) -> tuple[str, ...]:
-    """Reads prompt or caption templates: UTF-8, one a line.
+    """Reads prompt or caption templates, one a line.
 
     Blank lines and lines that begin with `#` are skipped. A template has either exactly one `{}`, which
     stands for the class name, or named fields such as `{family}`, which stand for columns of the class table.
@@ -29,14 +30,9 @@ def read_templates(path: str | Path) -> tuple[str, ...]:
         The templates in the order of the file, without the white space around them; at least one.
 
     Raises:
-        UserError: no such file, not UTF-8, no template, or a bad one (file and line are told).
+        UserError: no such file, no text, no template, or a bad one (file and line are told).
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise UserError(f"{path}: found {error.strerror}, expected templates; check the path") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: found other bytes, expected UTF-8; save the file as UTF-8") from error
+    lines = tables.lines_of(tables.read_text(path, "templates"))
     numbered = [(number, line.strip()) for number, line in enumerate(lines, 1)]
     kept = [(number, line) for number, line in numbered if line and not line.startswith("#")]
     for number, line in kept:

@@ -1,7 +1,6 @@
 """Tokenizers: texts to `[N, T]` ids, by a SentencePiece model or by Hugging Face's package tokenizers."""
 
 import io
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lit_jax.base import foreign
 from lit_jax.base.files import written_aside
 from lit_jax.errors import UserError
 from lit_jax.text import tokenizer_json
@@ -219,10 +219,7 @@ def _settings(path: Path) -> dict[str, Any]:
     beside = path.with_name("tokenizer_config.json")
     if not beside.is_file():
         return {}
-    try:
-        found = json.loads(beside.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{beside}: found no whole JSON, expected one; copy it again") from error
+    found = foreign.read_json(beside, "settings of a tokenizer", "copy it again")
     return found if isinstance(found, dict) else {}
 
 
@@ -240,7 +237,7 @@ def _wordpiece(path: Path) -> bytes:
 
 
 def _clip_pair(path: Path) -> bytes:
-    vocabulary = json.loads(path.with_name("vocab.json").read_text(encoding="utf-8"))
+    vocabulary = foreign.read_json(path.with_name("vocab.json"), "numbers of pieces", "copy it again", dict)
     merges = path.with_name("merges.txt").read_text(encoding="utf-8")
     return tokenizer_json.from_clip(vocabulary, tokenizer_json.merges_of(merges)).encode()
 

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lit_jax.base import foreign
 from lit_jax.base.files import digest, file_digest
 from lit_jax.errors import UserError
 
@@ -23,7 +24,7 @@ def write(folder: pathlib.Path, kind: str, version: int, content: Mapping[str, A
 def kind_of(folder: pathlib.Path) -> str:
     """The format that a folder's ``model.json`` names; empty if it has none that can be read."""
     try:
-        found = json.loads((folder / MODEL).read_text(encoding="utf-8"))
+        found = foreign.loaded(folder / MODEL)
     except (OSError, ValueError):
         return ""
     return str(found.get("format", "")) if isinstance(found, dict) else ""
@@ -37,7 +38,7 @@ def read(folder: pathlib.Path, kind: str, version: int) -> dict[str, Any]:
     """
     path = folder / MODEL
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = foreign.loaded(path)
     except ValueError:
         raise UserError(f"{path}: found no whole JSON, expected that of a model; {REMEDY}") from None
     if not isinstance(found, dict) or found.get("format") != kind:
@@ -47,7 +48,10 @@ def read(folder: pathlib.Path, kind: str, version: int) -> dict[str, Any]:
         raise UserError(f"{path}: found model format {there}, expected at most {version}; update lit_jax")
     if found.pop("digest", None) != digest(found):
         raise UserError(f"{path}: found another content, expected it as it was written; {REMEDY}")
-    for name, expected in found["files"].items():
+    files = found.get("files")
+    if not isinstance(files, dict):
+        raise UserError(f"{path}: found no list of files, expected every file of the model; {REMEDY}")
+    for name, expected in files.items():
         if not (folder / name).is_file():
             raise UserError(f"{folder / name}: found no such file, expected every file of the model; {REMEDY}")
         if file_digest(folder / name) != expected:

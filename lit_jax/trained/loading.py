@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 
 from lit_jax import config as options
 from lit_jax.base.files import INCOMPLETE, incomplete
+from lit_jax.base.named_files import beside
+from lit_jax.data.collection import STORE
 from lit_jax.data.embedding_store import GIVEN
 from lit_jax.embedding.about import About
 from lit_jax.embedding.trained import Trained
@@ -101,7 +103,7 @@ def _from_run(directory: pathlib.Path, step: str, weight_files: Mapping[str, str
     chosen = checkpoint.choose(manager, step)
     about = checkpoint.read_about(manager, chosen)
     moved = {f"{tower}.weights": path for tower, path in weight_files.items() if path}
-    config, tokenizer, model = _built(about, moved)
+    config, tokenizer, model = _built(about, {**_beside(about, folder_of(directory)), **moved})
     moving, locked = locking.split_locked(building.param_shapes(config.towers, model), config.train.locks)
     params = checkpoint.restore_params(manager, chosen, moving)
     manager.close()
@@ -122,7 +124,8 @@ def _from_folder(folder: pathlib.Path, weight_files: Mapping[str, str]) -> Train
         )
     about, step, params = model_folder.read(folder)
     # Its arrays are here: what stands beside the files of training is neither needed nor fetched.
-    config, tokenizer, model = _built(about, dict.fromkeys(("image.weights", "text.weights", "model.weights"), ""))
+    none = dict.fromkeys(_WEIGHTS, "")
+    config, tokenizer, model = _built(about, {**_beside(about, folder), **none})
     wanted = {name: leaf.shape for name, leaf in leaves(building.param_shapes(config.towers, model)).items()}
     found = {name: leaf.shape for name, leaf in leaves(params).items()}
     other = sorted(set(wanted.items()) ^ set(found.items()))
@@ -132,6 +135,21 @@ def _from_folder(folder: pathlib.Path, weight_files: Mapping[str, str]) -> Train
             "those; export it anew"
         )
     return Trained(about, config, step, model, tokenizer, params)
+
+
+_WEIGHTS = ("image.weights", "text.weights", "model.weights")
+
+
+def _beside(about: About, folder: pathlib.Path) -> dict[str, str]:
+    """Paths of the run that lead nowhere from the current folder and somewhere beside the run, which was moved."""
+    found: dict[str, str] = {}
+    for name in (*_WEIGHTS, "data.records", "data.store"):
+        path = str(about.config.get(name, "")).rstrip("/")
+        endings = ("", STORE) if name == "data.records" else ("",)
+        if not any(pathlib.Path(path + ending).exists() for ending in endings):
+            there = (beside(path + ending, folder).removesuffix(ending) for ending in endings if path)
+            found |= next(({name: one} for one in there if one != path), {})
+    return found
 
 
 def _built(about: About, changes: Mapping[str, str]) -> tuple[Settled, Tokenizer, TwoTower]:

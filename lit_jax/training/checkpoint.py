@@ -26,9 +26,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from lit_jax import config as options
+from lit_jax.base import foreign
 from lit_jax.base.files import digest, incomplete, write_json
 from lit_jax.base.hosts import wait_for_all_hosts
-from lit_jax.embedding.about import About, config_from_json
+from lit_jax.embedding.about import About, config_from_json, other_types
 from lit_jax.errors import DAMAGED, Stopped, UserError, chained, disk_trouble, first_line
 from lit_jax.training.train_step import State
 
@@ -80,8 +82,8 @@ def open_manager(directory: str | os.PathLike[str], *, keep: int = 1, read_only:
 
 def _is_torn(path: pathlib.Path) -> bool:
     try:
-        return not isinstance(json.loads(path.read_bytes()), dict)
-    except DAMAGED:
+        return not isinstance(foreign.loaded(path), dict)
+    except (OSError, ValueError):
         return True
 
 
@@ -288,7 +290,12 @@ def read_about(manager: ocp.CheckpointManager, step: int) -> About:
     found = {name: value for name, value in _read_json(manager, step).items() if name not in _OF_CHECKPOINT}
     try:
         config = config_from_json(found["config"])
-        return About(**{**found, "config": config, "tokenizer": base64.b64decode(found["tokenizer"])})
+        if mistyped := options.mistyped(config):
+            raise TypeError(f"{mistyped} of another type")
+        about = About(**{**found, "config": config, "tokenizer": base64.b64decode(found["tokenizer"])})
+        if wrong := other_types(about):
+            raise TypeError(f"{wrong} of another type")
+        return about
     except DAMAGED as error:
         raise UserError(f"{_name(manager, step)}: found {error}, expected a checkpoint of this version") from None
 

@@ -52,7 +52,7 @@ def read_metrics(path: str | os.PathLike[str]) -> list[Record]:
     """Lines of a ``metrics.jsonl``; none if it is missing. A last line cut short by a kill is left out."""
     path = pathlib.Path(path)
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):
             records.append(json.loads(line))
     return records

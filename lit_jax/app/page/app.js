@@ -7,7 +7,7 @@ import { ask, startModel } from "./engine.js";
 import * as files from "./files.js";
 import { addLimit, choose, limit, offerValues, useList } from "./judging.js";
 import { keeper } from "./kept.js";
-import { finder } from "./lists.js";
+import { finder, textOf } from "./lists.js";
 import { addPhotos, allowPlace, calmForget, forgetAll, restore, resultsFile, save } from "./session.js";
 
 async function start() {
@@ -136,7 +136,7 @@ function listen() {
     });
   }
   on("list-file", "change", async () => {
-    await useList(await $("list-file").files[0].text());
+    await useList(textOf(new Uint8Array(await $("list-file").files[0].arrayBuffer())));
     $("list-file").value = "";
   });
   on("sure", "input", () => {

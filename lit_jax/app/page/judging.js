@@ -2,7 +2,7 @@
 
 import * as answers from "./answers.js";
 import { $, el, rankName, remember, state, t, view } from "./common.js";
-import { entriesOf } from "./lists.js";
+import { BadTable, entriesOf } from "./lists.js";
 import { speciesKey } from "./names.js";
 
 export const ITALIC = new Set([answers.SPECIES, "genus"]);
@@ -100,7 +100,13 @@ const tellLimit = (text) => { $("limit-among").textContent = text; };
 
 export async function useList(text) {
   const told = $("list-told");
-  const entries = entriesOf(text);
+  let entries;
+  try {
+    entries = entriesOf(text);
+  } catch (error) {
+    if (!(error instanceof BadTable)) throw error;
+    return void (told.textContent = t("listBroken", { line: error.line }));
+  }
   if (!entries.length) return void (told.textContent = t("listEmpty"));
   const { found, missing, assumed } = state.find(entries);
   if (!found.size) return void (told.textContent = t("listNothing", { total: entries.length }));

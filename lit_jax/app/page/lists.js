@@ -1,47 +1,130 @@
 // Lists of names that people bring, such as the species of a region: which of the classes they name. A list is text,
-// one name a line, or a table (commas, semicolons or tabs) with a column of names.
+// one name a line, or a table (commas, semicolons or tabs) with a column of names. What is read as what is the same as
+// in Python (base/tables.py and text/labels.py), which say why.
 
 import { binomial, speciesKey } from "./names.js";
 
-const NAME_COLUMNS = ["name", "common_name", "scientificname", "species", "vernacularname"];
+const NAME_COLUMNS = ["name", "species", "specificepithet", "scientificname", "commonname", "vernacularname"];
 const SYNONYM_COLUMNS = ["synonym", "synonyms"];
+const NO_VALUE = new Set(["", "nan", "<na>", "#n/a", "n/a", "null"]); // text/classes.py says why
+const UNKNOWN = new Set([...NO_VALUE, ..."na,none,nil,unknown,not assigned,unassigned,not available,-,--,–,—,?".split(",")]);
+const SEPARATORS = [",", ";", "\t"];
+const NAMED_SEPARATOR = /^[ \t]*"?sep=(.)"?[ \t]*(?:\n|$)/iu;
+const LIST_MARK = /^\s*(?:\d{1,6}[.)]|[-*•–])\s+(?=\S)/u;
+const PATH_OF_RANKS = /^\d+(?:_[^_]+){5,}?_([^_]+(?:_[^_]+)*)$/u;
 const FAR = 0.3; // share of a name's letters that may differ for it to be called near
 const SOUGHT = 20; // missing names for which the nearest is looked for
 
-/** Rows of a table as RFC 4180 has it, with any separator. */
-export function rowsOf(text, separator) {
-  const rows = [[""]];
-  let quoted = false;
-  for (let i = 0; i < text.length; i++) {
-    const letter = text[i], row = rows.at(-1);
-    if (quoted) {
-      if (letter !== '"') row[row.length - 1] += letter;
-      else if (text[i + 1] === '"') row[row.length - 1] += text[++i];
-      else quoted = false;
-    } else if (letter === '"' && row.at(-1) === "") quoted = true;
-    else if (letter === separator) row.push("");
-    else if (letter === "\n" || letter === "\r") {
-      if (letter === "\r" && text[i + 1] === "\n") i++;
-      rows.push([""]);
-    } else row[row.length - 1] += letter;
+/** A list that is no sound table; `line` is where the row begins. */
+export class BadTable extends Error {
+  constructor(line) {
+    super(`line ${line}`);
+    this.line = line;
   }
-  return rows.filter((row) => row.some((cell) => cell.trim()));
 }
 
-/** The names of each entry of a list. */
-export function entriesOf(text) {
-  const lines = text.replace(/^\ufeff/, "");
-  const first = lines.split(/\r?\n/).find((line) => line.trim()) ?? "";
-  for (const separator of ["\t", ";", ","]) {
-    const header = (rowsOf(first, separator)[0] ?? []).map((cell) => cell.trim().toLowerCase());
-    const named = header.flatMap((cell, i) => (NAME_COLUMNS.includes(cell) ? [i] : []));
-    if (named.length) {
-      const rows = rowsOf(lines, separator).slice(1);
-      return rows.map((row) => named.map((i) => (row[i] ?? "").trim()).filter(Boolean)).filter((row) => row.length);
+/** The text of a file: UTF-8, UTF-16 with its mark, or else the code page of Windows in Western Europe. */
+export function textOf(bytes) {
+  const [first, second] = bytes;
+  if (first === 0xff && second === 0xfe) return new TextDecoder("utf-16le").decode(bytes);
+  if (first === 0xfe && second === 0xff) return new TextDecoder("utf-16be").decode(bytes);
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    return new TextDecoder("windows-1252").decode(bytes);
+  }
+}
+
+/** Rows of a table as RFC 4180 has it, with any separator: cells, and the line on which they begin. */
+function rowsOf(text, separator, before = 0) {
+  let quoted = false, closed = false, line = 1 + before;
+  const rows = [{ line, cells: [""] }];
+  for (let i = 0; i < text.length; i++) {
+    const letter = text[i], { cells, line: begin } = rows.at(-1);
+    if (letter === "\n") line++;
+    if (quoted && letter === '"' && text[i + 1] === '"') cells[cells.length - 1] += text[++i];
+    else if (quoted && letter === '"') [quoted, closed] = [false, true];
+    else if (quoted) cells[cells.length - 1] += letter;
+    else if (letter === separator || letter === "\n") {
+      closed = false;
+      if (letter === "\n") rows.push({ line, cells: [""] });
+      else cells.push("");
+    } else if (closed) throw new BadTable(begin);
+    else if (letter === '"' && cells.at(-1) === "") quoted = true;
+    else cells[cells.length - 1] += letter;
+  }
+  if (quoted) throw new BadTable(rows.at(-1).line);
+  return rows.filter(({ cells }) => cells.length > 1 || cells[0] !== "");
+}
+
+/** Rows of a table with tabs: as Excel quotes them, or without quotes, as GBIF has them. */
+function rowsOfTabs(text, before) {
+  const lines = text.split("\n").map((line, i) => ({ line: i + 1 + before, cells: line.split("\t") }));
+  const rows = lines.filter(({ cells }) => cells.length > 1 || cells[0] !== "");
+  const full = rows.filter(({ cells }) => cells.some((cell) => cell.trim()));
+  if (!full.every(({ cells }) => cells.length === full[0].cells.length)) {
+    try {
+      const quoted = rowsOf(text, "\t", before);
+      if (quoted.every(({ cells }) => cells.length === quoted[0].cells.length)) return quoted;
+    } catch {
+      // Its quotes are letters.
     }
   }
-  const whole = lines.split(/\r?\n/).map((line) => line.trim()).filter((line) => /\p{L}/u.test(line));
-  return whole.map((line) => [...new Set([line, ...line.split(",").map((part) => part.trim())])]);
+  return rows.map(({ line, cells }) => ({ line, cells: cells.map(unquoted) }));
+}
+
+function unquoted(cell) {
+  const whole = /^"((?:[^"]|"")*)"$/u.exec(cell);
+  return whole ? whole[1].replaceAll('""', '"') : cell;
+}
+
+const column = (cell) => cell.replace(/[\s_"]/gu, "").toLowerCase();
+
+/** The names of each entry of a list; throws `BadTable` for a table with a quote that is not closed. */
+export function entriesOf(text) {
+  const whole = text.replace(/^\ufeff/, "").replace(/\r\n?/g, "\n");
+  const [said, named] = NAMED_SEPARATOR.exec(whole) ?? [""];
+  const body = whole.slice(said.length);
+  const first = body.split("\n").find((line) => line.trim()) ?? "";
+  const known = (named ? [named] : SEPARATORS).find((separator) =>
+    first.split(separator).some((cell) => NAME_COLUMNS.includes(column(cell))));
+  const entries = known ? entriesOfTable(body, known, said ? 1 : 0) : body.split("\n").map(entryOfLine);
+  return entries.map((names) => [...new Set(names.flatMap(namesIn))]).filter((names) => names.length);
+}
+
+const entryOfLine = (line) => [line.replace(LIST_MARK, "").trim().replace(/^"([^"]*)"$/u, "$1")];
+
+function entriesOfTable(text, separator, before) {
+  const rows = separator === "\t" ? rowsOfTabs(text, before) : rowsOf(text, separator, before);
+  const top = rows.findIndex(({ cells }) => cells.some((cell) => cell.trim()));
+  const header = rows[top].cells.map(column);
+  return rows.slice(top + 1).map(({ line, cells }) => {
+    if (cells.slice(header.length).some((cell) => cell.trim())) throw new BadTable(line);
+    return namesOfRow(Object.fromEntries(header.map((name, i) => [name, valueOf(name, cells[i] ?? "")]).reverse()));
+  });
+}
+
+function valueOf(name, cell) {
+  const none = /^(genus|specificepithet)$/.test(name) ? UNKNOWN : NO_VALUE;
+  return none.has(cell.trim().replace(/\s+/gu, " ").toLowerCase()) ? "" : cell.trim();
+}
+
+function namesOfRow(row) {
+  const named = NAME_COLUMNS.map((name) => {
+    const cell = row[name] ?? "";
+    const isEpithet = cell && /^(species|specificepithet)$/.test(name) && !/\s/u.test(cell);
+    return row.genus && isEpithet ? `${row.genus} ${cell}` : cell;
+  });
+  const others = SYNONYM_COLUMNS.flatMap((name) => (row[name] ?? "").split(/[;|\n]/));
+  return [...named, ...others.map((name) => name.trim())];
+}
+
+/** A label and its parts, of which a line may have several. */
+function namesIn(text) {
+  const label = text.trim();
+  if (PATH_OF_RANKS.test(label)) return [label.split("_").slice(6).join(" ")];
+  const parts = label.split(/[,;\t]/).map((part) => part.replace(/^[ \t"]+|[ \t"]+$/g, ""));
+  return [label, ...parts].filter((name) => /\p{L}/u.test(name));
 }
 
 /** A function from the entries of a list to the classes that they name. */

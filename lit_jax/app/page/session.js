@@ -4,6 +4,7 @@ import * as answers from "./answers.js";
 import { $, el, remember, state, t, view } from "./common.js";
 import { ask } from "./engine.js";
 import { answerOf, headline, judge, useList } from "./judging.js";
+import { textOf } from "./lists.js";
 import { darwinCore } from "./records.js";
 
 const FRESH = 10 * 60 * 1000; // milliseconds for which a photo is of the place where the device is now
@@ -11,7 +12,7 @@ const FRESH = 10 * 60 * 1000; // milliseconds for which a photo is of the place 
 export async function addPhotos(given) {
   if (!state.kept) return; // not ready
   const lists = given.filter(isList);
-  for (const file of lists) await useList(await file.text());
+  for (const file of lists) await useList(textOf(new Uint8Array(await file.arrayBuffer())));
   const found = given.filter((file) => !isList(file)).map((file) => {
     const photo = { id: crypto.randomUUID?.() ?? String(Math.random()), name: file.name || t("take"), state: "waiting", added: Date.now(), file };
     state.photos.unshift(photo);

@@ -1,0 +1,105 @@
+"""Files by the names that lists give them, which another system may have spelt otherwise."""
+
+import functools
+import os
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+
+from lit_jax.errors import UserError
+
+_FOLDERS = 1024  # whose entries are kept
+
+
+def on_disk(base: str | os.PathLike[str], name: str) -> Path | None:
+    r"""The file or folder that a list calls by a name; None where there is none.
+
+    First as it is written; then with the backslashes of Windows for slashes; then whatever the form of its accents,
+    which macOS takes apart: a list in NFC stands beside files in NFD, or the other way round.
+
+    Args:
+        base: the folder from which the name counts; an absolute name stands for itself.
+        name: as it is written, ``a/b.jpg`` or ``a\b.jpg``.
+    """
+    for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
+        path = Path(base, spelling)
+        if "\0" not in spelling and os.path.lexists(path):
+            return path
+    return _in_any_form(Path(base, name.replace("\\", "/"))) if not name.isascii() else None
+
+
+def refuse_unwritable(path: str | os.PathLike[str], option: str = "--out") -> None:
+    """Refuses a file to write before there is any work.
+
+    Args:
+        path: the file to be.
+        option: by which another one can be given.
+
+    Raises:
+        UserError: there is no folder for it, or no permission to write there.
+    """
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise UserError(f"{option}: found no folder to write {path} to, expected one; make it or give another {option}")
+    if not os.access(folder, os.W_OK):
+        raise UserError(
+            f"{option}: found no permission to write {path} to its folder, expected it; give another {option}"
+        )
+
+
+def beside(path: str, folder: Path) -> str:
+    """Where a relative path leads that is not there from the current folder: beside a folder that was moved with it.
+
+    Args:
+        path: as a run remembers it, such as ``data/birds``.
+        folder: the run; the path may count from it or from any folder above it.
+
+    Returns:
+        The path as it is, if it is there, is absolute, or is nowhere; else that which is there.
+    """
+    if not path or Path(path).is_absolute() or Path(path).exists():
+        return path
+    folder = Path(os.path.abspath(folder))
+    return next((str(above / path) for above in (folder, *folder.parents) if (above / path).exists()), path)
+
+
+def spelt_out(name: str) -> str:
+    r"""A file's name as it can be written: bytes that are not UTF-8 are spelt out.
+
+    Example:
+        >>> spelt_out("a\udcff.jpg")
+        'a\\xff.jpg'
+    """
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a lone surrogate that stands for no byte
+        return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _in_any_form(path: Path) -> Path | None:
+    """The path whose parts are spelt as on the disk."""
+    if "\0" in str(path):
+        return None
+    found = Path(path.anchor or ".")
+    for part in path.parts[1 if path.anchor else 0 :]:
+        below = found / part
+        if not os.path.lexists(below):
+            name = _entries_now(found).get(unicodedata.normalize("NFC", part))
+            if name is None:
+                return None
+            below = found / name
+        found = below
+    return found
+
+
+def _entries_now(folder: Path) -> Mapping[str, str]:
+    try:
+        return _entries(str(folder), folder.stat().st_mtime_ns)
+    except OSError:
+        return {}
+
+
+@functools.lru_cache(_FOLDERS)
+def _entries(folder: str, _: int) -> Mapping[str, str]:
+    """Entries of a folder with accents, from NFC to how they are spelt; the time of its last change is a key."""
+    return {unicodedata.normalize("NFC", name): name for name in os.listdir(folder) if not name.isascii()}
