@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import pathlib
+import random
 import re
 import shutil
 import struct
@@ -23,7 +24,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 import lit_jax
 from lit_jax import site
@@ -46,6 +47,7 @@ from lit_jax.trained.exporting import export
 from lit_jax.trained.loading import load_whole
 from tests import chromium
 from tests.chromium import Browser
+from tests.test_exif import CASES, FORMS, exif, photo
 from tests.test_images import natural
 from tests.test_predict import EPITHETS, HEIC, VIDEO
 
@@ -599,11 +601,11 @@ def test_values_of_the_csv_may_hold_its_own_signs(app):
 
 def test_the_csv_is_darwin_core_as_python_writes_it(app, browser, model, photos, tmp_path):
     (tmp_path / "broken,1.jpg").write_bytes(b"no photo")
-    exif = Image.Exif()
-    exif.get_ifd(0x8769)[0x9003] = "2026:05:01 10:22:33"
-    exif.get_ifd(0x8825).update({1: "S", 2: (46.0, 30.0, 36.0), 3: "W", 4: (7.0, 15.0, 0.0)})
+    tags = Image.Exif()
+    tags.get_ifd(0x8769)[0x9003] = "2026:05:01 10:22:33"
+    tags.get_ifd(0x8825).update({1: "S", 2: (46.0, 30.0, 36.0), 3: "W", 4: (7.0, 15.0, 0.0)})
     with Image.open(photos[0]) as picture:
-        picture.save(tmp_path / "placed.jpg", exif=exif, quality=95)
+        picture.save(tmp_path / "placed.jpg", exif=tags, quality=95)
     given = [*photos[1:5], str(tmp_path / "broken,1.jpg"), str(tmp_path / "placed.jpg")]
     browser.call("Browser.grantPermissions", permissions=["geolocation"])
     app.call("Emulation.setGeolocationOverride", latitude=51.25, longitude=-0.5, accuracy=12.3)
@@ -647,9 +649,81 @@ def test_the_csv_is_darwin_core_as_python_writes_it(app, browser, model, photos,
         assert placed["eventDate"] == "2026-05-01T10:22:33" and placed["geodeticDatum"] == "WGS84"
         assert (float(placed["decimalLatitude"]), float(placed["decimalLongitude"])) == (-46.51, -7.25)
         assert (fresh["decimalLatitude"], fresh["coordinateUncertaintyInMeters"]) == ("51.250000", "13")
+        assert fresh["eventDate"] == ""  # the file's time is when it was copied
         assert rows[pathlib.Path(photos[1]).name]["decimalLatitude"] == ""  # was looked at before
     finally:
         app.run("['with-time', 'with-place'].forEach((id) => document.getElementById(id).click())")
+        forgotten(app)
+
+
+def test_time_and_place_of_a_photo_are_those_that_are_real(app):
+    """By the values that the test of Python's reader has."""
+    files = [
+        [kind, base64.b64encode(photo(form, exif(case))).decode()]
+        for form, kind in FORMS.items()
+        for case in CASES
+        if form != "AVIF" or features.check("avif")
+    ]
+    found = app.run(
+        module(
+            "exif.js",
+            f"{json.dumps(files)}.map(([k, t]) => m.taken(Uint8Array.from(atob(t), (c) => c.charCodeAt(0)), k))",
+        )
+    )
+    got = [[one.get("date", ""), list(one.get("place", {}).values()) or None] for one in found]
+    for (kind, _), case, one in zip(files, itertools.cycle(CASES), got, strict=False):
+        assert one == [case["date"], case["place"] and pytest.approx(case["place"])], (kind, case["why"])
+
+
+def test_damaged_exif_says_nothing_and_ends(app):
+    rest = random.Random(3)
+    files = []
+    for form, kind in FORMS.items():
+        whole = photo(form, exif(CASES[0])) if form != "AVIF" or features.check("avif") else b""
+        for _ in range(100 if whole else 0):
+            data = bytearray(whole[: rest.randrange(1, len(whole))] if rest.random() < 0.3 else whole)
+            for _ in range(rest.randrange(1, 6)):
+                data[rest.randrange(len(data))] = rest.choice((0, 1, 0x7F, 0xFF))
+            files.append([kind, base64.b64encode(data).decode()])
+    found = app.run(
+        module(
+            "exif.js",
+            f"{json.dumps(files)}.map(([k, t]) => m.taken(Uint8Array.from(atob(t), (c) => c.charCodeAt(0)), k))",
+        )
+    )
+    assert len(found) == len(files)
+    places = [one["place"] for one in found if "place" in one]
+    assert all(abs(place["latitude"]) <= 90 and abs(place["longitude"]) <= 180 for place in places)
+
+
+# What a picture must be stored as for a viewer to turn it upright: orientations of Exif, section 4.6.4.
+STORED_AS = {
+    1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a), 7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: np.rot90(a, -1),
+}  # fmt: skip
+
+
+def test_photos_of_every_format_are_turned_upright(app, rng, tmp_path):
+    """Whatever the browser does by itself, which for WebP differs."""
+    upright = np.asarray(natural(rng, 61, 40))
+    paths = []
+    for form, ending in (("PNG", "png"), ("WEBP", "webp")):
+        for turn, stored in STORED_AS.items():
+            tags = Image.Exif()
+            tags[0x0112] = turn
+            paths.append(tmp_path / f"{turn}.{ending}")
+            more = {"lossless": True} if form == "WEBP" else {}
+            Image.fromarray(np.ascontiguousarray(stored(upright))).save(paths[-1], form, exif=tags, **more)
+    looked(app, paths)
+    try:
+        found = cards(app)
+        sizes = app.run(
+            "[...document.querySelectorAll('.card .picture')].map((one) => [one.naturalWidth, one.naturalHeight])"
+        )
+        assert set(map(tuple, sizes)) == {(61, 40)}
+        assert all(found[path.name] == found["1.png"] for path in paths)
+    finally:
         forgotten(app)
 
 
