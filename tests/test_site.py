@@ -16,6 +16,8 @@ import random
 import re
 import shutil
 import struct
+import subprocess
+import sys
 import threading
 import unicodedata
 import urllib.error
@@ -1115,6 +1117,41 @@ def test_the_command_says_what_it_made(made):
     told = json.loads((made[0] / "app" / "app.json").read_text())
     assert told["note"].startswith("confidence was") and told["runtime"] == runtime.VERSION
     assert "Copyright (c) Microsoft Corporation" in (made[0] / "app" / "LICENCES.txt").read_text()
+
+
+def test_what_it_writes_has_no_path_of_its_maker(onnx, model, tmp_path, capsys):
+    region = tmp_path / "home" / "region.txt"
+    region.parent.mkdir()
+    table = model.choices().table
+    region.write_text("\n".join([*table.names[:5], "Parus major", f"{table.names[6]} Linnaeus, 1758"]))
+    (tmp_path / "home" / "classes.csv").write_text("name\n" + "\n".join([*table.names[:8], table.names[0]]))
+    start = ["--checkpoint", str(onnx), "--only", str(region), "--classes", str(region.parent / "classes.csv")]
+    site.main([*start, "--out", str(tmp_path / "app")])
+    site.main([*start, "--out", str(tmp_path / "app.html"), "--one-file"])
+    capsys.readouterr()
+    written = [path for path in [*(tmp_path / "app").iterdir(), tmp_path / "app.html"] if path.is_file()]
+    assert [path.name for path in written if str(tmp_path).encode() in path.read_bytes()] == []
+    notes = json.loads((tmp_path / "app" / "app.json").read_text())["notes"]
+    assert any(note.startswith("region.txt: 1 of its 7 names") for note in notes)
+    text = base64.b64decode(re.search(r'id="file:app.json">([^<]*)<', (tmp_path / "app.html").read_text())[1])
+    assert json.loads(text)["notes"] == notes
+
+
+def test_a_command_that_is_ended_leaves_no_temporary_folder(finished, tmp_path):
+    """By SIGTERM, as by schedulers and `timeout`, while the model is written in ONNX."""
+    (tmp_path / "tmp").mkdir()
+    script = """
+import os, signal, sys
+from lit_jax import site
+from lit_jax.trained import exporting
+exporting.export = lambda trained, out, **_: (out.mkdir(), os.kill(os.getpid(), signal.SIGTERM), print("went on"))
+site.main(sys.argv[1:])
+"""
+    command = [sys.executable, "-c", script, "--checkpoint", str(finished[0]), "--out", str(tmp_path / "app")]
+    done = subprocess.run(command, env={**os.environ, "TMPDIR": str(tmp_path / "tmp")}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (143, "", [tmp_path / "tmp"])
+    assert done.stderr.splitlines()[-1] == "stopped; nothing was written"
+    assert [one.name for one in (tmp_path / "tmp").iterdir() if one.name.startswith("lit_jax")] == []
 
 
 def test_a_run_becomes_a_model_in_onnx_first(browser, finished, onnx, monkeypatch, tmp_path, capsys):
