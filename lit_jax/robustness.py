@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         result: dict[str, Any] = {**_facts(trained, records, parsed), **found}
         if baseline is not None:
             result["normalised"] = robustness.normalised(result, baseline, f"--baseline {parsed.baseline}")
-            result["baseline"] = baseline.get("model", parsed.baseline)
+            result["baseline"] = baseline.get("model", pathlib.Path(parsed.baseline).stem)
         write_json(out, result)
         robustness_tables.draw(out.with_suffix(".png"), result, title=result["model"])
         print(f"step {trained.step} ({parsed.step}) of {parsed.checkpoint}")

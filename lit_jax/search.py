@@ -36,10 +36,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not len(index.vectors):
             raise UserError("photos: found none that can be read, expected at least one")
         scores, rows = photo_index.nearest(index.vectors, queries, parsed.top)
-        sought = [*map(Query, parsed.texts), *(Query(f"like {spelt_out(photo)}", photo) for photo in parsed.like)]
+        sought = [*map(Query, parsed.texts), *(Query(f"like {_named(photo, parsed)}", photo) for photo in parsed.like)]
         photos = iter(index.photos_of(rows.reshape(-1)))
         found = [[_hit(next(photos), score, parsed.images, given) for score in of_one] for of_one in scores.tolist()]
-        _tell(parsed, sought, found, f"{len(index.vectors):,} photos, all compared; model {parsed.checkpoint}")
+        model = _named(parsed.checkpoint, parsed)
+        _tell(parsed, sought, found, f"{len(index.vectors):,} photos, all compared; model {model}")
+
+
+def _named(path: str, parsed: argparse.Namespace) -> str:
+    """A path as it is told: its name alone in a contact sheet, which others get; as it is where it is no path."""
+    return os.path.basename(os.path.abspath(path)) if parsed.format == "html" and os.path.exists(path) else path
 
 
 def _check(parsed: argparse.Namespace) -> None:

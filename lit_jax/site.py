@@ -1,18 +1,22 @@
 """The command that makes the field app: ``python -m lit_jax.site --checkpoint=runs/demo --out=site``."""
 
 import argparse
+import signal
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from lit_jax.app import folder
 from lit_jax.app.contents import STORED, Contents, Told, files_of
 from lit_jax.app.runtime import runtime
 from lit_jax.app.texts import Texts, texts_of
+from lit_jax.base import stopping
 from lit_jax.base.command_line import Parser
 from lit_jax.base.files import alone_with, written_aside
 from lit_jax.base.folders import made, refuse_there
-from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.errors import STOPPED, UserError, user_errors_in_one_line
 from lit_jax.graphs.graph import FP16, library
 from lit_jax.text.units import Reading
 from lit_jax.trained.onnx_folder import IMAGE, TEXT, is_onnx_folder
@@ -24,7 +28,7 @@ WEIGHTS = FP16
 def main(argv: Sequence[str] | None = None) -> None:
     """The command: writes the app, and tells what it weighs and how to open it."""
     parsed = _parser().parse_args(argv)
-    with user_errors_in_one_line():
+    with user_errors_in_one_line(), stopping.handled(_stop, [signal.SIGTERM]):
         out = Path(parsed.out)
         _check(parsed, out)
         run = runtime(parsed.runtime)
@@ -47,6 +51,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{out}: {len(contents.choices):,} species, {size / 1e6:.1f} MB; {how}")
 
 
+def _stop(*_: object) -> NoReturn:
+    """Ends the command as asked, by way of what clears its temporary folders."""
+    print("stopped; nothing was written", file=sys.stderr, flush=True)
+    sys.exit(STOPPED)
+
+
 def _write(out: Path, files: Mapping[str, bytes]) -> None:
     with made(out, "site") as aside:
         for name, data in files.items():
@@ -64,11 +74,21 @@ def _contents(parsed: argparse.Namespace, aside: Path) -> tuple[Contents, str]:
     model = Model(engine)
     choices = model.choices(parsed.classes or None, only=parsed.only or None)
     texts, why_not = _texts(engine.reading, parsed.no_text)
-    told = Told(parsed.title, Path(parsed.checkpoint).absolute().name, engine.step, choices.notes, why_not)
+    # Whoever opens the app has no use for the maker's folders.
+    notes = tuple(_without_folders(note, parsed.only, parsed.classes) for note in choices.notes)
+    told = Told(parsed.title, Path(parsed.checkpoint).absolute().name, engine.step, notes, why_not)
     image, text = (_tower(found, name) if name else b"" for name in (IMAGE, texts and TEXT))
     return Contents(
         told, engine.pictures, choices, model.confidence, image, (text, texts) if texts else None
     ), engine.model.facts["weights"]
+
+
+def _without_folders(text: str, *paths: str) -> str:
+    """The text with the names of files in place of their paths."""
+    for path in filter(None, paths):
+        for written in (path, str(Path(path))):
+            text = text.replace(written, Path(path).name)
+    return text
 
 
 def _in_onnx(parsed: argparse.Namespace, aside: Path) -> Path:

@@ -20,6 +20,7 @@ from lit_jax.errors import UserError
 from lit_jax.graphs.from_jax import to_onnx
 from lit_jax.graphs.graph import WEIGHTS
 from lit_jax.models.units import BertUnits, Units
+from lit_jax.prediction.with_onnx import WithOnnx
 from lit_jax.text.units import SLOTS
 from lit_jax.trained import documents, onnx_folder
 from lit_jax.trained.exporting import export
@@ -308,3 +309,19 @@ def test_a_model_of_given_embeddings_has_nothing_to_look_at(finished, tmp_path):
         "found a model of embeddings computed elsewhere",
     )
     assert not (tmp_path / "x").exists()
+
+
+def test_only_this_machine_computes(folders, monkeypatch):
+    """onnxruntime has ways to compute elsewhere, such as Azure's; a model takes those that are named."""
+    asked = []
+    real = onnxruntime.InferenceSession
+
+    def session(path, settings, providers):
+        asked.append(providers)
+        return real(path, settings, providers=["CPUExecutionProvider"])
+
+    there = ["AzureExecutionProvider", "CUDAExecutionProvider", "FutureCloudExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: there)
+    WithOnnx(folders / "fp32")
+    assert asked == [["CUDAExecutionProvider", "CPUExecutionProvider"]]

@@ -12,8 +12,9 @@ import pytest
 import lit_jax
 from lit_jax import search
 from lit_jax.errors import UserError
-from lit_jax.prediction import photo_index
+from lit_jax.prediction import contact_sheet, photo_index
 from lit_jax.prediction.choices import own_classes
+from lit_jax.prediction.contact_sheet import Hit, Query
 from lit_jax.prediction.photo_index import Entry
 
 
@@ -188,6 +189,18 @@ def test_paths_are_told_as_they_were_given_and_the_photo_asked_for_is_marked(sea
     marked = page.partition('<li class="same">')[2].partition("</li>")[0]
     assert photos[3].name in marked and page.count('class="same"') == 1
     assert page.count("data:image/jpeg;base64,") == 3  # what was asked for above what was found
+
+
+def test_a_contact_sheet_has_no_path_of_its_maker(searched, finished, tmp_path):
+    folder, photos, arguments = searched
+    search.main([*arguments, f"--like={folder / photos[3].name}", f"--out={tmp_path / 'sheet.html'}"])
+    page = (tmp_path / "sheet.html").read_text()
+    assert f"<h2>like {photos[3].name}</h2>" in page and f"model {finished[0].name}<" in page
+    assert str(folder) not in page and str(finished[0].parent) not in page
+    lots = (["/home/me/a/1.jpg", "/srv/b/2.jpg"], ["/home/me/a/1.jpg", "b/2.jpg"])  # nothing, or not a path, in common
+    for lot in lots:
+        text = contact_sheet.sheet([Query("x")], [[Hit(photo, 0.5) for photo in lot]], "")
+        assert "home" not in text and "a/<wbr>1.jpg" in text and "b/<wbr>2.jpg" in text
 
 
 def test_a_name_of_a_class_is_asked_as_that_class(finished):

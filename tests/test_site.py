@@ -12,9 +12,12 @@ import itertools
 import json
 import os
 import pathlib
+import random
 import re
 import shutil
 import struct
+import subprocess
+import sys
 import threading
 import unicodedata
 import urllib.error
@@ -23,7 +26,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 import lit_jax
 from lit_jax import site
@@ -46,6 +49,7 @@ from lit_jax.trained.exporting import export
 from lit_jax.trained.loading import load_whole
 from tests import chromium, test_region_lists
 from tests.chromium import Browser
+from tests.test_exif import CASES, FORMS, exif, photo
 from tests.test_images import natural
 from tests.test_predict import EPITHETS, HEIC, VIDEO
 
@@ -610,11 +614,11 @@ def test_values_of_the_csv_may_hold_its_own_signs(app):
 
 def test_the_csv_is_darwin_core_as_python_writes_it(app, browser, model, photos, tmp_path):
     (tmp_path / "broken,1.jpg").write_bytes(b"no photo")
-    exif = Image.Exif()
-    exif.get_ifd(0x8769)[0x9003] = "2026:05:01 10:22:33"
-    exif.get_ifd(0x8825).update({1: "S", 2: (46.0, 30.0, 36.0), 3: "W", 4: (7.0, 15.0, 0.0)})
+    tags = Image.Exif()
+    tags.get_ifd(0x8769)[0x9003] = "2026:05:01 10:22:33"
+    tags.get_ifd(0x8825).update({1: "S", 2: (46.0, 30.0, 36.0), 3: "W", 4: (7.0, 15.0, 0.0)})
     with Image.open(photos[0]) as picture:
-        picture.save(tmp_path / "placed.jpg", exif=exif, quality=95)
+        picture.save(tmp_path / "placed.jpg", exif=tags, quality=95)
     given = [*photos[1:5], str(tmp_path / "broken,1.jpg"), str(tmp_path / "placed.jpg")]
     browser.call("Browser.grantPermissions", permissions=["geolocation"])
     app.call("Emulation.setGeolocationOverride", latitude=51.25, longitude=-0.5, accuracy=12.3)
@@ -658,9 +662,86 @@ def test_the_csv_is_darwin_core_as_python_writes_it(app, browser, model, photos,
         assert placed["eventDate"] == "2026-05-01T10:22:33" and placed["geodeticDatum"] == "WGS84"
         assert (float(placed["decimalLatitude"]), float(placed["decimalLongitude"])) == (-46.51, -7.25)
         assert (fresh["decimalLatitude"], fresh["coordinateUncertaintyInMeters"]) == ("51.250000", "13")
+        assert fresh["eventDate"] == ""  # the file's time is when it was copied
         assert rows[pathlib.Path(photos[1]).name]["decimalLatitude"] == ""  # was looked at before
     finally:
         app.run("['with-time', 'with-place'].forEach((id) => document.getElementById(id).click())")
+        forgotten(app)
+
+
+def test_time_and_place_of_a_photo_are_those_that_are_real(app):
+    """By the values that the test of Python's reader has."""
+    files = [
+        [kind, base64.b64encode(photo(form, exif(case))).decode()]
+        for form, kind in FORMS.items()
+        for case in CASES
+        if form != "AVIF" or features.check("avif")
+    ]
+    found = app.run(
+        module(
+            "exif.js",
+            f"{json.dumps(files)}.map(([k, t]) => m.taken(Uint8Array.from(atob(t), (c) => c.charCodeAt(0)), k))",
+        )
+    )
+    got = [[one.get("date", ""), list(one.get("place", {}).values()) or None] for one in found]
+    for (kind, _), case, one in zip(files, itertools.cycle(CASES), got, strict=False):
+        assert one == [case["date"], case["place"] and pytest.approx(case["place"])], (kind, case["why"])
+
+
+def test_damaged_exif_says_nothing_and_ends(app):
+    rest = random.Random(3)
+    files = []
+    for form, kind in FORMS.items():
+        whole = photo(form, exif(CASES[0])) if form != "AVIF" or features.check("avif") else b""
+        for _ in range(100 if whole else 0):
+            data = bytearray(whole[: rest.randrange(1, len(whole))] if rest.random() < 0.3 else whole)
+            for _ in range(rest.randrange(1, 6)):
+                data[rest.randrange(len(data))] = rest.choice((0, 1, 0x7F, 0xFF))
+            files.append([kind, base64.b64encode(data).decode()])
+    found = app.run(
+        module(
+            "exif.js",
+            f"{json.dumps(files)}.map(([k, t]) => m.taken(Uint8Array.from(atob(t), (c) => c.charCodeAt(0)), k))",
+        )
+    )
+    assert len(found) == len(files)
+    places = [one["place"] for one in found if "place" in one]
+    assert all(abs(place["latitude"]) <= 90 and abs(place["longitude"]) <= 180 for place in places)
+
+
+# What a picture must be stored as for a viewer to turn it upright: orientations of Exif, section 4.6.4.
+STORED_AS = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: np.rot90(a, -1),
+}
+
+
+def test_photos_of_every_format_are_turned_upright(app, rng, tmp_path):
+    """Whatever the browser does by itself, which for WebP differs."""
+    upright = np.asarray(natural(rng, 61, 40))
+    paths = []
+    for form, ending in (("PNG", "png"), ("WEBP", "webp")):
+        for turn, stored in STORED_AS.items():
+            tags = Image.Exif()
+            tags[0x0112] = turn
+            paths.append(tmp_path / f"{turn}.{ending}")
+            more = {"lossless": True} if form == "WEBP" else {}
+            Image.fromarray(np.ascontiguousarray(stored(upright))).save(paths[-1], form, exif=tags, **more)
+    looked(app, paths)
+    try:
+        found = cards(app)
+        sizes = app.run(
+            "[...document.querySelectorAll('.card .picture')].map((one) => [one.naturalWidth, one.naturalHeight])"
+        )
+        assert set(map(tuple, sizes)) == {(61, 40)}
+        assert all(found[path.name] == found["1.png"] for path in paths)
+    finally:
         forgotten(app)
 
 
@@ -715,6 +796,193 @@ def test_it_works_when_its_server_has_gone(browser, made, photos):
         (card,) = cards(page).values()
         page.close()
     assert card["share"].endswith("%")
+
+
+def test_what_another_page_of_the_host_keeps_or_damages_does_not_stop_it(browser, made, photos):
+    """Pages of one host share what the browser keeps; entries that are none of the app's are set aside in one line."""
+    told = "document.getElementById('notices').textContent"
+    with served(made[0] / "app") as (where, _):
+        page = browser.open(f"{where}LICENCES.txt")
+        page.wait("location.pathname == '/LICENCES.txt'")
+        page.run("""new Promise((done) => {  // a base that other apps might have, and other keys
+          const request = indexedDB.open("lit_jax", 7);
+          request.onupgradeneeded = () => request.result.createObjectStore("other");
+          request.onsuccess = () => { request.result.close(); done(null) };
+          localStorage.setItem("limits", "[");
+        })""")
+        page.go(where)
+        page.wait(READY)
+        assert page.run(told) == ""
+        looked(page, photos[:1])
+        before = cards(page)
+        for limits in (
+            "not JSON",
+            "null",
+            '{"model": "DIGEST", "limits": [{"column": "none", "value": 3}]}',
+            '{"model": "DIGEST", "limits": [], "list": {"classes": 5}}',
+            '{"limits": []}',
+        ):
+            digest = json.loads((made[0] / "app" / "app.json").read_text())["digest"]
+            page.run(f"localStorage.setItem('lit_jax / limits', {limits.replace('DIGEST', digest)!r})")
+            page.run("localStorage.setItem('lit_jax / sure', 'surely')")
+            page.go(f"{where}?{abs(hash(limits))}")
+            page.wait(f"location.search == '?{abs(hash(limits))}' && {READY}")
+            assert page.run(told) == STRINGS["keptDamaged"], limits
+            assert page.run("document.getElementById('among').textContent").startswith("Among all 12")
+            assert page.run("document.getElementById('sure-value').textContent") == "80 %"
+            assert page.run("localStorage.getItem('lit_jax / limits')") is None
+        page.run("""new Promise((done) => {
+          const request = indexedDB.open("lit_jax /");
+          request.onsuccess = () => {
+            const change = request.result.transaction("photos", "readwrite"), store = change.objectStore("photos");
+            store.put({ id: "foreign" });
+            store.getAll().onsuccess = ({ target: { result: [own] } }) => {
+              for (const [i, part] of [{ vector: null }, { vector: new Float32Array(3) }, { thumbnail: "no picture" }, { name: 5 },
+                { place: { latitude: "north" } }, { vector: own.vector.map(() => NaN) }, { added: null }, { model: 5 }].entries()) {
+                store.put({ ...own, id: `damaged ${i}`, ...part });
+              }
+              store.put({ ...own, id: "of an earlier model", model: "earlier" });
+            };
+            change.oncomplete = () => { request.result.close(); done(null) };
+          };
+        })""")
+        for visit, said in (("first", STRINGS["keptDamaged"]), ("second", "")):
+            page.go(f"{where}?{visit}")
+            page.wait(f"location.search == '?{visit}' && {READY}")
+            assert cards(page) == before and page.run(told) == said
+        page.go(f"{where}LICENCES.txt")
+        page.wait("location.pathname == '/LICENCES.txt'")
+        page.run("""new Promise((done) => {  // a base under the app's own name, which is another one
+          indexedDB.deleteDatabase("lit_jax /").onsuccess = () => {
+            const request = indexedDB.open("lit_jax /", 1);
+            request.onupgradeneeded = () => request.result.createObjectStore("other");
+            request.onsuccess = () => { request.result.close(); done(null) };
+          };
+        })""")
+        page.go(where)
+        page.wait(f"location.pathname == '/' && {READY}")
+        looked(page, photos[:1])
+        assert cards(page) == before
+        page.close()
+
+
+def test_other_pages_of_the_host_stay_as_they_are(browser, made, photos, tmp_path):
+    """The app answers, with and without its server, for its own page and files only, even at the root of a host."""
+    shutil.copytree(made[0] / "app", tmp_path / "host")
+    others = {"other.html": "other page", "sub/index.html": "page below", "sub/app.js": "script below"}
+    (tmp_path / "host" / "sub").mkdir()
+    for name, text in others.items():
+        (tmp_path / "host" / name).write_text(text)
+    with served(tmp_path / "host") as (where, stop):
+        page = browser.open(where)
+        page.wait("document.documentElement.classList.contains('offline-ready')")
+        for name, text in {**others, "sub/": "page below", "LICENCES.txt": "The page: lit_jax"}.items():
+            page.go(f"{where}{name}")
+            page.wait(f"location.pathname == '/{name}' && document.body?.innerText.startsWith({text!r})")
+            assert page.run("Boolean(navigator.serviceWorker.controller)")
+        assert page.run("fetch('/none.html').then((answer) => answer.status)") == 404
+        stop()
+        for address in ("", "index.html", "?some=query"):
+            page.go(f"{where}{address}")
+            page.wait(f"location.href.endsWith({f'/{address}'!r}) && {READY}")
+        page.go(f"{where}LICENCES.txt")
+        page.wait("document.body?.innerText.startsWith('The page: lit_jax')")
+        assert page.run("caches.match('/other.html').then((one) => one ?? null)") is None
+        page.close()
+
+
+def flipped(path, at=None):
+    """Changes a byte of a file, in its middle, and gives its content before that."""
+    before = path.read_bytes()
+    data = bytearray(before)
+    data[len(data) // 2 if at is None else at] ^= 1
+    path.write_bytes(data)
+    return before
+
+
+# The scripts are damaged in a comment, which runs as before, and where they do not run any more.
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [
+        ("image.onnx", None),
+        ("classes.json", None),
+        ("text.onnx", None),
+        ("app.json", None),
+        ("worker.js", 5),
+        ("common.js", 5),
+        ("app.js", 5),
+        ("app.js", 0),
+        ("engine.js", 0),
+        ("start.js", 0),
+        ("ort.js", 5),
+        ("style.css", 5),
+    ],
+)
+def test_a_damaged_file_is_told_and_not_kept(browser, made, tmp_path, name, at):
+    shutil.copytree(made[0] / "app", tmp_path / "app")
+    (path,) = (one for one in (tmp_path / "app").iterdir() if one.name.removesuffix(contents.PACKED) == name)
+    whole = flipped(path, at)
+    with served(tmp_path / "app") as (where, _):
+        page = browser.open(where)
+        page.wait("document.getElementById('stop') && !document.getElementById('stop').hidden")
+        assert page.run("document.getElementById('stop').textContent") == STRINGS["fileWrong"].replace("{file}", name)
+        assert page.run("document.getElementById('bar').hidden")
+        path.write_bytes(whole)
+        os.utime(path, (path.stat().st_atime, path.stat().st_mtime + 60))  # the server tells of seconds only
+        page.go(f"{where}?mended")
+        page.wait(f"location.search == '?mended' && {READY}")
+        page.close()
+
+
+def test_a_damaged_file_is_not_kept_for_use_without_a_network(browser, made, tmp_path):
+    shutil.copytree(made[0] / "app", tmp_path / "app")
+    path = tmp_path / "app" / "icon-512.png"  # which the page does not run, and so does not check
+    whole = flipped(path)
+    kept = "caches.keys().then((all) => all.filter((one) => one.startsWith('lit_jax page')).length)"
+    with served(tmp_path / "app") as (where, _):
+        page = browser.open(where)
+        page.wait(f"{READY} && document.getElementById('notices').textContent")
+        assert page.run("document.getElementById('notices').textContent") == STRINGS["offlineFailed"]
+        assert page.run(kept) == 0
+        path.write_bytes(whole)
+        page.go(f"{where}?mended")
+        page.wait("location.search == '?mended' && document.documentElement.classList.contains('offline-ready')")
+        assert page.run(kept) == 1
+        # What is damaged later, on the device, is fetched again.
+        page.run("""caches.keys().then(async (all) => {
+          const cache = await caches.open(all.find((one) => one.startsWith("lit_jax page")));
+          await cache.put("names.js", new Response("export const speciesKey = 5;", { headers: { "content-type": "text/javascript" } }));
+        })""")
+        page.go(f"{where}?damaged")
+        page.wait(f"location.search == '?damaged' && {READY}")
+        assert page.run("caches.match('/names.js').then((one) => one.text())") == (PAGE / "names.js").read_text()
+        page.close()
+
+
+@pytest.mark.parametrize("name", ["image.onnx", "ort.js", "app.json", "comment"])
+def test_damage_in_the_one_file_is_told(browser, made, tmp_path, name):
+    text = (made[0] / "app.html").read_text()
+    at = text.index("// The page: photos in") if name == "comment" else text.index(f'id="file:{name}">') + 400
+    (tmp_path / "app.html").write_text(text[: at + 3] + ("A" if text[at + 3] != "A" else "B") + text[at + 4 :])
+    page = browser.open((tmp_path / "app.html").as_uri())
+    page.wait("document.getElementById('stop') && !document.getElementById('stop').hidden")
+    told = page.run("document.getElementById('stop').textContent")
+    assert told == STRINGS["fileWrong"].replace("{file}", "app.js" if name == "comment" else name)
+    page.close()
+
+
+def test_sentences_may_be_edited_in_the_folder(browser, made, tmp_path):
+    shutil.copytree(made[0] / "app", tmp_path / "app")
+    path = tmp_path / "app" / "strings.js"
+    path.write_text(path.read_text().replace("What is it?", "Was ist das?"))
+    with served(tmp_path / "app") as (where, _):
+        page = browser.open(where)
+        page.wait("document.documentElement.classList.contains('offline-ready')")
+        assert page.run("document.querySelector('#welcome h2').textContent") == "Was ist das?"
+        path.write_text("globalThis.STRINGS = {")
+        page.go(where.replace("127.0.0.1", "localhost"))  # another origin, where nothing is kept
+        page.wait("document.getElementById('stop')?.textContent.startsWith('The file strings.js is damaged')")
+        page.close()
 
 
 def test_a_new_version_is_told_and_there_on_the_next_visit(browser, made, tmp_path):
@@ -860,6 +1128,41 @@ def test_the_command_says_what_it_made(made):
     told = json.loads((made[0] / "app" / "app.json").read_text())
     assert told["note"].startswith("confidence was") and told["runtime"] == runtime.VERSION
     assert "Copyright (c) Microsoft Corporation" in (made[0] / "app" / "LICENCES.txt").read_text()
+
+
+def test_what_it_writes_has_no_path_of_its_maker(onnx, model, tmp_path, capsys):
+    region = tmp_path / "home" / "region.txt"
+    region.parent.mkdir()
+    table = model.choices().table
+    region.write_text("\n".join([*table.names[:5], "Parus major", f"{table.names[6]} Linnaeus, 1758"]))
+    (tmp_path / "home" / "classes.csv").write_text("name\n" + "\n".join([*table.names[:8], table.names[0]]))
+    start = ["--checkpoint", str(onnx), "--only", str(region), "--classes", str(region.parent / "classes.csv")]
+    site.main([*start, "--out", str(tmp_path / "app")])
+    site.main([*start, "--out", str(tmp_path / "app.html"), "--one-file"])
+    capsys.readouterr()
+    written = [path for path in [*(tmp_path / "app").iterdir(), tmp_path / "app.html"] if path.is_file()]
+    assert [path.name for path in written if str(tmp_path).encode() in path.read_bytes()] == []
+    notes = json.loads((tmp_path / "app" / "app.json").read_text())["notes"]
+    assert any(note.startswith("region.txt: 1 of its 7 names") for note in notes)
+    text = base64.b64decode(re.search(r'id="file:app.json">([^<]*)<', (tmp_path / "app.html").read_text())[1])
+    assert json.loads(text)["notes"] == notes
+
+
+def test_a_command_that_is_ended_leaves_no_temporary_folder(finished, tmp_path):
+    """By SIGTERM, as by schedulers and `timeout`, while the model is written in ONNX."""
+    (tmp_path / "tmp").mkdir()
+    script = """
+import os, signal, sys
+from lit_jax import site
+from lit_jax.trained import exporting
+exporting.export = lambda trained, out, **_: (out.mkdir(), os.kill(os.getpid(), signal.SIGTERM), print("went on"))
+site.main(sys.argv[1:])
+"""
+    command = [sys.executable, "-c", script, "--checkpoint", str(finished[0]), "--out", str(tmp_path / "app")]
+    done = subprocess.run(command, env={**os.environ, "TMPDIR": str(tmp_path / "tmp")}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (143, "", [tmp_path / "tmp"])
+    assert done.stderr.splitlines()[-1] == "stopped; nothing was written"
+    assert [one.name for one in (tmp_path / "tmp").iterdir() if one.name.startswith("lit_jax")] == []
 
 
 def test_a_run_becomes_a_model_in_onnx_first(browser, finished, onnx, monkeypatch, tmp_path, capsys):

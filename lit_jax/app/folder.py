@@ -14,6 +14,9 @@ from lit_jax.app.runtime import Runtime
 
 PAGE = Path(__file__).with_name("page")
 STRINGS = "strings.json"
+INDEX, WORKER = "index.html", "sw.js"
+SENTENCES = "strings.js"
+"""Of the folder; it and `INDEX` have no digest: translators change the one, and some hosts add to the other."""
 LICENCES = "LICENCES.txt"
 # Who may be asked for what: nobody but the app's own host.
 _POLICY = {
@@ -37,34 +40,51 @@ def folder_files(files: Mapping[str, bytes], run: Runtime, title: str) -> dict[s
         run: what runs the model.
         title: of the app.
     """
-    shell = {path.name: path.read_bytes() for path in sorted(PAGE.iterdir()) if path.name != STRINGS}
-    shell["index.html"] = _page(title, _POLICY).encode()
-    shell["strings.js"] = _strings().encode()
+    shell = {
+        path.name: path.read_bytes() for path in sorted(PAGE.iterdir()) if path.name not in (STRINGS, WORKER, INDEX)
+    }
     shell["manifest.webmanifest"] = _manifest(title).encode()
     shell["ort.js"] = run.script
-    kept = {**shell, DESCRIPTION: files[DESCRIPTION]}
-    version = hashlib.sha256(b"".join(name.encode() + kept[name] for name in sorted(kept))).hexdigest()[:16]
-    names = " ".join(["./", *sorted(name for name in kept if name not in ("sw.js", "index.html"))])
-    worker = shell["sw.js"].decode().replace("@VERSION@", version).replace("@SHELL@", names)
-    return {**shell, **files, "sw.js": worker.encode(), LICENCES: _licences().encode()}
+    shell[LICENCES] = _licences().encode()
+    description = _with_shell(files[DESCRIPTION], shell)
+    free = {INDEX: _page(title, _POLICY, description).encode(), SENTENCES: _strings().encode()}
+    kept = {**shell, **free, DESCRIPTION: description}
+    digests = {name: "" if name in free else _digest(kept[name]) for name in sorted(kept)}
+    version = _digest(b"".join(name.encode() + kept[name] for name in sorted(kept)))[:16]
+    named = json.dumps({"./" if name == INDEX else name: digest for name, digest in digests.items()}, indent=1)
+    worker = _read(WORKER).replace("@VERSION@", version).replace('"@SHELL@"', named)
+    return {**files, **kept, WORKER: worker.encode()}
+
+
+def _with_shell(description: bytes, shell: Mapping[str, bytes]) -> bytes:
+    """``app.json`` with the SHA-256 of what the page is made of, by name."""
+    digests = {name: _digest(shell[name]) for name in sorted(shell)}
+    return json.dumps({**json.loads(description), "shell": digests}, ensure_ascii=False).encode()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def one_file(files: Mapping[str, bytes], run: Runtime, title: str) -> str:
     """The app as the text of one HTML file, the model inside."""
-    page = _page(title, _POLICY_OF_ONE)
+    main = f"\n{bundled('app.js')}"
+    scripts = {"worker.js": bundled("worker.js").encode(), "ort.js": run.script}
+    description = _with_shell(files[DESCRIPTION], {**scripts, "app.js": main.encode()})
+    page = _page(title, _POLICY_OF_ONE, description)
     style = f"<style>\n{(PAGE / 'style.css').read_text('utf-8')}</style>"
     page = re.sub(r"  <!-- begin.*?<!-- end -->", lambda _: style, page, flags=re.S)
-    inside = {**files, "worker.js": bundled("worker.js").encode(), "ort.js": run.script}
+    inside = {**files, **scripts, DESCRIPTION: description}
     data = "\n".join(
         f'<script type="text/plain" id="file:{name.removesuffix(PACKED)}">{base64.b64encode(data).decode()}</script>'
         for name, data in inside.items()
     )
     start = _read("start.js")
-    scripts = "\n".join(
+    text = "\n".join(
         [data, f"<script>{_strings()}</script>", f"<script>{start}</script>",
-         f'<script type="module">\n{bundled("app.js")}</script>', f"<!--\n{_licences()}-->"]
+         f'<script type="module">{main}</script>', f"<!--\n{_licences()}-->"]
     )  # fmt: skip
-    return re.sub(r"  <!-- scripts -->.*?(?=</body>)", lambda _: scripts + "\n", page, flags=re.S)
+    return re.sub(r"  <!-- scripts -->.*?(?=</body>)", lambda _: text + "\n", page, flags=re.S)
 
 
 def bundled(name: str) -> str:
@@ -94,10 +114,11 @@ def _read(name: str) -> str:
     return (PAGE / name).read_text("utf-8")
 
 
-def _page(title: str, policy: Mapping[str, str]) -> str:
+def _page(title: str, policy: Mapping[str, str], description: bytes) -> str:
     strings = json.loads(_read(STRINGS))
     told = {
         "@TITLE@": html.escape(title), "@NOSCRIPT@": html.escape(strings["noScript"]),
+        "@APP@": _digest(description),
         "@POLICY@": "; ".join(f"{name} {value}" for name, value in policy.items()),
     }  # fmt: skip
     page = _read("index.html")

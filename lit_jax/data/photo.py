@@ -11,9 +11,9 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops, ImageOps, features
@@ -201,6 +201,32 @@ def upright_pixels(source: Source, *, max_pixels: int = MAX_PIXELS) -> np.ndarra
         image = _opened(raw, kind, max_pixels)
         image.load()
         return np.asarray(_upright_rgb_or_grey(image, ink_as_is=_ink_as_is(image, kind)).convert("RGB"))
+
+
+class Tags(NamedTuple):
+    """What EXIF says, by the numbers of its tags.
+
+    Attributes:
+        exif: of the photo.
+        gps: of its place.
+    """
+
+    exif: Mapping[int, Any]
+    gps: Mapping[int, Any]
+
+
+def exif_tags(raw: bytes) -> Tags:
+    """The EXIF of a photo of any format, as Pillow reads it; empty where there is none or it is damaged."""
+    try:
+        kind = _readable_format(raw)
+        with _pillow():
+            found = _opened(raw, kind, MAX_PIXELS).getexif()
+            return Tags(dict(found.get_ifd(_EXIF)), dict(found.get_ifd(_GPS)))
+    except BadPhoto:
+        return Tags({}, {})
+
+
+_EXIF, _GPS = 0x8769, 0x8825  # where the tags of each are
 
 
 def _checked(pixels: np.ndarray) -> np.ndarray:

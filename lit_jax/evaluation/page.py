@@ -256,7 +256,9 @@ def _near_photos(found: Mapping[str, Any]) -> list[tuple[bool, str, str]]:
     near = found["photos"]
     if near is None:
         command = (
-            f"python -m lit_jax.leaks --store={found['store']}" if found["is_store"] else "python -m lit_jax.embed"
+            f"python -m lit_jax.leaks --store={pathlib.PurePath(found['store']).name}"
+            if found["is_store"]
+            else "python -m lit_jax.embed"
         )
         why = (
             f"there are more than are compared here; <code>{html.escape(command)}</code> compares them"

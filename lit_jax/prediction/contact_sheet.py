@@ -100,6 +100,12 @@ def _common(photos: Sequence[str]) -> int:
     return len(os.path.commonpath(folders)) if len(set(map(os.path.isabs, folders))) == 1 else 0
 
 
+def _below(photo: str, above: int) -> str:
+    """A path below the folder that all share; where they share none, at most the photo's own folder and name."""
+    shared = above > len(os.sep) or not os.path.isabs(photo)
+    return photo[above:].lstrip(os.sep) if shared else os.path.join(*photo.split(os.sep)[-2:]).lstrip(os.sep)
+
+
 def _files(hits: Sequence[Hit]) -> list[str]:
     return [hit.file for hit in hits]
 
@@ -109,7 +115,7 @@ def _group(query: Query, hits: Sequence[Hit], pictures: Iterator[str], above: in
     top = f'<img class="asked" src="{asked}" alt="the photo that was asked for">' if asked else ""
     cards = []
     for place, hit in enumerate(hits, 1):
-        address, name = next(pictures), html.escape(hit.photo[above:].lstrip(os.sep))
+        address, name = next(pictures), html.escape(_below(hit.photo, above))
         shown = (
             f'<img src="{address}" alt="{name}" loading="lazy">' if address else '<div class="none">no picture</div>'
         )

@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
+from lit_jax.data.exif import taken
 from lit_jax.errors import UserError
 from lit_jax.evaluation.ranks import SPECIES
 from lit_jax.prediction.answers import Named, percent
@@ -26,7 +27,8 @@ from lit_jax.version import __version__
 
 DARWIN_CORE = (
     "associatedMedia", "scientificName", "taxonRank", "vernacularName", *RANKS, "specificEpithet", "identifiedBy",
-    "identificationVerificationStatus", "identificationRemarks",
+    "identificationVerificationStatus", "identificationRemarks", "eventDate", "decimalLatitude", "decimalLongitude",
+    "geodeticDatum",
 )  # fmt: skip
 """Terms of https://dwc.tdwg.org/terms/, one row a photo."""
 
@@ -209,7 +211,7 @@ def _darwin_core(named: Named, heading: Heading) -> list[str]:
     if answer is None:
         row["identificationRemarks"] = f"photo could not be read: {named.error}"
     else:
-        row |= answer.ranks
+        row |= {**answer.ranks, **_taken(named.photo)}
         row["identificationVerificationStatus"] = "unverified"
         row["identificationRemarks"] = f"confidence {answer.confidence:.4f}; {heading.note}"
         if answer.rank:
@@ -219,6 +221,16 @@ def _darwin_core(named: Named, heading: Heading) -> list[str]:
             row["identificationRemarks"] = "not sure at any rank; " + row["identificationRemarks"]
         row["specificEpithet"] = _epithet(answer.name, row["genus"]) if answer.rank == SPECIES else ""
     return list(row.values())
+
+
+def _taken(photo: str) -> dict[str, str]:
+    """When and where, as the EXIF of the photo says; nothing else, such as the file's time, is known to be true."""
+    time, place = taken(photo)
+    found = {"eventDate": time.isoformat()} if time else {}
+    if place:
+        latitude, longitude = (f"{value:.6f}" for value in place)
+        found |= {"decimalLatitude": latitude, "decimalLongitude": longitude, "geodeticDatum": "WGS84"}
+    return found
 
 
 def _epithet(name: str, genus: str) -> str:

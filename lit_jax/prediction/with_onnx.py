@@ -19,6 +19,16 @@ from lit_jax.text.tokenizers import tokenizer_from_bytes
 from lit_jax.text.units import Reading
 from lit_jax.trained import documents, onnx_folder
 
+PROVIDERS = (
+    "TensorrtExecutionProvider",
+    "CUDAExecutionProvider",
+    "ROCMExecutionProvider",
+    "CoreMLExecutionProvider",
+    "DmlExecutionProvider",
+    "CPUExecutionProvider",
+)
+"""What may compute, the first that is there first: these do it on this machine. Others of onnxruntime ask a service."""
+
 
 class WithOnnx:
     """See `lit_jax.prediction.engine.Engine`; `model` is the folder, read.
@@ -108,7 +118,9 @@ def _session(path: pathlib.Path) -> Any:
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(path), settings, providers=onnxruntime.get_available_providers())
+        there = onnxruntime.get_available_providers()
+        providers = [name for name in PROVIDERS if name in there]
+        return onnxruntime.InferenceSession(str(path), settings, providers=providers)
     except Exception as error:  # onnxruntime raises classes of its own, which it does not export
         raise UserError(
             f"{path}: found a file that onnxruntime cannot use ({first_line(error)}), expected a tower; "

@@ -5,7 +5,7 @@ import { render } from "./cards.js";
 import { $, el, notice, rankName, remember, remembered, state, t } from "./common.js";
 import { ask, startModel } from "./engine.js";
 import * as files from "./files.js";
-import { addLimit, choose, limit, offerValues, useList } from "./judging.js";
+import { addLimit, limit, offerValues, restoreLimits, useList } from "./judging.js";
 import { keeper } from "./kept.js";
 import { finder, textOf } from "./lists.js";
 import { addPhotos, allowPlace, calmForget, forgetAll, restore, resultsFile, save } from "./session.js";
@@ -16,9 +16,10 @@ async function start() {
   $("loading").hidden = false;
   try {
     state.app = await files.description();
+    await files.checkShell(state.app.shell);
     const full = await startModel(state.app);
     setUp(state.app);
-    state.kept = await keeper(state.app.digest, () => notice("storageFull"));
+    state.kept = await keeper(state.app.digest, state.app.vectors.width, notice);
     await restore();
     await keepOffline(full);
   } catch (error) {
@@ -54,13 +55,11 @@ function setUp(app) {
   for (const k of app.classes.seen) state.seen[k] = 1;
   state.rungs = answers.ladder(columns);
   state.find = finder(columns);
-  state.sure = Number(remembered("sure") ?? app.sure);
+  const sure = Number(remembered("sure") ?? app.sure);
+  state.sure = sure >= 0 && sure < 1 ? sure : app.sure;
   state.withTime = remembered("time") === "yes";
   state.withPlace = remembered("place") === "yes";
-  const limits = JSON.parse(remembered("limits") ?? "{}");
-  state.limits = (limits.model === app.digest && limits.limits) || [];
-  if (limits.model === app.digest && limits.list) state.list = { ...limits.list, classes: new Set(limits.list.classes) };
-  choose();
+  if (!restoreLimits()) notice("keptDamaged");
   $("sure").value = Math.round(100 * state.sure);
   $("with-time").checked = state.withTime;
   $("with-place").checked = state.withPlace;
@@ -94,10 +93,18 @@ async function keepOffline(full) {
   const before = navigator.serviceWorker.controller;
   try {
     const registration = await navigator.serviceWorker.register("sw.js");
-    registration.addEventListener("updatefound", () => {
+    const watch = () => {
       const next = registration.installing;
-      next?.addEventListener("statechange", () => before && next.state === "activated" && notice("newVersion"));
-    });
+      next?.addEventListener("statechange", () => {
+        if (before && next.state === "activated") notice("newVersion");
+        if (next.state === "redundant" && !registration.active) {
+          tell("offlineFailed");
+          notice("offlineFailed");
+        }
+      });
+    };
+    watch();
+    registration.addEventListener("updatefound", watch);
     navigator.serviceWorker.ready.then(async () => {
       tell("offlineReady");
       document.documentElement.classList.add("offline-ready");

@@ -47,9 +47,12 @@ export function remembered(name) {
   }
 }
 
+/** Keeps a text for the next visit; null forgets it. */
 export function remember(name, value) {
+  const key = `lit_jax ${location.pathname} ${name}`;
   try {
-    localStorage.setItem(`lit_jax ${location.pathname} ${name}`, value);
+    if (value === null) localStorage.removeItem(key);
+    else localStorage.setItem(key, value);
   } catch { // no room, or not allowed: it is asked again next time
   }
 }

@@ -12,25 +12,51 @@ const held = (name) => document.getElementById(`file:${name}`);
 
 export const isOneFile = () => held("app.json") !== null;
 
-/** The bytes of base64. */
-async function unpacked(text) {
-  const direct = await fetch(`data:application/octet-stream;base64,${text.trim()}`);
-  return new Uint8Array(await direct.arrayBuffer());
+/** The bytes of a part of the page that is base64. */
+async function unpacked(name) {
+  const text = held(name)?.textContent ?? "-"; // which is no base64
+  try {
+    const direct = await fetch(`data:application/octet-stream;base64,${text.trim()}`);
+    return new Uint8Array(await direct.arrayBuffer());
+  } catch {
+    throw new BadFile("fileWrong", name);
+  }
 }
 
-/** What the app says of itself, and its digest. */
+/** What the app says of itself. Of which content it must be the page knows, which was made with it. */
 export async function description() {
-  const element = held("app.json");
-  if (element) return JSON.parse(new TextDecoder().decode(await unpacked(element.textContent)));
-  const answer = await fetch("app.json");
-  if (!answer.ok) throw new BadFile("fileMissing", "app.json");
-  return answer.json();
+  const name = "app.json", sha256 = document.documentElement.dataset.app;
+  const bytes = isOneFile() ? await unpacked(name) : await received(name, name, () => {});
+  if (await isRight(bytes, { bytes: bytes.length, sha256 })) return JSON.parse(new TextDecoder().decode(bytes));
+  await refetched(name);
+  throw new BadFile("fileWrong", name);
 }
 
 /** A script of the app: its address, or, where all is in one file, itself. */
 export async function script(name) {
-  return isOneFile() ? unpacked(held(name).textContent) : new URL(name, document.baseURI).href;
+  return isOneFile() ? unpacked(name) : new URL(name, document.baseURI).href;
 }
+
+/**
+ * Refuses scripts and styles that are not those that the app was made with.
+ * @param shell SHA-256 of each by name
+ */
+export async function checkShell(shell) {
+  const read = async (name) => {
+    if (!isOneFile()) return received(name, name, () => {});
+    return held(name) ? unpacked(name) : new TextEncoder().encode(document.querySelector("script[type=module]").textContent);
+  };
+  const run = Object.entries(shell).filter(([name]) => /\.(js|css)$/.test(name));
+  await Promise.all(run.map(async ([name, sha256]) => {
+    const bytes = await read(name);
+    if (await isRight(bytes, { bytes: bytes.length, sha256 })) return;
+    await refetched(name);
+    throw new BadFile("fileWrong", name);
+  }));
+}
+
+/** Puts a fresh file in the place of a damaged one that the browser may have kept: the page is loaded again then. */
+const refetched = (name) => (isOneFile() ? null : fetch(name, { cache: "reload" }).catch(() => {}));
 
 /**
  * The bytes of a file, checked.
@@ -42,9 +68,10 @@ export async function script(name) {
 export async function fileBytes(name, facts, tell, full) {
   const element = held(name);
   if (element) {
-    const bytes = await unpacked(element.textContent);
+    const bytes = await unpacked(name);
     element.remove(); // the text is larger than the bytes, and is not needed twice
     tell(bytes.length);
+    if (!(await isRight(bytes, facts))) throw new BadFile("fileWrong", name);
     return opened(bytes, facts);
   }
   // Under its digest, so that a new version of the app does not take the old file for its own.

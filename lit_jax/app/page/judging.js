@@ -1,7 +1,7 @@
 // What is said of photos: the answer of each among the species to choose from, and which these are.
 
 import * as answers from "./answers.js";
-import { $, el, rankName, remember, state, t, view } from "./common.js";
+import { $, el, rankName, remember, remembered, state, t, view } from "./common.js";
 import { BadTable, entriesOf } from "./lists.js";
 import { speciesKey } from "./names.js";
 
@@ -68,6 +68,31 @@ export function choose() {
     return [...wanted].every(([column, keys]) => keys.includes(speciesKey(state.columns[column][k])));
   });
   return state.chosen.length > 0;
+}
+
+/** The limits of the last visit, if they are of this model; false if what is kept is none, which is then forgotten. */
+export function restoreLimits() {
+  const text = remembered("limits");
+  const works = text === null || takeLimits(text);
+  if (!works) {
+    Object.assign(state, { limits: [], list: null });
+    remember("limits", null);
+  }
+  choose();
+  return works;
+}
+
+function takeLimits(text) {
+  try {
+    const { model, limits, list } = JSON.parse(text);
+    if (typeof model !== "string") return false;
+    if (model !== state.app.digest) return true; // of an earlier version
+    state.limits = limits.map(({ column, value }) => ({ column, value }));
+    state.list = list && { classes: new Set(list.classes) };
+    return choose();
+  } catch {
+    return false;
+  }
 }
 
 /** Tries other limits; those that leave nothing are taken back. */

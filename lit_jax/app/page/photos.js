@@ -1,5 +1,7 @@
-// Files to pictures: what kind of file it is, whether it is whole, and when and where it was taken. A file that cannot
-// be read ends in a BadPhoto, whose code is the key of a sentence in strings.json.
+// Files to pictures: what kind of file it is, and whether it is whole. A file that cannot be read ends in a BadPhoto,
+// whose code is the key of a sentence in strings.json.
+
+import { number } from "./exif.js";
 
 export const MOST_PIXELS = 100_000_000; // as lit_jax.data.photo
 
@@ -34,12 +36,6 @@ export function checked(bytes) {
   return { kind, moving: kind === "gif" && isMoving(bytes) };
 }
 
-const number = (bytes, at, count, little) => {
-  let value = 0;
-  for (let i = 0; i < count; i++) value = value * 256 + (bytes[little ? at + count - 1 - i : at + i] ?? 0);
-  return value;
-};
-
 /** Walks the markers of a JPEG to its end, which must be there; its width and height. */
 function jpegSize(bytes) {
   let at = 2, size = null;
@@ -72,55 +68,4 @@ function isMoving(bytes) {
     if (bytes[at + 1] === 0xf9 && bytes[at + 2] === 4 && bytes[at + 7] === 0 && ++found > 1) return true;
   }
   return false;
-}
-
-/** Date (ISO 8601, without a zone where the camera tells none) and place of a JPEG as its EXIF has them. */
-export function taken(bytes) {
-  try {
-    return exifOf(bytes);
-  } catch { // EXIF that cannot be read says nothing
-    return {};
-  }
-}
-
-function exifOf(bytes) {
-  const text = String.fromCharCode(...bytes.subarray(0, 65536));
-  const start = text.indexOf("Exif\0\0");
-  if (kindOf(bytes) !== "jpeg" || start < 0) return {};
-  const tiff = bytes.subarray(start + 6);
-  const little = tiff[0] === 0x49;
-  const main = tags(tiff, number(tiff, 4, 4, little), little);
-  const exif = main[0x8769] ? tags(tiff, main[0x8769][0], little) : {};
-  const gps = main[0x8825] ? tags(tiff, main[0x8825][0], little) : {};
-  const date = /^(\d{4}):(\d\d):(\d\d) (\d\d:\d\d:\d\d)/.exec(exif[0x9003] ?? "");
-  const zone = /^[+-]\d\d:\d\d/.exec(exif[0x9011] ?? "")?.[0] ?? "";
-  const degrees = (parts, side) => {
-    const value = parts[0] + parts[1] / 60 + parts[2] / 3600;
-    return /[SW]/.test(side ?? "") ? -value : value;
-  };
-  const place = gps[2]?.length === 3 && gps[4]?.length === 3
-    ? { latitude: degrees(gps[2], gps[1]), longitude: degrees(gps[4], gps[3]) } : null;
-  const known = place && Number.isFinite(place.latitude) && Number.isFinite(place.longitude);
-  return {
-    ...(date ? { date: `${date[1]}-${date[2]}-${date[3]}T${date[4]}${zone}` } : {}), ...(known ? { place } : {}),
-  };
-}
-
-/** The entries of a directory of EXIF: whole numbers, fractions and texts. */
-function tags(tiff, at, little) {
-  const found = {};
-  for (let i = 0; i < number(tiff, at, 2, little); i++) {
-    const entry = at + 2 + 12 * i;
-    const kind = number(tiff, entry + 2, 2, little), count = number(tiff, entry + 4, 4, little);
-    const width = { 2: 1, 3: 2, 4: 4, 5: 8 }[kind];
-    if (!width || count > 1000) continue;
-    const from = width * count > 4 ? number(tiff, entry + 8, 4, little) : entry + 8;
-    const each = Array.from({ length: count }, (_, n) => {
-      const here = from + n * width;
-      if (kind === 5) return number(tiff, here, 4, little) / number(tiff, here + 4, 4, little);
-      return number(tiff, here, width, little);
-    });
-    found[number(tiff, entry, 2, little)] = kind === 2 ? String.fromCharCode(...each).replace(/\0.*/, "") : each;
-  }
-  return found;
 }

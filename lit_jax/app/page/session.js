@@ -49,7 +49,7 @@ async function look(photo) {
   try {
     const { vector, thumbnail, date, place, moving, milliseconds } = await ask("photo", { file });
     Object.assign(photo, { state: "done", vector, thumbnail, moving, milliseconds });
-    photo.date = date ?? new Date(file.lastModified).toISOString().replace(/\.\d+/, "");
+    photo.date = date ?? ""; // not the file's: that is often when it was copied
     photo.place = place ?? null;
     await state.kept.put(plainOf(photo));
     if (!place && state.withPlace && Date.now() - file.lastModified < FRESH) placeLater(photo);

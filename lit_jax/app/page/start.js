@@ -3,12 +3,25 @@
 (() => {
   const one = document.getElementById("file:app.json");
   const modules = "noModule" in HTMLScriptElement.prototype;
-  const tell = (key) => {
+  const tell = (key, file = "") => {
     document.documentElement.classList.add("stopped");
-    document.getElementById("stop").textContent = globalThis.STRINGS[key];
+    const damaged = "The file {file} is damaged. Load the page again."; // where the sentences are
+    const text = globalThis.STRINGS?.[key] ?? damaged;
+    document.getElementById("stop").textContent = text.replace("{file}", file || "strings.js");
     document.getElementById("stop").hidden = false;
   };
+  // A script that is damaged or missing cannot say so itself.
+  addEventListener("error", ({ target, filename }) => {
+    const stopped = document.documentElement.classList;
+    if (stopped.contains("ready") || stopped.contains("stopped")) return;
+    const file = String(filename ?? target?.src ?? target?.href ?? "").split("/").at(-1) || "index.html";
+    tell("fileWrong", file);
+    // Fresh ones for the next visit, in the place of damaged ones that the browser may have kept.
+    const afresh = (name) => fetch(name, { cache: "reload" });
+    if (!one) afresh("app.json").then((answer) => answer.json()).then(({ shell }) => Object.keys(shell).forEach(afresh)).catch(() => {});
+  }, true);
   if (location.protocol === "file:" && !one) tell("openedAsFolder");
+  if (!globalThis.STRINGS) tell("fileWrong");
   const needed = ["WebAssembly", "OffscreenCanvas", "createImageBitmap", "DecompressionStream"];
   if (!modules || !needed.every((name) => name in globalThis)) tell("oldBrowser");
 })();

@@ -1,6 +1,7 @@
 // Decoding, resizing and the model, in a thread of their own, so that the page always answers.
 
-import { BadPhoto, checked, MOST_PIXELS, taken } from "./photos.js";
+import { taken, withoutTurn } from "./exif.js";
+import { BadPhoto, checked, MOST_PIXELS } from "./photos.js";
 import { square } from "./pixels.js";
 import { tokenReader } from "./tokens.js";
 import { unitReader } from "./units.js";
@@ -31,18 +32,19 @@ const jobs = {
   async photo({ file }) {
     const bytes = new Uint8Array(await file.arrayBuffer());
     const { kind, moving } = checked(bytes);
-    const bitmap = await decoded(file, kind);
+    const picture = await decoded(file, bytes, kind);
     try {
-      if (bitmap.width * bitmap.height > MOST_PIXELS) throw new BadPhoto("tooLarge");
+      const { width, height } = picture;
+      if (width * height > MOST_PIXELS) throw new BadPhoto("tooLarge");
       const { size, view } = about;
       const begun = performance.now();
-      const pixels = square(bitmap.width, bitmap.height, stripsOf(bitmap), size, view);
+      const pixels = square(width, height, stripsOf(picture), size, view);
       const resized = performance.now();
       const output = await imageSession.run({ photos: new ort.Tensor("uint8", pixels, [1, size, size, 3]) });
       const milliseconds = { resize: resized - begun, model: performance.now() - resized };
-      return { vector: output.embeddings.data.slice(), thumbnail: await thumbnail(bitmap), moving, milliseconds, ...taken(bytes) };
+      return { vector: output.embeddings.data.slice(), thumbnail: await thumbnail(picture), moving, milliseconds, ...taken(bytes, kind) };
     } finally {
-      bitmap.close();
+      picture.bitmap.close();
     }
   },
 
@@ -79,35 +81,51 @@ function textReader({ tokens, units: facts }, tokenizer, vocabulary) {
   };
 }
 
-async function decoded(file, kind) {
+/** A picture as it is stored, how it is to be turned when it is drawn, and its width and height after that. */
+async function decoded(file, bytes, kind) {
+  // Browsers turn photos upright as the EXIF says, but for WebP, where some do and some do not: here none may.
+  const { turn, bytes: given } = kind === "webp" ? withoutTurn(bytes) : { turn: 1, bytes };
   try {
-    // Turned upright as the EXIF says; colours as they are, as Python reads them.
-    return await createImageBitmap(file, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+    // Colours as they are, as Python reads them.
+    const bitmap = await createImageBitmap(given === bytes ? file : new Blob([given]), { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+    const [width, height] = turn > 4 ? [bitmap.height, bitmap.width] : [bitmap.width, bitmap.height];
+    return { bitmap, turn, width, height };
   } catch {
     throw new BadPhoto(kind === "heic" || kind === "tiff" || kind === "avif" ? kind : "broken");
   }
 }
 
-/** The pixels of some rows, over white where the photo is see-through. Canvases of whole photos are too large for phones. */
-function stripsOf(bitmap) {
+/** Draws a picture upright over white, moved or scaled by a matrix. */
+function drawn(context, { bitmap, turn }, scaled) {
+  const { width: w, height: h } = bitmap;
+  const turns = [
+    [1, 0, 0, 1, 0, 0], [-1, 0, 0, 1, w, 0], [-1, 0, 0, -1, w, h], [1, 0, 0, -1, 0, h],
+    [0, 1, 1, 0, 0, 0], [0, 1, -1, 0, h, 0], [0, -1, -1, 0, h, w], [0, -1, 1, 0, 0, w],
+  ];
+  context.fillStyle = "white";
+  context.fillRect(0, 0, context.canvas.width, context.canvas.height);
+  context.transform(...scaled);
+  context.transform(...turns[turn - 1]);
+  context.drawImage(bitmap, 0, 0);
+}
+
+/** The pixels of some rows. Canvases of whole photos are too large for phones. */
+function stripsOf(picture) {
   return (top, count) => {
-    const canvas = new OffscreenCanvas(bitmap.width, count);
+    const canvas = new OffscreenCanvas(picture.width, count);
     const context = canvas.getContext("2d", { willReadFrequently: true });
-    context.fillStyle = "white";
-    context.fillRect(0, 0, bitmap.width, count);
-    context.drawImage(bitmap, 0, -top);
-    return context.getImageData(0, 0, bitmap.width, count).data;
+    context.imageSmoothingEnabled = false;
+    drawn(context, picture, [1, 0, 0, 1, 0, -top]);
+    return context.getImageData(0, 0, picture.width, count).data;
   };
 }
 
-async function thumbnail(bitmap) {
-  const scale = Math.min(1, THUMBNAIL / Math.max(bitmap.width, bitmap.height));
-  const canvas = new OffscreenCanvas(Math.max(1, bitmap.width * scale), Math.max(1, bitmap.height * scale));
+async function thumbnail(picture) {
+  const { width, height } = picture, scale = Math.min(1, THUMBNAIL / Math.max(width, height));
+  const canvas = new OffscreenCanvas(Math.max(1, width * scale), Math.max(1, height * scale));
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
-  context.fillStyle = "white";
-  context.fillRect(0, 0, canvas.width, canvas.height);
-  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  drawn(context, picture, [canvas.width / width, 0, 0, canvas.height / height, 0, 0]);
   return canvas.convertToBlob({ type: "image/jpeg", quality: 0.85 });
 }
 
