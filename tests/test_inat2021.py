@@ -22,16 +22,18 @@ from data_prep.conversion import convert as command
 from data_prep.conversion.convert import convert, dry_run
 from data_prep.conversion.options import Options
 from data_prep.convert import main
-from data_prep.sources import archives
+from data_prep.sources import archives, inat2021
 from data_prep.sources.folder import read_folder
 from data_prep.sources.inat2021 import read_inat2021
 from data_prep.sources.items import Item, Request, Skip, Source
 from data_prep.sources.json_rows import rows
+from data_prep.sources.photo_places import size_and_time
 from lit_jax.data.records import open_records
 from lit_jax.errors import UserError
 from lit_jax.text.classes import ClassTable, read_class_table, write_class_table
 from tests.test_convert import ROOT, Stopped, children, contents, ids, interrupted, noise, records, write
 from tests.test_photos import encoded
+from tests.test_webdataset import with_size
 
 NAMES = ("Lumbricus terrestris", "Pica pica", "Malus ×domestica")
 PLAIN = Options(templates=("{name}",), vocab_size=0)
@@ -423,3 +425,18 @@ def test_a_conversion_that_is_told_to_stop_does_so_in_one_line_and_at_once(tmp_p
     assert len(workers) > 2 and not any(Path(f"/proc/{pid}").exists() for pid in workers)
     assert not list((tmp_path / "out.incomplete" / "progress").iterdir())  # not even its first shard was waited for
     assert (tmp_path / "out.incomplete" / "plan.json").exists() and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size", [-512, -(2**40), 2**62])
+def test_a_tar_whose_members_have_impossible_sizes_is_told_in_one_line(tmp_path: Path, size: int) -> None:
+    tar = with_size(tmp_path / "train.tar", "a.jpg", size)
+    if size < 0:
+        with pytest.raises(UserError, match=r"train\.tar: found a truncated or other file \('a\.jpg' of -\d+ bytes\)"):
+            list(inat2021._in_tar(tar, ["a.jpg"]))
+    else:  # a photo that is left out: the tar ends before it
+        try:
+            (place,) = inat2021._in_tar(tar, ["a.jpg"])
+        except UserError as refusal:
+            assert "train.tar: found a truncated or other file" in str(refusal)
+        else:
+            assert size_and_time(place) == "behind the end of its file"
