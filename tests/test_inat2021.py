@@ -27,7 +27,6 @@ from data_prep.sources.folder import read_folder
 from data_prep.sources.inat2021 import read_inat2021
 from data_prep.sources.items import Item, Request, Skip, Source
 from data_prep.sources.json_rows import rows
-from data_prep.sources.photo_places import size_and_time
 from lit_jax.data.records import open_records
 from lit_jax.errors import UserError
 from lit_jax.text.classes import ClassTable, read_class_table, write_class_table
@@ -430,13 +429,5 @@ def test_a_conversion_that_is_told_to_stop_does_so_in_one_line_and_at_once(tmp_p
 @pytest.mark.parametrize("size", [-512, -(2**40), 2**62])
 def test_a_tar_whose_members_have_impossible_sizes_is_told_in_one_line(tmp_path: Path, size: int) -> None:
     tar = with_size(tmp_path / "train.tar", "a.jpg", size)
-    if size < 0:
-        with pytest.raises(UserError, match=r"train\.tar: found a truncated or other file \('a\.jpg' of -\d+ bytes\)"):
-            list(inat2021._in_tar(tar, ["a.jpg"]))
-    else:  # a photo that is left out: the tar ends before it
-        try:
-            (place,) = inat2021._in_tar(tar, ["a.jpg"])
-        except UserError as refusal:
-            assert "train.tar: found a truncated or other file" in str(refusal)
-        else:
-            assert size_and_time(place) == "behind the end of its file"
+    with pytest.raises(UserError, match=r"train\.tar: found a truncated or other file \('a\.jpg' of -?\d+ bytes\)"):
+        list(inat2021._in_tar(tar, ["a.jpg"]))

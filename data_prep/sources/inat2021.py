@@ -272,12 +272,12 @@ def _in_folder(folder: Path, names: Sequence[str]) -> Iterator[str]:
 
 def _in_tar(tar: Path, names: Sequence[str]) -> Iterator[str | None]:
     """Where each photo lies in the tar; None for those that are not in it."""
-    number_of = {name: number for number, name in enumerate(names)}
+    number_of, whole = {name: number for number, name in enumerate(names)}, tar.stat().st_size
     offsets, sizes = np.full(len(names), -1, np.int64), np.zeros(len(names), np.int64)
     try:
         with tarfile.open(tar, "r:") as archive:
             while (member := archive.next()) is not None:
-                if member.size < 0:  # by which tarfile would go back, without end
+                if not 0 <= member.size <= whole:  # by which tarfile would go back without end, or too far
                     raise tarfile.ReadError(f"{member.name!r} of {member.size} bytes")
                 number = number_of.get(member.name.removeprefix("./"))
                 if number is not None and member.isreg():
