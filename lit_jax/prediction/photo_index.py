@@ -62,14 +62,25 @@ class Index(NamedTuple):
         """The photos, in the order of the rows."""
         with open(self.folder / PHOTOS, encoding="utf-8") as file:
             for line in file:
-                yield Entry(**json.loads(line))
+                yield self._entry(line)
 
     def photos_of(self, rows: np.ndarray) -> list[str]:
         """Paths or ids of some rows, in their order; the others are passed over."""
         wanted = set(rows.tolist())
         with open(self.folder / PHOTOS, encoding="utf-8") as file:  # of millions only those that are wanted are parsed
-            found = {row: json.loads(line)["photo"] for row, line in enumerate(file) if row in wanted}
+            found = {row: self._entry(line).photo for row, line in enumerate(file) if row in wanted}
+        if wanted - found.keys():
+            raise UserError(f"{self.folder / PHOTOS}: found too few lines, expected one a vector; delete the folder")
         return [found[row] for row in rows.tolist()]
+
+    def _entry(self, line: str) -> Entry:
+        try:
+            return Entry(**foreign.parsed(line))
+        except DAMAGED as error:
+            raise UserError(
+                f"{self.folder / PHOTOS}: found a damaged line ({first_line(error)}), expected a photo; "
+                "delete the folder"
+            ) from None
 
 
 @dataclasses.dataclass(frozen=True)
