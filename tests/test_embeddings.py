@@ -5,6 +5,7 @@ import json
 import struct
 import subprocess
 import sys
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -238,6 +239,20 @@ def test_absolute_names_meet_relative_ones(tmp_path: Path, listed: Path) -> None
     opened = read_embeddings([tmp_path / "e.npz"])
     items = read_ids(listed)
     assert match_rows(Given(opened, items, tmp_path.resolve())) == {file: row for row, file in enumerate(FILES)}
+
+
+@pytest.mark.parametrize(("listed", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_of_names_may_be_of_another_form_than_those_of_the_list(
+    tmp_path: Path, listed: str, stored: str
+) -> None:
+    names = ["Épervier/é0.jpg", "Geai/1.jpg"]
+    np.savez(
+        tmp_path / "e.npz", emb=values()[:2], files=np.array([unicodedata.normalize(stored, name) for name in names])
+    )
+    rows = [unicodedata.normalize(listed, name) for name in names]
+    items = read_ids(write_list(tmp_path / "l.csv", [(row,) for row in reversed(rows)]))
+    given = Given(read_embeddings([tmp_path / "e.npz"]), items, tmp_path.resolve())
+    assert match_rows(given) == {row: number for number, row in enumerate(rows)}
 
 
 def test_names_are_found_in_every_spelling_of_text(tmp_path: Path) -> None:

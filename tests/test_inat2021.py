@@ -22,7 +22,7 @@ from data_prep.conversion import convert as command
 from data_prep.conversion.convert import convert, dry_run
 from data_prep.conversion.options import Options
 from data_prep.convert import main
-from data_prep.sources import archives
+from data_prep.sources import archives, inat2021
 from data_prep.sources.folder import read_folder
 from data_prep.sources.inat2021 import read_inat2021
 from data_prep.sources.items import Item, Request, Skip, Source
@@ -32,6 +32,7 @@ from lit_jax.errors import UserError
 from lit_jax.text.classes import ClassTable, read_class_table, write_class_table
 from tests.test_convert import ROOT, Stopped, children, contents, ids, interrupted, noise, records, write
 from tests.test_photos import encoded
+from tests.test_webdataset import with_size
 
 NAMES = ("Lumbricus terrestris", "Pica pica", "Malus ×domestica")
 PLAIN = Options(templates=("{name}",), vocab_size=0)
@@ -423,3 +424,10 @@ def test_a_conversion_that_is_told_to_stop_does_so_in_one_line_and_at_once(tmp_p
     assert len(workers) > 2 and not any(Path(f"/proc/{pid}").exists() for pid in workers)
     assert not list((tmp_path / "out.incomplete" / "progress").iterdir())  # not even its first shard was waited for
     assert (tmp_path / "out.incomplete" / "plan.json").exists() and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size", [-512, -(2**40), 2**62])
+def test_a_tar_whose_members_have_impossible_sizes_is_told_in_one_line(tmp_path: Path, size: int) -> None:
+    tar = with_size(tmp_path / "train.tar", "a.jpg", size)
+    with pytest.raises(UserError, match=r"train\.tar: found a truncated or other file \('a\.jpg' of -?\d+ bytes\)"):
+        list(inat2021._in_tar(tar, ["a.jpg"]))

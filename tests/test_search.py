@@ -356,3 +356,22 @@ def test_python_finds_what_the_command_finds(searched, finished, tmp_path, capsy
             model.search(folder, **given)
     with pytest.raises(UserError, match="broken.jpg: found a photo that cannot be used"):
         model.search(folder, like=[folder / "broken.jpg"], index=tmp_path / "index")
+
+
+def test_an_index_with_a_damaged_list_of_photos_is_told_in_one_line(tmp_path):
+    vectors = np.eye(3, dtype=np.float16)
+    for content, told in (
+        ('{"photo": "a"}\n{"pho\n{"photo": "c"}\n', "found a damaged line"), ("[1]\n[2]\n[3]\n", "found a damaged line"),
+        ("[" * 100_000 + "\n\n\n", "found a damaged line"), ('{"photo": "a"}\n', "found too few lines"),
+    ):  # fmt: skip
+        index = photo_index.write(tmp_path / "index", "m", [vectors], [Entry(name) for name in "abc"])
+        assert index.photos_of(np.array([2, 0])) == ["c", "a"]
+        (tmp_path / "index" / photo_index.PHOTOS).write_text(content)
+        with pytest.raises(UserError, match=rf"photos\.jsonl: {told}.*; delete the folder"):
+            index.photos_of(np.array([0, 1]))
+
+
+def test_a_name_with_a_line_separator_is_one_line_of_a_table():
+    from lit_jax.base import console
+
+    assert len(console.text_table(["", "photo"], [["1", "a\u2028b.jpg"], ["2", "c.jpg"]], left=(1,)).split("\n")) == 4

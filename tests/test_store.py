@@ -210,3 +210,13 @@ def test_a_split_that_is_not_there_is_refused(tmp_path):
 def test_shards_are_of_almost_equal_length():
     assert embedding_store.shard_bounds(10, 4) == [(0, 3), (3, 6), (6, 10)]
     assert embedding_store.shard_bounds(3, 4) == [(0, 3)]
+
+
+def test_ids_of_photos_that_are_damaged_are_told_in_one_line(tmp_path):
+    path = tmp_path / "x.image_id.txt"
+    path.write_text('"a\u2028b.jpg"\n"c.jpg"\n')
+    assert embedding_store._ids_in(tmp_path, "x") == ["a\u2028b.jpg", "c.jpg"]
+    for content in (b'"a.jpg"\n"c.j', b"[" * 100_000, b"\x81"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"x\.image_id\.txt: found .*, expected ids of photos; copy it again"):
+            embedding_store._ids_in(tmp_path, "x")

@@ -43,6 +43,16 @@ def write_tar(path: Path, members: dict[str, bytes | str], form: int = tarfile.G
     return path
 
 
+def with_size(path: Path, name: str, size: int) -> Path:
+    """A tar of one member that claims a size, in base 256, as tars say what has no room in octal digits."""
+    write_tar(path, {name: b""})
+    header = bytearray(path.read_bytes())
+    header[124:136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + sum(header[156:512]) + 8 * 32)
+    path.write_bytes(header)
+    return path
+
+
 def jpeg(seed: int) -> bytes:
     return encoded(noise(seed), "JPEG")
 
@@ -305,14 +315,8 @@ def test_tars_that_cannot_be_read_are_told_in_one_line(folder: Path) -> None:
         refused(r"0\.tar: found a damaged or cut tar \(.*\), expected a whole one; copy it again")
     tar.write_bytes(b"text" * 1000)
     refused("found a damaged or cut tar")
-    for size in (-512, -(2**40), 2**40, 2**62):  # in base 256, as tars say what has no room in octal digits
-        with tarfile.open(tar, "w") as file:
-            member = tarfile.TarInfo("a.txt")
-            file.addfile(member)
-        header = bytearray(tar.read_bytes())
-        header[124:136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)
-        header[148:156] = b"%06o\0 " % (sum(header[:148]) + sum(header[156:512]) + 8 * 32)
-        tar.write_bytes(header)
+    for size in (-512, -(2**40), 2**40, 2**62):
+        with_size(tar, "a.txt", size)
         refused(r"0\.tar: found a damaged or cut tar \('a\.txt' of -?\d+ bytes at byte 0\)")
     tar.write_bytes(gzip.compress(whole))
     refused(r"0\.tar: found a compressed tar, expected a plain one, .*; gunzip it")

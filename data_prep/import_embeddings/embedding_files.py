@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -257,7 +258,7 @@ def match_rows(given: Given) -> dict[str, int]:
         names = ids
     else:
         root = str(given.folder.absolute())
-        names = [_as_id(name, root) for name in embeddings.names]
+        names = _spelt_as(ids, [_as_id(name, root) for name in embeddings.names])
     row_of = {name: row for row, name in enumerate(names)}
     if len(row_of) != len(names):
         twice = next(name for row, name in enumerate(names) if row_of[name] != row)
@@ -278,6 +279,16 @@ def match_rows(given: Given) -> dict[str, int]:
     note("embeddings left out, for they have no row in the list", [name for name in names if name not in listed])
     note("rows of the list left out, for they have no embedding", [name for name in ids if name not in row_of])
     return row_of
+
+
+def _spelt_as(ids: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The names; those that the list spells with accents in another form, as other systems do, as it spells them."""
+    known = set(ids)
+    composed = {unicodedata.normalize("NFC", one): one for one in ids if not one.isascii()}
+    return [
+        name if name in known or name.isascii() else composed.get(unicodedata.normalize("NFC", name), name)
+        for name in names
+    ]
 
 
 def _as_id(name: str, root: str) -> str:

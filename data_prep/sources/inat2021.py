@@ -20,7 +20,7 @@ from data_prep.sources import photo_places
 from data_prep.sources.archives import published
 from data_prep.sources.items import TRAIN, Item, Request, Skip, Source
 from data_prep.sources.json_rows import rows
-from lit_jax.errors import UserError
+from lit_jax.errors import DAMAGED, UserError
 from lit_jax.text.classes import ClassTable, match_folders, read_class_table, table_of_entries
 
 SPLIT_OF = {"train": TRAIN, "train_mini": TRAIN, "val": "val"}
@@ -272,16 +272,18 @@ def _in_folder(folder: Path, names: Sequence[str]) -> Iterator[str]:
 
 def _in_tar(tar: Path, names: Sequence[str]) -> Iterator[str | None]:
     """Where each photo lies in the tar; None for those that are not in it."""
-    number_of = {name: number for number, name in enumerate(names)}
+    number_of, whole = {name: number for number, name in enumerate(names)}, tar.stat().st_size
     offsets, sizes = np.full(len(names), -1, np.int64), np.zeros(len(names), np.int64)
     try:
         with tarfile.open(tar, "r:") as archive:
             while (member := archive.next()) is not None:
+                if not 0 <= member.size <= whole:  # by which tarfile would go back without end, or too far
+                    raise tarfile.ReadError(f"{member.name!r} of {member.size} bytes")
                 number = number_of.get(member.name.removeprefix("./"))
                 if number is not None and member.isreg():
                     offsets[number], sizes[number] = member.offset_data, member.size
                 archive.members = []  # type: ignore[attr-defined]  # or it would hold a kilobyte of each
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, *DAMAGED) as error:
         raise UserError(f"{tar}: found a truncated or other file ({error}), expected a tar; make it anew") from error
     del number_of
     for offset, size in zip(offsets.tolist(), sizes.tolist(), strict=True):

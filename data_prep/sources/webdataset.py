@@ -163,11 +163,12 @@ def read_tar(path: Path) -> dict[str, Sample]:
         if file.read(2) == b"\x1f\x8b":
             raise UserError(_compressed(path))
         try:
-            return _samples(_members(file), functools.partial(_text_at, file))
-        except (tarfile.TarError, OverflowError, *DAMAGED) as error:
+            members = _members(file)
+        except (tarfile.TarError, *DAMAGED) as error:
             raise UserError(
                 f"{path}: found a damaged or cut tar ({first_line(error)}), expected a whole one; copy it again"
             ) from error
+        return _samples(members, functools.partial(_text_at, file))
 
 
 def _members(file: BinaryIO) -> list[Member]:

@@ -118,4 +118,4 @@ def as_text(table: rich.table.Table) -> str:
     console = rich.console.Console(width=WIDEST, no_color=True, force_terminal=False)
     with console.capture() as capture:
         console.print(table)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines() if line.strip())
+    return "\n".join(line.rstrip() for line in capture.get().split("\n") if line.strip())

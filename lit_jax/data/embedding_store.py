@@ -416,13 +416,15 @@ def _digest_of(path: Path, *_: int) -> str:
 
 def image_ids(store: Store, split: str) -> list[str]:
     """Ids of the photos of a split, in the order of the rows."""
-    lines = [
-        line
-        for shard in store.shards(split)
-        for line in (store.directory / f"{shard.name}.image_id.txt").read_text(encoding="utf-8").split("\n")
-        if line
-    ]
-    return [json.loads(line) for line in lines]
+    return [image_id for shard in store.shards(split) for image_id in _ids_in(store.directory, shard.name)]
+
+
+def _ids_in(directory: Path, name: str) -> list[str]:
+    path = directory / f"{name}.image_id.txt"
+    try:
+        return [foreign.parsed(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: found {first_line(error)}, expected ids of photos; copy it again") from None
 
 
 def _bits(values: np.ndarray) -> np.ndarray:

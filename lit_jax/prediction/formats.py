@@ -16,8 +16,9 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
+from lit_jax.base import foreign
 from lit_jax.data.exif import taken
-from lit_jax.errors import UserError
+from lit_jax.errors import DAMAGED, UserError
 from lit_jax.evaluation.ranks import SPECIES
 from lit_jax.prediction.answers import Named, percent
 from lit_jax.prediction.results import COLUMNS, rows_of
@@ -198,8 +199,8 @@ def _json(record: dict[str, Any]) -> str:
 def _photos_of_lines(text: str) -> Iterator[tuple[str, str]]:
     for line in re.findall(r".*\n|.+$", text):
         try:
-            yield json.loads(line)["photo"], line
-        except ValueError:  # cut short
+            yield foreign.parsed(line)["photo"], line
+        except DAMAGED:  # cut short
             yield "", line
 
 

@@ -63,22 +63,26 @@ class Index(NamedTuple):
 
     def entries(self) -> Iterator[Entry]:
         """The photos, in the order of the rows."""
-        with open(self.folder / PHOTOS, encoding="utf-8") as file:
+        with open(self.folder / PHOTOS, encoding="utf-8", errors="replace") as file:
             for row, line in enumerate(file):
                 yield _entry(self.folder, row, line)
 
     def photos_of(self, rows: np.ndarray) -> list[str]:
         """Paths or ids of some rows, in their order; the others are passed over."""
         wanted = set(rows.tolist())
-        with open(self.folder / PHOTOS, encoding="utf-8") as file:  # of millions only those that are wanted are parsed
+        with open(
+            self.folder / PHOTOS, encoding="utf-8", errors="replace"
+        ) as file:  # of millions only those that are wanted are parsed
             found = {row: _entry(self.folder, row, line).photo for row, line in enumerate(file) if row in wanted}
+        if wanted - found.keys():
+            raise UserError(f"{self.folder / PHOTOS}: found too few lines, expected one a vector; delete the folder")
         return [found[row] for row in rows.tolist()]
 
 
 def _entry(folder: Path, row: int, line: str) -> Entry:
     """The photo of a line, which names its row; of an index of before it does not."""
     try:
-        found = json.loads(line)
+        found = foreign.parsed(line)
         if found.pop("row", row) != row:
             raise ValueError("the line of another row")
         return Entry(**found)

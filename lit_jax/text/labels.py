@@ -65,8 +65,10 @@ def _of_table(table: ClassTable) -> list[list[str]]:
 def _of_text(path: Path, text: str) -> list[list[str]]:
     """The names of each entry; the page's ``lists.js`` gives the same."""
     head = tables.header_of(text, _LISTED, _column)
-    if not head.known:
-        lines = [_MARK.sub("", line).strip() for line in tables.lines_of(head.body)]
+    lines = tables.lines_of(head.body)
+    first = next((number for number, line in enumerate(lines) if line.strip()), 0)
+    if not head.known or head.separator not in lines[first]:  # a list, which may have a heading
+        lines = [_MARK.sub("", line).strip() for line in lines[first + head.known :]]
         return [[_QUOTED.sub(r"\1", line)] for line in lines]
     table = tables.table_of(text, _LISTED, str(path), _column)
     header = [_column(cell) for cell in table.rows[0].cells]

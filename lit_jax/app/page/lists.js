@@ -85,10 +85,11 @@ export function entriesOf(text) {
   const whole = text.replace(/^\ufeff/, "").replace(/\r\n?/g, "\n");
   const [said, named] = NAMED_SEPARATOR.exec(whole) ?? [""];
   const body = whole.slice(said.length);
-  const first = body.split("\n").find((line) => line.trim()) ?? "";
+  const lines = body.split("\n"), top = Math.max(0, lines.findIndex((line) => line.trim())), first = lines[top];
   const known = (named ? [named] : SEPARATORS).find((separator) =>
     first.split(separator).some((cell) => NAME_COLUMNS.includes(column(cell))));
-  const entries = known ? entriesOfTable(body, known, said ? 1 : 0) : body.split("\n").map(entryOfLine);
+  const isTable = known && first.includes(known); // otherwise a list, which may have a heading
+  const entries = isTable ? entriesOfTable(body, known, said ? 1 : 0) : lines.slice(top + Boolean(known)).map(entryOfLine);
   return entries.map((names) => [...new Set(names.flatMap(namesIn))]).filter((names) => names.length);
 }
 
