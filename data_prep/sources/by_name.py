@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from data_prep.sources.folder import check_level, read_csv, read_folder
 from data_prep.sources.imagenet_shifts import read_by_number, read_by_wordnet_id, read_objectnet
 from data_prep.sources.inat2021 import read_inat2021
-from data_prep.sources.items import Item, Request, Source
+from data_prep.sources.items import Item, Request, Skip, Source
 from data_prep.sources.labels import label_table
 from data_prep.sources.tfds_sets import read_tfds
 from data_prep.sources.webdataset import read_webdataset
@@ -25,11 +25,14 @@ def _folder(request: Request) -> Source:
             f"{request.folder}: found {released[0]}, as iNaturalist 2021 was released, expected class folders; add "
             "--source inat2021, or list the photos with --splits"
         )
-    found = read_folder(request.folder, request.splits, split_names=request.split_names, level=request.class_level)
+    passed: list[Skip] = []
+    found = read_folder(
+        request.folder, request.splits, split_names=request.split_names, level=request.class_level, passed=passed
+    )
     items, table = _with_table(found, request)
     if request.splits is None and not request.class_level:
         check_level(items, table if request.classes else None)
-    return Source(items, table)
+    return Source([*items, *passed], table)
 
 
 def _csv(request: Request) -> Source:

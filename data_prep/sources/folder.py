@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from data_prep.sources import photo_places
-from data_prep.sources.items import Item, known_split
+from data_prep.sources.items import Item, Skip, known_split
 from lit_jax.base import tables
 from lit_jax.base.named_files import on_disk, spelt_out
+from lit_jax.base.walking import Walk
 from lit_jax.data.photo import photo_format
 from lit_jax.errors import UserError
 from lit_jax.text.classes import ClassTable, is_empty, match_folders, some
@@ -20,7 +21,12 @@ _HEAD = 64  # bytes that tell the format of a photo
 
 
 def read_folder(
-    images: Path, splits: Path | None = None, *, split_names: Collection[str] = (), level: int = 0
+    images: Path,
+    splits: Path | None = None,
+    *,
+    split_names: Collection[str] = (),
+    level: int = 0,
+    passed: list[Skip] | None = None,
 ) -> Iterator[Item]:
     """Photos under a folder, in the order of their names.
 
@@ -28,12 +34,15 @@ def read_folder(
     `images` is named like a split (train, training, validation, val, valid, test, heldout, or one of `split_names`).
     Folders inside a class belong to the class; with `level` 2 the folders in those folders are the classes, with 3
     those in them, and photos that lie higher are outside of any class. Files whose name begins with a dot are passed
-    over; all others are yielded, whatever their ending; those outside a class folder with class name "".
+    over, and so are folders of thumbnails and links to what is looked at anyway (`lit_jax.base.walking`); all others
+    are yielded, whatever their ending; those outside a class folder with class name "".
 
     With `splits`: a table with a header and the columns ``file``, optionally ``class`` (otherwise the
     name of the folder that holds the file) and optionally ``split``. Files are relative to `images` or, where
     none of them is in there, to the CSV's folder; backslashes and other spellings of accents are seen through. A file
     that is missing is yielded all the same, so that it is counted.
+
+    When all are yielded, `passed` holds the folders that were passed over as well.
 
     Raises:
         UserError: no such folder or CSV, a table that is broken, no column ``file``, a row without a file; without
@@ -43,7 +52,7 @@ def read_folder(
         raise UserError(f"{images}: found no such folder, expected the photos; check the path")
     if level < 0:
         raise UserError(f"--class-level: found {level}, expected 0 or more; correct it")
-    return _from_csv(images, splits) if splits else _from_folders(images, split_names, level)
+    return _from_csv(images, splits) if splits else _from_folders(images, split_names, level, passed)
 
 
 def read_csv(splits: Path, images: Path | None = None) -> Iterator[Item]:
@@ -126,22 +135,24 @@ def _is_photo(path: str) -> bool:
     return bool(head and photo_format(head))
 
 
-def _from_folders(images: Path, split_names: Collection[str], level: int) -> Iterator[Item]:
-    folders = [entry for entry in _visible(images) if entry.is_dir()]
+def _from_folders(images: Path, split_names: Collection[str], level: int, passed: list[Skip] | None) -> Iterator[Item]:
+    walk = Walk(images)
+    folders = [Path(path) for path in walk.folders(images)]
     like_splits = [folder for folder in folders if known_split(folder.name) or folder.name in split_names]
     by_split = bool(folders) and len(like_splits) == len(folders)
     if like_splits and not by_split and not level:
         _refuse_mixture(like_splits, [folder for folder in folders if folder not in like_splits])
-    parents: list[tuple[str | None, Path]] = [(f.name, f) for f in folders] if by_split else [(None, images)]
     if by_split:
         yield from _strays(images, images)
-    for split, parent in parents:
+    for split, parent in [(f.name, f) for f in folders] if by_split else [(None, images)]:
         yield from _strays(images, parent)
-        for folder in (entry for entry in _visible(parent) if entry.is_dir()):
-            for path in _files_below(folder):
+        for folder in walk.folders(parent) if by_split else folders:
+            for path in map(Path, walk.files(folder)):
                 inside = path.relative_to(parent).parts[:-1]
                 name = inside[max(level, 1) - 1] if len(inside) >= level else ""
                 yield Item(str(path), name, split, _image_id(path, images))
+    if passed is not None:
+        passed += [Skip(_image_id(Path(path), images), reason) for path, reason in walk.passed]
 
 
 def _refuse_mixture(like_splits: Sequence[Path], others: Sequence[Path]) -> None:
@@ -166,14 +177,6 @@ def _strays(images: Path, folder: Path) -> Iterator[Item]:
 
 def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith("."):
-                yield Path(parent, name)
 
 
 def _from_csv(images: Path, splits: Path) -> Iterator[Item]:

@@ -2,15 +2,18 @@
 
 import codecs
 import difflib
+import fnmatch
 import glob
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from lit_jax.base.named_files import on_disk
+from lit_jax.base.named_files import on_disk, spelt_out
+from lit_jax.base.walking import Walk
 from lit_jax.data.photo import ENDINGS
 from lit_jax.errors import UserError
 
@@ -70,7 +73,7 @@ def _of_argument(argument: str, listed: Iterable[str], notes: list[str]) -> Iter
     argument = _spelt(argument)
     if glob.has_magic(argument) and not os.path.exists(argument):
         forms = {argument, *(unicodedata.normalize(form, argument) for form in ("NFC", "NFD"))}
-        matching = sorted({path for form in forms for path in glob.glob(form, recursive=True)})
+        matching = sorted({path for form in forms for path in _matching(form)})
         if not matching:
             notes.append(f"nothing is called like {argument}")
         yield from (path for one in matching for path in _of_path(one, notes))
@@ -80,6 +83,27 @@ def _of_argument(argument: str, listed: Iterable[str], notes: list[str]) -> Iter
                 f"photos: found no file or folder {argument}, expected one{_nearest(argument)}; check the path"
             )
         yield from _of_path(argument, notes)
+
+
+def _matching(pattern: str) -> Iterator[str]:
+    """Paths of a pattern; what ``**`` stands for is walked as a folder is, since links may lead in circles."""
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        yield from glob.glob(pattern)
+        return
+    first = parts.index("**")
+    form = re.compile("/".join(_expression(part) for part in parts[first:]).replace("**/", "(?:[^/]+/)*"), re.DOTALL)
+    for base in glob.glob(os.sep.join(parts[:first]) or (os.sep if first else ".")):
+        for path in Walk(base).files(base) if os.path.isdir(base) else ():
+            if form.fullmatch(Path(os.path.relpath(path, base)).as_posix()):
+                yield os.path.normpath(path)
+
+
+def _expression(part: str) -> str:
+    """The expression of a part of a pattern; of ``**`` itself, to be replaced with what parts it from the next."""
+    return (
+        part if part == "**" else fnmatch.translate(part).removesuffix(r"\Z").removesuffix(r"\z").replace(".*", "[^/]*")
+    )
 
 
 def _spelt(path: str) -> str:
@@ -104,14 +128,14 @@ def _of_path(path: str, notes: list[str]) -> Iterator[str]:
         yield path
         return
     others: Counter[str] = Counter()
-    for parent, folders, files in os.walk(path, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(name for name in files if not name.startswith(".")):
-            ending = _ending(name)
-            if ending in ENDINGS:
-                yield os.path.join(parent, name)
-            else:
-                others[ending] += 1
+    walk = Walk(path)
+    for found in walk.files(path):
+        ending = _ending(found)
+        if ending in ENDINGS:
+            yield found
+        else:
+            others[ending] += 1
     if others:
         told = ", ".join(f"{count} {'.' + ending if ending else 'without ending'}" for ending, count in others.items())
         notes.append(f"{path}: left out {sum(others.values())} files that are not called like photos: {told}")
+    notes += [f"{spelt_out(folder)}: passed over, {reason}" for folder, reason in walk.passed]

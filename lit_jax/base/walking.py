@@ -1,0 +1,85 @@
+"""Walks folders of photos: links are followed once and never in circles, and folders of copies are passed over."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+_COPIES = frozenset(
+    (
+        "@eadir", "__macosx", "thumbnails", "thumbs",
+        "#recycle", "@recycle", "$recycle.bin", "system volume information", "lost+found",
+    )
+)  # fmt: skip
+"""Folders in which NAS systems, macOS, cameras and photo managers keep thumbnails, or what was thrown away."""
+
+COPIES = "a folder of thumbnails or of the system, which is not looked into"
+LINK = "a link to a folder that is looked at anyway"
+
+
+class Passed(NamedTuple):
+    """A folder that is passed over, and why."""
+
+    path: str
+    reason: str
+
+
+class Walk:
+    """A walk below one folder, in the order of names; hidden names are passed over without a word.
+
+    A link to a folder is followed if it leads outside, and not if it leads to a folder that is on the way anyway: one
+    below the folder of the walk, one above it, or one where the walk has been.
+
+    Args:
+        root: the folder of the walk.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self._root = os.path.realpath(root)
+        self._been: set[tuple[int, int]] = set()
+        self.passed: list[Passed] = []
+
+    def folders(self, folder: str | os.PathLike[str]) -> list[str]:
+        """Paths of the folders in a folder that are to be looked at; the others are added to `passed`."""
+        found = []
+        for name in _visible(folder):
+            path = os.path.join(folder, name)
+            if not os.path.isdir(path):
+                continue
+            if reason := self._why_not(path, name):
+                self.passed.append(Passed(path, reason))
+            else:
+                found.append(path)
+        return found
+
+    def files(self, folder: str | os.PathLike[str]) -> Iterator[str]:
+        """Paths of all files below a folder: those in it first, then those of each folder in it."""
+        waiting = [os.fspath(folder)]
+        while waiting:
+            here = waiting.pop()
+            facts = os.stat(here)
+            if (facts.st_dev, facts.st_ino) in self._been:
+                self.passed.append(Passed(here, LINK))
+                continue
+            self._been.add((facts.st_dev, facts.st_ino))
+            yield from (path for name in _visible(here) if not os.path.isdir(path := os.path.join(here, name)))
+            waiting += reversed(self.folders(here))
+
+    def _why_not(self, path: str, name: str) -> str:
+        if name.casefold() in _COPIES or name.casefold().endswith(".lrdata"):
+            return COPIES
+        if not os.path.islink(path):
+            return ""
+        there = os.path.realpath(path)
+        if self._root == there or self._root.startswith(os.path.join(there, "")):
+            return LINK
+        inside = there.startswith(os.path.join(self._root, "")) and Path(there).relative_to(self._root).parts
+        # What is below a hidden folder is not on the way.
+        return LINK if inside and not any(part.startswith(".") for part in inside) else ""
+
+
+def _visible(folder: str | os.PathLike[str]) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except PermissionError:
+        return []
