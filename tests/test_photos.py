@@ -1,9 +1,12 @@
 """What `clean_photo` keeps, mends and refuses."""
 
 import io
+import os
+import socket
 import struct
 import subprocess
 import sys
+import time
 import warnings
 import zlib
 from pathlib import Path
@@ -361,7 +364,7 @@ def test_a_photo_is_opened_by_path_or_by_content_as_a_conversion_stores_it(tmp_p
     assert by_path == open_photo(str(tmp_path / "photo.jpg")) == open_photo(raw) == clean(raw)
     assert (by_path.pixels.shape, by_path.pixels.dtype) == ((64, 48, 3), np.uint8)
     np.testing.assert_array_equal(by_path.pixels, pixels(by_path.jpeg))
-    with pytest.raises(UserError, match=r"photo .*none\.jpg: found No such file or directory, expected a photo; check"):
+    with pytest.raises(UserError, match=r"photo .*none\.jpg: found no such file, expected a photo; check"):
         open_photo(tmp_path / "none.jpg")
     (tmp_path / "photo.jpg").write_bytes(raw[:-2])
     with pytest.raises(UserError, match=r"photo .*photo\.jpg: found truncated, expected a photo that can be read"):
@@ -373,3 +376,117 @@ def test_a_photo_is_opened_by_path_or_by_content_as_a_conversion_stores_it(tmp_p
 def test_photos_are_opened_without_tensorflow_and_without_the_conversion() -> None:
     code = "import lit_jax.data.photo, sys; print({'tensorflow', 'jax', 'data_prep', 'pillow_heif'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout == "set()\n"
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_grey_of_fewer_bits_in_sixteen_is_as_bright_as_it_is(bits: int) -> None:
+    """As microscopes and scanners write it: nearly black where 16 bits are taken for granted."""
+    values = np.linspace(0, 2**bits - 1, 64, dtype=np.uint16)[None].repeat(16, 0)
+    raw = encoded(Image.fromarray(values), "PNG")
+    exact = np.floor(values.astype(float) * 255 / (2**bits - 1) + 0.5).astype(np.uint8)
+    assert (photos.upright_pixels(raw)[..., 0] == exact).all()
+    assert f"grey of {bits} bits in 16, made as bright as {bits} bits are" in clean(raw).notes
+
+
+def test_sixteen_bits_are_rounded_exactly() -> None:
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    found = photos.upright_pixels(encoded(Image.fromarray(values), "PNG"))
+    assert (found == np.rint(values / 257)[..., None]).all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "PA", "P", "I;16", "turned"])
+def test_strips_give_the_pixels_of_the_whole(
+    mode: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = rng.integers(0, 256, (37, 23, 4), np.uint8)
+    whole = Image.fromarray(noise, "RGBA")
+    if mode in ("P", "PA"):
+        image = whole.convert("RGB").quantize(16)
+        options = {"transparency": 3}
+    elif mode == "I;16":
+        image, options = Image.fromarray(rng.integers(0, 65536, (37, 23), np.uint16)), {}
+    elif mode == "turned":
+        image, exif = whole.convert("RGB"), Image.Exif()
+        exif[0x0112] = 6
+        options = {"exif": exif}
+    else:
+        image, options = whole.convert(mode), {}
+    raw = encoded(image, "PNG", **options)
+    found = []
+    for strip in (1 << 20, 60):
+        monkeypatch.setattr(photos, "_STRIP", strip)
+        found.append(photos.upright_pixels(raw))
+    assert (found[0] == found[1]).all()
+    opened = Image.open(io.BytesIO(raw))
+    if mode == "I;16":
+        expected = np.rint(np.asarray(opened) / 257)[..., None].repeat(3, 2)
+    else:
+        over = opened.convert("RGBA")
+        over = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
+        expected = np.asarray(over.transpose(Image.Transpose.ROTATE_270) if mode == "turned" else over)
+    assert (found[0] == expected).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for the peak of the memory")
+def test_a_large_photo_of_any_kind_takes_little_memory(tmp_path: Path) -> None:
+    """Bytes at the most for a pixel, the three of the result included."""
+    code = """
+import pathlib, re, sys
+from lit_jax.data.photo import upright_pixels
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) * 1024
+
+upright_pixels(sys.argv[1])
+before = peak()
+upright_pixels(sys.argv[2])
+print((peak() - before) / 25e6)
+"""
+    Image.new("L", (8, 8)).save(tmp_path / "small.png")
+    Image.fromarray(np.full((5000, 5000), 30000, np.uint16)).save(tmp_path / "deep.png")
+    Image.new("RGBA", (5000, 5000), (10, 20, 30, 128)).save(tmp_path / "clear.png")
+    for name, limit in (("deep", 9), ("clear", 14)):
+        files = [str(tmp_path / f"{one}.png") for one in ("small", name)]
+        found = subprocess.run(
+            [sys.executable, "-c", code, *files], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert 3 < float(found.stdout) < limit, name
+
+
+def test_threads_share_the_room_for_pixels() -> None:
+    import threading
+
+    room, inside, most = photos._Room(10), [], []
+
+    def take(pixels: int) -> None:
+        with room.of(pixels):
+            inside.append(pixels)
+            most.append(sum(inside))
+            time.sleep(0.005)
+            inside.remove(pixels)
+
+    threads = [threading.Thread(target=take, args=(pixels,)) for pixels in (4, 5, 6, 3, 40, 2, 8, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert not inside and len(most) == 8 and max(total for total in most if total < 40) <= 10
+    assert max(most) == 40  # one that is too large for the room is alone in it
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "folder"])
+def test_what_is_no_file_is_no_photo_and_nobody_waits_for_it(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.jpg"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(str(path))
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    with pytest.raises(BadPhoto, match=f"a {kind} and no file"):
+        photos.upright_pixels(path)
+    with pytest.raises(UserError, match=f"x.jpg: found a {kind} and no file, expected a photo"):
+        open_photo(path)

@@ -11,16 +11,20 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops, ImageOps, features
 
+from lit_jax.base.files import kind_of
 from lit_jax.errors import UserError
 
 MAX_PIXELS = 100_000_000  # larger than the photos of any common camera; decodes to 300 MB
+
+_AT_A_TIME = 2 * MAX_PIXELS  # pixels that all threads decode together; each takes about eight bytes meanwhile
+_STRIP = 1 << 20  # pixels whose kind is changed at a time
 
 _LONGEST_SIDE = 65_500  # of a JPEG, by the reference library
 
@@ -109,10 +113,9 @@ def open_photo(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_
     """
     where = "photo" if isinstance(source, bytes) else f"photo {os.fspath(source)}"
     try:
-        raw = source if isinstance(source, bytes) else Path(source).read_bytes()
-        return clean_photo(raw, max_pixels=max_pixels)
-    except OSError as error:
-        raise UserError(f"{where}: found {error.strerror}, expected a photo; check the path") from error
+        if not isinstance(source, bytes) and not os.path.exists(source):
+            raise UserError(f"{where}: found no such file, expected a photo; check the path")
+        return clean_photo(source if isinstance(source, bytes) else _content(source), max_pixels=max_pixels)
     except BadPhoto as error:
         raise UserError(f"{where}: found {error.reason}, expected a photo that can be read; give another") from error
 
@@ -154,10 +157,13 @@ def clean_photo(
             # The decoder may shrink by 2, 4 or 8 on its way; twice the wanted size is left for the filter.
             image.draft(None, (2 * max_side, 2 * max_side))
         image.load()  # decodes all of it: the only way to know that a photo is whole
+        bits = _depth(image)
         if as_it_is:
             return Photo(raw, *size, tuple(notes))
         if not common:
             notes.append(f"encoded anew from {image.format}" + (" CMYK" if image.mode == "CMYK" else ""))
+        if bits < 16 and image.mode.startswith("I"):
+            notes.append(f"grey of {bits} bits in 16, made as bright as {bits} bits are")
         if turned:
             notes.append("turned upright as its EXIF says")
         image = _upright_rgb_or_grey(image, ink_as_is=_ink_as_is(image, kind))
@@ -190,17 +196,36 @@ def upright_pixels(source: Source, *, max_pixels: int = MAX_PIXELS) -> np.ndarra
     if isinstance(source, Image.Image):
         with _pillow():
             source.load()
-            return np.asarray(_upright_rgb_or_grey(source, ink_as_is=_ink_as_is(source, source.format)).convert("RGB"))
-    try:
-        raw = source if isinstance(source, bytes) else Path(source).read_bytes()
-    except OSError as error:
-        raise BadPhoto((error.strerror or "cannot be read").lower()) from error
+            return _pixels(_upright_rgb_or_grey(source, ink_as_is=_ink_as_is(source, source.format)))
+    raw = source if isinstance(source, bytes) else _content(source)
     kind = _readable_format(raw)
     with _pillow():
         _check_whole(raw, kind)
         image = _opened(raw, kind, max_pixels)
-        image.load()
-        return np.asarray(_upright_rgb_or_grey(image, ink_as_is=_ink_as_is(image, kind)).convert("RGB"))
+        with _room.of(image.width * image.height):
+            image.load()
+            return _pixels(_upright_rgb_or_grey(image, ink_as_is=_ink_as_is(image, kind)))
+
+
+def _content(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file; of a pipe none would ever come, and of some devices no end."""
+    kind = kind_of(Path(path))
+    if kind not in ("", "file"):
+        raise BadPhoto(f"a {kind} and no file")
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise BadPhoto((error.strerror or "cannot be read").lower()) from error
+    except ValueError as error:  # a name with a zero byte
+        raise BadPhoto("no name of a file") from error
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """`[H, W, 3]` uint8 of mode RGB or L; Pillow's own way to NumPy has the pixels twice on its way."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top, strip in _strips(image):
+        pixels[top : top + strip.height] = strip if strip.mode == "RGB" else strip.convert("RGB")
+    return pixels
 
 
 class Tags(NamedTuple):
@@ -294,6 +319,29 @@ class _OurLimit:
 _our_limit = _OurLimit()
 
 
+class _Room:
+    """Room for pixels: who wants more than is left waits, and who finds nobody else inside gets all that it wants."""
+
+    def __init__(self, pixels: int) -> None:
+        self._pixels, self._taken, self._changed = pixels, 0, threading.Condition()
+
+    @contextlib.contextmanager
+    def of(self, pixels: int) -> Iterator[None]:
+        """Takes room for the body."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= self._pixels)
+            self._taken += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= pixels
+                self._changed.notify_all()
+
+
+_room = _Room(_AT_A_TIME)
+
+
 @contextlib.contextmanager
 def _pillow() -> Iterator[None]:
     """Pillow with our limit, without warnings, and with `BadPhoto` as its only error; in any number of threads."""
@@ -325,8 +373,9 @@ def _is_turned(image: Image.Image) -> bool:
 
 def _upright_rgb_or_grey(image: Image.Image, *, ink_as_is: bool) -> Image.Image:
     """Decoded image of any mode to mode RGB or L."""
-    with contextlib.suppress(Exception):  # EXIF that cannot be read turns nothing
-        image = ImageOps.exif_transpose(image)
+    if _is_turned(image):  # asked first, since Pillow would copy what it does not turn
+        with contextlib.suppress(Exception):  # EXIF that cannot be read turns nothing
+            image = ImageOps.exif_transpose(image)
     if image.mode == "F":  # nothing says which value is white
         raise BadPhoto(UNSUPPORTED)
     if image.mode.startswith("I"):
@@ -335,18 +384,54 @@ def _upright_rgb_or_grey(image: Image.Image, *, ink_as_is: bool) -> Image.Image:
         # Pillow takes every CMYK JPEG for Adobe's, with inverted ink. Without Adobe's marker it is not.
         return (ImageChops.invert(image) if ink_as_is else image).convert("RGB")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+        return _in_strips(image, "RGB", _over_white)
     return image if image.mode in ("RGB", "L") else image.convert("L" if image.mode == "1" else "RGB")
 
 
-def _grey_from_deep(image: Image.Image) -> Image.Image:
-    """Grey of more than 8 bits, `[H, W]` in 0 to 65535, scaled to 8 bits; Pillow's own conversion clips."""
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > 65535:
+def _over_white(strip: Image.Image) -> Image.Image:
+    strip = strip.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert("RGB")
+
+
+def _in_strips(image: Image.Image, mode: str, change: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """The image in another mode, changed some rows at a time: what is in between is as large as a strip."""
+    changed = Image.new(mode, image.size)
+    for top, strip in _strips(image):
+        changed.paste(change(strip), (0, top))
+    return changed
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Parts of an image of a few rows, each with the number of its first."""
+    rows = max(1, _STRIP // image.width)
+    if rows >= image.height:
+        yield 0, image
+        return
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _depth(image: Image.Image) -> int:
+    """Bits of grey that the values of an image of mode I need: 8, 10, 12 or 16; 16 of any other mode.
+
+    Scanners and microscopes put 12 bits into files of 16 as they are, which look nearly black.
+    """
+    if not image.mode.startswith("I"):
+        return 16
+    ranges = [
+        (int(values.min()), int(values.max())) for _, strip in _strips(image) if (values := np.asarray(strip)).size
+    ]
+    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+    if low < 0 or high > 65535:
         raise BadPhoto(UNSUPPORTED)
-    return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+    return next(bits for bits in (8, 10, 12, 16) if high < 1 << bits)
+
+
+def _grey_from_deep(image: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits, in 0 to 65535, scaled to 8 bits; Pillow's own conversion clips."""
+    most = (1 << _depth(image)) - 1
+    table = ((510 * np.arange(most + 1, dtype=np.int64) + most) // (2 * most)).astype(np.uint8)  # rounded half up
+    return _in_strips(image, "L", lambda strip: Image.fromarray(table[np.asarray(strip)]))
 
 
 def _check_whole(raw: bytes, kind: str) -> bool:
