@@ -487,6 +487,8 @@ def test_photos_are_found_by_files_folders_patterns_and_lists(tmp_path):
     assert find_photos([f"{folder}/gone.jpg"]).photos == [f"{folder}/gone.jpg"]
     with pytest.raises(UserError, match=r"^photos: found no file or folder .*/emty/, expected one, such as .*/empty; "):
         find_photos([f"{folder}/a.jpg", f"{folder}/emty/"])
+    with pytest.raises(UserError, match="^photos: found no file or folder , expected one"):
+        find_photos([""])
     for given in (f"{folder}/empty", f"{folder}/*.tif"):
         with pytest.raises(UserError, match="^photos: found none in .* expected at least one; check the paths$"):
             find_photos([given])

@@ -84,7 +84,7 @@ def _of_argument(argument: str, listed: Iterable[str], notes: list[str]) -> Iter
 
 def _spelt(path: str) -> str:
     """The path as it is on the disk, where it is there by another spelling only."""
-    return path if os.path.lexists(path) else str(on_disk("", path) or path)
+    return path if not path or os.path.lexists(path) else str(on_disk("", path) or path)
 
 
 def _ending(path: str) -> str:
