@@ -107,7 +107,7 @@ def _entries(folder: str, _: int) -> Mapping[str, str]:
 
 
 def _read(name: str) -> str:
-    """A file's name as a list has it: bytes that are not UTF-8 are mostly of an old disk, in the code page of Windows."""
+    """A name as a list has it: bytes that are not UTF-8 mostly come from an old disk, in the code page of Windows."""
     raw = os.fsencode(name)
     try:
         return raw.decode("utf-8")
