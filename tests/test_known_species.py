@@ -64,6 +64,9 @@ def test_of_the_birds_of_a_real_head_those_that_it_was_trained_on_are_seen(share
     found = among_trained(trained, table, own=False)
     assert found.seen.sum() == 86
     assert {name for name, why in found.matches.assumed.items() if why.startswith("by the name")} == {
-        "Pyrocephalus obscurus", "Hesperiphona vespertina", "Cyanocorax luxuosus", "Leiothlypis ruficapilla",
+        "Pyrocephalus obscurus",
+        "Hesperiphona vespertina",
+        "Cyanocorax luxuosus",
+        "Leiothlypis ruficapilla",
         "Dryobates pubescens",
-    }  # fmt: skip
+    }

@@ -665,9 +665,15 @@ def test_an_interrupted_file_becomes_what_an_unbroken_one_is(command, photos, tm
     assert code == 2 and "of another command, model or list of photos" in err
 
 
-@pytest.mark.parametrize("encoded", [
-    "{0}\n{1}\n", "\ufeff{0}\r\n{1}\r\n", "{0}\0{1}\0", "{0}\0{1}",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        "{0}\n{1}\n",
+        "\ufeff{0}\r\n{1}\r\n",
+        "{0}\0{1}\0",
+        "{0}\0{1}",
+    ],
+)
 def test_lists_of_photos_come_as_other_programs_write_them(tmp_path, encoded):
     names = [os.fsdecode(bytes(tmp_path / "a\u2028 é.jpg")), os.fsdecode(bytes(tmp_path) + b"/b\xff.jpg")]
     for name in names:

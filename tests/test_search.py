@@ -348,9 +348,11 @@ def test_python_finds_what_the_command_finds(searched, finished, tmp_path, capsy
 def test_an_index_with_a_damaged_list_of_photos_is_told_in_one_line(tmp_path):
     vectors = np.eye(3, dtype=np.float16)
     for content, told in (
-        ('{"photo": "a"}\n{"pho\n{"photo": "c"}\n', "found a damaged line"), ("[1]\n[2]\n[3]\n", "found a damaged line"),
-        ("[" * 100_000 + "\n\n\n", "found a damaged line"), ('{"photo": "a"}\n', "found too few lines"),
-    ):  # fmt: skip
+        ('{"photo": "a"}\n{"pho\n{"photo": "c"}\n', "found a damaged line"),
+        ("[1]\n[2]\n[3]\n", "found a damaged line"),
+        ("[" * 100_000 + "\n\n\n", "found a damaged line"),
+        ('{"photo": "a"}\n', "found too few lines"),
+    ):
         index = photo_index.write(tmp_path / "index", "m", [vectors], [Entry(name) for name in "abc"])
         assert index.photos_of(np.array([2, 0])) == ["c", "a"]
         (tmp_path / "index" / photo_index.PHOTOS).write_text(content)
