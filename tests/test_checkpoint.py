@@ -336,11 +336,18 @@ def test_a_checkpoint_without_checksums_opens(tmp_path):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("config", ["image.tower"]), ("config", {"optimizer.lr": "1e-3"}), ("config", {"text.tower": ["units"]}),
-        ("position", "7"), ("locked", ["image"]), ("train_classes", 3), ("templates", None), ("hosts", True),
-        ("tokenizer", 5), ("margin", []),
+        ("config", ["image.tower"]),
+        ("config", {"optimizer.lr": "1e-3"}),
+        ("config", {"text.tower": ["units"]}),
+        ("position", "7"),
+        ("locked", ["image"]),
+        ("train_classes", 3),
+        ("templates", None),
+        ("hosts", True),
+        ("tokenizer", 5),
+        ("margin", []),
     ],
-)  # fmt: skip
+)
 def test_what_a_checkpoint_says_of_itself_is_refused_in_one_line_where_a_type_is_another(tmp_path, field, value):
     saved(tmp_path / "c", [7]).close()
     path = tmp_path / "c" / "step_7" / "about" / "metadata"

@@ -159,8 +159,12 @@ def test_a_word_for_nothing_is_no_value(tmp_path, nothing):
     text = f"folder,name,common_name,family,genus\n{nothing},Pica pica,{nothing},{nothing},{nothing}\nx,Nanorana,Nan,Nani,Nonea\n"
     table = read_class_table(file(tmp_path, text))
     assert table.row(0) == {
-        "folder": nothing.strip(), "name": "Pica pica", "common_name": "", "family": "", "genus": "",
-    }  # fmt: skip
+        "folder": nothing.strip(),
+        "name": "Pica pica",
+        "common_name": "",
+        "family": "",
+        "genus": "",
+    }
     assert table.row(1) == {"folder": "x", "name": "Nanorana", "common_name": "", "family": "Nani", "genus": "Nonea"}
     assert table.as_written.columns["genus"] == (nothing, "Nonea")  # by which what was made before is known
     assert caption(table.row(0), "the {common_name} {name}, {family}, {genus}") == "the Pica pica"

@@ -54,7 +54,11 @@ def test_a_folder_and_what_stands_beside_the_weights(tmp_path):
         assert weight_files.documents(str(source)) == found.documents
     assert weight_files.documents(str(tmp_path / "other.safetensors")) == {}  # not known to be of this model
     (tmp_path / "config.json").write_text('{"architecture": ')
-    refused(lambda: weight_files.open_weights(tmp_path), "config.json: found", "expected JSON; fetch it again")
+    refused(
+        lambda: weight_files.open_weights(tmp_path),
+        "config.json line 1: found bad JSON",
+        "expected a JSON object; fetch it again",
+    )
 
 
 def test_a_model_in_several_files(tmp_path):
@@ -74,7 +78,11 @@ def test_a_model_in_several_files(tmp_path):
     )
     for text in ("{", "{}", "[]"):
         (tmp_path / "model.safetensors.index.json").write_text(text)
-        refused(lambda: weight_files.open_weights(tmp_path), "found no weight_map", "fetch it again")
+        refused(
+            lambda: weight_files.open_weights(tmp_path),
+            "model.safetensors.index.json",
+            "expected an index of .safetensors files; fetch it again",
+        )
 
 
 def test_what_is_not_whole_or_not_weights_is_refused_in_a_line(tmp_path):

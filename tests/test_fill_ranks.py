@@ -138,8 +138,13 @@ def test_the_birds_of_a_head_get_back_the_ranks_of_inaturalist():
 
 def test_the_epithet_is_that_of_the_classs_own_name(tmp_path):
     source = ClassTable(
-        (1, 2), {"name": ("Parus major", "Mentha x piperita"), "genus": ("Parus", "Mentha"), "specific_epithet": ("major", "piperita")}
-    )  # fmt: skip
+        (1, 2),
+        {
+            "name": ("Parus major", "Mentha x piperita"),
+            "genus": ("Parus", "Mentha"),
+            "specific_epithet": ("major", "piperita"),
+        },
+    )
     names = (
         "Parus_major",
         "PARUS MINOR",

@@ -1,5 +1,6 @@
 """Lists of photos as people have them: no photo is lost without a word, whatever wrote the list."""
 
+import os
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -141,6 +142,14 @@ def test_accents_are_found_in_whichever_form(tmp_path: Path, listed: str, stored
     assert [name for name, _ in found(tmp_path / "photos", tmp_path / "l.csv")] == rows
     assert on_disk(tmp_path / "photos", rows[0]) == tmp_path / "photos" / unicodedata.normalize(stored, names[0])
     assert on_disk(tmp_path / "photos", unicodedata.normalize(listed, "Épervier/none.jpg")) is None
+
+
+def test_names_of_an_old_disk_are_found(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(bytes(tmp_path / "photos") + "/Épervier/é.jpg".encode("cp1252")))
+    path.parent.mkdir(parents=True)
+    path.touch()
+    (tmp_path / "l.csv").write_bytes("file\nÉpervier/é.jpg\n".encode("cp1252"))
+    assert found(tmp_path / "photos", tmp_path / "l.csv") == [("Épervier/é.jpg", "Épervier")]
 
 
 def test_a_file_in_the_images_behind_many_that_are_missing_counts(photos: Path, tmp_path: Path) -> None:

@@ -487,6 +487,8 @@ def test_photos_are_found_by_files_folders_patterns_and_lists(tmp_path):
     assert find_photos([f"{folder}/gone.jpg"]).photos == [f"{folder}/gone.jpg"]
     with pytest.raises(UserError, match=r"^photos: found no file or folder .*/emty/, expected one, such as .*/empty; "):
         find_photos([f"{folder}/a.jpg", f"{folder}/emty/"])
+    with pytest.raises(UserError, match="^photos: found no file or folder , expected one"):
+        find_photos([""])
     for given in (f"{folder}/empty", f"{folder}/*.tif"):
         with pytest.raises(UserError, match="^photos: found none in .* expected at least one; check the paths$"):
             find_photos([given])
@@ -663,9 +665,15 @@ def test_an_interrupted_file_becomes_what_an_unbroken_one_is(command, photos, tm
     assert code == 2 and "of another command, model or list of photos" in err
 
 
-@pytest.mark.parametrize("encoded", [
-    "{0}\n{1}\n", "\ufeff{0}\r\n{1}\r\n", "{0}\0{1}\0", "{0}\0{1}",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        "{0}\n{1}\n",
+        "\ufeff{0}\r\n{1}\r\n",
+        "{0}\0{1}\0",
+        "{0}\0{1}",
+    ],
+)
 def test_lists_of_photos_come_as_other_programs_write_them(tmp_path, encoded):
     names = [os.fsdecode(bytes(tmp_path / "a\u2028 é.jpg")), os.fsdecode(bytes(tmp_path) + b"/b\xff.jpg")]
     for name in names:

@@ -231,15 +231,20 @@ def test_dots_in_names_of_photos(folder: Path) -> None:
 
 def test_bioclips_texts_say_the_class(folder: Path) -> None:
     texts = {
-        "com.txt": "Raven", "sci.txt": "Corvus corax", "sci_com.txt": "Corvus corax with common name Raven",
-        "taxon.txt": "Animalia Chordata Aves Passeriformes Corvidae Corvus corax", "taxonTag.txt": "kingdom Animalia",
-    }  # fmt: skip
+        "com.txt": "Raven",
+        "sci.txt": "Corvus corax",
+        "sci_com.txt": "Corvus corax with common name Raven",
+        "taxon.txt": "Animalia Chordata Aves Passeriformes Corvidae Corvus corax",
+        "taxonTag.txt": "kingdom Animalia",
+    }
     write_tar(folder / "0.tar", {"a.jpg": jpeg(0)} | {f"a.{ending}": text for ending, text in texts.items()})
     write_tar(folder / "1.tar", {"b.jpg": jpeg(1), "b.common_name.txt": "Magpie"})
     write_tar(folder / "2.tar", {"c.d.jpg": jpeg(1), "c.d.sci.txt": "Corvus corax", "c.d.com.txt": "?"})
     assert [(item.image_id, item.class_name) for item in items(folder)] == [
-        ("0.tar/a.jpg", RAVEN), ("1.tar/b.jpg", PICA), ("2.tar/c.d.jpg", RAVEN),
-    ]  # fmt: skip
+        ("0.tar/a.jpg", RAVEN),
+        ("1.tar/b.jpg", PICA),
+        ("2.tar/c.d.jpg", RAVEN),
+    ]
 
 
 def test_the_shared_tars(shared_data: Path) -> None:

@@ -150,10 +150,22 @@ def test_the_digest_knows_values_and_names_but_not_dtype():
     assert weights.digest(params) != weights.digest(renamed)
 
 
-@pytest.mark.parametrize("wrapper", [
-    "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "backbone.", "teacher.backbone.", "model.", "student.",
-    "module.model.", "model.module.", "teacher.module.backbone._orig_mod.", "net.backbone.",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        "_orig_mod.",
+        "module._orig_mod.",
+        "_orig_mod.module.",
+        "backbone.",
+        "teacher.backbone.",
+        "model.",
+        "student.",
+        "module.model.",
+        "model.module.",
+        "teacher.module.backbone._orig_mod.",
+        "net.backbone.",
+    ],
+)
 @pytest.mark.parametrize("dialect", [vit_names.TIMM, vit_names.HF_VIT], ids=lambda one: one.name)
 def test_what_wrappers_put_in_front_of_names_is_seen_through(wrapper, dialect):
     params = vit_params()

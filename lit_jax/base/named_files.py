@@ -15,7 +15,8 @@ def on_disk(base: str | os.PathLike[str], name: str) -> Path | None:
     r"""The file or folder that a list calls by a name; None where there is none.
 
     First as it is written; then with the backslashes of Windows for slashes; then whatever the form of its accents,
-    which macOS takes apart: a list in NFC stands beside files in NFD, or the other way round.
+    which macOS takes apart: a list in NFC stands beside files in NFD, or the other way round. Names on the disk that
+    are no UTF-8 are taken for Windows-1252.
 
     Args:
         base: the folder from which the name counts; an absolute name stands for itself.
@@ -102,4 +103,13 @@ def _entries_now(folder: Path) -> Mapping[str, str]:
 @functools.lru_cache(_FOLDERS)
 def _entries(folder: str, _: int) -> Mapping[str, str]:
     """Entries of a folder with accents, from NFC to how they are spelt; the time of its last change is a key."""
-    return {unicodedata.normalize("NFC", name): name for name in os.listdir(folder) if not name.isascii()}
+    return {unicodedata.normalize("NFC", _read(name)): name for name in os.listdir(folder) if not name.isascii()}
+
+
+def _read(name: str) -> str:
+    """A name as a list has it: bytes that are not UTF-8 mostly come from an old disk, in the code page of Windows."""
+    raw = os.fsencode(name)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("cp1252", "replace")

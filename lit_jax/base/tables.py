@@ -21,7 +21,7 @@ SEPARATORS = (",", ";", "\t")
 
 _WINDOWS = "cp1252"
 _LINE_END = re.compile(r"\r\n|\n|\r")
-_NAMED_SEPARATOR = re.compile(r"[ \t]*\"?sep=(.)\"?[ \t]*(?:\r\n|\n|\r|$)", re.IGNORECASE)
+_NAMED_SEPARATOR = re.compile(r"[ \t]*\"?sep=([^\w\s\"]|\t)\"?[ \t]*(?:\r\n|\n|\r|$)", re.IGNORECASE)
 _MARKS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
 

@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 
 from lit_jax.embedding.about import About
-from lit_jax.text.classes import ClassTable, species_key, table_of_text
+from lit_jax.text.classes import RANKS, ClassTable, species_key, table_of_text
 from lit_jax.text.identity import Matches, binomial, genus, matched
 from lit_jax.text.labels import names_of_row
 
+Row = Mapping[str, str]
+_Known = dict[str, list[tuple[str, Row]]]
+_HIGHER = RANKS[:4]  # what revisions of names seldom touch
 SHOWN = 20  # names of a list in the results
 
 
@@ -44,30 +47,56 @@ def among_trained(about: About, table: ClassTable, *, own: bool) -> Species:
     return Species(np.array(seen, bool), found)
 
 
-def _matched(table: ClassTable, rows: Sequence[Mapping[str, str]]) -> Matches:
+def _matched(table: ClassTable, rows: Sequence[Row]) -> Matches:
     """Which names of a table stand for species that the model had photos of, by whatever names a list has for them.
 
     They are the same by `matched`; failing that, where a name, common name or synonym of one is one of the other; and
-    a genus alone may be any species of it. It is safer to count one too many as seen: the others are called unseen.
+    a genus alone may be any species of it. It is safer to count one too many as seen: the others are called unseen. A
+    moth and a bird of one common name are two, though, where both tables say of which class they are.
     """
-    names = [names_of_row(row) for row in rows]
-    found = matched(table.names, [own[0] for own in names if own])
+    named = [(names_of_row(row), row) for row in rows if names_of_row(row)]
+    found = matched(table.names, [own[0] for own, _ in named])
     same, assumed = dict(found.same), dict(found.assumed)
-    first_of = {species_key(name): own[0] for own in reversed(names) for name in reversed(own)}
-    of_genus = {genus(own[0]): own[0] for own in reversed(names) if own and binomial(own[0])}
-    alone = {genus(own[0]): own[0] for own in reversed(names) if own and " " not in own[0].strip()}
+    by_name, by_genus = _lookups(named)
     for name, row in zip(table.names, table.rows(), strict=True):
         if name in same:
             continue
-        by = next((other for other in names_of_row(row) if species_key(other) in first_of), "")
-        if by:
-            same[name] = (first_of[species_key(by)],)
-            assumed[name] = f"by the name {by!r} it is {same[name][0]!r}"
-        elif other := (alone if binomial(name) else of_genus if len(name.split()) == 1 else {}).get(genus(name) or " "):
-            same[name] = (other,)
-            assumed[name] = f"a genus alone may be any species of it: {name!r} and {other!r}"
+        for by in names_of_row(row):
+            if other := _fitting(row, by_name.get(species_key(by), [])):
+                same[name], assumed[name] = (other,), f"by the name {by!r} it is {other!r}"
+                break
+        else:
+            one = (
+                by_genus[bool(binomial(name))].get(genus(name), []) if binomial(name) or len(name.split()) == 1 else []
+            )
+            if other := _fitting(row, one):
+                same[name] = (other,)
+                assumed[name] = f"a genus alone may be any species of it: {name!r} and {other!r}"
     near = {name: other for name, other in found.near.items() if name not in same}
-    return Matches(same, near, {name: reason for name, reason in assumed.items() if reason})
+    return Matches(same, near, assumed)
+
+
+def _lookups(named: Sequence[tuple[Sequence[str], Row]]) -> tuple[_Known, tuple[_Known, _Known]]:
+    """The species of training by each of their names; and by genus, those that are named and genera that are alone."""
+    by_name: _Known = {}
+    species: _Known = {}
+    alone: _Known = {}
+    for own, row in named:
+        for name in own:
+            by_name.setdefault(species_key(name), []).append((own[0], row))
+        if key := genus(own[0]):
+            kind = species if binomial(own[0]) else alone if len(own[0].split()) == 1 else {}
+            kind.setdefault(key, []).append((own[0], row))
+    return by_name, (species, alone)
+
+
+def _fitting(row: Row, known: Sequence[tuple[str, Row]]) -> str:
+    """The first of some species that agrees with a row in the higher ranks that both say; empty if none does."""
+    for name, other in known:
+        said = [(row[rank], other[rank]) for rank in _HIGHER if row.get(rank) and other.get(rank)]
+        if all(species_key(one) == species_key(two) for one, two in said):
+            return name
+    return ""
 
 
 def held_back(about: About, species: Species) -> np.ndarray | None:

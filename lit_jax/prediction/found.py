@@ -108,7 +108,7 @@ def _expression(part: str) -> str:
 
 def _spelt(path: str) -> str:
     """The path as it is on the disk, where it is there by another spelling only."""
-    return path if os.path.lexists(path) else str(on_disk("", path) or path)
+    return path if not path or os.path.lexists(path) else str(on_disk("", path) or path)
 
 
 def _ending(path: str) -> str:

@@ -9,7 +9,7 @@ const SYNONYM_COLUMNS = ["synonym", "synonyms"];
 const NO_VALUE = new Set(["", "nan", "<na>", "#n/a", "n/a", "null"]); // text/classes.py says why
 const UNKNOWN = new Set([...NO_VALUE, ..."na,none,nil,unknown,not assigned,unassigned,not available,-,--,–,—,?".split(",")]);
 const SEPARATORS = [",", ";", "\t"];
-const NAMED_SEPARATOR = /^[ \t]*"?sep=(.)"?[ \t]*(?:\n|$)/iu;
+const NAMED_SEPARATOR = /^[ \t]*"?sep=([^\p{L}\p{N}_\s"]|\t)"?[ \t]*(?:\n|$)/iu;
 const LIST_MARK = /^\s*(?:\d{1,6}[.)]|[-*•–])\s+(?=\S)/u;
 const PATH_OF_RANKS = /^\d+(?:_[^_]+){5,}?_([^_]+(?:_[^_]+)*)$/u;
 const FAR = 0.3; // share of a name's letters that may differ for it to be called near
