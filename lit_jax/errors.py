@@ -41,12 +41,21 @@ is packed by an unknown method.
 """
 
 
+_LONGEST_REASON, _LONGEST = 300, 4000  # letters
+_LINE_END = re.compile("[\\n\\v\\f\\r\\x1c-\\x1e\\x85\\u2028\\u2029]+")
+
+
 class UserError(ValueError):
     """A mistake the person at the keyboard can mend: bad file, bad value, bad option.
 
     The message is one line of the form ``what: found X, expected Y; do Z``. Commands print it without a
-    traceback and exit with code 2; any other exception is our own fault and keeps its traceback.
+    traceback and exit with code 2; any other exception is our own fault and keeps its traceback. Line ends in what it
+    quotes become blanks; a message that quotes pages is cut in its middle.
     """
+
+    def __init__(self, message: str = "") -> None:
+        line = _LINE_END.sub(" ", message)
+        super().__init__(line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 4 :]}")
 
 
 class Busy(UserError):
@@ -96,8 +105,12 @@ def disk_trouble(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says in its first line, or its kind: more lines advise a programmer, such as to trust the file."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """What an error says in its first line, or its kind: more lines advise a programmer, such as to trust the file.
+
+    Some quote all of a damaged file; what is longer than a person reads is cut.
+    """
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."
 
 
 def chained(error: BaseException) -> Iterator[BaseException]:

@@ -369,7 +369,7 @@ def _from_sentencepiece(model: bytes, what: str) -> Tokenizer:
     try:
         processor.LoadFromSerializedProto(model)
         size = processor.get_piece_size()
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # the latter of pieces that are no UTF-8
         raise UserError(
             f"{what}: found {len(model)} bytes of something else, expected {_KINDS}; give the file that came with the "
             "weights"
