@@ -124,6 +124,13 @@ def test_a_model_without_an_end_or_with_one_that_texts_can_hold_is_refused(optio
         tokenizer_from_bytes(train(**options))
 
 
+def test_a_json_that_the_library_panics_of_is_refused(wordpiece):
+    found = json.loads(load_tokenizer(wordpiece).model_bytes)
+    found["post_processor"]["single"][0]["SpecialToken"]["id"] = "[NONE]"  # is not among its special tokens
+    with pytest.raises(UserError, match=r"tokenizer: found JSON of another kind, expected a tokenizer\.json"):
+        tokenizer_from_bytes(json.dumps(found).encode())
+
+
 def test_a_model_whose_pieces_are_no_text_is_refused():
     twice = b"\x0a\x03\x0a\x01\xb1" * 2  # the library says that it is defined already, in bytes that are no UTF-8
     with pytest.raises(UserError, match="tokenizer: found [0-9]+ bytes of something else, expected a SentencePiece"):
