@@ -664,6 +664,10 @@ def test_the_same_again_is_up_to_date_and_anything_else_refused(
         UserError, match=r"other\.incomplete: found a conversion with seed 0, expected 5; give the same"
     ):
         convert(Source(read_folder(photos), TABLE), tmp_path / "other", Options(seed=5, vocab_size=0), workers=1)
+    plan = tmp_path / "other.incomplete" / "plan.json"
+    plan.write_text(json.dumps({**json.loads(plan.read_text()), "options": [1]}))  # damaged
+    with pytest.raises(UserError, match=r"other\.incomplete: found a conversion with \w+ its default, expected"):
+        convert(Source(read_folder(photos), TABLE), tmp_path / "other", QUICK, workers=1)
     (photos / SPECIES[0] / "0.jpg").touch()
     with pytest.raises(UserError, match="found a conversion of other photos or splits, expected these"):
         again()

@@ -30,18 +30,21 @@ import pytest
 from PIL import Image, features
 
 from data_prep import clip_templates
+from data_prep.conversion import convert
+from data_prep.conversion.options import Options as ConversionOptions
 from data_prep.import_embeddings.embedding_files import Given, read_embeddings, read_ids
 from data_prep.import_embeddings.head_files import read_head
 from data_prep.sources import folder as lists
 from data_prep.sources import imagenet_shifts, json_rows, photo_places
 from data_prep.sources.by_name import SOURCES
-from data_prep.sources.items import Item, Request
+from data_prep.sources.items import Item, Request, Source
 from lit_jax import leaks, robustness
 from lit_jax.base.files import incomplete
 from lit_jax.data import embedding_store
+from lit_jax.data.dataset_folder import MANIFEST
 from lit_jax.data.exif import taken
 from lit_jax.data.photo import BadPhoto, clean_photo, upright_pixels
-from lit_jax.data.records import decode, open_records
+from lit_jax.data.records import TFDS_FILES, decode, open_records
 from lit_jax.data.tfrecord import read_frames
 from lit_jax.errors import UserError
 from lit_jax.evaluation.kinship import accuracy_by_kinship
@@ -58,6 +61,7 @@ from lit_jax.text.classes import read_class_table, write_class_table
 from lit_jax.text.labels import read_labels
 from lit_jax.text.prompts import read_templates
 from lit_jax.text.tokenizers import load_tokenizer
+from lit_jax.training import metrics_log
 from tests import forked
 
 SEED = 7
@@ -595,7 +599,6 @@ def record_sets(given: Setting) -> list[Subject]:
 
 def stores(given: Setting) -> list[Subject]:
     """Each file of an embedding store."""
-    from data_prep.conversion.options import Options
     from data_prep.import_embeddings.embeddings import Storing, import_embeddings
 
     here = given.folder / "stored"
@@ -612,7 +615,7 @@ def stores(given: Setting) -> list[Subject]:
         opened,
         read_class_table(here / "classes.csv"),
         folder,
-        Options(vocab_size=0, allow_empty_classes=True),
+        ConversionOptions(vocab_size=0, allow_empty_classes=True),
         Storing(),
     )
 
@@ -866,11 +869,67 @@ def apps(given: Setting) -> list[Subject]:
     return [*of_folder(folder, read, sorted(own), covered=True), *of_folder(kept, read, covered=True), *listed]
 
 
+def logs(given: Setting) -> list[Subject]:
+    """The log of a run, with which it goes on and draws its curves."""
+    folder = given.folder / "logs"
+    folder.mkdir()
+    facts = {"loss": 1.5, "loss_floor": 1.25, "learning_rate": 1e-3, "seen/top1": 0.5, "seen/candidates": 8}
+    lines = [json.dumps({"step": step, "epoch": step / 4, **facts}) + "\n" for step in range(1, 6)]
+    (folder / "metrics.jsonl").write_text("".join(lines))
+
+    def read() -> None:
+        log = metrics_log.MetricsLog(folder, step=3, tensorboard=False)
+        log.add({"step": 4, "epoch": 1.0, **facts})
+        metrics_log.curves(folder / "curves.png", log.records, title="a run")
+
+    return of_folder(folder, read, ["metrics.jsonl"])
+
+
+def halves(given: Setting) -> list[Subject]:
+    """Each file of a conversion that was stopped before its end: with it the next one makes the same records."""
+    guide, folder = given("field_guide_folder"), given.folder / "halves"
+    items = list(lists.read_folder(guide, guide / "splits.csv"))
+    table = read_class_table(guide / "classes.csv")
+    options = ConversionOptions(shards=2, vocab_size=0, templates=("the {name}",))
+
+    def made() -> dict[str, bytes]:
+        convert.convert(Source(items, table), folder / "set", options, workers=1)
+        return {path.name: path.read_bytes() for path in (folder / "set").iterdir()}
+
+    def stopped(*_: object) -> None:
+        raise ZeroDivisionError
+
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(ZeroDivisionError):
+        patch.setattr(convert, "move_into_place", stopped)
+        made()
+    half = incomplete(folder / "set").rename(folder / "kept")
+    for name in (MANIFEST, *TFDS_FILES):
+        (half / name).unlink()
+
+    def read(name: str, content: bytes) -> object:
+        for path in (folder / "set", incomplete(folder / "set")):
+            shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(half, incomplete(folder / "set"))
+        rewritten(incomplete(folder / "set") / name, content)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            found = made()
+        return {name: content for name, content in found.items() if not name.startswith("report")}
+
+    names = sorted(str(path.relative_to(half)) for path in half.rglob("*") if path.is_file())
+    return [
+        # What a shard holds is compared with its digest by whoever reads it, not by whoever goes on.
+        Subject(name, (half / name).read_bytes(), functools.partial(read, name), "tfrecord-" not in name, "half")
+        for name in names
+    ]
+
+
 # Family: how many inputs the suite tries, and how many a slow run does.
 FAMILIES: dict[Callable[[Setting], list[Subject]], tuple[int, int]] = {
     photos: (100, 12_000), tables: (100, 12_000), tars: (40, 3000), record_sets: (30, 2000), stores: (40, 3000),
     indices: (40, 2000), weights: (60, 6000), tokenizers: (40, 4000), others: (40, 4000), models: (0, 150),
     onnx: (0, 150), apps: (0, 60),
+    logs: (0, 300), halves: (0, 200),
 }  # fmt: skip
 
 

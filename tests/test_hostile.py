@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_prep.conversion import shards
 from data_prep.conversion.report import lost_species
 from data_prep.import_embeddings.embedding_files import read_embeddings
 from data_prep.sources import imagenet_shifts, json_rows
 from data_prep.sources.webdataset import read_tar
 from lit_jax import leaks, robustness
+from lit_jax.base import files
 from lit_jax.data import embedding_store
 from lit_jax.errors import UserError, first_line
 from lit_jax.models.weight_files import open_weights
@@ -161,6 +163,30 @@ def test_a_tar_cannot_reach_outside_of_itself(tmp_path: Path) -> None:
     found = [photo for sample in read_tar(path).values() for photo in sample.photos.values()]
     assert [path.read_bytes()[offset : offset + size] for offset, size in found] == [b"own", b"own"]
     assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["0.tar", "secret.jpg", "tars"]
+
+
+def test_what_half_finished_work_says_of_itself_counts_only_as_it_was_written(tmp_path: Path) -> None:
+    rows = np.ones((2, 1, 3), np.float32)
+    stored = embedding_store.write_shard(tmp_path, "s", rows, np.arange(2), ["a", "b"], dtype="float32")
+    shard = shards.Shard("x", 2, 3, "abc")
+    outcome = shards.Outcome(shard, {4: 2}, 2, [], {"a note": ["a"]})
+    (tmp_path / "x").write_bytes(b"123")
+    progress = shards._progress_file(tmp_path / "x")
+    progress.parent.mkdir()
+    files.write_sealed(progress, shards._to_json(outcome))
+    for path, read, right in (
+        (tmp_path / "s.json", lambda: embedding_store.finished_shard(tmp_path, "s"), stored),
+        (progress, lambda: shards.finished(tmp_path / "x"), outcome),
+    ):
+        assert read() == right
+        whole = path.read_text()
+        for old, new in (('"examples": 2', '"examples": 1'), ('"examples": 2', '"examples": "2"'), (whole, "[1]")):
+            assert old in whole
+            path.write_text(whole.replace(old, new))
+            assert read() is None
+        earlier = {name: value for name, value in json.loads(whole).items() if name != "digest"}
+        path.write_text(json.dumps(earlier))  # as by a version that wrote no digest
+        assert read() == right
 
 
 def test_a_name_of_any_length_in_an_index_is_refused(tmp_path: Path) -> None:

@@ -24,6 +24,18 @@ def test_a_resumed_log_forgets_what_came_after_the_checkpoint(tmp_path):
     assert resumed.records == metrics_log.read_metrics(tmp_path / "metrics.jsonl")
 
 
+def test_a_damaged_line_of_a_log_is_left_out(tmp_path):
+    sound = {"step": 2, "epoch": 0.5, "loss": 1.0}
+    damaged = [b'{"step": 1, "lo\xff', b"[" * 90_000, b"5", b"null", b"[1]", b'{"loss": 1}', b'{"step": "1"}']
+    damaged += [b'{"step": 1, "loss": "x"}', b'{"step": 1, "loss": 1e999}', b'{"step": 1, "loss": {}}', b"\xff\xfe"]
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([*damaged, json.dumps(sound).encode(), b'{"step": 3}']) + b"\n")
+    resumed = metrics_log.MetricsLog(tmp_path, step=3, tensorboard=False)
+    assert resumed.records == [sound, {"step": 3}] == metrics_log.read_metrics(tmp_path / "metrics.jsonl")
+    metrics_log.curves(
+        tmp_path / "curves.png", [*resumed.records, {"step": 3, "epoch": 1, "seen/candidates": 0}], title="x"
+    )
+
+
 def test_tensorboard_reads_the_events_of_a_resumed_run(tmp_path):
     from tensorboard.backend.event_processing import event_accumulator
 

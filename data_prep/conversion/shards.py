@@ -18,8 +18,7 @@ from typing import Any
 from data_prep.conversion.plan import Planned
 from data_prep.sources import photo_places
 from data_prep.sources.items import Skip
-from lit_jax.base import foreign
-from lit_jax.base.files import write_json, written_aside
+from lit_jax.base.files import read_sealed, write_sealed, written_aside
 from lit_jax.base.processes import CONTEXT, pool
 from lit_jax.data.photo import BadPhoto, clean_photo
 from lit_jax.data.records import Record, Shard, encode
@@ -104,14 +103,14 @@ def write_shard(job: Job, tick: Callable[[], None] = lambda: None) -> Outcome:
                 notes[note].append(planned.image_id)
     shard = Shard(job.path.name, photos_of_class.total(), size, digest.hexdigest())
     outcome = Outcome(shard, dict(sorted(photos_of_class.items())), kept, skips, dict(notes))
-    write_json(_progress_file(job.path), _to_json(outcome))
+    write_sealed(_progress_file(job.path), _to_json(outcome))
     return outcome
 
 
 def finished(path: Path) -> Outcome | None:
     """What is in a shard that was finished before, or None if it is to be written."""
     try:
-        outcome = _from_json(foreign.loaded(_progress_file(path)))
+        outcome = _from_json(read_sealed(_progress_file(path)))
         return outcome if path.stat().st_size == outcome.shard.size else None
     except (OSError, *DAMAGED):
         return None

@@ -270,6 +270,28 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def write_sealed(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
+    """`write_json` of an object, with the digest of itself."""
+    value = json.loads(json.dumps(dict(value)))
+    write_json(path, {**value, "digest": digest(value)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote, or an object that an earlier version wrote without a digest.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged.
+    """
+    found = foreign.loaded(path)
+    if not isinstance(found, dict):
+        raise ValueError("no JSON object")
+    sealed = found.pop("digest", None)
+    if sealed is not None and sealed != digest(found):
+        raise ValueError("another content than was written")
+    return found
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with open(path, "rb") as file:

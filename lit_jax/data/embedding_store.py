@@ -31,7 +31,15 @@ import ml_dtypes
 import numpy as np
 
 from lit_jax.base import foreign
-from lit_jax.base.files import digest, file_digest, incomplete, write_json, written_aside
+from lit_jax.base.files import (
+    digest,
+    file_digest,
+    incomplete,
+    read_sealed,
+    write_json,
+    write_sealed,
+    written_aside,
+)
 from lit_jax.base.folders import MARK, clear, recover, replace
 from lit_jax.data.dataset_folder import MANIFEST, DatasetFolder, Kind, check_unchanged, is_of, read
 from lit_jax.errors import DAMAGED, UserError, first_line
@@ -150,14 +158,14 @@ def write_shard(
             write(file)
         digests[part] = file_digest(path)
     shard = StoreShard(name, len(class_ids), digests)
-    write_json(directory / f"{name}.json", dataclasses.asdict(shard))
+    write_sealed(directory / f"{name}.json", dataclasses.asdict(shard))
     return shard
 
 
 def finished_shard(directory: Path, name: str) -> StoreShard | None:
     """The shard if an earlier run has written all of it, else None."""
     try:
-        shard = StoreShard(**foreign.loaded(directory / f"{name}.json"))
+        shard = StoreShard(**read_sealed(directory / f"{name}.json"))
     except (OSError, *DAMAGED):
         return None
     return shard if all((directory / f"{name}.{part}").is_file() for part in _PARTS) else None

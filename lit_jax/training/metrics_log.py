@@ -9,8 +9,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from lit_jax.base import foreign
 from lit_jax.base.console import Record
 from lit_jax.base.files import written_aside
+from lit_jax.errors import DAMAGED
 from lit_jax.evaluation.tables import tells
 
 FLUSH_SECONDS = 20.0
@@ -49,12 +51,14 @@ class MetricsLog:
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[Record]:
-    """Lines of a ``metrics.jsonl``; none if it is missing. A last line cut short by a kill is left out."""
+    """Lines of a ``metrics.jsonl``; none if it is missing. Lines cut short by a kill, or damaged, are left out."""
     path = pathlib.Path(path)
     records = []
-    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
-        with contextlib.suppress(json.JSONDecodeError):
-            records.append(json.loads(line))
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else ():
+        with contextlib.suppress(*DAMAGED):
+            record = foreign.parsed(line)
+            if isinstance(record["step"], int) and all(map(math.isfinite, record.values())):
+                records.append(record)
     return records
 
 
@@ -121,6 +125,7 @@ def curves(path: str | os.PathLike[str], records: Sequence[Record], *, title: st
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    records = [record for record in records if "epoch" in record]
     figure, axes = plt.subplots(1, 3, figsize=(15, 3.8), constrained_layout=True)
     _plot(axes[0], records, {"loss": "", **({"loss_floor": "at least"} if _has_floor(records) else {})})
     if _has_floor(records):
@@ -163,7 +168,12 @@ def _accuracy_names(records: Sequence[Record]) -> Iterator[tuple[str, str]]:
 def _draw_chance(axis: Any, records: Sequence[Record]) -> None:
     """Draws for each task a line at the accuracy of guessing, as far as the log knows it, in the task's colour."""
     colours = _colours(dict(_accuracy_names(records)))
-    found = {name: value for record in records for name, value in record.items() if name.endswith("/candidates")}
+    found = {
+        name: value
+        for record in records
+        for name, value in record.items()
+        if name.endswith("/candidates") and value > 0
+    }
     for name, candidates in found.items():
         task = name.partition("/")[0]
         label = f"{task.replace('_', ' ')}, chance"
