@@ -24,6 +24,17 @@ def test_a_resumed_log_forgets_what_came_after_the_checkpoint(tmp_path):
     assert resumed.records == metrics_log.read_metrics(tmp_path / "metrics.jsonl")
 
 
+def test_names_in_tables_and_lines_are_no_markup(capsys):
+    names = ["a+b (1) [x].jpg", "[/] b", "[bold]c", ":bird:.jpg", "[link=x]d[/link]"]
+    lines = console.text_table(["photo"], [[name] for name in names]).split("\n")
+    assert [line.strip() for line in lines[2:]] == names
+    with console.Progress(10, every_seconds=0) as progress:
+        for name in names:
+            progress.line(name)
+            progress.show(1, name, seconds_left=float("inf"))
+    assert capsys.readouterr().out.splitlines() == [name for name in names for _ in range(2)]
+
+
 def test_a_damaged_line_of_a_log_is_left_out(tmp_path):
     sound = {"step": 2, "epoch": 0.5, "loss": 1.0}
     damaged = [b'{"step": 1, "lo\xff', b"[" * 90_000, b"5", b"null", b"[1]", b'{"loss": 1}', b'{"step": "1"}']

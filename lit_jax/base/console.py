@@ -23,11 +23,11 @@ class Progress:
     def __init__(
         self, total: int, *, start: int = 0, quiet: bool = False, every_seconds: float = 20.0, aside: bool = False
     ):
-        self._console = rich.console.Console(quiet=quiet, stderr=aside, soft_wrap=True, highlight=False)
+        self._console = _console(quiet=quiet, stderr=aside, soft_wrap=True, highlight=False)
         self._total, self._every, self._printed = total, every_seconds, time.monotonic()
         self._bar = rich.progress.Progress(
             rich.progress.BarColumn(),
-            rich.progress.TextColumn("{task.description}"),
+            rich.progress.TextColumn("{task.description}", markup=False),
             rich.progress.TextColumn("ETA"),
             rich.progress.TimeRemainingColumn(),
             console=self._console,
@@ -61,7 +61,7 @@ class Progress:
 
     def line(self, text: str) -> None:
         """Prints a line above the bar."""
-        self._bar.console.print(text, markup=False)
+        self._bar.console.print(text)
 
 
 def pace(progress: Progress, what: str) -> Callable[[int, int], None]:
@@ -113,9 +113,14 @@ def text_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, left
     return as_text(table)
 
 
+def _console(**options: Any) -> rich.console.Console:
+    """A console that takes texts as they are: a photo may be called ``[x].jpg`` or ``:bird:.jpg``."""
+    return rich.console.Console(markup=False, emoji=False, **options)
+
+
 def as_text(table: rich.table.Table) -> str:
     """A table as plain text, without a limit to its width."""
-    console = rich.console.Console(width=WIDEST, no_color=True, force_terminal=False)
+    console = _console(width=WIDEST, no_color=True, force_terminal=False)
     with console.capture() as capture:
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().split("\n") if line.strip())
