@@ -294,3 +294,63 @@ def test_a_full_disk_names_the_file_whatever_says_it(raised, tmp_path, capsys):
         raise raised
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'a.npy'}: found No space left on device, expected")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "target"),
+    [
+        ("lit_jax.predict --checkpoint={run} {one} --out={tmp}/names.csv", "names.csv"),
+        ("lit_jax.search --checkpoint={run} --photos={photos} bird --index={tmp}/index", "index"),
+    ],
+)
+def test_a_command_whose_target_is_being_written_is_refused(command, target, given, tmp_path, capsys):
+    module, *arguments = command.format(tmp=tmp_path, **given).split()
+    with alone_with(tmp_path / target, "command"), pytest.raises(SystemExit) as ended:
+        importlib.import_module(module).main(arguments)
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert ended.value.code == 2 and f"{target}: found another" in error and "wait for it or stop it" in error
+    assert not list(tmp_path.iterdir())
+    importlib.import_module(module).main(arguments)
+    assert (tmp_path / target).exists()
+
+
+def test_a_run_begins_where_a_log_of_it_is_and_goes_on_in_its_own_folder(tmp_path):
+    from lit_jax.main import refuse_foreign
+
+    put(tmp_path / "run", {"train.log": b"", "slurm-12.out": b"", ".DS_Store": b"", "hosts/host-0.log": b""})
+    refuse_foreign(tmp_path / "run")
+    put(tmp_path / "run", {"config.json": b'{"train.epochs": 3}', "results.json": b"{}", "notes.md": b"of mine"})
+    refuse_foreign(tmp_path / "run")
+    put(tmp_path / "torch", {"checkpoints/last.pt": b"", "config.json": b'{"model": 1}'})
+    with pytest.raises(UserError, match=r"--workdir .*torch: found config\.json, which is of no run, expected a new"):
+        refuse_foreign(tmp_path / "torch")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file: found a file, expected a folder"):
+        refuse_foreign(tmp_path / "file")
+
+
+def test_photos_are_sorted_into_names_of_any_length(tmp_path):
+    from lit_jax.prediction.answers import Answer, Named
+    from lit_jax.prediction.sorting import sort_photo
+
+    names = ["Bird " * 100 + "a", "Bird " * 100 + "b", "Ωμέγα " * 60]
+    photos = put(tmp_path / "photos", {f"{number}{'p' * 240}.jpg": bytes([number]) for number in range(2)})
+    for _ in range(2):  # the second time all is there
+        for path in sorted(photos.iterdir()):
+            for name in names:
+                named = Named(str(path), (Answer("species", name, "", {}, 1.0, True),))
+                assert sort_photo(named, tmp_path / "sorted", link=False)
+    found = held(tmp_path / "sorted")
+    assert len({path.split("/")[0] for path in found}) == 3 and len(found) == 6
+    assert all(len(os.fsencode(part)) <= 255 for path in found for part in path.split("/"))
+
+
+def test_what_is_in_the_way_of_a_sorted_photo_is_never_read_or_waited_for(tmp_path):
+    from lit_jax.prediction.answers import Named
+    from lit_jax.prediction.sorting import UNREADABLE, sort_photo
+
+    photos = put(tmp_path / "photos", {"a.jpg": b"a"})
+    (tmp_path / "sorted" / UNREADABLE).mkdir(parents=True)
+    os.mkfifo(tmp_path / "sorted" / UNREADABLE / "a.jpg")
+    assert sort_photo(Named(str(photos / "a.jpg"), error="x"), tmp_path / "sorted", link=False)
+    assert held(tmp_path / "sorted") == {f"{UNREADABLE}/a-2.jpg": b"a"}
