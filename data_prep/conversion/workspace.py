@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.conversion.shards import PROGRESS
+from lit_jax.base.console import say
 from lit_jax.base.files import clear_parts, is_part, write_json
 from lit_jax.data.dataset_folder import MANIFEST
 from lit_jax.data.records import CLASS_TABLE, NAME, TFDS_FILES, TOKENIZER, is_record_set
@@ -93,7 +94,7 @@ def move_into_place(work: Path, out: Path) -> None:
     if _is_blank(old):
         old.rmdir()
     else:
-        print(f"files that no conversion wrote are now in {old}")
+        say(f"files that no conversion wrote are now in {old}")
 
 
 @contextlib.contextmanager

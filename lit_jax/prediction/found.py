@@ -11,6 +11,9 @@ from typing import NamedTuple
 from lit_jax.data.photo import ENDINGS
 from lit_jax.errors import UserError
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""What a cell begins with that spreadsheets run, by OWASP's list."""
+
 LIST = "-"  # stands for a list of paths on standard input
 
 
@@ -41,12 +44,17 @@ def find_photos(arguments: Sequence[str], listed: Iterable[str] = ()) -> Found:
         UserError: no photo at all; an argument that is neither there nor called like a photo.
     """
     notes: list[str] = []
-    every = (path for argument in arguments for path in _of_argument(argument, listed, notes))
+    every = (_as_path(path) for argument in arguments for path in _of_argument(argument, listed, notes))
     photos = list(dict.fromkeys(every))
     if not photos:
         more = f" ({'; '.join(notes)})" if notes else ""
         raise UserError(f"photos: found none in {', '.join(arguments)}{more}, expected at least one; check the paths")
     return Found(photos, notes)
+
+
+def _as_path(name: str) -> str:
+    """The same file by a name that a spreadsheet does not take for a formula where it opens a CSV of answers."""
+    return os.path.join(".", name) if name.startswith(FORMULA) else name
 
 
 def _of_argument(argument: str, listed: Iterable[str], notes: list[str]) -> Iterator[str]:
