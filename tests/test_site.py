@@ -1093,6 +1093,20 @@ def test_a_device_without_room_is_told_and_the_app_works(browser, made):
         page.close()
 
 
+def test_an_error_of_the_browsers_own_does_not_stop_it(browser, made):
+    with served(made[0] / "app") as (where, _):
+        page = browser.open("about:blank")
+        error = "new ErrorEvent('error', { filename: 'chrome-extension://x/y.js', message: 'no matter' })"
+        page.call(
+            "Page.addScriptToEvaluateOnNewDocument",
+            source=f"addEventListener('DOMContentLoaded', () => {{ dispatchEvent({error}); window.heard = true }})",
+        )
+        page.go(where)
+        page.wait(f"{READY} && window.heard")
+        assert page.run("document.getElementById('stop').hidden")
+        page.close()
+
+
 def reaches(page, address):
     return page.run(f"fetch({address!r}, {{ mode: 'no-cors' }}).then(() => true, () => false)")
 
