@@ -39,6 +39,7 @@ from lit_jax.errors import UserError
 from lit_jax.prediction.answers import Confidence, ladder, percent
 from lit_jax.prediction.choices import Choices
 from lit_jax.prediction.formats import DARWIN_CORE, Heading, format_of
+from lit_jax.prediction.with_onnx import WithOnnx
 from lit_jax.text import tokenizer_json, units
 from lit_jax.text.classes import RANKS, ClassTable, read_class_table, species_key
 from lit_jax.text.identity import binomial, is_placeholder
@@ -52,6 +53,7 @@ from tests.chromium import Browser
 from tests.test_exif import CASES, FORMS, exif, photo
 from tests.test_images import natural
 from tests.test_predict import EPITHETS, HEIC, VIDEO
+from tests.test_shown import HOSTILE
 
 PAGE = folder.PAGE
 READY = "document.documentElement.classList.contains('ready')"
@@ -602,6 +604,56 @@ def test_what_is_as_likely_as_was_asked_for_is_sure(app):
     assert found == ["species", "species", "genus", "genus", None]
 
 
+def test_names_from_strangers_are_shown_as_texts(browser, onnx, model, photos, tmp_path):
+    """Class names, files and a title that are markup, formulas or escapes: letters on the page, and exact in the CSV."""
+    own, engine = model.choices(), WithOnnx(onnx)
+    names = tuple(f"{HOSTILE[k % len(HOSTILE)]}{k}" for k in range(len(own)))
+    table = ClassTable(own.table.ids, {"name": names, "common_name": names[::-1], "genus": HOSTILE[-len(own) :]})
+    chosen = Choices(table, own.vectors, own.seen, None, notes=HOSTILE)
+    told = contents.Contents(
+        contents.Told(HOSTILE[0], HOSTILE[1], 1, HOSTILE, HOSTILE[2]),
+        engine.pictures,
+        chosen,
+        Confidence(10.0, {}, HOSTILE[3]),
+        (onnx / "image.onnx").read_bytes(),
+    )
+    files = contents.files_of(told, runtime.runtime(), "fp32")
+    (tmp_path / "app").mkdir()
+    for name, data in folder.folder_files(files, runtime.runtime(), HOSTILE[0]).items():
+        (tmp_path / "app" / name).write_bytes(data)
+    (tmp_path / "app.html").write_text(folder.one_file(files, runtime.runtime(), HOSTILE[0]))
+    given = [tmp_path / name for name in ("=1+1.jpg", "<b>x<.jpg", "\x1b[31m.jpg", "-2.jpg")]
+    for path in given:
+        shutil.copy(photos[0], path)
+    count = "[...document.querySelectorAll('script, img, b, u, link')].length"
+    with served(tmp_path / "app") as (where, _):
+        for address in (where, (tmp_path / "app.html").as_uri()):
+            page = browser.open(address)
+            page.wait(READY)
+            before = page.run(count)
+            assert page.run("[document.title, document.querySelector('h1').textContent]") == [HOSTILE[0]] * 2
+            looked(page, given)
+            sure(page, 0)
+            likely = [name for name, _ in next(iter(cards(page).values()))["ranked"][0]]
+            assert set(likely) <= set(names) and len(likely) == 5
+            # A card has a picture and a number in bold; its inside a number a row.
+            parts = page.run("[...document.querySelectorAll('#photos img, #photos b')].length")
+            assert page.run(count) - before == parts and page.run("document.querySelectorAll('#photos u').length") == 0
+            texts = page.run("[...document.querySelectorAll('#about-text p')].map((one) => one.textContent)")
+            assert set(HOSTILE) <= set(texts)
+            if address == where:
+                rows = saved(page, tmp_path)
+                assert {row["associatedMedia"] for row in rows} == {
+                    "./=1+1.jpg",
+                    "<b>x<.jpg",
+                    "\x1b[31m.jpg",
+                    "./-2.jpg",
+                }
+                assert {row["scientificName"] for row in rows} <= set(names)
+            forgotten(page)
+            page.close()
+
+
 def test_values_of_the_csv_may_hold_its_own_signs(app):
     odd = ('a, "b".jpg', '"', "two\nlines.jpg", "a;b\tc.jpg", "")
     photos = [{"name": name, "error": f"not {name}"} for name in odd]
@@ -1049,6 +1101,20 @@ def test_a_device_without_room_is_told_and_the_app_works(browser, made):
         page.go(where)
         page.wait(READY)
         assert page.run("document.getElementById('notices').textContent") == STRINGS["storageFull"]
+        page.close()
+
+
+def test_an_error_of_the_browsers_own_does_not_stop_it(browser, made):
+    with served(made[0] / "app") as (where, _):
+        page = browser.open("about:blank")
+        error = "new ErrorEvent('error', { filename: 'chrome-extension://x/y.js', message: 'no matter' })"
+        page.call(
+            "Page.addScriptToEvaluateOnNewDocument",
+            source=f"addEventListener('DOMContentLoaded', () => {{ dispatchEvent({error}); window.heard = true }})",
+        )
+        page.go(where)
+        page.wait(f"{READY} && window.heard")
+        assert page.run("document.getElementById('stop').hidden")
         page.close()
 
 

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 
 from lit_jax import config as options
 from lit_jax.base import console, hosts
+from lit_jax.base.console import say
 from lit_jax.base.files import alone_in, incomplete
 from lit_jax.base.folders import behind_link
 from lit_jax.base.hosts import Host, asked_of_first_host, on_first_host, until_seen
@@ -122,7 +123,7 @@ def embed(
         elif restart or not is_there:
             on_first_host(lambda: stack.enter_context(alone_in(incomplete(out), "embedding")), "the store's folder")
         for note in notes if jax.process_index() == 0 else ():
-            print(f"note: {note}")
+            say(f"note: {note}")
         if is_there and not restart:
             return _unchanged(frozen, records, out, making)
         return _embed(frozen, records, out, making, mesh, restart=restart, part=part)
@@ -213,7 +214,7 @@ def _unchanged(frozen: Frozen, records: RecordSet, out: pathlib.Path, making: Ma
         )
     if jax.process_index() == 0:
         embedding_store.clear_progress(found)
-        print(f"{found.directory} is up to date; --verify compares its files with their checksums")
+        say(f"{found.directory} is up to date; --verify compares its files with their checksums")
     return found
 
 

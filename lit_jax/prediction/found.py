@@ -17,6 +17,9 @@ from lit_jax.base.walking import Walk
 from lit_jax.data.photo import ENDINGS
 from lit_jax.errors import UserError
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""What a cell begins with that spreadsheets run, by OWASP's list."""
+
 LIST = "-"  # stands for a list of paths on standard input
 
 
@@ -47,7 +50,7 @@ def find_photos(arguments: Sequence[str], listed: Iterable[str] = ()) -> Found:
         UserError: no photo at all; an argument that is neither there nor called like a photo.
     """
     notes: list[str] = []
-    every = (path for argument in arguments for path in _of_argument(argument, listed, notes))
+    every = (_as_path(path) for argument in arguments for path in _of_argument(argument, listed, notes))
     photos = list(dict.fromkeys(every))
     if not photos:
         more = f" ({'; '.join(notes)})" if notes else ""
@@ -63,6 +66,11 @@ def names_in(stream: IO[str]) -> Iterator[str]:
     raw = stream.buffer.read() if hasattr(stream, "buffer") else os.fsencode(stream.read())
     parted = raw.removeprefix(codecs.BOM_UTF8).split(b"\0" if b"\0" in raw else b"\n")
     yield from map(os.fsdecode, parted)
+
+
+def _as_path(name: str) -> str:
+    """The same file by a name that a spreadsheet does not take for a formula where it opens a CSV of answers."""
+    return os.path.join(".", name) if name.startswith(FORMULA) else name
 
 
 def _of_argument(argument: str, listed: Iterable[str], notes: list[str]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from lit_jax.base.files import incomplete, naming, new_file, regular, replaceable, written_aside
-from lit_jax.errors import UserError
+from lit_jax.errors import UserError, printable
 from lit_jax.prediction.answers import Named
 from lit_jax.prediction.formats import Format, Heading, ParquetFile
 
@@ -81,8 +81,9 @@ def opened(path: Path | None, form: Format, done: int) -> Iterator[Write]:
         done: photos that are in the file already.
     """
     if path is None:
+        is_seen = sys.stdout.isatty()  # by a person, whose terminal obeys names; a pipe gets them as they are
         sys.stdout.write(form.head)
-        yield lambda named: _write(sys.stdout, form, named)
+        yield lambda named: _write(sys.stdout, form, named, is_seen=is_seen)
         return
     begun, kept = incomplete(path), incomplete(beside(path))
     with naming(path):
@@ -110,7 +111,8 @@ def opened_parquet(path: Path, heading: Heading) -> Iterator[Write]:
             file.close()
 
 
-def _write(file: object, form: Format, named: Sequence[Named]) -> None:
+def _write(file: object, form: Format, named: Sequence[Named], *, is_seen: bool = False) -> None:
     assert hasattr(file, "write") and hasattr(file, "flush")
-    file.write("".join(map(form.text, named)))
+    text = "".join(map(form.text, named))
+    file.write("\n".join(map(printable, text.split("\n"))) if is_seen else text)
     file.flush()
