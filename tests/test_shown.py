@@ -119,10 +119,10 @@ def evaluated(finished: tuple[Path, Any], tmp_path_factory: pytest.TempPathFacto
 
 def names_of(found: dict[str, Any]) -> dict[str, str]:
     """Every name in an evaluation to a hostile one."""
-    known = [row[key] for row in found["per_class"] for key in ("class", "common_name")]
+    known = [row["name"] for row in found["by_supercategory"]]  # first, since formulas are, and these are in a plot
+    known += [row[key] for row in found["per_class"] for key in ("class", "common_name")]
     known += [name for row in found["per_class"] for name, _ in row["taken_for"]]
     known += [group["name"] for row in found["ranks"].values() for group in row.get("hardest", ())]
-    known += [row["name"] for row in found["by_supercategory"]]
     known = [*dict.fromkeys(["the task", found["data"]["name"], *filter(None, known)])]
     return {name: HOSTILE[place % len(HOSTILE)] + " " * (place // len(HOSTILE)) for place, name in enumerate(known)}
 

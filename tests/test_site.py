@@ -740,6 +740,40 @@ def test_time_and_place_of_a_photo_are_those_that_are_real(app):
         assert one == [case["date"], case["place"] and pytest.approx(case["place"])], (kind, case["why"])
 
 
+def heif(content, version, how):
+    """A HEIC without a picture, by ISO/IEC 14496-12 and 23008-12: its EXIF in the file (0) or in the box idat (1)."""
+
+    def box(name, inside):
+        return struct.pack(">I", 8 + len(inside)) + name + inside
+
+    def place(number, at, size):
+        method = struct.pack(">H", how) if version else b""
+        wide = ">I" if version == 2 else ">H"
+        return struct.pack(wide, number) + method + struct.pack(">HHII", 0, 1, at, size)
+
+    item = struct.pack(">I", 6) + content  # six bytes, Exif and two zeros, before the TIFF
+    infos = [box(b"infe", struct.pack(">BxxxHH", 2, n, 0) + kind + b"\0") for n, kind in ((1, b"hvc1"), (2, b"Exif"))]
+    head = box(b"ftyp", b"heic\0\0\0\0mif1heic")
+
+    def meta(at):
+        count = struct.pack(">I" if version == 2 else ">H", 2)
+        places = struct.pack(">BxxxBB", version, 0x44, 0) + count + place(1, 0, 0) + place(2, at, len(item))
+        inside = (
+            box(b"hdlr", bytes(25)) + box(b"iinf", struct.pack(">BxxxH", 0, 2) + b"".join(infos)) + box(b"iloc", places)
+        )
+        return box(b"meta", bytes(4) + inside + (box(b"idat", b"other" + item) if how else b""))
+
+    start = 5 if how else len(head) + len(meta(0)) + 8
+    return head + meta(start) + (b"" if how else box(b"mdat", item))
+
+
+@pytest.mark.parametrize(("version", "how"), [(0, 0), (1, 0), (1, 1), (2, 0)])
+def test_time_and_place_of_a_heic_photo(app, version, how):
+    data = base64.b64encode(heif(exif(CASES[0]), version, how)).decode()
+    found = app.run(module("exif.js", f"m.taken(Uint8Array.from(atob({data!r}), (c) => c.charCodeAt(0)), 'heic')"))
+    assert found == {"date": CASES[0]["date"], "place": {"latitude": 48.5, "longitude": 2.25}}
+
+
 def test_damaged_exif_says_nothing_and_ends(app):
     rest = random.Random(3)
     files = []
