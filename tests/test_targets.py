@@ -314,6 +314,20 @@ def test_a_command_whose_target_is_being_written_is_refused(command, target, giv
     assert (tmp_path / target).exists()
 
 
+def test_a_run_in_a_folder_of_photos_is_refused_before_anything_is_made(given, tmp_path, capsys, monkeypatch):
+    from lit_jax import config, main
+    from lit_jax.base import cluster
+
+    mine = put(tmp_path / "mine", PHOTOS)
+    monkeypatch.setattr(cluster, "joined", lambda *_: 1 / 0)  # it makes a folder for logs
+    with pytest.raises(SystemExit):
+        main.main([f"--config={given['config']}", f"--workdir={mine}"])
+    assert "which is of no run" in capsys.readouterr().err
+    with pytest.raises(UserError, match="found 2024, which is of no run"):
+        main.train(config.load(str(given["config"]), {})[0], mine)
+    assert held(mine) == PHOTOS
+
+
 def test_a_run_begins_where_a_log_of_it_is_and_goes_on_in_its_own_folder(tmp_path):
     from lit_jax.main import refuse_foreign
 
