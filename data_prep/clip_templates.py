@@ -13,7 +13,7 @@ from pathlib import Path
 from lit_jax.base.command_line import Parser
 from lit_jax.base.console import say
 from lit_jax.base.files import new_file, written_aside
-from lit_jax.errors import UserError, user_errors_in_one_line
+from lit_jax.errors import DAMAGED, UserError, first_line, user_errors_in_one_line
 from lit_jax.text.prompts import read_templates
 
 NAME = "OPENAI_IMAGENET_TEMPLATES"
@@ -30,7 +30,13 @@ def templates_of(source: str, name: str = NAME) -> tuple[str, ...]:
     Raises:
         UserError: no such list, or one of something else.
     """
-    for node in ast.parse(source).body:
+    try:
+        parsed = ast.parse(source)
+    except DAMAGED as error:
+        raise UserError(
+            f"--file: found {first_line(error)}, expected open_clip's zero_shot_metadata.py; give that file"
+        ) from error
+    for node in parsed.body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
             entries = node.value.elts if isinstance(node.value, ast.List | ast.Tuple) else [node.value]
             return tuple(_template(entry) for entry in entries)
@@ -70,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parsed.out.parent.mkdir(parents=True, exist_ok=True)
         new_file(parsed.out, overwrite=parsed.overwrite)
         path = parsed.file or _installed()
-        found = templates_of(path.read_text(encoding="utf-8"))
+        found = templates_of(path.read_text(encoding="utf-8", errors="replace"))
         with written_aside(parsed.out) as aside:
             aside.write_text(
                 "# OpenAI's prompt templates, as open_clip has them.\n" + "\n".join(found) + "\n", encoding="utf-8"

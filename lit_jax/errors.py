@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import importlib.util
+import io
 import logging
 import os
 import re
@@ -41,12 +42,21 @@ is packed by an unknown method.
 """
 
 
+_LONGEST_REASON, _LONGEST = 300, 4000  # letters
+_LINE_END = re.compile("[\\n\\v\\f\\r\\x1c-\\x1e\\x85\\u2028\\u2029]+")
+
+
 class UserError(ValueError):
     """A mistake the person at the keyboard can mend: bad file, bad value, bad option.
 
     The message is one line of the form ``what: found X, expected Y; do Z``. Commands print it without a
-    traceback and exit with code 2; any other exception is our own fault and keeps its traceback.
+    traceback and exit with code 2; any other exception is our own fault and keeps its traceback. Line ends in what it
+    quotes become blanks; a message that quotes pages is cut in its middle.
     """
+
+    def __init__(self, message: str = "") -> None:
+        line = _LINE_END.sub(" ", message)
+        super().__init__(line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 4 :]}")
 
 
 class Busy(UserError):
@@ -112,8 +122,12 @@ def printable(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says in its first line, or its kind: more lines advise a programmer, such as to trust the file."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """What an error says in its first line, or its kind: more lines advise a programmer, such as to trust the file.
+
+    Some quote all of a damaged file; what is longer than a person reads is cut.
+    """
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."
 
 
 def chained(error: BaseException) -> Iterator[BaseException]:
@@ -133,12 +147,15 @@ def user_errors_in_one_line(interrupted: str = "") -> Iterator[None]:
     So does an `OSError` that names a file: no permission, no such folder, a full disk. A reader of a pipe that has gone
     ends the command without a word, with the exit code of the signal; Ctrl-C ends it with one line.
 
-    Libraries that log through absl (Orbax, TFDS) are heard from their errors on only.
+    Signs that the console's encoding lacks, as that of Windows lacks many, are spelt with escapes on standard output, as
+    Python does on standard error. Libraries that log through absl (Orbax, TFDS) are heard from their errors on only.
 
     Args:
         interrupted: how to go on after Ctrl-C, for commands that keep what they have done.
     """
     logging.getLogger("absl").setLevel(logging.ERROR)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         yield
         sys.stdout.flush()

@@ -89,11 +89,17 @@ def _of_heldout(
 def _per_class(path: str) -> list[dict[str, Any]]:
     try:
         rows = foreign.loaded(pathlib.Path(path))["per_class"]
-        return [{name: row[name] for name in ("class", "id", "images", "top1")} for row in rows]
+        found = [{name: row[name] for name in ("class", "id", "images", "top1")} for row in rows]
+        for row in found:
+            if type(row["id"]) is not int or type(row["images"]) is not int or row["images"] < 1:
+                raise TypeError("no whole numbers")
+            if not 0 <= row["top1"] <= 1:
+                raise ValueError("no share")
+        return found
     except (OSError, *DAMAGED) as error:
-        found = error.strerror if isinstance(error, OSError) else "another content"
+        reason = error.strerror if isinstance(error, OSError) else "another content"
         raise UserError(
-            f"--results {path}: found {found}, expected an evaluation-SPLIT.json of python -m lit_jax.evaluate; "
+            f"--results {path}: found {reason}, expected an evaluation-SPLIT.json of python -m lit_jax.evaluate; "
             "give that"
         ) from error
 

@@ -136,7 +136,7 @@ def _frosts(folder: str, side: int) -> list[np.ndarray]:
         try:
             with Image.open(path) as photo:
                 found.append(np.asarray(photo.convert("RGB")))
-        except OSError:
+        except Exception:  # decoders raise nearly anything on broken data
             raise UserError(f"--frost {path}: found no photo, expected photos alone; take the file away") from None
         if min(found[-1].shape[:2]) < side:
             height, width = found[-1].shape[:2]

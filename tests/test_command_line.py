@@ -1,9 +1,12 @@
 import importlib
+import io
 import re
+import sys
 
 import pytest
 
 from lit_jax.base.command_line import Parser
+from lit_jax.errors import user_errors_in_one_line
 from lit_jax.nearest import nearest
 from tests.test_contracts import COMMANDS
 
@@ -158,6 +161,16 @@ def levenshtein(one, other):
         for j, b in enumerate(other, 1):
             row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + (a != b)))
     return row[-1]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_signs_that_a_console_lacks_are_spelt_with_escapes(encoding, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    with user_errors_in_one_line():
+        print("a–b 日.jpg")
+    spelt = {"cp1252": "a\x96b \\u65e5.jpg", "ascii": "a\\u2013b \\u65e5.jpg"}.get(encoding)
+    assert written.getvalue() == (spelt.encode("latin-1") if spelt else "a–b 日.jpg".encode()) + b"\n"
 
 
 def test_a_near_name_is_a_misspelling_or_a_beginning():

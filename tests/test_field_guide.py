@@ -117,3 +117,6 @@ def test_drawing_again_gives_the_same_bytes_and_another_plan_is_refused(tmp_path
     assert field_guide.draw(book, tmp_path / "a") == tmp_path / "a"
     with pytest.raises(UserError, match="found a folder with something else in it"):
         field_guide.draw(book, tmp_path / "a", seed=1)
+    (first / "guide.json").write_bytes(b"\xff")
+    with pytest.raises(UserError, match="found a folder with something else in it"):
+        field_guide.draw(book, tmp_path / "a")

@@ -18,7 +18,7 @@ from data_prep.sources import imagenet_shifts, json_rows
 from data_prep.sources.webdataset import read_tar
 from lit_jax import leaks, robustness
 from lit_jax.data import embedding_store
-from lit_jax.errors import UserError
+from lit_jax.errors import UserError, first_line
 from lit_jax.models.weight_files import open_weights
 from lit_jax.text.classes import read_class_table
 from lit_jax.text.labels import read_labels
@@ -161,6 +161,39 @@ def test_a_tar_cannot_reach_outside_of_itself(tmp_path: Path) -> None:
     found = [photo for sample in read_tar(path).values() for photo in sample.photos.values()]
     assert [path.read_bytes()[offset : offset + size] for offset, size in found] == [b"own", b"own"]
     assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["0.tar", "secret.jpg", "tars"]
+
+
+def test_a_name_of_any_length_in_an_index_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"emb": "x" * 2000}}))
+    with pytest.raises(UserError, match="found no x{2000}, expected every file of its index; fetch it too"):
+        open_weights(tmp_path)
+
+
+def test_a_zip_that_points_before_its_beginning_is_refused(tmp_path: Path) -> None:
+    content = bytearray(zipped(npy()))
+    at = content.rindex(b"PK\5\6") + 16  # where its directory is said to be
+    struct.pack_into("<I", content, at, struct.unpack_from("<I", content, at)[0] + 4000)
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.npz: found no sound \.npz \(.*\), expected a whole file"):
+        read_embeddings([tmp_path / "x.npz"])
+
+
+def test_a_zip_of_other_names_is_refused_in_a_few_words(tmp_path: Path) -> None:
+    """The library quotes as many bytes as the name is said to have."""
+    content = bytearray(zipped(npy(size=60_000)))
+    struct.pack_into("<H", content, content.index(b"PK\3\4") + 26, 50_000)
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(UserError) as refusal:
+        open_weights(tmp_path / "x.npz")
+    assert len(str(refusal.value)) < 600
+
+
+def test_what_a_message_quotes_breaks_no_line_and_fills_no_page() -> None:
+    assert str(UserError("a\r\nb\u2028c  d\x85\ve: found 1, expected 2")) == "a b c  d e: found 1, expected 2"
+    long = str(UserError(f"file: found {'x' * 70_000}, expected less"))
+    assert len(long) < 4000 and long.startswith("file: found x") and long.endswith("x, expected less")
+    assert str(UserError("a" * 4000)) == "a" * 4000 and str(pickle.loads(pickle.dumps(UserError("a\nb")))) == "a b"
+    assert first_line(ValueError("b" * 5000)) == "b" * 300 + "..." and first_line(ValueError("c" * 300)) == "c" * 300
 
 
 JSON = {

@@ -168,6 +168,18 @@ def test_the_command_on_a_store(store, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    "change", [{"id": {}}, {"id": "1"}, {"id": True}, {"images": "4"}, {"images": 0}, {"top1": None}, {"top1": 7}]
+)
+def test_results_of_another_content_are_refused(tmp_path, change):
+    row = {"class": "Parus minor", "id": 11, "images": 4, "top1": 0.75}
+    (tmp_path / "r.json").write_text(json.dumps({"per_class": [row]}))
+    assert command._per_class(str(tmp_path / "r.json")) == [row]
+    (tmp_path / "r.json").write_text(json.dumps({"per_class": [row, {**row, **change}]}))
+    with pytest.raises(UserError, match=r"r\.json: found another content, expected an evaluation-SPLIT\.json"):
+        command._per_class(str(tmp_path / "r.json"))
+
+
+@pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["--splits", "train,nowhere"], "--splits: found 'nowhere', expected"),

@@ -12,6 +12,8 @@ from lit_jax.base.named_files import on_disk
 from lit_jax.base.tables import lines_of
 from lit_jax.errors import UserError
 from lit_jax.text.classes import read_class_table
+from lit_jax.text.labels import read_labels
+from lit_jax.text.prompts import read_templates
 
 CLASSES = ("Mésange bleue", "Épervier", "Geai")
 NAMES = [f"p{i}.jpg" for i in range(12)]
@@ -48,6 +50,26 @@ def test_what_only_python_takes_for_a_line_end_is_a_part_of_its_cell(photos: Pat
     (tmp_path / "class.csv").write_text(f"file,class\np0.jpg,Mésange{sign}bleue\n", encoding="utf-8")
     assert found(photos, tmp_path / "class.csv") == ALL[:1]
     assert lines_of(f"a{sign}b\nc") == [f"a{sign}b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"PK\x03\x04\x14\0\x08\0occurrence.txt", "a zip, or a spreadsheet such as .xlsx or .ods"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a spreadsheet or document of Office"),
+        (b"\x1f\x8b\x08\0", "a file that gzip has packed"),
+        (b"%PDF-1.7\n", "a PDF"),
+    ],
+)
+def test_a_spreadsheet_or_a_packed_file_is_no_table(content: bytes, found: str, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_bytes(content)
+    readers = (read_csv, read_names, read_class_table, read_labels, read_templates)
+    for read in readers:
+        with pytest.raises(UserError) as refusal:
+            list(read(path))  # type: ignore[operator, arg-type]
+        assert str(refusal.value).startswith(f"{path}: found {found}, expected "), read
+        assert str(refusal.value).endswith("; give a text or a CSV, unpacked or saved from it")
 
 
 @pytest.mark.parametrize(

@@ -270,6 +270,27 @@ def test_a_limit_above_pillows_own_is_obeyed_and_pillow_is_left_as_it_was(monkey
     assert Image.MAX_IMAGE_PIXELS == 1000
 
 
+def test_pixels_of_a_large_photo_and_of_odd_metadata_are_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    odd = JPEG[:2] + b"\xff\xe2\x00\x10MPF\0" + b"\xff" * 10 + JPEG[2:]  # an index of several photos that is none
+    for raw in (JPEG, odd):
+        photo = clean(raw)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert photo.jpeg == raw and photo.pixels.shape == (48, 64, 3)
+
+
+def test_broken_pixels_of_a_png_are_not_taken_for_broken_exif() -> None:
+    """Pillow decodes a PNG to look for EXIF behind its pixels, and does so once only."""
+    header = struct.pack(">IIBBBBB", 64, 48, 8, 2, 0, 0, 0)
+    data = b"".join(b"\0" + bytes(3 * 64) for _ in range(20)) + b"\x09" + bytes(3 * 64)  # no such filter
+    chunks = (png_chunk(b"IHDR", header), png_chunk(b"IDAT", zlib.compress(data)), png_chunk(b"IEND", b""))
+    raw = b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    for read in (clean, lambda raw: clean(raw, max_side=16), photos.upright_pixels):
+        with pytest.raises(BadPhoto, match="broken data"):
+            read(raw)
+
+
 @pytest.mark.parametrize(
     ("size", "max_side", "expected"),
     [((300, 100), 100, (100, 33)), ((100, 300), 100, (33, 100)), ((2000, 3), 100, (100, 1))],

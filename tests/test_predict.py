@@ -748,6 +748,11 @@ def test_of_a_file_cut_anywhere_whole_batches_of_whole_photos_are_kept(tmp_path,
     assert kept == {0, 2, 4}
     incomplete(path).write_text(whole, newline="")
     assert output.done_before(path, way, ["b.jpg", *photos[1:]], 2) == 0
+    if way.beside:  # which is damaged
+        incomplete(path).write_text(whole, newline="")
+        incomplete(output.beside(path)).write_bytes(b"\xff" + way.beside.encode()[1:])
+        with pytest.raises(UserError, match="of another command, model or list of photos"):
+            output.done_before(path, way, photos, 2)
 
 
 @pytest.mark.parametrize("form", ["csv", "dwc"])

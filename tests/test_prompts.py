@@ -169,3 +169,9 @@ def test_templates_are_read_from_functions_and_nothing_is_run(tmp_path, capsys):
     with pytest.raises(SystemExit):
         clip_templates.main(["--file", str(source), "--out", str(tmp_path / "t.txt")])
     assert "line 1: found another form" in capsys.readouterr().err and not (tmp_path / "t.txt").exists()
+    for content in (b"OPENAI_IMAGENET_TEMPLATES = (\n", b"\0", b"\xff", b"(" * 9000):
+        source.write_bytes(content)
+        with pytest.raises(SystemExit) as stop:
+            clip_templates.main(["--file", str(source), "--out", str(tmp_path / "t.txt")])
+        (line,) = capsys.readouterr().err.splitlines()
+        assert stop.value.code == 2 and "expected open_clip's zero_shot_metadata.py; give that file" in line

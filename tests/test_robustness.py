@@ -184,6 +184,11 @@ def test_mce_is_the_papers(result):
         measuring.normalised(result, {**result, "seed": 9})
     with pytest.raises(UserError, match="found another task seen"):
         measuring.normalised(one, {**two, "tasks": {}})
+    task = two["tasks"]["seen"]
+    damaged = (1, [], {}, {**task, "by_kind": {}}, {**task, "by_kind": 1}, {**task, "by_kind": {"fog": {"error": []}}})
+    for other in damaged:
+        with pytest.raises(UserError, match="found another task seen"):
+            measuring.normalised(one, {**two, "tasks": {"seen": other}})
 
 
 @pytest.fixture
@@ -227,9 +232,11 @@ def test_photos_of_frost_are_laid_over(tmp_path):
     for folder, side, told in ((tmp_path, 32, "30 x 20 pixels"), (tmp_path / "none", 16, "no folder")):
         with pytest.raises(UserError, match=told):
             robustness._frosts(str(folder), side)
-    (tmp_path / "b.txt").write_text("x")
-    with pytest.raises(UserError, match=r"b.txt: found no photo"):
-        robustness._frosts(str(tmp_path), 16)
+    whole = (tmp_path / "a.png").read_bytes()
+    for content in (b"x", whole[:11] + b"\x05" + whole[12:]):  # Pillow raises OSError and ValueError
+        (tmp_path / "b.png").write_bytes(content)
+        with pytest.raises(UserError, match=r"b.png: found no photo"):
+            robustness._frosts(str(tmp_path), 16)
 
 
 def test_a_model_without_a_tower_is_refused(finished, monkeypatch, capsys):

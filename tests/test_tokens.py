@@ -1,3 +1,4 @@
+import gzip
 import importlib.util
 import io
 import json
@@ -121,6 +122,19 @@ def test_a_model_without_padding_pads_with_end_tokens_and_unknown_characters_bec
 def test_a_model_without_an_end_or_with_one_that_texts_can_hold_is_refused(options):
     with pytest.raises(UserError, match=r"tokenizer: found no end piece, expected a model with one, such as </s>; tra"):
         tokenizer_from_bytes(train(**options))
+
+
+def test_a_json_that_the_library_panics_of_is_refused(wordpiece):
+    found = json.loads(load_tokenizer(wordpiece).model_bytes)
+    found["post_processor"]["single"][0]["SpecialToken"]["id"] = "[NONE]"  # is not among its special tokens
+    with pytest.raises(UserError, match=r"tokenizer: found JSON of another kind, expected a tokenizer\.json"):
+        tokenizer_from_bytes(json.dumps(found).encode())
+
+
+def test_a_model_whose_pieces_are_no_text_is_refused():
+    twice = b"\x0a\x03\x0a\x01\xb1" * 2  # the library says that it is defined already, in bytes that are no UTF-8
+    with pytest.raises(UserError, match="tokenizer: found [0-9]+ bytes of something else, expected a SentencePiece"):
+        tokenizer_from_bytes(train() + twice)
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"id,name\n1,Pica\n", bytes(100), b"\x89PNG\r\n\x1a\n"])
@@ -330,6 +344,8 @@ def test_each_form_of_clips_vocabulary_is_the_same_tokenizer(clip_folder):
             r"vocab.txt: found something else, expected a SentencePiece model, a tokenizer.json",
         ),
         ("x.txt.gz", b"\x1f\x8b", r"found 2 bytes of something else, expected CLIP's bpe_simple"),
+        ("x.txt.gz", gzip.compress(bytes(99), mtime=0)[:12] + b"\xff" * 9, "bytes of something else, expected CLIP's"),
+        ("x.txt.gz", gzip.compress(b"#version: 0.2\na \xe4\xb8\xad\n"), "found .* out of vocabulary, expected CLIP's"),
         ("tokenizer.json", b'{"a": 1}', r"found JSON of another kind, expected a tokenizer.json"),
         ("tokenizer.json", b"{", r"found JSON of another kind, expected a tokenizer.json"),
         ("vocab.json", b"{}", r"merges.txt: found No such file"),
@@ -340,6 +356,25 @@ def test_files_of_other_kinds_are_refused_in_a_line(tmp_path, name, content, mes
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         load_tokenizer(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "merges"),
+    [
+        ({"b": "1"}, ""),
+        ({"b": {}}, ""),
+        ({"b": -1}, ""),
+        ({"b": 10**30}, ""),
+        ({}, "b i\n"),
+        ({"b": 1, "i": 2}, "b i\n"),
+    ],
+)
+def test_a_vocabulary_and_merges_that_do_not_fit_are_refused_in_a_line(tmp_path, vocabulary, merges):
+    known = {"!</w>": 0, "<|startoftext|>": 3, "<|endoftext|>": 4}
+    (tmp_path / "vocab.json").write_text(json.dumps({**known, **vocabulary}))
+    (tmp_path / "merges.txt").write_text(f"#version: 0.2\n{merges}")
+    with pytest.raises(UserError, match=r"tokenizer: found .*, expected CLIP's vocabulary and merges; give the files"):
+        load_tokenizer(tmp_path / "merges.txt")
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):

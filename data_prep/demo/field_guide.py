@@ -205,7 +205,7 @@ def draw(book: Guide, out: str | os.PathLike[str], *, seed: int = 0, workers: in
     key = _plan_key(book, seed)
     if out.exists():
         found = out / "guide.json"
-        if found.is_file() and found.read_text() == key:
+        if found.is_file() and found.read_text(errors="replace") == key:
             return out
         raise UserError(f"{out}: found a folder with something else in it, expected none; delete it or choose another")
     with made(out, "field guide") as aside:

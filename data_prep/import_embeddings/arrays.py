@@ -123,7 +123,9 @@ def sound(path: Path, read: Callable[[], _Value]) -> _Value:
     """What `read` reads of a file; raises `UserError` for a damaged one."""
     try:
         return read()
-    except DAMAGED as error:
+    except (OSError, *DAMAGED) as error:
+        if isinstance(error, OSError) and error.filename:  # the file cannot be opened; places within it have no name
+            raise
         reason = first_line(error)
         raise UserError(
             f"{path}: found no sound {path.suffix} ({reason}), expected a whole file; save or copy it again"

@@ -22,6 +22,13 @@ SEPARATORS = (",", ";", "\t")
 _WINDOWS = "cp1252"
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _NAMED_SEPARATOR = re.compile(r"[ \t]*\"?sep=([^\w\s\"]|\t)\"?[ \t]*(?:\r\n|\n|\r|$)", re.IGNORECASE)
+_NO_TEXTS = (
+    (b"PK\x03\x04", "a zip, or a spreadsheet such as .xlsx or .ods"),
+    (b"\xd0\xcf\x11\xe0", "a spreadsheet or document of Office"),
+    (b"\x1f\x8b", "a file that gzip has packed"),
+    (b"%PDF-", "a PDF"),
+)
+"""What people have in place of a text, by its first bytes: downloads as they came, and tables as they were typed."""
 _MARKS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
 
@@ -78,12 +85,14 @@ def read_text(path: str | Path, expected: str) -> str:
         expected: what should be in it, for errors.
 
     Raises:
-        UserError: no such file; bytes that are none of these (with the line).
+        UserError: no such file; a spreadsheet, a packed file; bytes that are none of these (with the line).
     """
     try:
         raw = Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path}: found {error.strerror}, expected {expected}; check the path") from error
+    if kind := next((kind for mark, kind in _NO_TEXTS if raw.startswith(mark)), ""):
+        raise UserError(f"{path}: found {kind}, expected {expected}; give a text or a CSV, unpacked or saved from it")
     for mark, encoding in _MARKS:
         if raw.startswith(mark):
             try:

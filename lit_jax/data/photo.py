@@ -86,7 +86,7 @@ class Photo(NamedTuple):
     @property
     def pixels(self) -> np.ndarray:
         """`[H, W, 3]` uint8, as Pillow decodes the JPEG."""
-        with Image.open(io.BytesIO(self.jpeg), formats=["JPEG"]) as image:
+        with _our_limit, Image.open(io.BytesIO(self.jpeg), formats=["JPEG"]) as image:
             return np.asarray(image.convert("RGB"))
 
 
@@ -365,6 +365,9 @@ def _opened(raw: bytes, kind: str, max_pixels: int) -> Image.Image:
 
 def _is_turned(image: Image.Image) -> bool:
     """True if EXIF says that the photo is to be turned or mirrored; unreadable EXIF says nothing."""
+    if image.format == "PNG":
+        # EXIF may come behind the pixels: Pillow decodes them to look for it, and broken pixels are no broken EXIF.
+        image.load()
     try:
         return image.getexif().get(0x0112, 1) in range(2, 9)
     except Exception:

@@ -283,7 +283,7 @@ def open_records(directory: str | Path) -> RecordSet:
             fingerprint=manifest["fingerprint"],
             version=VERSION,
         )
-        sound = _fingerprint(manifest) == manifest["fingerprint"]
+        sound = _fingerprint(manifest) == manifest["fingerprint"] and _is_typed(record_set)
     except (KeyError, TypeError, AttributeError):
         sound = False
     if not sound:
@@ -297,6 +297,16 @@ def open_records(directory: str | Path) -> RecordSet:
 def is_record_set(directory: Path) -> bool:
     """True if the folder holds a manifest of this format, complete or not, whatever its version."""
     return is_of(directory, KIND)
+
+
+def _is_typed(record_set: RecordSet) -> bool:
+    """Whether that of a manifest which its fingerprint does not cover is at least of the right types."""
+    ids = (class_id for ids in record_set.class_ids.values() for class_id in ids)
+    return (
+        all(type(class_id) is int for class_id in ids)
+        and all(isinstance(template, str) for template in record_set.templates)
+        and isinstance(record_set.drop_repeats, bool)
+    )
 
 
 def _check_files(record_set: RecordSet, manifest: Mapping[str, Any]) -> None:

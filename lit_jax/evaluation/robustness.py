@@ -341,16 +341,27 @@ def normalised(result: Mapping[str, Any], baseline: Mapping[str, Any], where: st
             )
     found = {}
     for task, own in result["tasks"].items():
-        other = baseline["tasks"].get(task)
-        if other is None or (other["candidates"], other["images"]) != (own["candidates"], own["images"]):
+        errors = _errors_of(baseline["tasks"].get(task), own)
+        if errors is None:
             raise UserError(f"{where}: found another task {task}, expected the same; measure the baseline anew")
         shares, relative = {}, []
         for kind, row in own["by_kind"].items():
-            error, more = (other["by_kind"][kind][name] for name in ("error", "more_error"))
+            error, more = errors[kind]
             shares[kind] = row["error"] / error if error else None
             relative.append(row["more_error"] / more if more > 0 else None)
         found[task] = {"mce": _mean(list(shares.values())), "relative_mce": _mean(relative), "by_kind": shares}
     return found
+
+
+def _errors_of(other: Any, own: Mapping[str, Any]) -> dict[str, tuple[float, float]] | None:
+    """``error`` and ``more_error`` of each kind in a baseline's JSON; None if it is damaged or of another task."""
+    try:
+        same = (other["candidates"], other["images"]) == (own["candidates"], own["images"])
+        rows = {kind: other["by_kind"][kind] for kind in own["by_kind"]}
+        errors = {kind: (float(row["error"]), float(row["more_error"])) for kind, row in rows.items()}
+    except DAMAGED:
+        return None
+    return errors if same else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -243,7 +243,9 @@ def _safetensors(path: pathlib.Path) -> Mapping[str, np.ndarray]:
         opened = safe_open(path, framework="np")
         names = list(opened.keys())
     except (SafetensorError, OSError) as error:
-        raise UserError(f"weights {path}: found {error}, expected a whole .safetensors file; fetch it again") from None
+        raise UserError(
+            f"weights {path}: found {first_line(error)}, expected a whole .safetensors file; fetch it again"
+        ) from None
 
     def read(name: str) -> np.ndarray:
         try:
@@ -274,7 +276,7 @@ def _sharded(index: pathlib.Path) -> Mapping[str, np.ndarray]:
                 f"weights {index}: found {file!r} in its weight_map, expected names of files beside it; fetch it again"
             )
     shards = {
-        file: _arrays(index.parent / file) for file in sorted(set(of.values())) if (index.parent / file).is_file()
+        file: _arrays(index.parent / file) for file in sorted(set(of.values())) if os.path.isfile(index.parent / file)
     }
     absent = sorted(set(of.values()) - shards.keys())
     if absent:

@@ -44,7 +44,9 @@ def done_before(path: Path, form: Format, photos: Sequence[str], batch: int) -> 
         text = text.removeprefix(form.before)
         is_same = True
     else:
-        is_same = not form.beside or (kept.exists() and kept.read_text(encoding="utf-8") == form.beside)
+        is_same = not form.beside or (
+            kept.exists() and kept.read_text(encoding="utf-8", errors="replace") == form.beside
+        )
     if not (is_same and text.startswith(form.head)):
         if form.head.startswith(text) or form.before.startswith(text):  # stopped within its first line
             return 0

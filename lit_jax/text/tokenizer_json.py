@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lit_jax.errors import UserError
+from lit_jax.errors import DAMAGED, UserError, first_line
 
 CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 # CLIP's file goes on behind the merges that its vocabulary has room for.
@@ -80,7 +80,7 @@ def clip_merges(file: bytes) -> tuple[dict[str, int], list[tuple[str, str]]]:
     try:
         lines = gzip.decompress(file).decode().split("\n")[1 : _CLIP_MERGES + 1]
         merges = [_pair(line) for line in lines if line]
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, *DAMAGED) as error:
         raise UserError(
             f"tokenizer: found {len(file)} bytes of something else, expected CLIP's bpe_simple_vocab_16e6.txt.gz; give "
             "the file that came with open_clip"
@@ -130,7 +130,13 @@ def from_clip(vocabulary: Mapping[str, int], merges: Iterable[tuple[str, str]]) 
             f"vocab.json: found {len(vocabulary)} pieces without {CLIP_START}, {CLIP_END} or ends of words, expected "
             "CLIP's; give the tokenizer.json of other models"
         )
-    bpe = hf.models.BPE(dict(vocabulary), list(merges), unk_token=CLIP_END, end_of_word_suffix="</w>")
+    try:
+        bpe = hf.models.BPE(dict(vocabulary), list(merges), unk_token=CLIP_END, end_of_word_suffix="</w>")
+    except Exception as error:  # the library raises `Exception` itself for a merge of pieces that the vocabulary lacks
+        raise UserError(
+            f"tokenizer: found {first_line(error)}, expected CLIP's vocabulary and merges; give the files that came "
+            "with the weights"
+        ) from error
     tokenizer = hf.Tokenizer(bpe)
     cleaning = [hf.normalizers.Replace(hf.Regex(found), by) for found, by in _CLIP_CLEANING]
     tokenizer.normalizer = hf.normalizers.Sequence([hf.normalizers.NFC(), *cleaning, hf.normalizers.Lowercase()])

@@ -369,7 +369,7 @@ def _from_sentencepiece(model: bytes, what: str) -> Tokenizer:
     try:
         processor.LoadFromSerializedProto(model)
         size = processor.get_piece_size()
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # the latter of pieces that are no UTF-8
         raise UserError(
             f"{what}: found {len(model)} bytes of something else, expected {_KINDS}; give the file that came with the "
             "weights"
@@ -388,15 +388,17 @@ def _from_json(model: bytes, what: str) -> Tokenizer:
     library = tokenizer_json.library()
     try:
         found = library.Tokenizer.from_str(model.decode())
-    except Exception as error:  # the library raises no narrower one
+        padding = found.padding
+        found.no_padding()
+        found.no_truncation()
+        found.encode_special_tokens = True  # written out they are words like others
+        around = found.encode("a")
+    except BaseException as error:  # the library raises no narrower one; where Rust panics, that is no `Exception`
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise UserError(
             f"{what}: found JSON of another kind, expected a tokenizer.json; give the file that came with the weights"
         ) from error
-    padding = found.padding
-    found.no_padding()
-    found.no_truncation()
-    found.encode_special_tokens = True  # written out they are words like others
-    around = found.encode("a")
     text = around.special_tokens_mask.index(0) if 0 in around.special_tokens_mask else 0
     closing = next((token for token in reversed(around.tokens) if token in _ENDS), None)
     end = found.token_to_id(closing or next((name for name in _ENDS if found.token_to_id(name) is not None), ""))
