@@ -139,28 +139,84 @@ def test_a_folder_that_is_replaced_gives_its_other_files_to_the_new_one(tmp_path
     assert os.listdir(tmp_path) == ["index"]
 
 
-def test_a_kill_while_a_folder_is_replaced_loses_nothing(tmp_path, monkeypatch):
-    ours = {"index.json", folders.MARK}.__contains__
-    old = {"index.json": b"old", "found.html": b"mine"}
-    for place in range(4):
-        here = tmp_path / str(place)
-        folder, new = put(here / "index", old), put(here / "aside", {"index.json": b"new"})
-        count = iter(range(place))
-        rename = pathlib.Path.rename
+@contextlib.contextmanager
+def killed_at(place):
+    """Ends the body before so many changes to the disk have been made, as a kill would; gives those that were."""
+    made = []
 
-        def killed(self, to, count=count, rename=rename):
-            if next(count, None) is None:
+    def change(act):
+        def changed(self, *given, **more):
+            if len(made) == place:
                 raise KeyboardInterrupt
-            return rename(self, to)
+            made.append(act.__name__)
+            return act(self, *given, **more)
 
-        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-            patch.setattr(pathlib.Path, "rename", killed)
+        return changed
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        for name in ("rename", "unlink", "rmdir", "touch", "mkdir"):
+            patch.setattr(pathlib.Path, name, change(getattr(pathlib.Path, name)))
+        yield made
+
+
+def test_a_kill_while_a_folder_is_replaced_loses_nothing(tmp_path):
+    ours = {"index.json", folders.MARK}.__contains__
+    old = {"index.json": b"old", "found.html": b"mine", "sheets/a.html": b"mine"}
+    for place in range(20):
+        here = tmp_path / str(place)
+        folder, new = put(here / "index", old), put(here / "index.incomplete", {"index.json": b"new"})
+        with killed_at(place) as made:
             folders.replace(new, folder, ours)
-        folders.recover(folder)
-        assert held(folder)["index.json"] in (b"old", b"new")
-        again = put(here / "aside again", {"index.json": b"newest"})
-        folders.replace(again, folder, ours)
-        assert held(folder) == {"index.json": b"newest", "found.html": b"mine"}
+        folders.recover(folder, ours, "search")
+        assert held(folder) in (old, {**old, "index.json": b"new"}), made
+        assert {"index"} <= {*os.listdir(here)} <= {"index", "index.incomplete"}, made
+        folders.replace(put(here / "aside again", {"index.json": b"newest"}), folder, ours)
+        assert held(folder) == {**old, "index.json": b"newest"}, made
+    assert len(made) < place  # the last ones were not killed
+
+
+def test_a_kill_while_an_empty_folder_is_replaced_leaves_it_empty(tmp_path):
+    for place in range(12):
+        folder = tmp_path / str(place) / "set"
+        new = put(folder.with_name("set.incomplete"), {"a": b"new"})
+        folder.mkdir()
+        with killed_at(place) as made:
+            folders.replace(new, folder, lambda name: name in ("a", folders.MARK))
+        folders.recover(folder, lambda name: name in ("a", folders.MARK), "conversion")
+        assert held(folder) in ({}, {"a": b"new"}), made
+    assert len(made) < place
+
+
+def test_the_mark_of_a_kill_after_the_last_renaming_goes(tmp_path):
+    for place in range(12):
+        folder = tmp_path / str(place) / "model"
+        with killed_at(place), folders.made(folder, "export") as aside:
+            (aside / "a").write_bytes(b"whole")
+        if folder.exists():
+            with pytest.raises(UserError, match="found something there already"):
+                folders.refuse_there(folder, "--out")
+            assert held(folder) == {"a": b"whole"}
+
+
+def test_what_is_being_replaced_by_another_process_is_left_to_it(tmp_path):
+    """A moment in which the folder has no name, since the other is about to give it to the new one."""
+    put(tmp_path / "set.replaced", {"a": b"old", folders.MARK: b""})
+    with alone_in(incomplete(tmp_path / "set"), "conversion"):
+        folders.recover(tmp_path / "set", lambda name: name in ("a", folders.MARK), "conversion")
+        assert not (tmp_path / "set").exists()
+    folders.recover(tmp_path / "set", lambda name: name in ("a", folders.MARK), "conversion")
+    assert held(tmp_path / "set") == {"a": b"old"}
+
+
+def test_two_files_of_somebody_else_that_have_one_name_both_stay(tmp_path):
+    ours = {"a", folders.MARK}.__contains__
+    folder, new = (put(tmp_path / name, {"a": b"", "notes": name.encode()}) for name in ("set", "set.incomplete"))
+    with pytest.raises(UserError, match=r"set\.incomplete/notes: found one in .*/set too, expected one of them"):
+        folders.replace(new, folder, ours)
+    old = put(tmp_path / "set.replaced", {"a": b"", "notes": b"oldest", folders.MARK: b""})
+    with pytest.raises(UserError, match=r"set/notes: found one in .*/set\.replaced too, expected one of them"):
+        folders.recover(folder, ours, "conversion")
+    assert [held(one)["notes"] for one in (folder, new, old)] == [b"set", b"set.incomplete", b"oldest"]
 
 
 def test_a_backup_that_has_the_name_of_a_replaced_folder_stays(tmp_path):

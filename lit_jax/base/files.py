@@ -248,9 +248,9 @@ def replaceable(path: Path, option: str, keys: Sequence[str]) -> None:
         )
 
 
-def is_part(path: Path) -> bool:
-    """Whether the file is one that `written_aside` gave, still under that name."""
-    return re.fullmatch(rf".+\.\d+{re.escape(_PART)}", path.name) is not None
+def is_part(path: Path, name: str = "") -> bool:
+    """Whether the file is one that `written_aside` gave, still under that name; of a file of this name, if given."""
+    return re.fullmatch(rf"{re.escape(name) or '.+'}\.\d+{re.escape(_PART)}", path.name) is not None
 
 
 def clear_parts(folder: Path) -> None:
