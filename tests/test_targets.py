@@ -227,6 +227,19 @@ def test_a_backup_that_has_the_name_of_a_replaced_folder_stays(tmp_path):
     assert held(backup) == {"index.json": b"older"} and held(folder) == {"index.json": b"old"}
 
 
+def test_links_in_circles_are_no_target(tmp_path):
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
+    for act in (
+        lambda path: files.new_file(path, overwrite=True),
+        folders.behind_link,
+        lambda path: files.write_json(path, {}),
+    ):
+        with pytest.raises(UserError, match="one: found links that lead in circles"):
+            act(tmp_path / "one")
+    assert os.readlink(tmp_path / "one") == "two"
+
+
 def test_a_device_is_no_file_to_write(tmp_path):
     for path, kind in ((pathlib.Path("/dev/null"), "device"), (tmp_path, "folder")):
         with pytest.raises(UserError, match=f"found a {kind}, expected a file or a new name"), written_aside(path):

@@ -154,11 +154,30 @@ def regular(path: str | os.PathLike[str], option: str = "") -> Path:
     Raises:
         UserError: something is there that is no file: a folder, a device, a pipe, a socket.
     """
-    found = Path(os.path.realpath(path) if os.path.islink(path) else path)
+    found = behind_links(path, option)
     kind = kind_of(found)
     if kind not in ("", "file"):
         name = f"{option} {path}" if option else str(path)
         raise UserError(f"{name}: found a {kind}, expected a file or a new name; give another name")
+    return found
+
+
+def behind_links(path: str | os.PathLike[str], option: str = "") -> Path:
+    """What a path leads to if it is a symbolic link; else the path itself.
+
+    Args:
+        path: as a person gave it.
+        option: by which it was given, for the message.
+
+    Raises:
+        UserError: links that lead in circles.
+    """
+    found = Path(os.path.realpath(path) if os.path.islink(path) else path)
+    if found.is_symlink():
+        name = f"{option} {path}" if option else str(path)
+        raise UserError(
+            f"{name}: found links that lead in circles, expected a file, a folder or a new name; give another name"
+        )
     return found
 
 

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lit_jax.base.files import alone_in, incomplete, naming
+from lit_jax.base.files import alone_in, behind_links, incomplete, naming
 from lit_jax.errors import Busy, UserError
 
 MARK = ".lit_jax_incomplete"
@@ -50,8 +50,12 @@ def made(folder: Path, what: str, *, option: str = "--out") -> Iterator[Path]:
 
 
 def behind_link(folder: str | os.PathLike[str]) -> Path:
-    """The absolute path of a folder, or of the one that it points to if it is a symbolic link."""
-    return Path(os.path.realpath(folder) if os.path.islink(folder) else os.path.abspath(folder))
+    """The absolute path of a folder, or of the one that it points to if it is a symbolic link.
+
+    Raises:
+        UserError: links that lead in circles.
+    """
+    return Path(os.path.abspath(behind_links(folder)))
 
 
 def refuse_there(folder: Path, option: str) -> None:
