@@ -240,6 +240,11 @@ def test_links_in_circles_are_no_target(tmp_path):
     assert os.readlink(tmp_path / "one") == "two"
 
 
+def test_nothing_is_made_beside_the_root_of_the_disk():
+    with pytest.raises(UserError, match="/: found the root of a disk, expected a folder below it"):
+        folders.behind_link("/")
+
+
 def test_a_device_is_no_file_to_write(tmp_path):
     for path, kind in ((pathlib.Path("/dev/null"), "device"), (tmp_path, "folder")):
         with pytest.raises(UserError, match=f"found a {kind}, expected a file or a new name"), written_aside(path):

@@ -53,9 +53,12 @@ def behind_link(folder: str | os.PathLike[str]) -> Path:
     """The absolute path of a folder, or of the one that it points to if it is a symbolic link.
 
     Raises:
-        UserError: links that lead in circles.
+        UserError: links that lead in circles; the root of the disk, beside which nothing can be made.
     """
-    return Path(os.path.abspath(behind_links(folder)))
+    found = Path(os.path.abspath(behind_links(folder)))
+    if not found.name:
+        raise UserError(f"{folder}: found the root of a disk, expected a folder below it; give another name")
+    return found
 
 
 def refuse_there(folder: Path, option: str) -> None:

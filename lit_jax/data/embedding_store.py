@@ -31,7 +31,7 @@ import ml_dtypes
 import numpy as np
 
 from lit_jax.base import foreign
-from lit_jax.base.files import digest, file_digest, incomplete, write_json, written_aside
+from lit_jax.base.files import digest, file_digest, incomplete, is_part, write_json, written_aside
 from lit_jax.base.folders import MARK, clear, recover_locked, replace
 from lit_jax.data.dataset_folder import MANIFEST, DatasetFolder, Kind, check_unchanged, is_of, read
 from lit_jax.errors import DAMAGED, UserError, first_line
@@ -234,6 +234,7 @@ def finish(made: Store, directory: Path) -> Store:
         The store, opened.
     """
     aside, class_table, tokenizer = made.directory, made.class_table, made.tokenizer
+    clear(aside, lambda name: is_ours(name) and is_part(Path(name)))  # of processes that were killed
     if class_table != aside / CLASS_TABLE:
         shutil.copyfile(class_table, aside / CLASS_TABLE)
     if tokenizer is not None and tokenizer != aside / TOKENIZER:

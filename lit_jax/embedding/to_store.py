@@ -136,6 +136,7 @@ def _is_there(out: pathlib.Path) -> bool:
 
 def locks_of(out: pathlib.Path) -> pathlib.Path:
     """Where the locks of parts and the logs of hosts lie, since the store's own folder holds nothing but the store."""
+    out = behind_link(out)
     return out.with_name(f"{out.name}_hosts")
 
 
