@@ -30,7 +30,7 @@ _OURS = re.compile(
 
 def refuse_foreign(out: Path, work: Path) -> None:
     """Raises `UserError` if one of the two folders holds something that no conversion made."""
-    recover(out, _is_of_set, "conversion")
+    recover(out, _is_of_set, "conversion", whole=MANIFEST)
     if out.exists() and not is_record_set(out) and not _is_blank(out):
         raise UserError(
             f"{out}: found something that is no record set, expected a new or empty folder; choose another --out"

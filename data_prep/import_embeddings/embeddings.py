@@ -100,7 +100,7 @@ def import_embeddings(
     storing = storing or Storing()
     _check(options, storing)
     out = behind_link(out)
-    recover(out, embedding_store.is_ours, "import")
+    recover(out, embedding_store.is_ours, "import", whole=embedding_store.MANIFEST)
     embedding_store.refuse_foreign(out)  # before the embeddings are read
     captions = texts_of(table, options)
     placed = _placed(given, table, options, head)

@@ -121,26 +121,28 @@ def clear(folder: Path, ours: Callable[[str], object], last: str = "") -> None:
             remove(folder / name)
 
 
-def recover(folder: Path, ours: Callable[[str], object], what: str) -> None:
+def recover(folder: Path, ours: Callable[[str], object], what: str, *, whole: str = "") -> None:
     """Ends what a kill left of `replace`, unless another process is at it; for those that have not locked the folder.
 
     Args:
         folder: that was replaced.
         ours: whether a name is one that this kind of folder has.
         what: replaces it, which locks the folder aside.
+        whole: name of a file that the folder aside has once nothing but its renaming is missing, which is then left to
+            `replace`.
 
     Raises:
         UserError: as `replace`.
     """
     if _is_left(folder):
         with contextlib.suppress(Busy), alone_in(incomplete(folder), what):
-            recover_locked(folder, ours)
+            recover_locked(folder, ours, whole=whole)
 
 
-def recover_locked(folder: Path, ours: Callable[[str], object]) -> None:
+def recover_locked(folder: Path, ours: Callable[[str], object], *, whole: str = "") -> None:
     """As `recover`, in a process that has locked the folder: gives it its name back, or the rest of its files."""
     old = _old(folder)
-    if not _is_left(folder):
+    if not _is_left(folder) or (whole and not folder.exists() and (incomplete(folder) / whole).exists()):
         return
     if not folder.exists():
         old.rename(folder)

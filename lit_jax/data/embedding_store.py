@@ -187,7 +187,7 @@ def begin(directory: Path, plan: Mapping[str, Any], *, restart: bool = False) ->
         UserError: a complete store, another folder of that name, or an unfinished one with another plan.
     """
     aside = incomplete(directory)
-    recover_locked(directory, is_ours)
+    recover_locked(directory, is_ours, whole=MANIFEST)
     refuse_foreign(directory)
     if is_store(directory) and not restart:
         raise UserError(f"{directory}: found a complete store, expected none; add --restart to make it anew")

@@ -130,7 +130,7 @@ def embed(
 
 
 def _is_there(out: pathlib.Path) -> bool:
-    recover(out, embedding_store.is_ours, "embedding")
+    recover(out, embedding_store.is_ours, "embedding", whole=MANIFEST)
     return embedding_store.is_store(out)
 
 
