@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import itertools
 import json
 import os
 import pathlib
@@ -9,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -16,6 +18,9 @@ import pytest
 from lit_jax.base import files, folders
 from lit_jax.base.files import alone_in, alone_with, incomplete, written_aside
 from lit_jax.errors import Busy, UserError, user_errors_in_one_line
+from lit_jax.prediction import output
+from lit_jax.prediction.answers import Named
+from lit_jax.prediction.sorting import sort_photo
 
 ROOT = pathlib.Path(__file__).parent.parent
 PHOTOS = {"IMG_1.jpg": b"\xff\xd8 a photo", "2024/IMG_2.jpg": b"\xff\xd8 another", "splits.csv": b"file,class\n"}
@@ -154,7 +159,7 @@ def killed_at(place):
         return changed
 
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-        for name in ("rename", "unlink", "rmdir", "touch", "mkdir"):
+        for name in ("rename", "replace", "unlink", "rmdir", "touch", "mkdir", "write_text"):
             patch.setattr(pathlib.Path, name, change(getattr(pathlib.Path, name)))
         yield made
 
@@ -428,3 +433,35 @@ def test_what_is_in_the_way_of_a_sorted_photo_is_never_read_or_waited_for(tmp_pa
     os.mkfifo(tmp_path / "sorted" / UNREADABLE / "a.jpg")
     assert sort_photo(Named(str(photos / "a.jpg"), error="x"), tmp_path / "sorted", link=False)
     assert held(tmp_path / "sorted") == {f"{UNREADABLE}/a-2.jpg": b"a"}
+
+
+def test_a_table_never_has_the_record_of_another_command(tmp_path):
+    """A kill at any moment: the table that is there is the old one without its record or with it, or the new one."""
+    forms = {name: types.SimpleNamespace(head=f"{name}\n", beside=f"record of {name}") for name in ("old", "new")}
+    for place in range(9):
+        table = tmp_path / str(place) / "names.csv"
+        table.parent.mkdir()
+        with output.opened(table, forms["old"], 0):
+            pass
+        with killed_at(place) as made, output.opened(table, forms["new"], 0):
+            pass
+        with pytest.raises(UserError, match="found it there already"):
+            output.check(table, overwrite=False)
+        found, record = table.read_text().strip(), output.beside(table)
+        assert not record.exists() or record.read_text() == f"record of {found}", made
+        assert found == "old" or record.exists(), made
+        if found == "new":
+            assert sorted(os.listdir(table.parent)) == ["names.csv", "names.csv.run.json"]
+    assert found == "new" and len(made) < place
+
+
+def test_a_photo_that_was_half_copied_is_copied_again(tmp_path, monkeypatch):
+    put(tmp_path, {"a.jpg": b"photo"})
+    process = itertools.count(1000)
+    monkeypatch.setattr(os, "getpid", lambda: next(process))
+    named = Named(str(tmp_path / "a.jpg"), error="x")
+    for _ in range(2):
+        with killed_at(1):
+            sort_photo(named, tmp_path / "sorted", link=False)
+    assert sort_photo(named, tmp_path / "sorted", link=False)
+    assert held(tmp_path / "sorted") == {"unreadable/a.jpg": b"photo"}

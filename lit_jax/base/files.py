@@ -116,7 +116,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 @contextlib.contextmanager
-def written_aside(path: str | os.PathLike[str], *, sync: bool = False) -> Iterator[Path]:
+def written_aside(path: str | os.PathLike[str], *, sync: bool = False, number: int | None = None) -> Iterator[Path]:
     """A path beside `path` to write a file to; it takes the place of `path` when the body ends without an error.
 
     It holds the number of the process, which keeps a straggler of a stopped run and its successor out of one file.
@@ -125,12 +125,13 @@ def written_aside(path: str | os.PathLike[str], *, sync: bool = False) -> Iterat
     Args:
         path: the file.
         sync: whether to wait until the content is on the disk, where the loss of power would cost much.
+        number: in place of that of the process, where a lock keeps others out: what a kill left is written over.
 
     Raises:
         UserError: `path` is a folder, a device or a pipe.
     """
     path = regular(path)
-    aside = path.with_name(f"{shortened(path.name, 200)}.{os.getpid()}{_PART}")
+    aside = path.with_name(f"{shortened(path.name, 200)}.{os.getpid() if number is None else number}{_PART}")
     try:
         with naming(path):
             yield aside
