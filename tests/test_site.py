@@ -952,6 +952,67 @@ def test_what_another_page_of_the_host_keeps_or_damages_does_not_stop_it(browser
         page.close()
 
 
+# Writes the app's photos as the first version kept them: those of all apps of a host in one base.
+AS_BEFORE = """(digest) => new Promise((done) => {
+  const base = (name) => new Promise((resolve) => {
+    const request = indexedDB.open(name, 1);
+    request.onupgradeneeded = () => request.result.createObjectStore("photos", { keyPath: "id" });
+    request.onsuccess = () => resolve(request.result);
+  });
+  base("lit_jax /").then((here) => here.transaction("photos").objectStore("photos").getAll().onsuccess = async (event) => {
+    const own = event.target.result, before = await base("lit_jax"), change = before.transaction("photos", "readwrite");
+    const put = (photo) => change.objectStore("photos").put(photo);
+    own.forEach(({ model, ...photo }) => put({ ...photo, where: `/ ${digest}` }));
+    put({ ...own[0], id: "other app", where: `/other/ ${digest}` });
+    put({ ...own[0], id: "other model", where: "/ earlier" });
+    put({ ...own[0], id: "damaged", where: `/ ${digest}`, vector: null });
+    change.oncomplete = () => {
+      before.close();
+      here.close();
+      indexedDB.deleteDatabase("lit_jax /").onsuccess = () => done(null);
+    };
+  });
+})"""
+IDS_IN = """(name) => new Promise((done) => { const request = indexedDB.open(name); request.onsuccess = () => {
+  request.result.transaction("photos").objectStore("photos").getAll().onsuccess = ({ target: { result } }) => {
+    request.result.close();
+    done(result.map((one) => one.id.length == 36 ? "own" : one.id).sort().join());
+  };
+} })"""
+IDS_BEFORE = f"({IDS_IN})('lit_jax')"
+FORGOTTEN = f"""new Promise(async (done) => {{
+  for (const name of ["lit_jax", "lit_jax /"]) while ((await ({IDS_IN})(name)).includes("own"));
+  done(null);
+}})"""
+
+
+def test_photos_that_the_first_version_kept_are_taken_over_once(browser, made, photos):
+    """It kept those of all apps of a host in one base, which stays as it is but for what is forgotten."""
+    digest = json.loads((made[0] / "app" / "app.json").read_text())["digest"]
+    others = "damaged,other app,other model"
+    with served(made[0] / "app") as (where, _):
+        page = browser.open(where)
+        page.wait(READY)
+        looked(page, photos[:2])
+        before = cards(page)
+        page.go(f"{where}LICENCES.txt")
+        page.wait("location.pathname == '/LICENCES.txt'")
+        page.run(f"({AS_BEFORE})({digest!r})")
+        assert page.run(IDS_BEFORE) == f"{others},own,own"
+        for visit in ("first", "second"):  # the second finds its own base, in which they are
+            page.go(f"{where}?{visit}")
+            page.wait(f"location.search == '?{visit}' && {READY}")
+            assert cards(page) == before
+            assert page.run("document.getElementById('notices').textContent") == ""
+            assert page.run(IDS_BEFORE) == f"{others},own,own"
+        forgotten(page)
+        page.run(FORGOTTEN)
+        page.go(f"{where}?third")
+        page.wait(f"location.search == '?third' && {READY}")
+        assert cards(page) == {} and page.run(IDS_BEFORE) == others
+        page.close()
+
+
 def test_other_pages_of_the_host_stay_as_they_are(browser, made, photos, tmp_path):
     """The app answers, with and without its server, for its own page and files only, even at the root of a host."""
     shutil.copytree(made[0] / "app", tmp_path / "host")
