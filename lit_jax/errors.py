@@ -147,8 +147,8 @@ def user_errors_in_one_line(interrupted: str = "") -> Iterator[None]:
     So does an `OSError` that names a file: no permission, no such folder, a full disk. A reader of a pipe that has gone
     ends the command without a word, with the exit code of the signal; Ctrl-C ends it with one line.
 
-    Signs that the console's encoding lacks, as that of Windows lacks many, are spelt with escapes on standard output, as
-    Python does on standard error. Libraries that log through absl (Orbax, TFDS) are heard from their errors on only.
+    Signs that the console's encoding lacks, as that of Windows lacks many, are spelt with escapes on standard output,
+    as Python does on standard error. Libraries that log through absl (Orbax, TFDS) are heard from their errors on only.
 
     Args:
         interrupted: how to go on after Ctrl-C, for commands that keep what they have done.

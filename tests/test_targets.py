@@ -438,6 +438,17 @@ def test_photos_are_sorted_into_names_of_any_length(tmp_path):
     assert all(len(os.fsencode(part)) <= 255 for path in found for part in path.split("/"))
 
 
+def test_photos_of_one_name_as_long_as_names_may_be_are_all_sorted(tmp_path):
+    from lit_jax.prediction.answers import Named
+    from lit_jax.prediction.sorting import UNREADABLE, sort_photo
+
+    for number in range(3):
+        photo = put(tmp_path / str(number), {f"{'p' * 251}.jpg": bytes([number])}) / f"{'p' * 251}.jpg"
+        assert sort_photo(Named(str(photo), error="x"), tmp_path / "sorted", link=False)
+    found = held(tmp_path / "sorted")
+    assert sorted(found.values()) == [b"\0", b"\1", b"\2"] and all(name.startswith(UNREADABLE) for name in found)
+
+
 def test_what_is_in_the_way_of_a_sorted_photo_is_never_read_or_waited_for(tmp_path):
     from lit_jax.prediction.answers import Named
     from lit_jax.prediction.sorting import UNREADABLE, sort_photo
