@@ -30,6 +30,7 @@ from data_prep.conversion.columns import (
 )
 from data_prep.conversion.texts import silent
 from lit_jax.base.command_line import Parser
+from lit_jax.base.console import say
 from lit_jax.base.files import new_file
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.embedding_store import open_store
@@ -57,17 +58,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             table = read_class_table(args.classes)
             for note in table.notes:
-                print(note)
+                say(note)
             templates = _by_distinction(args, table, tokenize, omit) if args.select else _given(args, table)
         texts = class_captions(table, templates, omit=omit, drop_repeats=args.drop_repeats)
         if args.select != DISTINCT:
             _print_statistics(table, templates, texts, tokenize)
         _print_some(table, texts, args.show)
         if names := silent(table, texts):
-            print(f"warning: {len(names)} classes have no caption: {some(names)}; add a column that they have")
+            say(f"warning: {len(names)} classes have no caption: {some(names)}; add a column that they have")
         if args.out:
             write_class_table(_with_captions(table, texts), args.out)
-            print(f"\nwrote {len(table)} classes with their captions to {args.out}")
+            say(f"\nwrote {len(table)} classes with their captions to {args.out}")
 
 
 def _given(args: argparse.Namespace, table: ClassTable) -> tuple[str, ...]:
@@ -81,7 +82,7 @@ def _by_distinction(
     columns = args.columns.split(",") if args.columns else None
     budget = 16 if args.budget is None else args.budget
     chosen = select_columns(table, columns=columns, budget=budget, tokenize=tokenize, omit=omit)
-    print(report(chosen))
+    say(report(chosen))
     return (chosen.template,)
 
 
@@ -100,12 +101,12 @@ def _by_transfer(args: argparse.Namespace, omit: Sequence[str]) -> tuple[ClassTa
     if args.classes:
         table, notes = read_candidates(args.classes, table)
         for note in notes:
-            print(note)
+            say(note)
     columns = candidates(table, args.columns.split(",") if args.columns else None)
     tell = functools.partial(print, flush=True)
     task = transfer.task_of(store, table, args.train_split, omit=omit, tell=tell)
     chosen = transfer.choose(task, columns, tell=tell)
-    print(transfer.report(task, chosen))
+    say(transfer.report(task, chosen))
     return table, (chosen.template,)
 
 
@@ -164,14 +165,14 @@ def _print_statistics(
 ) -> None:
     for number, template in enumerate(templates):
         statistics = describe([row[number] for row in texts], table.ids, tokenize=tokenize)
-        print("\n".join([f"template  {template}", *statistics_lines(statistics)]))
+        say("\n".join([f"template  {template}", *statistics_lines(statistics)]))
 
 
 def _print_some(table: ClassTable, texts: Sequence[Sequence[str]], show: int) -> None:
     """Prints the captions of some classes spread evenly over the table."""
     rows = np.linspace(0, len(table) - 1, num=max(0, min(show, len(table))), dtype=int)
     lines = [f"{table.ids[i]:>9}  {text}" for i in rows for text in texts[i]]
-    print("\n".join(["", *lines]))
+    say("\n".join(["", *lines]))
 
 
 def _with_captions(table: ClassTable, texts: Sequence[Sequence[str]]) -> ClassTable:

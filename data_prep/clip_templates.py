@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lit_jax.base.command_line import Parser
+from lit_jax.base.console import say
 from lit_jax.base.files import new_file, written_aside
 from lit_jax.errors import DAMAGED, UserError, first_line, user_errors_in_one_line
 from lit_jax.text.prompts import read_templates
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "# OpenAI's prompt templates, as open_clip has them.\n" + "\n".join(found) + "\n", encoding="utf-8"
             )
             read_templates(aside)  # what evaluation will read
-        print(f"{len(found)} templates in {parsed.out}")
+        say(f"{len(found)} templates in {parsed.out}")
 
 
 if __name__ == "__main__":

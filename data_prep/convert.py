@@ -24,6 +24,7 @@ from data_prep.sources.items import Request
 from lit_jax.base import stopping
 from lit_jax.base.cluster import refuse_many_tasks
 from lit_jax.base.command_line import Parser
+from lit_jax.base.console import say
 from lit_jax.errors import STOPPED, user_errors_in_one_line
 from lit_jax.text.classes import some
 
@@ -45,14 +46,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments.dry_run:
             how = {"workers": arguments.workers, "restart": arguments.restart}
             lines = dry_run(source, arguments.out, options, **how)
-            print("\n".join(lines))
+            say("\n".join(lines))
             return
         if arguments.skip_md5:
             source = source._replace(archives={})
         convert(source, arguments.out, options, workers=arguments.workers, restart=arguments.restart, write=write)
         lost = lost_species(arguments.out)
     if lost:
-        print(
+        say(
             f"warning: all photos of {len(lost)} species were left out ({some(lost)}), see "
             f"{arguments.out / REPORT_TEXT}; the set is written without, exit code {LOST}",
             file=sys.stderr,
@@ -73,7 +74,7 @@ def _stopped_in_one_line() -> Iterator[None]:
         with stopping.handled(stop):
             yield
     except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
+        say("stopped; run the same command again to go on", file=sys.stderr)
         sys.exit(STOPPED if asked else 128 + signal.SIGINT)
 
 

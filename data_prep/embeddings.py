@@ -16,6 +16,7 @@ from data_prep.import_embeddings.embeddings import SHARD_ROWS, Storing, import_e
 from data_prep.import_embeddings.heads import HeadUse, read_left_out
 from data_prep.import_embeddings.stores import photos_of_store, store_among
 from lit_jax.base.command_line import Parser
+from lit_jax.base.console import say
 from lit_jax.data import embedding_store
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.text.candidates import read_class_tables
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         tables = [store.class_table, *arguments.classes] if store else arguments.classes
         table, lines = read_class_tables(tables)
         for line in lines:
-            print(line, flush=True)
+            say(line, flush=True)
         import_embeddings(
             given,
             table,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from data_prep.demo.field_guide import draw, guide
 from lit_jax.base.command_line import Parser
+from lit_jax.base.console import say
 from lit_jax.errors import user_errors_in_one_line
 
 
@@ -21,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with user_errors_in_one_line():
         book = guide(arguments.seed, heldout=arguments.heldout)
         folder = draw(book, arguments.out, seed=arguments.seed, workers=arguments.workers)
-        print(f"{folder}: {len(book.species)} species, {sum(book.heldout)} of them held out")
+        say(f"{folder}: {len(book.species)} species, {sum(book.heldout)} of them held out")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from data_prep.conversion.ranks import GENUS, SPECIES, Report, filled
 from lit_jax.base.command_line import Parser
+from lit_jax.base.console import say
 from lit_jax.base.files import new_file
 from lit_jax.errors import user_errors_in_one_line
 from lit_jax.text.classes import read_class_table, write_class_table
@@ -23,11 +24,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         new_file(args.out, overwrite=args.overwrite)
         table, source = read_class_table(args.classes), read_class_table(args.source)
         for note in (*table.notes, *source.notes):
-            print(note)
+            say(note)
         made, report = filled(table, source)
-        print("\n".join(lines_of(report, len(table), args.show)))
+        say("\n".join(lines_of(report, len(table), args.show)))
         write_class_table(made, args.out)
-        print(f"wrote {len(made)} classes to {args.out}")
+        say(f"wrote {len(made)} classes to {args.out}")
 
 
 def lines_of(report: Report, classes: int, show: int) -> list[str]:

@@ -28,6 +28,7 @@ from lit_jax.text.classes import ClassTable, read_class_table
 from lit_jax.trained import loading
 
 matplotlib.use("Agg")
+matplotlib.rcParams["text.parse_math"] = False
 
 ROWS, COLUMNS = 2, 7
 

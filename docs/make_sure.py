@@ -24,6 +24,7 @@ from lit_jax.prediction.choices import Choices
 from lit_jax.prediction.model import Model
 
 matplotlib.use("Agg")
+matplotlib.rcParams["text.parse_math"] = False
 
 SURE = np.arange(100) / 100
 SHOWN = (0, 0.5, 0.8, 0.95)  # at 0 the likeliest species is the answer, as without --sure

@@ -11,6 +11,7 @@ import jax
 from lit_jax import config as options
 from lit_jax.base import cluster, hosts
 from lit_jax.base.command_line import Parser, positive
+from lit_jax.base.console import say
 from lit_jax.base.hosts import Host
 from lit_jax.config import Config
 from lit_jax.data import embedding_store
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         config, prepare = options.load(parsed.config, overrides)
         out = pathlib.Path(parsed.out) if parsed.out else store_folder(config.data)
         if parsed.verify:
-            print(f"{out}: {embedding_store.verify(embedding_store.open_store(out))} files are as they were written")
+            say(f"{out}: {embedding_store.verify(embedding_store.open_store(out))} files are as they were written")
             return
         part = _part(parsed)
         with cluster.joined(parsed, to_store.locks_of(out)):
@@ -67,10 +68,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             making = Making(parsed.dtype, parsed.views, parsed.batch_size, parsed.shard_rows, config.train.devices)
             made = embed_part(config, out, making, restart=parsed.restart, part=part)
             if made is None:
-                print(f"part {parsed.part} is embedded; the last part to end finishes {out}")
+                say(f"part {parsed.part} is embedded; the last part to end finishes {out}")
             elif jax.process_index() == 0:
                 is_usual = out == store_folder(config.data)
-                print(described_store(made, "" if is_usual else f" --config.data.store={out}"))
+                say(described_store(made, "" if is_usual else f" --config.data.store={out}"))
 
 
 def described_store(made: Store, where: str) -> str:

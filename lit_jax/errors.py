@@ -105,6 +105,22 @@ def disk_trouble(error: BaseException) -> str:
     return ""
 
 
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""The text as a terminal may show it: on one line, with escapes in place of what it would obey.
+
+    Names of classes and files come from others: control characters and the sequences that they begin move the cursor,
+    recolour, hide or rename; marks of direction turn around what is read; halves of letters cannot be written.
+
+    Example:
+        >>> printable("a\x1b[2Jb")
+        'a\\x1b[2Jb'
+    """
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def first_line(error: BaseException) -> str:
     """What an error says in its first line, or its kind: more lines advise a programmer, such as to trust the file.
 
@@ -146,7 +162,7 @@ def user_errors_in_one_line(interrupted: str = "") -> Iterator[None]:
     except UserError as error:
         _stop(str(error))
     except Stopped as stopped:
-        print(stopped, file=sys.stderr, flush=True)
+        print(printable(str(stopped)), file=sys.stderr, flush=True)
         sys.exit(STOPPED)
     except BrokenPipeError:
         # Whoever read the output, such as head, has gone: nobody is left to tell, now or at the flush when Python ends.
@@ -168,5 +184,5 @@ def user_errors_in_one_line(interrupted: str = "") -> Iterator[None]:
 
 
 def _stop(message: str) -> NoReturn:
-    print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    print("error: " + printable(" ".join(message.split())), file=sys.stderr, flush=True)
     sys.exit(2)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from lit_jax.base import cluster, hosts
 from lit_jax.base.command_line import Parser
+from lit_jax.base.console import say
 from lit_jax.base.files import replaceable, replaceable_beside, write_json
 from lit_jax.base.named_files import refuse_unwritable
 from lit_jax.data.collection import Collection, fingerprint, store_folder
@@ -56,9 +57,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not parsed.no_page:
             shown = {**result, "robustness": robustness.of_same_model(folder_of(parsed.checkpoint), result)}
             page.write(out.with_suffix(".html"), shown, name=folder_of(parsed.checkpoint).name)
-        print(f"step {trained.step} ({parsed.step}) of {parsed.checkpoint}")
-        print(table_of(result, all_classes=parsed.all))
-        print(f"written to {out}" + ("" if parsed.no_page else f"\nas a page: {out.with_suffix('.html')}"))
+        say(f"step {trained.step} ({parsed.step}) of {parsed.checkpoint}")
+        say(table_of(result, all_classes=parsed.all))
+        say(f"written to {out}" + ("" if parsed.no_page else f"\nas a page: {out.with_suffix('.html')}"))
 
 
 def _data(trained: Trained, records: str, store: str) -> Collection:
@@ -86,7 +87,7 @@ def _named_classes(path: str, data: Collection) -> ClassTable:
     """The classes of a file under the ids of the data set, as `read_candidates` finds them; prints what is odd."""
     table, notes = read_candidates(path, read_class_table(data.class_table))
     for note in notes:
-        print(f"--classes {note}", flush=True)
+        say(f"--classes {note}", flush=True)
     return table
 
 

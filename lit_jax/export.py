@@ -9,6 +9,7 @@ from typing import Any
 from lit_jax import config as options
 from lit_jax.base.cluster import refuse_many_tasks
 from lit_jax.base.command_line import Parser
+from lit_jax.base.console import say
 from lit_jax.base.folders import refuse_there
 from lit_jax.errors import UserError, user_errors_in_one_line
 from lit_jax.graphs.graph import WEIGHTS, library
@@ -35,10 +36,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         stored = parsed.weights or WEIGHTS[0]
         notes += export(trained, parsed.out, layout=parsed.format, hub_name=parsed.hub_name, weights=stored)
         for note in notes:
-            print(f"note: {note}")
+            say(f"note: {note}")
         what = f"step {trained.step} of {parsed.checkpoint}" if parsed.checkpoint else f"towers of {parsed.config}"
         tower = "" if IMAGE in trained.params else ", no image tower: it reads given embeddings"
-        print(f"{parsed.out}: {what}, {count(trained.params):,} parameters{tower}, format {parsed.format}")
+        say(f"{parsed.out}: {what}, {count(trained.params):,} parameters{tower}, format {parsed.format}")
 
 
 def _check(parsed: argparse.Namespace, overrides: dict[str, Any]) -> None:

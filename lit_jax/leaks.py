@@ -9,6 +9,7 @@ from typing import Any
 
 from lit_jax.base import console, foreign
 from lit_jax.base.command_line import Parser, positive
+from lit_jax.base.console import say
 from lit_jax.base.files import replaceable, write_json
 from lit_jax.base.named_files import refuse_unwritable
 from lit_jax.data.dataset_folder import HELDOUT, check_split
@@ -44,17 +45,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         found: dict[str, Any] = {"data": data.fingerprint, "train_split": parsed.train_split, "splits": splits}
         if isinstance(data, Store):
             found["photos"] = _near_photos(data, splits, parsed)
-            print(photos_table(found["photos"], table, parsed.show))
+            say(photos_table(found["photos"], table, parsed.show))
         else:
-            print("photos are compared by their features: give a store, see python -m lit_jax.embed")
+            say("photos are compared by their features: give a store, see python -m lit_jax.embed")
         heldout = parsed.heldout or HELDOUT
         if heldout in data.splits:
             found |= _of_heldout(data, table, heldout, parsed, labels, per_class)
-            print(names_table(found, parsed.show))
+            say(names_table(found, parsed.show))
         else:
-            print(f"no split {heldout!r}: names and relatives of held-out species are left out")
+            say(f"no split {heldout!r}: names and relatives of held-out species are left out")
         write_json(out, found)
-        print(f"written to {out}")
+        say(f"written to {out}")
 
 
 def _near_photos(store: Store, splits: Sequence[str], parsed: argparse.Namespace) -> dict[str, Any]:

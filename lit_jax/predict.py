@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lit_jax.base import console
 from lit_jax.base.command_line import Parser, positive
+from lit_jax.base.console import say
 from lit_jax.base.files import alone_in, alone_with, digest, regular
 from lit_jax.base.named_files import spelt_out
 from lit_jax.errors import UserError, user_errors_in_one_line
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         classes = parsed.classes or (parsed.labels.split(",") if parsed.labels else None)
         chosen = model.choices(classes, within=_within(parsed.within), only=parsed.only or None)
         for note in (*found.notes, *chosen.notes):
-            print(f"note: {note}", file=sys.stderr, flush=True)
+            say(f"note: {note}", file=sys.stderr, flush=True)
         with contextlib.ExitStack() as alone:
             if out is not None:
                 alone.enter_context(alone_with(out, "predict"))
@@ -65,7 +66,7 @@ def _name(parsed: argparse.Namespace, model: Model, chosen: Choices, photos: lis
     written = [spelt_out(photo) for photo in photos]
     form = formats.format_of(_kind(parsed), heading, photos=written, names=names)
     if form.beside and out is None:
-        print(f"note: {heading.line.removeprefix('# ').strip()}", file=sys.stderr, flush=True)
+        say(f"note: {heading.line.removeprefix('# ').strip()}", file=sys.stderr, flush=True)
     is_parquet, done = _kind(parsed) == "parquet", 0
     if out is not None and not is_parquet:
         done = output.done_before(out, form, written, batch)
@@ -113,7 +114,7 @@ def _summary(counts: Counter[str], errors: Counter[str], done: int, missed: int,
     lines += [f"{counts['']:,} could not be read: {', '.join(broken)}"] if broken else []
     lines += [f"{missed:,} were gone before they could be sorted"] if missed else []
     lines += [f"written to {out}"] if out else []
-    print("; ".join(lines), file=sys.stderr, flush=True)
+    say("; ".join(lines), file=sys.stderr, flush=True)
     if not done and counts.total() == counts[""]:
         raise UserError(
             f"photos: found none of {counts.total():,} that can be read, expected at least one; see their rows for why"

@@ -9,6 +9,7 @@ import numpy as np
 
 from lit_jax.base import cluster, console, hosts
 from lit_jax.base.command_line import Parser
+from lit_jax.base.console import say
 from lit_jax.base.files import replaceable, write_json
 from lit_jax.base.named_files import refuse_unwritable
 from lit_jax.data.dataset_folder import HELDOUT, check_split
@@ -46,16 +47,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             train,
             read_labelled(store, parsed.split, class_ids),
             len(class_ids), Yardsticks(shots, parsed.draws, parsed.neighbours, parsed.seed),
-            tell=lambda line: print(line, flush=True),
+            tell=lambda line: say(line, flush=True),
         )  # fmt: skip
-        print(table_of(rows, len(class_ids)))
+        say(table_of(rows, len(class_ids)))
         splits = (parsed.train_split, parsed.split, heldout)
         closed = yardstick.measure(store, table, splits, yardstick.kinds_of(table), seed=parsed.seed) if heldout else []
         if closed:
-            print(closed_form_table(closed))
+            say(closed_form_table(closed))
         facts = {"store": store.fingerprint, "split": parsed.split, "classes": len(class_ids), "seed": parsed.seed}
         write_json(out, {**facts, "images": store.examples(parsed.split), "rows": rows, "closed_form": closed})
-        print(f"written to {out}")
+        say(f"written to {out}")
 
 
 def _shots(asked: Sequence[int] | None, train: Labelled) -> Sequence[int]:
@@ -71,7 +72,7 @@ def _shots(asked: Sequence[int] | None, train: Labelled) -> Sequence[int]:
             f"--shots: found {few[0]}, expected less than the {least} training photos of the smallest class"
         )
     if few:
-        print(f"left out: {', '.join(map(str, few))} photos a class, for the smallest class has {least}", flush=True)
+        say(f"left out: {', '.join(map(str, few))} photos a class, for the smallest class has {least}", flush=True)
     return asked or [number for number in SHOTS if number < least]
 
 
@@ -92,7 +93,7 @@ def _heldout(parsed: argparse.Namespace, store: Store, table: ClassTable) -> str
         )
     reason = yardstick.why_not(store, table, (parsed.train_split, parsed.split, heldout))
     if reason:
-        print(f"{reason}: no closed form for species without a photo", flush=True)
+        say(f"{reason}: no closed form for species without a photo", flush=True)
     return "" if reason else str(heldout)
 
 

@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from lit_jax import config as options
-from lit_jax.base import foreign, hosts
+from lit_jax.base import foreign, hosts, plots
 from lit_jax.base.command_line import Parser, positive
+from lit_jax.base.console import say
 from lit_jax.base.files import file_digest, replaceable, replaceable_beside, write_json
 from lit_jax.base.named_files import refuse_unwritable
 from lit_jax.data.collection import fingerprint
@@ -57,10 +58,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             result["normalised"] = robustness.normalised(result, baseline, f"--baseline {parsed.baseline}")
             result["baseline"] = baseline.get("model", pathlib.Path(parsed.baseline).stem)
         write_json(out, result)
-        robustness_tables.draw(out.with_suffix(".png"), result, title=result["model"])
-        print(f"step {trained.step} ({parsed.step}) of {parsed.checkpoint}")
-        print(robustness_tables.table_of(result))
-        print(f"written to {out}\nas a picture: {out.with_suffix('.png')}")
+        picture = out.with_suffix(".png")
+        is_drawn = False
+        with plots.one_less(str(picture)):
+            robustness_tables.draw(picture, result, title=result["model"])
+            is_drawn = True
+        say(f"step {trained.step} ({parsed.step}) of {parsed.checkpoint}")
+        say(robustness_tables.table_of(result))
+        say(f"written to {out}" + (f"\nas a picture: {picture}" if is_drawn else ""))
 
 
 def tasks_of(trained: Trained, records: RecordSet, split: str = "") -> list[Task]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from lit_jax.base import console
 from lit_jax.base.command_line import Parser, positive
+from lit_jax.base.console import say
 from lit_jax.base.files import alone_with, digest, written_aside
 from lit_jax.base.named_files import spelt_out
 from lit_jax.errors import UserError, user_errors_in_one_line
@@ -85,9 +86,9 @@ def _of_photos(parsed: argparse.Namespace) -> tuple[Index, np.ndarray, dict[str,
         )
     given = {os.path.abspath(photo): photo for photo in found.photos}
     for note in (*found.notes, *(f"left out: {given[photo]}: {reason}" for photo, reason in updated.broken)):
-        print(note, file=sys.stderr)
+        say(note, file=sys.stderr)
     told = f"{updated.kept:,} photos known, {updated.added:,} new, {updated.gone:,} gone"
-    print(f"index {folder}: {told}, {len(updated.broken):,} cannot be read", file=sys.stderr)
+    say(f"index {folder}: {told}, {len(updated.broken):,} cannot be read", file=sys.stderr)
     texts = _embedded(parsed.texts, model.about, model.engine.protocol, model.embed_texts)
     return updated.index, np.concatenate([*texts, *searching.liked(model.embedded, parsed.like, "--like")]), given
 
@@ -134,7 +135,7 @@ def _embedded(
         return []
     vectors, notes = searching.queries_of(about, protocol, embed, texts)
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}", file=sys.stderr)
     return [vectors]
 
 
@@ -177,11 +178,11 @@ def _tell(parsed: argparse.Namespace, sought: Sequence[Query], found: Sequence[S
             for name, hits in zip(names, found, strict=True)
         ) + f"{note}\n"  # fmt: skip
     if not parsed.out:
-        print(text, end="")
+        (print if parsed.format == "jsonl" and not sys.stdout.isatty() else say)(text, end="")
         return
     with alone_with(Path(parsed.out), "search"), written_aside(parsed.out) as aside:
         aside.write_text(text, encoding="utf-8")
-    print(f"written to {parsed.out}")
+    say(f"written to {parsed.out}")
 
 
 def _parser() -> Parser:

@@ -14,6 +14,7 @@ from lit_jax.app.runtime import runtime
 from lit_jax.app.texts import Texts, texts_of
 from lit_jax.base import stopping
 from lit_jax.base.command_line import Parser
+from lit_jax.base.console import say
 from lit_jax.base.files import alone_with, written_aside
 from lit_jax.base.folders import made, refuse_there
 from lit_jax.errors import STOPPED, UserError, user_errors_in_one_line
@@ -47,13 +48,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             how = f"try it with: python -m http.server --directory {out}; see docs/site.md for a host"
         for note in (*contents.told.notes, contents.told.no_words):
             if note:
-                print(f"note: {note}")
-        print(f"{out}: {len(contents.choices):,} species, {size / 1e6:.1f} MB; {how}")
+                say(f"note: {note}")
+        say(f"{out}: {len(contents.choices):,} species, {size / 1e6:.1f} MB; {how}")
 
 
 def _stop(*_: object) -> NoReturn:
     """Ends the command as asked, by way of what clears its temporary folders."""
-    print("stopped; nothing was written", file=sys.stderr, flush=True)
+    say("stopped; nothing was written", file=sys.stderr, flush=True)
     sys.exit(STOPPED)
 
 

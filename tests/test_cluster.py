@@ -49,6 +49,25 @@ main.main(sys.argv[3:])
 """
 """The training command; from step `at` on it is slow, and in that step something happens to it."""
 
+LATE = """
+import atexit, os, signal, sys, time
+from lit_jax import main
+from lit_jax.base import cluster
+
+does, steps = sys.argv[1], sys.argv[2]
+cluster.LEAVING = 2.0
+if does == "told":
+    import jax  # what is registered after it ends before its services do
+
+    @atexit.register
+    def told():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(2)  # its preemption service now waits for the other host, which is in its shutdown
+
+main.main(sys.argv[3:])
+"""
+"""The training command; when all is done and the other host is about to leave, something happens to this one."""
+
 EMBED = """
 import os, signal, sys
 from lit_jax import embed
@@ -214,6 +233,13 @@ def test_hosts_that_differ_are_told_in_what(from_store, tmp_path):
     assert codes == [2, 2]
     for error in errors:
         assert error.startswith("error: optimizer.lr: found 0.01 on host 0 and 0.02 on host 1, expected the same")
+
+
+def test_a_signal_when_all_is_done_keeps_no_host_waiting(from_store, tmp_path):
+    """Each host would wait three minutes for the other: one in its preemption service, one in the shutdown."""
+    arguments = [*from_store, f"--workdir={tmp_path / 'run'}", "--config.train.devices=0"]
+    codes, outputs, errors = on_two_hosts(LATE, (["ends", 0], ["told", 0]), arguments, seconds=90)
+    assert codes == [0, 0] and "results: " in outputs[0] and errors == ["", ""]
 
 
 def test_what_is_missing_on_one_host_ends_both_with_one_line(from_store, tmp_path):

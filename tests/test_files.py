@@ -136,7 +136,7 @@ class Tensor:
     """What the reader asks of torch's tensors."""
 
     def __init__(self, value):
-        self.value = value
+        self.value, self.dtype = value, value.dtype
 
     def to(self, dtype):
         return Tensor(self.value.astype(dtype))
@@ -208,6 +208,11 @@ def test_real_pytorch_files(tmp_path):
             lambda: weight_files.open_weights(tmp_path / "x.pth"),
             f"found {found}",
             "expected a PyTorch file of weights alone",
+        )
+    for kind in (torch.float8_e4m3fn, torch.float8_e5m2):
+        torch.save({name: value.to(kind) for name, value in state.items()}, tmp_path / "x.pth")
+        refused(
+            lambda: weight_files.open_weights(tmp_path / "x.pth"), "in 8 bits (float8_e", "expected float32, float16"
         )
     torch.save({"state_dict": state, "args": pathlib.Path("x")}, tmp_path / "x.pth")
     refused(lambda: weight_files.open_weights(tmp_path / "x.pth"), "Python objects that torch does not read")

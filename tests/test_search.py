@@ -377,3 +377,70 @@ def test_a_name_with_a_line_separator_is_one_line_of_a_table():
     from lit_jax.base import console
 
     assert len(console.text_table(["", "photo"], [["1", "a\u2028b.jpg"], ["2", "c.jpg"]], left=(1,)).split("\n")) == 4
+
+
+def indexed(folder, number=40):
+    names = [f"{i}.jpg" for i in range(number)]
+    return photo_index.update(folder, "m", photos(names), lambda names: [vector_of(name) for name in names]).index
+
+
+@pytest.mark.parametrize("name", [photo_index.VECTORS, photo_index.PHOTOS])
+def test_a_bit_that_turned_in_an_index_is_noticed(name, tmp_path, rng):
+    path = indexed(tmp_path / "index").folder / name
+    whole = path.read_bytes()
+    for place in rng.integers(0, 8 * len(whole), 40):
+        turned = bytearray(whole)
+        turned[place // 8] ^= 1 << (place % 8)
+        path.write_bytes(turned)
+        with pytest.raises(UserError, match=r"found .*; delete the (folder|index)"):
+            photo_index.open_index(path.parent, "m")
+    path.write_bytes(whole)
+    assert len(photo_index.open_index(path.parent, "m").vectors) == 40
+
+
+def test_lines_that_changed_places_and_numbers_that_are_none_are_noticed(tmp_path):
+    index = indexed(tmp_path / "index")
+    lines = (index.folder / photo_index.PHOTOS).read_text().splitlines(keepends=True)
+    lines[3], lines[4] = lines[4], lines[3]
+    (index.folder / photo_index.PHOTOS).write_text("".join(lines))
+    with pytest.raises(UserError, match=r"photos\.jsonl: found other content, expected it as written; delete"):
+        photo_index.open_index(index.folder, "m")
+    with pytest.raises(UserError, match=r"line 4: found the line of another row, expected the photo of row 3"):
+        list(index.entries())  # where no checksum was compared
+    other = indexed(tmp_path / "other")
+    vectors = np.load(other.folder / photo_index.VECTORS)
+    vectors[5, 2] = np.nan
+    np.save(other.folder / photo_index.VECTORS, vectors)
+    with pytest.raises(UserError, match=r"vectors\.npy: found other content"):
+        photo_index.open_index(other.folder, "m")
+
+
+def test_a_large_index_is_compared_on_request(tmp_path, monkeypatch):
+    index = indexed(tmp_path / "index")
+    monkeypatch.setattr(photo_index, "CHECKED_BYTES", 100)
+    path = index.folder / photo_index.VECTORS
+    turned = bytearray(path.read_bytes())
+    turned[-1] ^= 1
+    path.write_bytes(turned)
+    assert photo_index.open_index(index.folder, "m") is not None
+    with pytest.raises(UserError, match="found other content, expected it as written"):
+        photo_index.open_index(index.folder, "m", verify=True)
+
+
+def test_an_index_of_before_opens(tmp_path):
+    """The first version had no checksums, and no rows in its list."""
+    index = indexed(tmp_path / "index", 3)
+    said = json.loads((index.folder / photo_index.INDEX).read_text())
+    (index.folder / photo_index.INDEX).write_text(json.dumps({**said, "version": 1, "checksums": {}}))
+    (index.folder / photo_index.PHOTOS).write_text(
+        "".join(json.dumps({"photo": f"{i}.jpg", "size": 10, "changed": 1}) + "\n" for i in range(3))
+    )
+    opened = photo_index.open_index(index.folder, "m")
+    assert [entry.photo for entry in opened.entries()] == ["0.jpg", "1.jpg", "2.jpg"]
+
+
+def test_what_a_person_keeps_in_the_folder_of_an_index_stays(tmp_path):
+    folder = indexed(tmp_path / "index", 3).folder
+    (folder / "found.html").write_text("mine")
+    assert len(indexed(folder, 5).vectors) == 5 and (folder / "found.html").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]

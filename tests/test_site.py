@@ -39,6 +39,7 @@ from lit_jax.errors import UserError
 from lit_jax.prediction.answers import Confidence, ladder, percent
 from lit_jax.prediction.choices import Choices
 from lit_jax.prediction.formats import DARWIN_CORE, Heading, format_of
+from lit_jax.prediction.with_onnx import WithOnnx
 from lit_jax.text import tokenizer_json, units
 from lit_jax.text.classes import RANKS, ClassTable, read_class_table, species_key
 from lit_jax.text.identity import binomial, is_placeholder
@@ -52,6 +53,7 @@ from tests.chromium import Browser
 from tests.test_exif import CASES, FORMS, exif, photo
 from tests.test_images import natural
 from tests.test_predict import EPITHETS, HEIC, VIDEO
+from tests.test_shown import HOSTILE
 
 PAGE = folder.PAGE
 READY = "document.documentElement.classList.contains('ready')"
@@ -602,6 +604,56 @@ def test_what_is_as_likely_as_was_asked_for_is_sure(app):
     assert found == ["species", "species", "genus", "genus", None]
 
 
+def test_names_from_strangers_are_shown_as_texts(browser, onnx, model, photos, tmp_path):
+    """Class names, files and a title that are markup, formulas or escapes: letters on the page, and exact in the CSV."""
+    own, engine = model.choices(), WithOnnx(onnx)
+    names = tuple(f"{HOSTILE[k % len(HOSTILE)]}{k}" for k in range(len(own)))
+    table = ClassTable(own.table.ids, {"name": names, "common_name": names[::-1], "genus": HOSTILE[-len(own) :]})
+    chosen = Choices(table, own.vectors, own.seen, None, notes=HOSTILE)
+    told = contents.Contents(
+        contents.Told(HOSTILE[0], HOSTILE[1], 1, HOSTILE, HOSTILE[2]),
+        engine.pictures,
+        chosen,
+        Confidence(10.0, {}, HOSTILE[3]),
+        (onnx / "image.onnx").read_bytes(),
+    )
+    files = contents.files_of(told, runtime.runtime(), "fp32")
+    (tmp_path / "app").mkdir()
+    for name, data in folder.folder_files(files, runtime.runtime(), HOSTILE[0]).items():
+        (tmp_path / "app" / name).write_bytes(data)
+    (tmp_path / "app.html").write_text(folder.one_file(files, runtime.runtime(), HOSTILE[0]))
+    given = [tmp_path / name for name in ("=1+1.jpg", "<b>x<.jpg", "\x1b[31m.jpg", "-2.jpg")]
+    for path in given:
+        shutil.copy(photos[0], path)
+    count = "[...document.querySelectorAll('script, img, b, u, link')].length"
+    with served(tmp_path / "app") as (where, _):
+        for address in (where, (tmp_path / "app.html").as_uri()):
+            page = browser.open(address)
+            page.wait(READY)
+            before = page.run(count)
+            assert page.run("[document.title, document.querySelector('h1').textContent]") == [HOSTILE[0]] * 2
+            looked(page, given)
+            sure(page, 0)
+            likely = [name for name, _ in next(iter(cards(page).values()))["ranked"][0]]
+            assert set(likely) <= set(names) and len(likely) == 5
+            # A card has a picture and a number in bold; its inside a number a row.
+            parts = page.run("[...document.querySelectorAll('#photos img, #photos b')].length")
+            assert page.run(count) - before == parts and page.run("document.querySelectorAll('#photos u').length") == 0
+            texts = page.run("[...document.querySelectorAll('#about-text p')].map((one) => one.textContent)")
+            assert set(HOSTILE) <= set(texts)
+            if address == where:
+                rows = saved(page, tmp_path)
+                assert {row["associatedMedia"] for row in rows} == {
+                    "./=1+1.jpg",
+                    "<b>x<.jpg",
+                    "\x1b[31m.jpg",
+                    "./-2.jpg",
+                }
+                assert {row["scientificName"] for row in rows} <= set(names)
+            forgotten(page)
+            page.close()
+
+
 def test_values_of_the_csv_may_hold_its_own_signs(app):
     odd = ('a, "b".jpg', '"', "two\nlines.jpg", "a;b\tc.jpg", "")
     photos = [{"name": name, "error": f"not {name}"} for name in odd]
@@ -686,6 +738,40 @@ def test_time_and_place_of_a_photo_are_those_that_are_real(app):
     got = [[one.get("date", ""), list(one.get("place", {}).values()) or None] for one in found]
     for (kind, _), case, one in zip(files, itertools.cycle(CASES), got, strict=False):
         assert one == [case["date"], case["place"] and pytest.approx(case["place"])], (kind, case["why"])
+
+
+def heif(content, version, how):
+    """A HEIC without a picture, by ISO/IEC 14496-12 and 23008-12: its EXIF in the file (0) or in the box idat (1)."""
+
+    def box(name, inside):
+        return struct.pack(">I", 8 + len(inside)) + name + inside
+
+    def place(number, at, size):
+        method = struct.pack(">H", how) if version else b""
+        wide = ">I" if version == 2 else ">H"
+        return struct.pack(wide, number) + method + struct.pack(">HHII", 0, 1, at, size)
+
+    item = struct.pack(">I", 6) + content  # six bytes, Exif and two zeros, before the TIFF
+    infos = [box(b"infe", struct.pack(">BxxxHH", 2, n, 0) + kind + b"\0") for n, kind in ((1, b"hvc1"), (2, b"Exif"))]
+    head = box(b"ftyp", b"heic\0\0\0\0mif1heic")
+
+    def meta(at):
+        count = struct.pack(">I" if version == 2 else ">H", 2)
+        places = struct.pack(">BxxxBB", version, 0x44, 0) + count + place(1, 0, 0) + place(2, at, len(item))
+        inside = (
+            box(b"hdlr", bytes(25)) + box(b"iinf", struct.pack(">BxxxH", 0, 2) + b"".join(infos)) + box(b"iloc", places)
+        )
+        return box(b"meta", bytes(4) + inside + (box(b"idat", b"other" + item) if how else b""))
+
+    start = 5 if how else len(head) + len(meta(0)) + 8
+    return head + meta(start) + (b"" if how else box(b"mdat", item))
+
+
+@pytest.mark.parametrize(("version", "how"), [(0, 0), (1, 0), (1, 1), (2, 0)])
+def test_time_and_place_of_a_heic_photo(app, version, how):
+    data = base64.b64encode(heif(exif(CASES[0]), version, how)).decode()
+    found = app.run(module("exif.js", f"m.taken(Uint8Array.from(atob({data!r}), (c) => c.charCodeAt(0)), 'heic')"))
+    assert found == {"date": CASES[0]["date"], "place": {"latitude": 48.5, "longitude": 2.25}}
 
 
 def test_damaged_exif_says_nothing_and_ends(app):
@@ -863,6 +949,67 @@ def test_what_another_page_of_the_host_keeps_or_damages_does_not_stop_it(browser
         page.wait(f"location.pathname == '/' && {READY}")
         looked(page, photos[:1])
         assert cards(page) == before
+        page.close()
+
+
+# Writes the app's photos as the first version kept them: those of all apps of a host in one base.
+AS_BEFORE = """(digest) => new Promise((done) => {
+  const base = (name) => new Promise((resolve) => {
+    const request = indexedDB.open(name, 1);
+    request.onupgradeneeded = () => request.result.createObjectStore("photos", { keyPath: "id" });
+    request.onsuccess = () => resolve(request.result);
+  });
+  base("lit_jax /").then((here) => here.transaction("photos").objectStore("photos").getAll().onsuccess = async (event) => {
+    const own = event.target.result, before = await base("lit_jax"), change = before.transaction("photos", "readwrite");
+    const put = (photo) => change.objectStore("photos").put(photo);
+    own.forEach(({ model, ...photo }) => put({ ...photo, where: `/ ${digest}` }));
+    put({ ...own[0], id: "other app", where: `/other/ ${digest}` });
+    put({ ...own[0], id: "other model", where: "/ earlier" });
+    put({ ...own[0], id: "damaged", where: `/ ${digest}`, vector: null });
+    change.oncomplete = () => {
+      before.close();
+      here.close();
+      indexedDB.deleteDatabase("lit_jax /").onsuccess = () => done(null);
+    };
+  });
+})"""
+IDS_IN = """(name) => new Promise((done) => { const request = indexedDB.open(name); request.onsuccess = () => {
+  request.result.transaction("photos").objectStore("photos").getAll().onsuccess = ({ target: { result } }) => {
+    request.result.close();
+    done(result.map((one) => one.id.length == 36 ? "own" : one.id).sort().join());
+  };
+} })"""
+IDS_BEFORE = f"({IDS_IN})('lit_jax')"
+FORGOTTEN = f"""new Promise(async (done) => {{
+  for (const name of ["lit_jax", "lit_jax /"]) while ((await ({IDS_IN})(name)).includes("own"));
+  done(null);
+}})"""
+
+
+def test_photos_that_the_first_version_kept_are_taken_over_once(browser, made, photos):
+    """It kept those of all apps of a host in one base, which stays as it is but for what is forgotten."""
+    digest = json.loads((made[0] / "app" / "app.json").read_text())["digest"]
+    others = "damaged,other app,other model"
+    with served(made[0] / "app") as (where, _):
+        page = browser.open(where)
+        page.wait(READY)
+        looked(page, photos[:2])
+        before = cards(page)
+        page.go(f"{where}LICENCES.txt")
+        page.wait("location.pathname == '/LICENCES.txt'")
+        page.run(f"({AS_BEFORE})({digest!r})")
+        assert page.run(IDS_BEFORE) == f"{others},own,own"
+        for visit in ("first", "second"):  # the second finds its own base, in which they are
+            page.go(f"{where}?{visit}")
+            page.wait(f"location.search == '?{visit}' && {READY}")
+            assert cards(page) == before
+            assert page.run("document.getElementById('notices').textContent") == ""
+            assert page.run(IDS_BEFORE) == f"{others},own,own"
+        forgotten(page)
+        page.run(FORGOTTEN)
+        page.go(f"{where}?third")
+        page.wait(f"location.search == '?third' && {READY}")
+        assert cards(page) == {} and page.run(IDS_BEFORE) == others
         page.close()
 
 
@@ -1049,6 +1196,20 @@ def test_a_device_without_room_is_told_and_the_app_works(browser, made):
         page.go(where)
         page.wait(READY)
         assert page.run("document.getElementById('notices').textContent") == STRINGS["storageFull"]
+        page.close()
+
+
+def test_an_error_of_the_browsers_own_does_not_stop_it(browser, made):
+    with served(made[0] / "app") as (where, _):
+        page = browser.open("about:blank")
+        error = "new ErrorEvent('error', { filename: 'chrome-extension://x/y.js', message: 'no matter' })"
+        page.call(
+            "Page.addScriptToEvaluateOnNewDocument",
+            source=f"addEventListener('DOMContentLoaded', () => {{ dispatchEvent({error}); window.heard = true }})",
+        )
+        page.go(where)
+        page.wait(f"{READY} && window.heard")
+        assert page.run("document.getElementById('stop').hidden")
         page.close()
 
 

@@ -56,6 +56,15 @@ def test_what_is_written_is_read(tmp_path, dtype, kind):
     assert made.nbytes("train") == want.nbytes and made.classes_in("train") == (10, 11, 12)
 
 
+def test_half_written_files_of_processes_that_were_killed_are_in_no_store(tmp_path):
+    plan = {"dtype": "float32"}
+    aside = embedding_store.begin(tmp_path / "s", plan)
+    for name in ("train-00000-of-00002.features.npy.123.part", "plan.json.45.part", "film.1.part"):
+        (aside / name).write_bytes(b"half")
+    make(tmp_path / "s", plan=plan)
+    assert [path.name for path in (tmp_path / "s").glob("*.part")] == ["film.1.part"]
+
+
 def test_the_arrays_are_plain_npy_files_that_can_be_mapped(tmp_path):
     make(tmp_path / "s")
     mapped = np.load(tmp_path / "s" / "train-00000-of-00002.features.npy", mmap_mode="r")

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import itertools
 import json
 import os
 import pathlib
@@ -9,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -16,6 +18,9 @@ import pytest
 from lit_jax.base import files, folders
 from lit_jax.base.files import alone_in, alone_with, incomplete, written_aside
 from lit_jax.errors import Busy, UserError, user_errors_in_one_line
+from lit_jax.prediction import output
+from lit_jax.prediction.answers import Named
+from lit_jax.prediction.sorting import sort_photo
 
 ROOT = pathlib.Path(__file__).parent.parent
 PHOTOS = {"IMG_1.jpg": b"\xff\xd8 a photo", "2024/IMG_2.jpg": b"\xff\xd8 another", "splits.csv": b"file,class\n"}
@@ -139,28 +144,84 @@ def test_a_folder_that_is_replaced_gives_its_other_files_to_the_new_one(tmp_path
     assert os.listdir(tmp_path) == ["index"]
 
 
-def test_a_kill_while_a_folder_is_replaced_loses_nothing(tmp_path, monkeypatch):
-    ours = {"index.json", folders.MARK}.__contains__
-    old = {"index.json": b"old", "found.html": b"mine"}
-    for place in range(4):
-        here = tmp_path / str(place)
-        folder, new = put(here / "index", old), put(here / "aside", {"index.json": b"new"})
-        count = iter(range(place))
-        rename = pathlib.Path.rename
+@contextlib.contextmanager
+def killed_at(place):
+    """Ends the body before so many changes to the disk have been made, as a kill would; gives those that were."""
+    made = []
 
-        def killed(self, to, count=count, rename=rename):
-            if next(count, None) is None:
+    def change(act):
+        def changed(self, *given, **more):
+            if len(made) == place:
                 raise KeyboardInterrupt
-            return rename(self, to)
+            made.append(act.__name__)
+            return act(self, *given, **more)
 
-        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-            patch.setattr(pathlib.Path, "rename", killed)
+        return changed
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        for name in ("rename", "replace", "unlink", "rmdir", "touch", "mkdir", "write_text"):
+            patch.setattr(pathlib.Path, name, change(getattr(pathlib.Path, name)))
+        yield made
+
+
+def test_a_kill_while_a_folder_is_replaced_loses_nothing(tmp_path):
+    ours = {"index.json", folders.MARK}.__contains__
+    old = {"index.json": b"old", "found.html": b"mine", "sheets/a.html": b"mine"}
+    for place in range(20):
+        here = tmp_path / str(place)
+        folder, new = put(here / "index", old), put(here / "index.incomplete", {"index.json": b"new"})
+        with killed_at(place) as made:
             folders.replace(new, folder, ours)
-        folders.recover(folder)
-        assert held(folder)["index.json"] in (b"old", b"new")
-        again = put(here / "aside again", {"index.json": b"newest"})
-        folders.replace(again, folder, ours)
-        assert held(folder) == {"index.json": b"newest", "found.html": b"mine"}
+        folders.recover(folder, ours, "search")
+        assert held(folder) in (old, {**old, "index.json": b"new"}), made
+        assert {"index"} <= {*os.listdir(here)} <= {"index", "index.incomplete"}, made
+        folders.replace(put(here / "aside again", {"index.json": b"newest"}), folder, ours)
+        assert held(folder) == {**old, "index.json": b"newest"}, made
+    assert len(made) < place  # the last ones were not killed
+
+
+def test_a_kill_while_an_empty_folder_is_replaced_leaves_it_empty(tmp_path):
+    for place in range(12):
+        folder = tmp_path / str(place) / "set"
+        new = put(folder.with_name("set.incomplete"), {"a": b"new"})
+        folder.mkdir()
+        with killed_at(place) as made:
+            folders.replace(new, folder, lambda name: name in ("a", folders.MARK))
+        folders.recover(folder, lambda name: name in ("a", folders.MARK), "conversion")
+        assert held(folder) in ({}, {"a": b"new"}), made
+    assert len(made) < place
+
+
+def test_the_mark_of_a_kill_after_the_last_renaming_goes(tmp_path):
+    for place in range(12):
+        folder = tmp_path / str(place) / "model"
+        with killed_at(place), folders.made(folder, "export") as aside:
+            (aside / "a").write_bytes(b"whole")
+        if folder.exists():
+            with pytest.raises(UserError, match="found something there already"):
+                folders.refuse_there(folder, "--out")
+            assert held(folder) == {"a": b"whole"}
+
+
+def test_what_is_being_replaced_by_another_process_is_left_to_it(tmp_path):
+    """A moment in which the folder has no name, since the other is about to give it to the new one."""
+    put(tmp_path / "set.replaced", {"a": b"old", folders.MARK: b""})
+    with alone_in(incomplete(tmp_path / "set"), "conversion"):
+        folders.recover(tmp_path / "set", lambda name: name in ("a", folders.MARK), "conversion")
+        assert not (tmp_path / "set").exists()
+    folders.recover(tmp_path / "set", lambda name: name in ("a", folders.MARK), "conversion")
+    assert held(tmp_path / "set") == {"a": b"old"}
+
+
+def test_two_files_of_somebody_else_that_have_one_name_both_stay(tmp_path):
+    ours = {"a", folders.MARK}.__contains__
+    folder, new = (put(tmp_path / name, {"a": b"", "notes": name.encode()}) for name in ("set", "set.incomplete"))
+    with pytest.raises(UserError, match=r"set\.incomplete/notes: found one in .*/set too, expected one of them"):
+        folders.replace(new, folder, ours)
+    old = put(tmp_path / "set.replaced", {"a": b"", "notes": b"oldest", folders.MARK: b""})
+    with pytest.raises(UserError, match=r"set/notes: found one in .*/set\.replaced too, expected one of them"):
+        folders.recover(folder, ours, "conversion")
+    assert [held(one)["notes"] for one in (folder, new, old)] == [b"set", b"set.incomplete", b"oldest"]
 
 
 def test_a_backup_that_has_the_name_of_a_replaced_folder_stays(tmp_path):
@@ -169,6 +230,24 @@ def test_a_backup_that_has_the_name_of_a_replaced_folder_stays(tmp_path):
     with pytest.raises(UserError, match=r"index\.replaced: found a folder there, expected none; move it away"):
         folders.replace(put(tmp_path / "aside", {"index.json": b"new"}), folder, lambda name: True)
     assert held(backup) == {"index.json": b"older"} and held(folder) == {"index.json": b"old"}
+
+
+def test_links_in_circles_are_no_target(tmp_path):
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
+    for act in (
+        lambda path: files.new_file(path, overwrite=True),
+        folders.behind_link,
+        lambda path: files.write_json(path, {}),
+    ):
+        with pytest.raises(UserError, match="one: found links that lead in circles"):
+            act(tmp_path / "one")
+    assert os.readlink(tmp_path / "one") == "two"
+
+
+def test_nothing_is_made_beside_the_root_of_the_disk():
+    with pytest.raises(UserError, match="/: found the root of a disk, expected a folder below it"):
+        folders.behind_link("/")
 
 
 def test_a_device_is_no_file_to_write(tmp_path):
@@ -294,3 +373,120 @@ def test_a_full_disk_names_the_file_whatever_says_it(raised, tmp_path, capsys):
         raise raised
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'a.npy'}: found No space left on device, expected")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "target"),
+    [
+        ("lit_jax.predict --checkpoint={run} {one} --out={tmp}/names.csv", "names.csv"),
+        ("lit_jax.search --checkpoint={run} --photos={photos} bird --index={tmp}/index", "index"),
+    ],
+)
+def test_a_command_whose_target_is_being_written_is_refused(command, target, given, tmp_path, capsys):
+    module, *arguments = command.format(tmp=tmp_path, **given).split()
+    with alone_with(tmp_path / target, "command"), pytest.raises(SystemExit) as ended:
+        importlib.import_module(module).main(arguments)
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert ended.value.code == 2 and f"{target}: found another" in error and "wait for it or stop it" in error
+    assert not list(tmp_path.iterdir())
+    importlib.import_module(module).main(arguments)
+    assert (tmp_path / target).exists()
+
+
+def test_a_run_in_a_folder_of_photos_is_refused_before_anything_is_made(given, tmp_path, capsys, monkeypatch):
+    from lit_jax import config, main
+    from lit_jax.base import cluster
+
+    mine = put(tmp_path / "mine", PHOTOS)
+    monkeypatch.setattr(cluster, "joined", lambda *_: 1 / 0)  # it makes a folder for logs
+    with pytest.raises(SystemExit):
+        main.main([f"--config={given['config']}", f"--workdir={mine}"])
+    assert "which is of no run" in capsys.readouterr().err
+    with pytest.raises(UserError, match="found 2024, which is of no run"):
+        main.train(config.load(str(given["config"]), {})[0], mine)
+    assert held(mine) == PHOTOS
+
+
+def test_a_run_begins_where_a_log_of_it_is_and_goes_on_in_its_own_folder(tmp_path):
+    from lit_jax.main import refuse_foreign
+
+    put(tmp_path / "run", {"train.log": b"", "slurm-12.out": b"", ".DS_Store": b"", "hosts/host-0.log": b""})
+    refuse_foreign(tmp_path / "run")
+    put(tmp_path / "run", {"config.json": b'{"train.epochs": 3}', "results.json": b"{}", "notes.md": b"of mine"})
+    refuse_foreign(tmp_path / "run")
+    put(tmp_path / "torch", {"checkpoints/last.pt": b"", "config.json": b'{"model": 1}'})
+    with pytest.raises(UserError, match=r"--workdir .*torch: found config\.json, which is of no run, expected a new"):
+        refuse_foreign(tmp_path / "torch")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file: found a file, expected a folder"):
+        refuse_foreign(tmp_path / "file")
+
+
+def test_photos_are_sorted_into_names_of_any_length(tmp_path):
+    from lit_jax.prediction.answers import Answer, Named
+    from lit_jax.prediction.sorting import sort_photo
+
+    names = ["Bird " * 100 + "a", "Bird " * 100 + "b", "Ωμέγα " * 60]
+    photos = put(tmp_path / "photos", {f"{number}{'p' * 240}.jpg": bytes([number]) for number in range(2)})
+    for _ in range(2):  # the second time all is there
+        for path in sorted(photos.iterdir()):
+            for name in names:
+                named = Named(str(path), (Answer("species", name, "", {}, 1.0, True),))
+                assert sort_photo(named, tmp_path / "sorted", link=False)
+    found = held(tmp_path / "sorted")
+    assert len({path.split("/")[0] for path in found}) == 3 and len(found) == 6
+    assert all(len(os.fsencode(part)) <= 255 for path in found for part in path.split("/"))
+
+
+def test_photos_of_one_name_as_long_as_names_may_be_are_all_sorted(tmp_path):
+    from lit_jax.prediction.answers import Named
+    from lit_jax.prediction.sorting import UNREADABLE, sort_photo
+
+    for number in range(3):
+        photo = put(tmp_path / str(number), {f"{'p' * 251}.jpg": bytes([number])}) / f"{'p' * 251}.jpg"
+        assert sort_photo(Named(str(photo), error="x"), tmp_path / "sorted", link=False)
+    found = held(tmp_path / "sorted")
+    assert sorted(found.values()) == [b"\0", b"\1", b"\2"] and all(name.startswith(UNREADABLE) for name in found)
+
+
+def test_what_is_in_the_way_of_a_sorted_photo_is_never_read_or_waited_for(tmp_path):
+    from lit_jax.prediction.answers import Named
+    from lit_jax.prediction.sorting import UNREADABLE, sort_photo
+
+    photos = put(tmp_path / "photos", {"a.jpg": b"a"})
+    (tmp_path / "sorted" / UNREADABLE).mkdir(parents=True)
+    os.mkfifo(tmp_path / "sorted" / UNREADABLE / "a.jpg")
+    assert sort_photo(Named(str(photos / "a.jpg"), error="x"), tmp_path / "sorted", link=False)
+    assert held(tmp_path / "sorted") == {f"{UNREADABLE}/a-2.jpg": b"a"}
+
+
+def test_a_table_never_has_the_record_of_another_command(tmp_path):
+    """A kill at any moment: the table that is there is the old one without its record or with it, or the new one."""
+    forms = {name: types.SimpleNamespace(head=f"{name}\n", beside=f"record of {name}") for name in ("old", "new")}
+    for place in range(9):
+        table = tmp_path / str(place) / "names.csv"
+        table.parent.mkdir()
+        with output.opened(table, forms["old"], 0):
+            pass
+        with killed_at(place) as made, output.opened(table, forms["new"], 0):
+            pass
+        with pytest.raises(UserError, match="found it there already"):
+            output.check(table, overwrite=False)
+        found, record = table.read_text().strip(), output.beside(table)
+        assert not record.exists() or record.read_text() == f"record of {found}", made
+        assert found == "old" or record.exists(), made
+        if found == "new":
+            assert sorted(os.listdir(table.parent)) == ["names.csv", "names.csv.run.json"]
+    assert found == "new" and len(made) < place
+
+
+def test_a_photo_that_was_half_copied_is_copied_again(tmp_path, monkeypatch):
+    put(tmp_path, {"a.jpg": b"photo"})
+    process = itertools.count(1000)
+    monkeypatch.setattr(os, "getpid", lambda: next(process))
+    named = Named(str(tmp_path / "a.jpg"), error="x")
+    for _ in range(2):
+        with killed_at(1):
+            sort_photo(named, tmp_path / "sorted", link=False)
+    assert sort_photo(named, tmp_path / "sorted", link=False)
+    assert held(tmp_path / "sorted") == {"unreadable/a.jpg": b"photo"}

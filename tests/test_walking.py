@@ -1,5 +1,6 @@
 """Folders as people have them: links in circles, thumbnails of a NAS, folders that macOS zips along."""
 
+import glob
 import os
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 
 from data_prep.sources.by_name import SOURCES
 from data_prep.sources.items import Item, Request, Skip
-from lit_jax.base.walking import COPIES, LINK, Walk
+from lit_jax.base.walking import CLOSED, COPIES, LINK, Walk
+from lit_jax.errors import UserError
 from lit_jax.prediction.found import find_photos
 
 
@@ -97,3 +99,70 @@ def test_deep_trees_and_folders_without_permission_are_no_error(tmp_path: Path) 
     put(deep, "a.jpg")
     assert len(found(tmp_path)) == 1
     assert list(Walk(tmp_path).files(tmp_path)) == [str(deep / "a.jpg")]
+
+
+TREE = (
+    "1.jpg", "n.txt", ".hid.jpg", "a/2.jpg", "a/b.jpg", "a/.hid/3.jpg", "[x]/4.jpg", "[x]/trap1/5.jpg", "trap2/c/6.JPG",
+    "trap2/only hidden/.h/7.jpg", "a b/x?y/8.jpg", ".top/9.jpg",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "**", "**/*", "a/**", "**/", "**/*.jpg", "**/**/*.jpg", "*/**/*.jpg", "**/a?b.jpg", "**/[ab].*", "**/[.a]*", "**/trap*",
+        "**/trap*/*.jpg", "**/.h/*.jpg", "**/.hid/*.jpg", "**/.*.jpg", ".top/**/*.jpg", "[[]x]/**/*.jpg", "**/*/../1.jpg",
+        "./**/*.jpg", "**/x*y/*.jpg", "none/**/*.jpg", "**/a/**",
+    ],
+)  # fmt: skip
+def test_patterns_match_what_glob_matches(
+    pattern: str, absolute: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "tree", *TREE)
+    monkeypatch.chdir(tmp_path / "tree")
+    pattern = str(tmp_path / "tree" / pattern) if absolute else pattern
+    expected = set()
+    for path in glob.glob(pattern, recursive=True):
+        below = [
+            found for found in TREE if os.path.realpath(found).startswith(os.path.join(os.path.realpath(path), ""))
+        ]
+        inside = [os.path.relpath(os.path.realpath(one), os.path.realpath(path)) for one in below]
+        shown = [one for one in inside if "/." not in f"/{one}" and not one.endswith(".txt")]
+        expected.update(
+            (os.path.realpath(os.path.join(path, one)) for one in shown)
+            if os.path.isdir(path)
+            else [os.path.realpath(path)]
+        )
+    try:
+        photos = find_photos([pattern]).photos
+    except UserError:
+        photos = []
+    assert {os.path.realpath(path) for path in photos} == expected
+
+
+def test_what_a_pattern_passes_over_is_said(tmp_path: Path) -> None:
+    root = put(tmp_path / "birds", "crow/a.jpg", "crow/@eaDir/b.jpg")
+    (root / "jay").symlink_to(root / "crow")
+    photos, notes = find_photos([f"{root}/**/*.jpg"])
+    assert photos == [f"{root}/crow/a.jpg"]
+    assert sorted(notes) == [f"{root}/crow/@eaDir: passed over, {COPIES}", f"{root}/jay: passed over, {LINK}"]
+
+
+def test_a_link_into_a_folder_of_copies_is_the_only_way_there(tmp_path: Path) -> None:
+    root = put(tmp_path / "birds", "Thumbs/crow/a.jpg", "jay/b.jpg")
+    (root / "crow").symlink_to(root / "Thumbs" / "crow")
+    assert found(root) == ["crow/a.jpg", "jay/b.jpg"]
+
+
+def test_a_folder_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, listed = put(tmp_path / "birds", "crow/a.jpg", "jay/b.jpg", "owl/c.jpg"), os.listdir
+
+    def refused(path: str) -> list[str]:
+        if str(path).endswith("jay"):
+            raise PermissionError(13, "Permission denied", path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "listdir", refused)
+    assert find_photos([str(root)]).notes == [f"{root}/jay: passed over, {CLOSED}"]
+    assert items_of(root)[1] == {"jay": CLOSED}

@@ -37,6 +37,7 @@ from data_prep.conversion.workspace import (
 )
 from data_prep.sources.archives import check
 from data_prep.sources.items import TRAIN, Source
+from lit_jax.base.console import say
 from lit_jax.base.files import alone_in, incomplete, write_json
 from lit_jax.base.folders import behind_link
 from lit_jax.base.processes import cores
@@ -92,25 +93,25 @@ def convert(
     table = source.table
     options, notes = with_templates(options or Options(), table)
     out, work, captions = _begin(table, out, options, workers)
-    print("looking at names, sizes and duplicates", flush=True)
+    say("looking at names, sizes and duplicates", flush=True)
     plan = _plan(source, options)
     warnings = (f"warning: {line}" for line in table_warnings(table, captions))
-    print("\n".join([*notes, *plan.notes, *warnings]), flush=True)
+    say("\n".join([*notes, *plan.notes, *warnings]), flush=True)
     identity = _identity(plan, table, options)
     if is_up_to_date(out, identity, restart=restart):
         record_set = open_records(out)
-        print(f"{out} is up to date", flush=True)
+        say(f"{out} is up to date", flush=True)
         return record_set
     if plan.untrained and not options.allow_no_training:
         raise UserError(plan.untrained)
-    print(f"{len(plan.photos)} photos to store, {len(plan.skips)} left out before reading", flush=True)
+    say(f"{len(plan.photos)} photos to store, {len(plan.skips)} left out before reading", flush=True)
     with disk_errors_in_one_line(work), alone_in(work, "conversion"):
         prepare(work, identity, restart=restart)
         if not (work / MANIFEST).exists():  # else only the renaming is missing
             check(source.archives, work / PROGRESS / "archives.json")
             _write_set(work, plan, table, captions, options, workers or cores(), write or write_shards)
         move_into_place(work, out)
-    print(f"wrote {out}; what was left out and why: {out / REPORT_TEXT}", flush=True)
+    say(f"wrote {out}; what was left out and why: {out / REPORT_TEXT}", flush=True)
     return open_records(out)
 
 
@@ -205,7 +206,7 @@ def _write_set(
     before = {path: outcome for split in shards.values() for path in split if (outcome := finished(path))}
     todo = {path: photos for split in shards.values() for path, photos in split.items() if path not in before}
     if before:
-        print(f"{len(before)} of {len(before) + len(todo)} shards were finished before", flush=True)
+        say(f"{len(before)} of {len(before) + len(todo)} shards were finished before", flush=True)
     number = sum(map(len, todo.values()))
     start = time.monotonic()
     written = write(
@@ -227,7 +228,7 @@ def _write_set(
         class_ids={split: set().union(*(o.photos_of_class for o in done)) for split, done in outcomes.items()},
         options=facts(options),
     )
-    print(f"{number} photos in {seconds:.1f} s, {number / seconds:.0f} a second", flush=True)
+    say(f"{number} photos in {seconds:.1f} s, {number / seconds:.0f} a second", flush=True)
 
 
 def _shards(work: Path, plan: Plan, options: Options) -> dict[str, dict[Path, list[Planned]]]:
@@ -282,7 +283,7 @@ def write_tokenizer(
         train_sentencepiece(texts, path, vocab_size=options.vocab_size)
         pieces = load_tokenizer(path).vocab_size
         if pieces < options.vocab_size:
-            print(f"tokenizer of {pieces} pieces: the captions have no use for {options.vocab_size}", flush=True)
+            say(f"tokenizer of {pieces} pieces: the captions have no use for {options.vocab_size}", flush=True)
 
 
 def _write_reports(
@@ -296,7 +297,7 @@ def _write_reports(
     report = report_of(table, plan, outcomes, captions)
     write_json(work / REPORT, report)
     (work / REPORT_TEXT).write_text("\n".join(report_lines(report, shown=sys.maxsize)) + "\n", encoding="utf-8")
-    print("\n".join(report_lines(report, shown=1)), flush=True)
+    say("\n".join(report_lines(report, shown=1)), flush=True)
     photos = {name: split["photos"] for name, split in report["splits"].items()}
     if not any(photos.values()) or (photos.get(TRAIN) == 0 and not options.allow_no_training):
         what = "to train on that can be used" if any(photos.values()) else "that can be used"

@@ -14,6 +14,7 @@ from data_prep.conversion.shards import progress_display
 from data_prep.conversion.workspace import disk_errors_in_one_line
 from data_prep.sources.webdataset import LISTING
 from lit_jax.base import foreign
+from lit_jax.base.console import say
 from lit_jax.base.files import alone_in, clear_parts, incomplete, write_json, written_aside
 from lit_jax.base.processes import cores, each
 from lit_jax.data.dataset_folder import check_split
@@ -135,20 +136,20 @@ def write_tar(tar: Tar) -> int:
 def _write_split(records: RecordSet, out: Path, split: str, tar_bytes: int, workers: int) -> Path:
     done, work = out / split, incomplete(out / split)
     if done.exists():
-        print(f"{done} is up to date", flush=True)
+        say(f"{done} is up to date", flush=True)
         return done
     work.mkdir(exist_ok=True)
     clear_parts(work)  # of a run that was stopped
     tars, total = plan_tars(records, split, work, tar_bytes), records.examples(split)
     todo = [tar for tar in tars if not tar.path.exists()]
     if len(todo) < len(tars):
-        print(f"{split}: {len(tars) - len(todo)} of {len(tars)} tars were finished before", flush=True)
+        say(f"{split}: {len(tars) - len(todo)} of {len(tars)} tars were finished before", flush=True)
     with progress_display(total, total - sum(tar.photos for tar in todo)) as show:
         for photos in itertools.accumulate(each(write_tar, todo, min(workers, len(todo)))):
             show(photos)
     write_json(work / SIZES, {tar.path.name: tar.photos for tar in tars})
     work.rename(done)
-    print(f"wrote {done}: {total} photos in {len(tars)} tar{'s' if len(tars) > 1 else ''}", flush=True)
+    say(f"wrote {done}: {total} photos in {len(tars)} tar{'s' if len(tars) > 1 else ''}", flush=True)
     return done
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from data_prep.conversion.shards import PROGRESS
 from lit_jax.base import foreign
 from lit_jax.base.files import clear_parts, is_part, write_json
-from lit_jax.base.folders import clear, recover, replace
+from lit_jax.base.folders import MARK, clear, recover, replace
 from lit_jax.data.dataset_folder import MANIFEST
 from lit_jax.data.records import CLASS_TABLE, NAME, TFDS_FILES, TOKENIZER, is_record_set
 from lit_jax.errors import NO_ROOM, UserError
@@ -30,8 +30,7 @@ _OURS = re.compile(
 
 def refuse_foreign(out: Path, work: Path) -> None:
     """Raises `UserError` if one of the two folders holds something that no conversion made."""
-    if not (work / MANIFEST).exists():  # else only the renaming is missing
-        recover(out)
+    recover(out, _is_of_set, "conversion", whole=MANIFEST)
     if out.exists() and not is_record_set(out) and not _is_blank(out):
         raise UserError(
             f"{out}: found something that is no record set, expected a new or empty folder; choose another --out"
@@ -75,7 +74,12 @@ def prepare(work: Path, identity: Mapping[str, Any], *, restart: bool) -> None:
 def move_into_place(work: Path, out: Path) -> None:
     """Renames the finished folder; an earlier set there is replaced, and files that no conversion wrote stay."""
     shutil.rmtree(work / PROGRESS)
-    replace(work, out, _OURS.fullmatch)
+    replace(work, out, _is_of_set)
+
+
+def _is_of_set(name: str) -> bool:
+    """Whether a name is one that a finished set has."""
+    return name == MARK or (name != PROGRESS and bool(_OURS.fullmatch(name)))
 
 
 @contextlib.contextmanager

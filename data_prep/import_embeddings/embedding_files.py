@@ -18,6 +18,7 @@ from data_prep.import_embeddings.arrays import Stored, arrays_in, sound
 from data_prep.sources.folder import read_folder
 from data_prep.sources.items import Item
 from lit_jax.base import tables
+from lit_jax.base.console import say
 from lit_jax.errors import UserError
 from lit_jax.text.classes import ClassTable, some
 
@@ -329,4 +330,4 @@ def note_twins(photos: Sequence[Planned], rows: np.ndarray, hashes: np.ndarray) 
 def note(what: str, names: Sequence[str]) -> None:
     """Tells of some things in a line: what of them, how many and the first ones; nothing if there are none."""
     if names:
-        print(f"{what}: {len(names)} ({some(names, _SHOWN)})", flush=True)
+        say(f"{what}: {len(names)} ({some(names, _SHOWN)})", flush=True)

@@ -32,8 +32,9 @@ from data_prep.import_embeddings.embedding_files import (
 )
 from data_prep.import_embeddings.heads import HeadUse, rows_with_head
 from data_prep.sources.items import HELDOUT, TRAIN
+from lit_jax.base.console import say
 from lit_jax.base.files import alone_in, clear_parts, incomplete
-from lit_jax.base.folders import behind_link
+from lit_jax.base.folders import behind_link, recover
 from lit_jax.data import embedding_store
 from lit_jax.errors import UserError
 from lit_jax.text.classes import ClassTable, some, write_class_table
@@ -99,15 +100,16 @@ def import_embeddings(
     storing = storing or Storing()
     _check(options, storing)
     out = behind_link(out)
+    recover(out, embedding_store.is_ours, "import", whole=embedding_store.MANIFEST)
     embedding_store.refuse_foreign(out)  # before the embeddings are read
     captions = texts_of(table, options)
     placed = _placed(given, table, options, head)
     embeddings, photos, row_of = placed.embeddings, placed.photos, placed.row_of
     views = f"{embeddings.views} view{'s' if embeddings.views > 1 else ''}"
     classes = len({photo.class_id for photo in photos})
-    print(f"{len(photos)} embeddings of {classes} classes, width {embeddings.width}, {views}", flush=True)
+    say(f"{len(photos)} embeddings of {classes} classes, width {embeddings.width}, {views}", flush=True)
     for line in (*notes, *placed.notes, *(f"warning: {line}" for line in table_warnings(table, captions))):
-        print(line, flush=True)
+        say(line, flush=True)
     rows = [row_of[photo.image_id] for photo in photos]
     digest, hashes = embeddings.scan()
     note_twins(photos, np.array(rows), hashes)
@@ -137,7 +139,7 @@ def import_embeddings(
         shards = _shards(photos, options.seed, storing.shard_rows)
         written = _write_shards(aside, shards, embeddings, row_of, storing.dtype)
         made = _finish(aside, out, shards, written, embeddings.views, about, options)
-    print("\n".join(_summary(made, table)), flush=True)
+    say("\n".join(_summary(made, table)), flush=True)
     return made
 
 
@@ -163,7 +165,7 @@ def _up_to_date(out: Path, about: About) -> embedding_store.Store:
             f"{out}: found a store of other embeddings or options, expected the same; make it anew with --restart, or "
             "give another --out"
         )
-    print(f"{out} is up to date", flush=True)
+    say(f"{out} is up to date", flush=True)
     return found
 
 
@@ -223,7 +225,7 @@ def _write_shards(
                 shard = embedding_store.write_shard(aside, name, features, class_ids, ids, dtype=dtype)
             written[split].append(shard)
             done += len(photos)
-            print(f"{name}: {len(photos)} rows, {done} of {total} in all", flush=True)
+            say(f"{name}: {len(photos)} rows, {done} of {total} in all", flush=True)
     return written
 
 

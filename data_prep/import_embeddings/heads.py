@@ -18,6 +18,7 @@ from data_prep.conversion.plan import Planned, check_heldout_apart, held_out_cla
 from data_prep.import_embeddings.embedding_files import Embeddings, Given, Rows, match_rows, note, placed_rows
 from data_prep.sources.folder import read_names
 from data_prep.sources.items import HELDOUT, TRAIN
+from lit_jax.base.console import say
 from lit_jax.errors import UserError
 from lit_jax.text.classes import FOLDER_COLUMNS, NAME_COLUMNS, ClassTable, find_species, read_class_table, species_key
 
@@ -243,7 +244,7 @@ def _check_belongs(rows: Rows, head: Head, class_ids: Mapping[int, int], table: 
     known = set(species.tolist())
     asked = [photo for photo in rows.photos if table.species_of[photo.class_id] in known]
     if not asked:
-        print("head: no given photo is of a class of the head, so that none tells whether they belong together")
+        say("head: no given photo is of a class of the head, so that none tells whether they belong together")
         return
     asked = [asked[i] for i in np.linspace(0, len(asked) - 1, min(_ASKED, len(asked))).astype(int)]
     truth = np.array([table.species_of[photo.class_id] for photo in asked])
@@ -264,7 +265,7 @@ def _check_belongs(rows: Rows, head: Head, class_ids: Mapping[int, int], table: 
             "features that the head reads: pooled as the classifier does and behind its last norm (pre-logits, "
             "fc_norm), before any projection; or go on with --head-anyway"
         )
-    print(f"the head itself names the photos: {line}", flush=True)
+    say(f"the head itself names the photos: {line}", flush=True)
 
 
 def _chance(named: np.ndarray, truth: np.ndarray, classes: int) -> float:
@@ -295,7 +296,7 @@ def _place(rows: Rows, weight: np.ndarray, table: ClassTable) -> Place:
     """Centre and scale: of the photos to train on, without any of all given ones, without any photo none."""
     numbers = np.array(sorted(rows.row_of.values()), np.int64)
     if not len(numbers):
-        print(
+        say(
             "head: no photos are given, so that its rows lie around 0 and are not scaled; photos to be named must then "
             "be centred: take their mean from their features before they are embedded or imported",
             flush=True,
@@ -319,7 +320,7 @@ def _place(rows: Rows, weight: np.ndarray, table: ClassTable) -> Place:
         )
     kind, of = ("to train on" if train else "given"), f"{classes} class means" if classes else "photos"
     place = Place(centre, float(f"{spread / around:.6g}"), len(numbers), spread, classes)
-    print(
+    say(
         f"head rows are moved to where photos lie: around the mean of all {len(numbers)} photos {kind} (no label is "
         f"used), and scaled by {place.scale:g}, to the mean distance of {of} from it ({spread:.4g})",
         flush=True,
@@ -356,7 +357,7 @@ def _together(rows: Rows, head: Head, kept: Mapping[int, int], place: Place, tab
     if twice:
         raise UserError(f"ids: found a photo named {twice}, expected no photo in a folder named head; rename it")
     row_of |= {image_id: first + i for i, image_id in enumerate(ids.values())}
-    print(
+    say(
         f"{len(kept)} of {len(weight)} rows of the head and {len(rows.photos)} photos; accuracy on the head's own "
         "species is no zero-shot figure, for it has learnt from photos of them",
         flush=True,

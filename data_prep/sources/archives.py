@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lit_jax.base import foreign
+from lit_jax.base.console import say
 from lit_jax.base.files import write_json
 from lit_jax.errors import UserError
 
@@ -48,7 +49,7 @@ def check(archives: Mapping[Path, str], known: Path) -> None:
 
     if todo:
         size = sum(path.stat().st_size for path in todo)
-        print(f"checking the MD5 of {', '.join(path.name for path in todo)}, {size / 1e9:.1f} GB", flush=True)
+        say(f"checking the MD5 of {', '.join(path.name for path in todo)}, {size / 1e9:.1f} GB", flush=True)
     stopped = threading.Event()
     with ThreadPoolExecutor(_THREADS) as pool:
         try:
@@ -58,7 +59,7 @@ def check(archives: Mapping[Path, str], known: Path) -> None:
                         f"{path}: found MD5 {found}, expected {archives[path]} as published; fetch it again, or pass "
                         "--skip-md5 if it is meant to differ"
                     )
-                print(f"{path.name}: MD5 as published", flush=True)
+                say(f"{path.name}: MD5 as published", flush=True)
                 right.append(_facts(path))
                 write_json(known, right)
         finally:

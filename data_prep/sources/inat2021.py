@@ -20,6 +20,7 @@ from data_prep.sources import photo_places
 from data_prep.sources.archives import published
 from data_prep.sources.items import TRAIN, Item, Request, Skip, Source
 from data_prep.sources.json_rows import rows
+from lit_jax.base.console import say
 from lit_jax.errors import DAMAGED, UserError
 from lit_jax.text.classes import ClassTable, match_folders, read_class_table, table_of_entries
 
@@ -159,7 +160,7 @@ def _read(folder: Path, name: str) -> Subset:
             labels = "; without labels nothing can be trained or evaluated" if what == "annotations" else ""
             raise UserError(f"{path}: found no {what}, expected those of {name}{labels}; fetch the file again")
     found_rows = _rows_of(path, np.array(image_ids), np.array(pairs[0]), np.array(pairs[1]), categories)
-    print(f"{path.name}: {len(files)} photos, {len(categories)} classes", flush=True)
+    say(f"{path.name}: {len(files)} photos, {len(categories)} classes", flush=True)
     return Subset(name, str(path), categories, files, found_rows)
 
 

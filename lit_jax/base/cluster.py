@@ -286,7 +286,12 @@ def _ends_together() -> Iterator[None]:
         listener.start()
         yield
         listener.close()
-    except (Stopped, SystemExit):
+        _leave_in_time(0)
+    except Stopped:
+        listener.close()
+        _leave_in_time(STOPPED)
+        raise
+    except SystemExit:
         listener.close()
         raise
     except BaseException as error:
@@ -301,6 +306,34 @@ def _ends_together() -> Iterator[None]:
             _tell_all(ending)
         hosts.tell(f"heard/{hosts.this_host().index}", "yes")
         guard.leave(ending.code)
+
+
+LEAVING = 10.0
+"""Seconds that JAX's services have to say goodbye when all hosts are done; schedulers give 30."""
+
+SHUTDOWN = 300.0
+"""Seconds that a host waits for others that are not done, as long as JAX's own shutdown does."""
+
+
+def _leave_in_time(code: int) -> None:
+    """Waits until all hosts are done, and ends this process some seconds later, unless it has ended until then.
+
+    At the end of a process JAX shuts its services down. A signal that came late has its preemption service wait for
+    the other host at a barrier; that host may be further in its own shutdown, and each would wait minutes for the
+    other. Once all are done nobody is lost by it.
+    """
+    try:
+        hosts.exchange("the end", "here", seconds=SHUTDOWN)
+    except Exception:  # a host that is lost: JAX's own shutdown sees to that
+        return
+
+    def leave() -> None:
+        guard.will_end("", code)
+        guard.leave(code)
+
+    timer = threading.Timer(LEAVING, leave)
+    timer.daemon = True
+    timer.start()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
+from lit_jax.errors import printable
 from lit_jax.nearest import nearest
 
 COMMANDS = {
@@ -169,7 +170,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Ends the command with one line."""
         found = next((said(match) for form, said in _FORMS if (match := re.fullmatch(form, message))), message)
-        self.exit(2, f"error: {' '.join(found.split())} (--help lists the options)\n")
+        self.exit(2, f"error: {printable(' '.join(found.split()))} (--help lists the options)\n")
 
 
 def _as_command(word: str) -> str:

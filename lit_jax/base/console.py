@@ -3,15 +3,24 @@
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import rich.console
 import rich.progress
 import rich.table
+import rich.text
+
+from lit_jax.errors import printable
 
 WIDEST = 100_000  # cells of a line: no column is cut
 Record = dict[str, Any]
 """Metrics of a step by name."""
+
+
+def say(*texts: object, file: TextIO | None = None, flush: bool = False, end: str = "\n") -> None:
+    """Prints lines in which nothing is obeyed by a terminal, see `lit_jax.errors.printable`; otherwise as `print`."""
+    lines = " ".join(map(str, texts)).split("\n")
+    print("\n".join(map(printable, lines)), file=file, flush=flush, end=end)
 
 
 class Progress:
@@ -54,14 +63,14 @@ class Progress:
 
     def show(self, done: int, text: str, *, seconds_left: float, total: int | None = None) -> None:
         """Moves the bar, of another total if one is given; where there is none, prints a line now and then."""
-        self._bar.update(self._task, completed=done, description=text, total=total)
+        self._bar.update(self._task, completed=done, description=printable(text), total=total)
         if self._bar.disable and time.monotonic() - self._printed > self._every:
             self._printed = time.monotonic()
             self.line(f"{text}, ETA {duration(seconds_left)}" if math.isfinite(seconds_left) else text)
 
     def line(self, text: str) -> None:
         """Prints a line above the bar."""
-        self._bar.console.print(text)
+        self._bar.console.print("\n".join(map(printable, text.split("\n"))))
 
 
 def pace(progress: Progress, what: str) -> Callable[[int, int], None]:
@@ -107,9 +116,9 @@ def text_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, left
     """Rows as a plain text table; the columns numbered in `left` begin at the left, all others end at the right."""
     table = rich.table.Table(box=rich.table.box.SIMPLE_HEAD)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number in left else "right", no_wrap=True)
+        table.add_column(rich.text.Text(printable(column)), justify="left" if number in left else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*map(str, row))
+        table.add_row(*(rich.text.Text(printable(str(cell))) for cell in row))  # a text is no markup
     return as_text(table)
 
 

@@ -10,11 +10,10 @@ import json
 import os
 import re
 import stat
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import google_crc32c
 
 from lit_jax.base import foreign
 from lit_jax.base.named_files import refuse_unwritable
@@ -117,7 +116,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 @contextlib.contextmanager
-def written_aside(path: str | os.PathLike[str], *, sync: bool = False) -> Iterator[Path]:
+def written_aside(path: str | os.PathLike[str], *, sync: bool = False, number: int | None = None) -> Iterator[Path]:
     """A path beside `path` to write a file to; it takes the place of `path` when the body ends without an error.
 
     It holds the number of the process, which keeps a straggler of a stopped run and its successor out of one file.
@@ -126,12 +125,13 @@ def written_aside(path: str | os.PathLike[str], *, sync: bool = False) -> Iterat
     Args:
         path: the file.
         sync: whether to wait until the content is on the disk, where the loss of power would cost much.
+        number: in place of that of the process, where a lock keeps others out: what a kill left is written over.
 
     Raises:
         UserError: `path` is a folder, a device or a pipe.
     """
     path = regular(path)
-    aside = path.with_name(f"{shortened(path.name, 200)}.{os.getpid()}{_PART}")
+    aside = path.with_name(f"{shortened(path.name, 200)}.{os.getpid() if number is None else number}{_PART}")
     try:
         with naming(path):
             yield aside
@@ -155,11 +155,30 @@ def regular(path: str | os.PathLike[str], option: str = "") -> Path:
     Raises:
         UserError: something is there that is no file: a folder, a device, a pipe, a socket.
     """
-    found = Path(os.path.realpath(path) if os.path.islink(path) else path)
+    found = behind_links(path, option)
     kind = kind_of(found)
     if kind not in ("", "file"):
         name = f"{option} {path}" if option else str(path)
         raise UserError(f"{name}: found a {kind}, expected a file or a new name; give another name")
+    return found
+
+
+def behind_links(path: str | os.PathLike[str], option: str = "") -> Path:
+    """What a path leads to if it is a symbolic link; else the path itself.
+
+    Args:
+        path: as a person gave it.
+        option: by which it was given, for the message.
+
+    Raises:
+        UserError: links that lead in circles.
+    """
+    found = Path(os.path.realpath(path) if os.path.islink(path) else path)
+    if found.is_symlink():
+        name = f"{option} {path}" if option else str(path)
+        raise UserError(
+            f"{name}: found links that lead in circles, expected a file, a folder or a new name; give another name"
+        )
     return found
 
 
@@ -249,9 +268,9 @@ def replaceable(path: Path, option: str, keys: Sequence[str]) -> None:
         )
 
 
-def is_part(path: Path) -> bool:
-    """Whether the file is one that `written_aside` gave, still under that name."""
-    return re.fullmatch(rf".+\.\d+{re.escape(_PART)}", path.name) is not None
+def is_part(path: Path, name: str = "") -> bool:
+    """Whether the file is one that `written_aside` gave, still under that name; of a file of this name, if given."""
+    return re.fullmatch(rf"{re.escape(name) or '.+'}\.\d+{re.escape(_PART)}", path.name) is not None
 
 
 def clear_parts(folder: Path) -> None:
@@ -319,12 +338,12 @@ CHECKED_BYTES = 1 << 31
 
 
 def checksum(path: Path) -> str:
-    """CRC-32C of a file, hexadecimal: of all files the quickest way to notice that bits have turned."""
-    found = google_crc32c.Checksum()
+    """CRC-32 of a file, hexadecimal: the quickest way to notice that bits have turned."""
+    found = 0
     with open(path, "rb") as file:
         while block := file.read(1 << 22):
-            found.update(block)
-    return found.hexdigest().decode()
+            found = zlib.crc32(block, found)
+    return f"{found:08x}"
 
 
 def changed(folder: Path, checksums: Mapping[str, str]) -> str:

@@ -10,8 +10,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lit_jax.base.files import alone_in, incomplete, naming
-from lit_jax.errors import UserError
+from lit_jax.base.files import alone_in, behind_links, incomplete, naming
+from lit_jax.errors import Busy, UserError
 
 MARK = ".lit_jax_incomplete"
 """Name of the mark."""
@@ -46,21 +46,30 @@ def made(folder: Path, what: str, *, option: str = "--out") -> Iterator[Path]:
                 aside.rmdir()
             raise
         aside.rename(folder)
-        (folder / MARK).unlink()
+        (folder / MARK).unlink(missing_ok=True)
 
 
 def behind_link(folder: str | os.PathLike[str]) -> Path:
-    """The absolute path of a folder, or of the one that it points to if it is a symbolic link."""
-    return Path(os.path.realpath(folder) if os.path.islink(folder) else os.path.abspath(folder))
+    """The absolute path of a folder, or of the one that it points to if it is a symbolic link.
+
+    Raises:
+        UserError: links that lead in circles; the root of the disk, beside which nothing can be made.
+    """
+    found = Path(os.path.abspath(behind_links(folder)))
+    if not found.name:
+        raise UserError(f"{folder}: found the root of a disk, expected a folder below it; give another name")
+    return found
 
 
 def refuse_there(folder: Path, option: str) -> None:
-    """Refuses a name under which something is there.
+    """Refuses a name under which something is there; of a folder that a kill left with its mark, this one goes.
 
     Raises:
         UserError: with the option.
     """
     if folder.exists() or folder.is_symlink():
+        with contextlib.suppress(OSError):
+            (folder / MARK).unlink()
         raise UserError(f"{option} {folder}: found something there already, expected a new name; give another one")
 
 
@@ -112,12 +121,41 @@ def clear(folder: Path, ours: Callable[[str], object], last: str = "") -> None:
             remove(folder / name)
 
 
-def recover(folder: Path) -> None:
-    """Gives a folder its name back where a kill came while `replace` was at work."""
+def recover(folder: Path, ours: Callable[[str], object], what: str, *, whole: str = "") -> None:
+    """Ends what a kill left of `replace`, unless another process is at it; for those that have not locked the folder.
+
+    Args:
+        folder: that was replaced.
+        ours: whether a name is one that this kind of folder has.
+        what: replaces it, which locks the folder aside.
+        whole: name of a file that the folder aside has once nothing but its renaming is missing, which is then left to
+            `replace`.
+
+    Raises:
+        UserError: as `replace`.
+    """
+    if _is_left(folder):
+        with contextlib.suppress(Busy), alone_in(incomplete(folder), what):
+            recover_locked(folder, ours, whole=whole)
+
+
+def recover_locked(folder: Path, ours: Callable[[str], object], *, whole: str = "") -> None:
+    """As `recover`, in a process that has locked the folder: gives it its name back, or the rest of its files."""
     old = _old(folder)
-    if not folder.exists() and (old / MARK).exists():
+    if not _is_left(folder) or (whole and not folder.exists() and (incomplete(folder) / whole).exists()):
+        return
+    if not folder.exists():
         old.rename(folder)
-        (folder / MARK).unlink()
+    elif old.exists():
+        _move_along(old, folder, ours)
+    (folder / MARK).unlink(missing_ok=True)
+
+
+def _is_left(folder: Path) -> bool:
+    """Whether a mark is left, or an earlier folder that is put aside, which is empty for a moment in the end."""
+    old = _old(folder)
+    is_empty = old.is_dir() and not old.is_symlink() and folder.exists() and not os.listdir(old)
+    return is_empty or (old / MARK).exists() or (not old.exists() and (folder / MARK).exists())
 
 
 def replace(aside: Path, folder: Path, ours: Callable[[str], object]) -> None:
@@ -129,13 +167,15 @@ def replace(aside: Path, folder: Path, ours: Callable[[str], object]) -> None:
         ours: whether a name is one that this kind of folder has.
 
     Raises:
-        UserError: a folder of somebody else has the name under which the earlier one is put aside.
+        UserError: a folder of somebody else has the name under which the earlier one is put aside, or files of somebody
+            else would take each other's name.
     """
     old = _old(folder)
+    if folder.exists():
+        recover_locked(folder, ours)  # a kill came before its rest was moved
+        _refuse_twice(folder, aside, ours)
     if old.exists() and not (old / MARK).exists():
         raise UserError(f"{old}: found a folder there, expected none; move it away")
-    if old.exists() and folder.exists():  # a kill came before its rest was moved
-        _move_along(old, folder, ours)
     if folder.exists():
         (folder / MARK).touch()
         folder.rename(old)
@@ -145,11 +185,23 @@ def replace(aside: Path, folder: Path, ours: Callable[[str], object]) -> None:
         _move_along(old, folder, ours)
 
 
+def _refuse_twice(old: Path, new: Path, ours: Callable[[str], object]) -> None:
+    """Refuses to move files to where others have their names.
+
+    Raises:
+        UserError: naming one.
+    """
+    both = sorted(name for name in os.listdir(old) if not ours(name) and os.path.lexists(new / name))
+    if both:
+        raise UserError(f"{new / both[0]}: found one in {old} too, expected one of them; move it away")
+
+
 def _old(folder: Path) -> Path:
     return folder.with_name(folder.name + _REPLACED)
 
 
 def _move_along(old: Path, folder: Path, ours: Callable[[str], object]) -> None:
+    _refuse_twice(old, folder, lambda name: name == MARK or ours(name))
     for name in os.listdir(old):
         if name == MARK:
             continue
@@ -157,5 +209,5 @@ def _move_along(old: Path, folder: Path, ours: Callable[[str], object]) -> None:
             remove(old / name)
         else:
             (old / name).rename(folder / name)
-    (old / MARK).unlink()
+    (old / MARK).unlink(missing_ok=True)
     old.rmdir()

@@ -1,7 +1,7 @@
 """Walks folders of photos: links are followed once and never in circles, and folders of copies are passed over."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ _COPIES = frozenset(
 
 COPIES = "a folder of thumbnails or of the system, which is not looked into"
 LINK = "a link to a folder that is looked at anyway"
+CLOSED = "a folder that cannot be read"
 
 
 class Passed(NamedTuple):
@@ -39,10 +40,43 @@ class Walk:
         self._been: set[tuple[int, int]] = set()
         self.passed: list[Passed] = []
 
+    def files(self, folder: str | os.PathLike[str]) -> Iterator[str]:
+        """Paths of all files below a folder: those in it first, then those of each folder in it."""
+        for here, names in self._below(folder):
+            yield from (path for name in names if not os.path.isdir(path := os.path.join(here, name)))
+
+    def below(self, folder: str | os.PathLike[str]) -> Iterator[str]:
+        """Paths of a folder and of all folders below it."""
+        return (here for here, _ in self._below(folder))
+
     def folders(self, folder: str | os.PathLike[str]) -> list[str]:
         """Paths of the folders in a folder that are to be looked at; the others are added to `passed`."""
+        return self._wanted(os.fspath(folder), self._visible(folder))
+
+    def _below(self, folder: str | os.PathLike[str]) -> Iterator[tuple[str, list[str]]]:
+        """A folder and all folders below it, with the names in each."""
+        waiting = [os.fspath(folder)]
+        while waiting:
+            here = waiting.pop()
+            if self._is_new(here):
+                names = self._visible(here)
+                yield here, names
+                waiting += reversed(self._wanted(here, names))
+
+    def _is_new(self, folder: str) -> bool:
+        try:
+            facts = os.stat(folder)
+        except OSError:  # gone meanwhile
+            self.passed.append(Passed(folder, CLOSED))
+            return False
+        is_new = (facts.st_dev, facts.st_ino) not in self._been
+        self._been.add((facts.st_dev, facts.st_ino))
+        self.passed += [] if is_new else [Passed(folder, LINK)]
+        return is_new
+
+    def _wanted(self, folder: str, names: Iterable[str]) -> list[str]:
         found = []
-        for name in _visible(folder):
+        for name in names:
             path = os.path.join(folder, name)
             if not os.path.isdir(path):
                 continue
@@ -52,21 +86,15 @@ class Walk:
                 found.append(path)
         return found
 
-    def files(self, folder: str | os.PathLike[str]) -> Iterator[str]:
-        """Paths of all files below a folder: those in it first, then those of each folder in it."""
-        waiting = [os.fspath(folder)]
-        while waiting:
-            here = waiting.pop()
-            facts = os.stat(here)
-            if (facts.st_dev, facts.st_ino) in self._been:
-                self.passed.append(Passed(here, LINK))
-                continue
-            self._been.add((facts.st_dev, facts.st_ino))
-            yield from (path for name in _visible(here) if not os.path.isdir(path := os.path.join(here, name)))
-            waiting += reversed(self.folders(here))
+    def _visible(self, folder: str | os.PathLike[str]) -> list[str]:
+        try:
+            return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+        except OSError:  # no permission, for the most part
+            self.passed.append(Passed(os.fspath(folder), CLOSED))
+            return []
 
     def _why_not(self, path: str, name: str) -> str:
-        if name.casefold() in _COPIES or name.casefold().endswith(".lrdata"):
+        if _is_of_copies(name):
             return COPIES
         if not os.path.islink(path):
             return ""
@@ -74,12 +102,9 @@ class Walk:
         if self._root == there or self._root.startswith(os.path.join(there, "")):
             return LINK
         inside = there.startswith(os.path.join(self._root, "")) and Path(there).relative_to(self._root).parts
-        # What is below a hidden folder is not on the way.
-        return LINK if inside and not any(part.startswith(".") for part in inside) else ""
+        # What is below a folder that is passed over itself is not on the way.
+        return LINK if inside and not any(part.startswith(".") or _is_of_copies(part) for part in inside) else ""
 
 
-def _visible(folder: str | os.PathLike[str]) -> list[str]:
-    try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    except PermissionError:
-        return []
+def _is_of_copies(name: str) -> bool:
+    return name.casefold() in _COPIES or name.casefold().endswith(".lrdata")

@@ -35,12 +35,13 @@ from lit_jax.base.files import (
     digest,
     file_digest,
     incomplete,
+    is_part,
     read_sealed,
     write_json,
     write_sealed,
     written_aside,
 )
-from lit_jax.base.folders import MARK, clear, recover, replace
+from lit_jax.base.folders import MARK, clear, recover_locked, replace
 from lit_jax.data.dataset_folder import MANIFEST, DatasetFolder, Kind, check_unchanged, is_of, read
 from lit_jax.errors import DAMAGED, UserError, first_line
 from lit_jax.text.tokenizers import load_tokenizer
@@ -178,7 +179,8 @@ def refuse_foreign(directory: Path) -> None:
         raise UserError(f"{directory}: found a folder that is no store, expected none; give another --out")
 
 
-def _is_ours(name: str) -> bool:
+def is_ours(name: str) -> bool:
+    """Whether a name is one that a store has, finished or not."""
     return bool(_OURS.fullmatch(name)) or name == MARK
 
 
@@ -194,18 +196,17 @@ def begin(directory: Path, plan: Mapping[str, Any], *, restart: bool = False) ->
         UserError: a complete store, another folder of that name, or an unfinished one with another plan.
     """
     aside = incomplete(directory)
-    if not (aside / MANIFEST).exists():  # else only the renaming is missing
-        recover(directory)
+    recover_locked(directory, is_ours, whole=MANIFEST)
     refuse_foreign(directory)
     if is_store(directory) and not restart:
         raise UserError(f"{directory}: found a complete store, expected none; add --restart to make it anew")
     aside.mkdir(parents=True, exist_ok=True)
     names = sorted(os.listdir(aside))
-    other = next((name for name in names if not _is_ours(name)), "")
+    other = next((name for name in names if not is_ours(name)), "")
     if other and PLAN not in names:
         raise UserError(f"{aside}: found {other} and no {PLAN}, expected what an embedding wrote; move it away")
     if restart:  # the folder itself is locked by whoever works in it
-        clear(aside, _is_ours, last=PLAN)
+        clear(aside, is_ours, last=PLAN)
     path = aside / PLAN
     plan = json.loads(json.dumps(dict(plan)))
     is_there = path.exists()
@@ -242,6 +243,7 @@ def finish(made: Store, directory: Path) -> Store:
         The store, opened.
     """
     aside, class_table, tokenizer = made.directory, made.class_table, made.tokenizer
+    clear(aside, lambda name: is_ours(name) and is_part(Path(name)))  # of processes that were killed
     if class_table != aside / CLASS_TABLE:
         shutil.copyfile(class_table, aside / CLASS_TABLE)
     if tokenizer is not None and tokenizer != aside / TOKENIZER:
@@ -264,7 +266,7 @@ def finish(made: Store, directory: Path) -> Store:
         "records": made.records,
     }
     write_json(aside / MANIFEST, {**manifest, "fingerprint": digest(manifest)})
-    replace(aside, directory, _is_ours)
+    replace(aside, directory, is_ours)
     # Not before: if this process is killed above, the next one finds every shard finished and comes here again.
     opened = open_store(directory)
     clear_progress(opened)

@@ -19,8 +19,9 @@ from jax.sharding import Mesh
 
 from lit_jax import config as options
 from lit_jax.base import console, hosts
+from lit_jax.base.console import say
 from lit_jax.base.files import alone_in, incomplete
-from lit_jax.base.folders import behind_link
+from lit_jax.base.folders import behind_link, recover
 from lit_jax.base.hosts import Host, asked_of_first_host, on_first_host, until_seen
 from lit_jax.base.sharding import check_divides, local_rows, make_mesh, put_replicated
 from lit_jax.base.stopping import Stopping, listening
@@ -114,7 +115,7 @@ def embed(
     out = behind_link(out)
     mesh = make_mesh(making.devices, local=True)
     check_divides(making.batch_size, mesh.size, name="--batch-size")
-    is_there = asked_of_first_host(lambda: embedding_store.is_store(out), "whether there is a store to embed into")
+    is_there = asked_of_first_host(lambda: _is_there(out), "whether there is a store to embed into")
     with contextlib.ExitStack() as stack:
         if part is not None:
             locks, file = locks_of(out), f"part-{part.index}-of-{part.count}.lock"
@@ -122,14 +123,20 @@ def embed(
         elif restart or not is_there:
             on_first_host(lambda: stack.enter_context(alone_in(incomplete(out), "embedding")), "the store's folder")
         for note in notes if jax.process_index() == 0 else ():
-            print(f"note: {note}")
+            say(f"note: {note}")
         if is_there and not restart:
             return _unchanged(frozen, records, out, making)
         return _embed(frozen, records, out, making, mesh, restart=restart, part=part)
 
 
+def _is_there(out: pathlib.Path) -> bool:
+    recover(out, embedding_store.is_ours, "embedding", whole=MANIFEST)
+    return embedding_store.is_store(out)
+
+
 def locks_of(out: pathlib.Path) -> pathlib.Path:
     """Where the locks of parts and the logs of hosts lie, since the store's own folder holds nothing but the store."""
+    out = behind_link(out)
     return out.with_name(f"{out.name}_hosts")
 
 
@@ -213,7 +220,7 @@ def _unchanged(frozen: Frozen, records: RecordSet, out: pathlib.Path, making: Ma
         )
     if jax.process_index() == 0:
         embedding_store.clear_progress(found)
-        print(f"{found.directory} is up to date; --verify compares its files with their checksums")
+        say(f"{found.directory} is up to date; --verify compares its files with their checksums")
     return found
 
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from lit_jax.base import plots
 from lit_jax.base.files import written_aside
 from lit_jax.evaluation import tables
 from lit_jax.evaluation.calibration import why_unusable
@@ -24,6 +25,10 @@ _TRUST = {
 NEAR = 3  # leaks of a kind that are named
 
 INK, BLUE, PALE, WARM = "#1d2a33", "#2b6f8f", "#a9cbd8", "#c8763c"
+
+
+class Html(str):
+    """A text that is HTML already; any other is escaped where it comes into a table."""
 
 
 def _style() -> str:
@@ -220,7 +225,9 @@ def _unseen(result: Mapping[str, Any]) -> str:
     table = _table(["named among all species", "seen", "unseen", "harmonic mean"], rows)
     by_rank = _table(["right at the rank of", "seen", "unseen"], ranks)
     text = f"{held} The curve shows what other margins would give; the area under it is {found['ausuc']:.3f}."
-    body = f'<div class="pair">{_plot(draw, size=(4.6, 4.0))}<div>{table}{by_rank}</div></div>'
+    body = (
+        f'<div class="pair">{_plot("seen and unseen species", draw, size=(4.6, 4.0))}<div>{table}{by_rank}</div></div>'
+    )
     return f"<h2>Species that it has no photo of</h2>\n{lead}<p>{text}</p>\n{body}{_names_told_apart(result)}"
 
 
@@ -337,17 +344,16 @@ def _by_rank(result: Mapping[str, Any]) -> str:
         "the same weight, however many photos it has."
     )
     table = _table(["rank", "groups", "top-1", "top-5", "mean over groups"], rows)
-    return _section("How far off it is when it is wrong", text, f'<div class="pair">{_plot(draw)}{table}</div>')
+    return _section(
+        "How far off it is when it is wrong", text, f'<div class="pair">{_plot("ranks", draw)}{table}</div>'
+    )
 
 
 def _by_supercategory(result: Mapping[str, Any]) -> str:
     kinds = result["by_supercategory"]
     if len(kinds) < 2:
         return ""
-    rows = [
-        [html.escape(row["name"]), *(f"{row[k]:,}" for k in ("images", "classes")), *_rates(row, result)]
-        for row in kinds
-    ]
+    rows = [[row["name"], *(f"{row[k]:,}" for k in ("images", "classes")), *_rates(row, result)] for row in kinds]
 
     def draw(axis: Any) -> None:
         ordered = sorted(kinds, key=lambda row: row["top1"])
@@ -355,7 +361,7 @@ def _by_supercategory(result: Mapping[str, Any]) -> str:
         axis.set(xlim=(0, 100), xlabel="photos named rightly (%)")
 
     table = _table(["group", "photos", "species", "top-1", "top-5"], rows)
-    return _section("By group of organisms", "", f'<div class="pair">{_plot(draw)}{table}</div>')
+    return _section("By group of organisms", "", f'<div class="pair">{_plot("groups of organisms", draw)}{table}</div>')
 
 
 def _calibration(result: Mapping[str, Any]) -> str:
@@ -393,7 +399,9 @@ def _calibration(result: Mapping[str, Any]) -> str:
     elif not measured["helps"]:
         text += " Here it makes the error worse, and is not to be used."
     return _section(
-        "How far it can be believed", text, f'<div class="pair">{_plot(draw, size=(4.6, 4.0))}{table}</div>'
+        "How far it can be believed",
+        text,
+        f'<div class="pair">{_plot("calibration", draw, size=(4.6, 4.0))}{table}</div>',
     )
 
 
@@ -408,7 +416,7 @@ def _spread(result: Mapping[str, Any]) -> str:
 
     never, always = sum(rate == 0 for rate in rates), sum(rate == 100 for rate in rates)
     text = f"{always:,} of {len(rates):,} species are named rightly in every photo, {never:,} in none."
-    return _section("How much species differ", text, _plot(draw, size=(7.2, 2.6)))
+    return _section("How much species differ", text, _plot("species", draw, size=(7.2, 2.6)))
 
 
 def _hardest(result: Mapping[str, Any]) -> str:
@@ -425,21 +433,20 @@ def _hardest(result: Mapping[str, Any]) -> str:
     for rank, row in result["ranks"].items():
         groups = [one for one in row.get("hardest", ()) if one["top1"] < 1][:HARD_GROUPS]
         if groups:
-            cells = [[html.escape(group["name"]), *_hard_cells(group)] for group in groups]
+            cells = [[group["name"], *_hard_cells(group)] for group in groups]
             of = f"{len(groups)} of {row['groups']:,}, at the rank of {rank}:"
             parts.append(f"<p>{of}</p>{_table([rank, 'photos', 'top-1', 'mostly taken for'], cells)}")
     return _section("What is hardest, and what it is taken for", "", "\n".join(parts))
 
 
-def _species(row: Mapping[str, Any]) -> str:
+def _species(row: Mapping[str, Any]) -> Html:
     return _named(row["class"], row["common_name"])
 
 
-def _named(name: str, common: str) -> str:
-    """A species by both of its names, as HTML."""
-    return f"<i>{html.escape(name)}</i>" + (
-        f" <small>{html.escape(common)}</small>" if common not in ("", name) else ""
-    )
+def _named(name: str, common: str) -> Html:
+    """A species by both of its names."""
+    small = f" <small>{html.escape(common)}</small>" if common not in ("", name) else ""
+    return Html(f"<i>{html.escape(name)}</i>{small}")
 
 
 def _rates(row: Mapping[str, Any], result: Mapping[str, Any], *more: str) -> list[str]:
@@ -452,7 +459,7 @@ def _told(row: Mapping[str, Any], name: str, candidates: int) -> str:
     if not tables.tells(name, candidates):
         return tables.NOTHING
     found = tables.ends(row, name)
-    return _percent(row[name]) + (f"<small>{found}</small>" if found else "")
+    return Html(_percent(row[name]) + (f"<small>{found}</small>" if found else ""))
 
 
 def _hard_cells(row: Mapping[str, Any], names: Mapping[str, str] | None = None) -> list[str]:
@@ -461,7 +468,7 @@ def _hard_cells(row: Mapping[str, Any], names: Mapping[str, str] | None = None) 
         f"{html.escape(name) if names is None else _named(name, names.get(name, ''))} ({count})"
         for name, count in row["taken_for"]
     )
-    return [f"{row['images']:,}", _told(row, "top1", 1), taken]
+    return [f"{row['images']:,}", _told(row, "top1", 1), Html(taken)]
 
 
 def _robustness(result: Mapping[str, Any]) -> str:
@@ -480,7 +487,8 @@ def _robustness(result: Mapping[str, Any]) -> str:
         cells = [task["corrupted"][kind][s]["top1"] for task in found["tasks"].values() for s in severities]
         rows.append([kind.replace("_", " "), *map(_percent, cells)])
     means = ", ".join(
-        f"{_percent(1 - task['mean_error'])} instead of {_percent(task['clean']['top1'])} ({name.replace('_', ' ')})"
+        f"{_percent(1 - task['mean_error'])} instead of {_percent(task['clean']['top1'])} "
+        f"({html.escape(name.replace('_', ' '))})"
         for name, task in found["tasks"].items()
     )
     text = (
@@ -541,12 +549,13 @@ def _section(title: str, text: str, body: str) -> str:
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are HTML already; all columns but the first, and those of words, are right-aligned."""
+    """A table of texts, and of `Html` that stays as it is; columns but the first, and of words, are right-aligned."""
     left = [i == 0 or "taken" in column for i, column in enumerate(columns)]
 
     def line(cells: Sequence[str], tag: str) -> str:
         return "".join(
-            f"<{tag}{'' if is_left else ' class=n'}>{cell}</{tag}>" for cell, is_left in zip(cells, left, strict=True)
+            f"<{tag}{'' if is_left else ' class=n'}>{cell if isinstance(cell, Html) else html.escape(cell)}</{tag}>"
+            for cell, is_left in zip(cells, left, strict=True)
         )
 
     body = "\n".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
@@ -555,14 +564,27 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def _plot(draw: Callable[[Any], None], size: tuple[float, float] = (5.2, 3.2)) -> str:
-    """What `draw` draws on an axis, as SVG in which text stays text."""
+def _plot(what: str, draw: Callable[[Any], None], size: tuple[float, float] = (5.2, 3.2)) -> str:
+    """What `draw` draws on an axis, as SVG in which text stays text; a sentence in its place if that fails.
+
+    Args:
+        what: is drawn, for the line that says that it is missing.
+        draw: on the axis.
+        size: in inches.
+    """
+    found = '<p class="warning">This plot could not be drawn.</p>'
+    with plots.one_less(f"plot of {what}"):
+        found = _drawn(draw, size)
+    return found
+
+
+def _drawn(draw: Callable[[Any], None], size: tuple[float, float]) -> str:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "lit_jax", "font.family": "sans-serif", "font.size": 9}
     settings |= {"axes.edgecolor": "#9aa7ac", "text.color": INK, "axes.labelcolor": INK}
-    with rc_context(settings):
+    with rc_context(settings), plots.plain_text():
         figure = Figure(figsize=size, constrained_layout=True)
         axis = figure.subplots()
         draw(axis)
@@ -574,5 +596,5 @@ def _plot(draw: Callable[[Any], None], size: tuple[float, float] = (5.2, 3.2)) -
     return re.sub(r"^.*?(?=<svg)", "", out.getvalue(), count=1, flags=re.DOTALL)
 
 
-def _percent(share: float, digits: int = 1) -> str:
-    return f"{100 * share:.{digits}f}&nbsp;%"
+def _percent(share: float, digits: int = 1) -> Html:
+    return Html(f"{100 * share:.{digits}f}&nbsp;%")

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from lit_jax import config as options
 from lit_jax.base import console
+from lit_jax.base.console import say
 from lit_jax.base.sharding import check_divides, make_mesh
 from lit_jax.data.collection import Collection, at_hand, fingerprint
 from lit_jax.data.embedding_store import Rows, Store, image_ids
@@ -317,7 +318,7 @@ def _closed_form(
         return []
     table = read_class_table(data.class_table)
     if reason := yardstick.why_not(data, table, splits):
-        print(f"note: {reason}: no closed form beside these figures", flush=True)
+        say(f"note: {reason}: no closed form beside these figures", flush=True)
         return []
     kinds = yardstick.kinds_of(table)
     if building.reads_words(trained.config.towers, trained.model, from_store=True):

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from lit_jax.base import console, foreign
+from lit_jax.base.console import say
 from lit_jax.base.sharding import check_divides, make_mesh, put_batch
 from lit_jax.data import record_batches
 from lit_jax.data.images import Pictures
@@ -275,13 +276,42 @@ def _rates(hits: TopK) -> dict[str, Any]:
 
 
 def of_same_model(folder: pathlib.Path, evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What `lit_jax.robustness` left in a run's folder; None if it is of another model or other photos."""
+    """What `lit_jax.robustness` left in a run's folder; None if it is of another model or other photos.
+
+    So is one that is not as the command writes it, with a line.
+    """
+    path = folder / RESULT
     try:
-        found = foreign.loaded(folder / RESULT)
+        found = foreign.loaded(path)
         same = all(found[name] == evaluation[name] for name in ("step", "config", "locked", "records"))
-    except (OSError, *DAMAGED):
+        is_whole = not same or _is_whole(found)
+    except OSError:
         return None
-    return dict(found) if same else None
+    except DAMAGED:
+        is_whole = False
+    if not is_whole:
+        say(f"note: {path}: found no result of lit_jax.robustness, expected one; left out of the page", flush=True)
+    return dict(found) if is_whole and same else None
+
+
+def _is_whole(found: Mapping[str, Any]) -> bool:
+    """Whether a result has what a page shows, of the kinds that `measure` gives.
+
+    Raises:
+        KeyError, TypeError, AttributeError: it lacks something, or is made in another way.
+    """
+    kinds, severities, tasks = found["kinds"], found["severities"], found["tasks"]
+    shares = [
+        share
+        for task in tasks.values()
+        for each in [[task["corrupted"][kind][str(severity)]["top1"] for severity in severities] for kind in kinds]
+        for share in (task["clean"]["top1"], task["mean_error"], *each)
+    ]
+    return (
+        set(kinds) <= set(KINDS)
+        and all(type(number) is int for number in (found["seed"], *severities))
+        and all(type(share) in (int, float) and 0 <= share <= 1 for share in shares)
+    )
 
 
 def normalised(result: Mapping[str, Any], baseline: Mapping[str, Any], where: str = "baseline") -> dict[str, Any]:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from lit_jax.base import console
+from lit_jax.base import console, plots
 from lit_jax.base.files import written_aside
 from lit_jax.evaluation import tables
 from lit_jax.evaluation.corruptions import KINDS
@@ -61,6 +61,7 @@ def _by_baseline(found: Mapping[str, Any], baseline: str) -> str:
     return f"mCE {values[0]}, relative mCE {values[1]}, of 100 for {baseline}"
 
 
+@plots.plain_text()
 def draw(path: str | os.PathLike[str], result: Mapping[str, Any], *, title: str) -> None:
     """Draws top-1 by kind for each task, a mark a severity, beside a line at that of clean photos; PNG."""
     import matplotlib

@@ -252,11 +252,8 @@ def _safetensors(path: pathlib.Path) -> Mapping[str, np.ndarray]:
             array: np.ndarray = opened.get_tensor(name)
         except (SafetensorError, OSError, *DAMAGED) as error:
             kind = opened.get_slice(name).get_dtype()
-            if kind.startswith("F8"):  # which mean little without the scales that each maker keeps elsewhere
-                raise UserError(
-                    f"weights {path}: found {name} in 8 bits ({kind}), expected float32, float16 or bfloat16; fetch "
-                    "weights in one of these, or convert them with the library that made them"
-                ) from None
+            if kind.startswith("F8"):
+                raise _in_8_bits(path, name, kind) from None
             raise UserError(
                 f"weights {path}: found {name} that cannot be read ({first_line(error)}), expected an array; fetch it "
                 "again"
@@ -332,4 +329,16 @@ def _torch(path: pathlib.Path) -> Mapping[str, np.ndarray]:
             f"weights {path}: found no arrays by name, expected a state_dict; save model.state_dict() in it"
         )
     tensors = {name: value for name, value in state.items() if torch.is_tensor(value)}
+    for name, tensor in tensors.items():
+        kind = str(tensor.dtype).removeprefix("torch.")
+        if kind.startswith(("float8", "qint", "quint")):
+            raise _in_8_bits(path, name, kind)
     return _Lazy(dict.fromkeys(tensors, lambda name: tensors[name].to(torch.float32).numpy()))
+
+
+def _in_8_bits(path: pathlib.Path, name: str, kind: str) -> UserError:
+    """The refusal of numbers that mean little without the scales that each maker keeps elsewhere."""
+    return UserError(
+        f"weights {path}: found {name} in 8 bits ({kind}), expected float32, float16 or bfloat16; fetch weights in one "
+        "of these, or convert them with the library that made them"
+    )

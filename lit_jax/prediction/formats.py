@@ -18,7 +18,7 @@ from rich.cells import cell_len, set_cell_size
 
 from lit_jax.base import foreign
 from lit_jax.data.exif import taken
-from lit_jax.errors import DAMAGED, UserError
+from lit_jax.errors import DAMAGED, UserError, printable
 from lit_jax.evaluation.ranks import SPECIES
 from lit_jax.prediction.answers import Named, percent
 from lit_jax.prediction.results import COLUMNS, rows_of
@@ -245,11 +245,11 @@ def _filled(text: str, cells: int) -> str:
 
 
 def _table(heading: Heading, photos: Sequence[str], names: Sequence[str]) -> Format:
-    wide, named_wide = (max(map(cell_len, texts), default=0) for texts in (photos, names))
+    wide, named_wide = (max((cell_len(printable(text)) for text in texts), default=0) for texts in (photos, names))
     wide, named_wide = min(wide, PHOTO_CELLS), min(named_wide, NAME_CELLS) + cell_len(MARK)
 
     def line(*cells: str) -> str:
-        photo, answer, rank, likely, note = cells
+        photo, answer, rank, likely, note = map(printable, cells)
         if cell_len(photo) > wide:  # the end tells photos apart
             photo = "…" + set_cell_size(photo[::-1], wide - 1)[::-1].lstrip()
         return f"{_filled(photo, wide)}  {_filled(answer, named_wide)}  {rank:<7}  {likely:>10}  {note}".rstrip() + "\n"

@@ -2,10 +2,9 @@
 
 import codecs
 import difflib
-import fnmatch
 import glob
+import itertools
 import os
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +15,9 @@ from lit_jax.base.named_files import on_disk, spelt_out
 from lit_jax.base.walking import Walk
 from lit_jax.data.photo import ENDINGS
 from lit_jax.errors import UserError
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""What a cell begins with that spreadsheets run, by OWASP's list."""
 
 LIST = "-"  # stands for a list of paths on standard input
 
@@ -47,12 +49,12 @@ def find_photos(arguments: Sequence[str], listed: Iterable[str] = ()) -> Found:
         UserError: no photo at all; an argument that is neither there nor called like a photo.
     """
     notes: list[str] = []
-    every = (path for argument in arguments for path in _of_argument(argument, listed, notes))
+    every = (_as_path(path) for argument in arguments for path in _of_argument(argument, listed, notes))
     photos = list(dict.fromkeys(every))
     if not photos:
         more = f" ({'; '.join(notes)})" if notes else ""
         raise UserError(f"photos: found none in {', '.join(arguments)}{more}, expected at least one; check the paths")
-    return Found(photos, notes)
+    return Found(photos, list(dict.fromkeys(notes)))
 
 
 def names_in(stream: IO[str]) -> Iterator[str]:
@@ -65,6 +67,11 @@ def names_in(stream: IO[str]) -> Iterator[str]:
     yield from map(os.fsdecode, parted)
 
 
+def _as_path(name: str) -> str:
+    """The same file by a name that a spreadsheet does not take for a formula where it opens a CSV of answers."""
+    return os.path.join(".", name) if name.startswith(FORMULA) else name
+
+
 def _of_argument(argument: str, listed: Iterable[str], notes: list[str]) -> Iterator[str]:
     if argument == LIST:
         named = (line.rstrip("\r\n") for line in listed)
@@ -73,7 +80,7 @@ def _of_argument(argument: str, listed: Iterable[str], notes: list[str]) -> Iter
     argument = _spelt(argument)
     if glob.has_magic(argument) and not os.path.exists(argument):
         forms = {argument, *(unicodedata.normalize(form, argument) for form in ("NFC", "NFD"))}
-        matching = sorted({path for form in forms for path in _matching(form)})
+        matching = sorted({path for form in forms for path in _matching(form, notes)})
         if not matching:
             notes.append(f"nothing is called like {argument}")
         yield from (path for one in matching for path in _of_path(one, notes))
@@ -85,25 +92,24 @@ def _of_argument(argument: str, listed: Iterable[str], notes: list[str]) -> Iter
         yield from _of_path(argument, notes)
 
 
-def _matching(pattern: str) -> Iterator[str]:
+def _matching(pattern: str, notes: list[str]) -> Iterator[str]:
     """Paths of a pattern; what ``**`` stands for is walked as a folder is, since links may lead in circles."""
     parts = pattern.split(os.sep)
     if "**" not in parts:
         yield from glob.glob(pattern)
         return
     first = parts.index("**")
-    form = re.compile("/".join(_expression(part) for part in parts[first:]).replace("**/", "(?:[^/]+/)*"), re.DOTALL)
-    for base in glob.glob(os.sep.join(parts[:first]) or (os.sep if first else ".")):
-        for path in Walk(base).files(base) if os.path.isdir(base) else ():
-            if form.fullmatch(Path(os.path.relpath(path, base)).as_posix()):
-                yield os.path.normpath(path)
+    rest = list(itertools.dropwhile(lambda part: part == "**", parts[first:])) or ["*"]
+    for base in glob.glob(os.sep.join([*parts[:first], ""])) if first else [""]:
+        walk = Walk(base or os.curdir)
+        for folder in walk.below(base or os.curdir):
+            here = folder if base else os.path.relpath(folder).removeprefix(os.curdir)
+            yield from _matching(os.path.join(glob.escape(here), *rest), notes)
+        notes += _passed(walk)
 
 
-def _expression(part: str) -> str:
-    """The expression of a part of a pattern; of ``**`` itself, to be replaced with what parts it from the next."""
-    return (
-        part if part == "**" else fnmatch.translate(part).removesuffix(r"\Z").removesuffix(r"\z").replace(".*", "[^/]*")
-    )
+def _passed(walk: Walk) -> list[str]:
+    return [f"{spelt_out(folder)}: passed over, {reason}" for folder, reason in walk.passed]
 
 
 def _spelt(path: str) -> str:
@@ -138,4 +144,4 @@ def _of_path(path: str, notes: list[str]) -> Iterator[str]:
     if others:
         told = ", ".join(f"{count} {'.' + ending if ending else 'without ending'}" for ending, count in others.items())
         notes.append(f"{path}: left out {sum(others.values())} files that are not called like photos: {told}")
-    notes += [f"{spelt_out(folder)}: passed over, {reason}" for folder, reason in walk.passed]
+    notes += _passed(walk)

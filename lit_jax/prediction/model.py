@@ -14,7 +14,7 @@ from lit_jax.data.photo import Source
 from lit_jax.embedding.about import About
 from lit_jax.embedding.class_embeddings import class_embeddings
 from lit_jax.embedding.class_prompts import species_prompts
-from lit_jax.errors import UserError
+from lit_jax.errors import UserError, printable
 from lit_jax.evaluation.known_species import among_trained, held_back
 from lit_jax.evaluation.ranks import SPECIES
 from lit_jax.prediction import choices as choosing
@@ -134,7 +134,7 @@ class Model:
         for batch, rows in self._embedded(photos, batch_size):
             for one, row in zip(batch, rows[: len(batch)], strict=True):
                 if one.error:
-                    warnings.warn(f"{one.photo}: {one.error}", stacklevel=2)
+                    warnings.warn(printable(f"{one.photo}: {one.error}"), stacklevel=2)
                 yield row
 
     def embedded(self, photos: Photos, *, batch_size: int | None = None) -> Iterator[np.ndarray | str]:
@@ -279,7 +279,7 @@ class Model:
         if texts:
             prompts, _ = choosing.asked(self.about, texts, self.engine.protocol)
             for line in searching.unread(self.about, texts, prompts):
-                warnings.warn(line, stacklevel=2)
+                warnings.warn(printable(line), stacklevel=2)
             asked.append(class_embeddings(self.embed_texts, prompts))
         asked += searching.liked(self.embedded, like, "like")
         scores, rows = photo_index.nearest(kept.vectors, np.concatenate(asked), top)

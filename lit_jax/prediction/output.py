@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from lit_jax.base.files import incomplete, naming, new_file, regular, replaceable, written_aside
-from lit_jax.errors import UserError
+from lit_jax.base.files import alone_with, incomplete, naming, new_file, regular, replaceable, written_aside
+from lit_jax.errors import Busy, UserError, printable
 from lit_jax.prediction.answers import Named
 from lit_jax.prediction.formats import Format, Heading, ParquetFile
 
@@ -24,8 +24,18 @@ def check(path: Path, *, overwrite: bool) -> None:
     Raises:
         UserError: what `lit_jax.base.files.new_file` refuses, or a file of somebody else beside it that would go.
     """
+    _end_renaming(path)
     regular(incomplete(new_file(path, overwrite=overwrite)), "--out")
     replaceable(beside(path), "--out", RECORD)
+
+
+def _end_renaming(path: Path) -> None:
+    """Gives a record its name where a kill came when its table had its own, unless another process is about to."""
+    begun, kept = incomplete(path), incomplete(beside(path))
+    if path.exists() and kept.exists() and not begun.exists():
+        with contextlib.suppress(Busy, OSError), alone_with(path, "predict"):
+            if not begun.exists():
+                kept.replace(beside(path))
 
 
 def done_before(path: Path, form: Format, photos: Sequence[str], batch: int) -> int:
@@ -83,14 +93,15 @@ def opened(path: Path | None, form: Format, done: int) -> Iterator[Write]:
         done: photos that are in the file already.
     """
     if path is None:
+        is_seen = sys.stdout.isatty()  # by a person, whose terminal obeys names; a pipe gets them as they are
         sys.stdout.write(form.head)
-        yield lambda named: _write(sys.stdout, form, named)
+        yield lambda named: _write(sys.stdout, form, named, is_seen=is_seen)
         return
     begun, kept = incomplete(path), incomplete(beside(path))
     with naming(path):
-        if form.beside and not done:
-            kept.write_text(form.beside, encoding="utf-8")
         with begun.open("a" if done else "w", encoding="utf-8", newline="") as file:
+            if form.beside and not done:  # not before: beside an earlier table alone it would seem to be of that
+                kept.write_text(form.beside, encoding="utf-8")
             if not done:
                 file.write(form.head)
             yield lambda named: _write(file, form, named)
@@ -112,7 +123,8 @@ def opened_parquet(path: Path, heading: Heading) -> Iterator[Write]:
             file.close()
 
 
-def _write(file: object, form: Format, named: Sequence[Named]) -> None:
+def _write(file: object, form: Format, named: Sequence[Named], *, is_seen: bool = False) -> None:
     assert hasattr(file, "write") and hasattr(file, "flush")
-    file.write("".join(map(form.text, named)))
+    text = "".join(map(form.text, named))
+    file.write("\n".join(map(printable, text.split("\n"))) if is_seen else text)
     file.flush()

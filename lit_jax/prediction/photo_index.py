@@ -23,7 +23,7 @@ import numpy as np
 
 from lit_jax.base import foreign
 from lit_jax.base.files import CHECKED_BYTES, alone_with, changed, checksum, incomplete, is_part, naming, write_json
-from lit_jax.base.folders import MARK, begin, behind_link, recover, replace
+from lit_jax.base.folders import MARK, begin, behind_link, recover_locked, replace
 from lit_jax.errors import DAMAGED, UserError, first_line
 
 FORMAT, VERSION = "lit_jax photo index", 2  # the first had no checksums
@@ -202,7 +202,7 @@ def _described(folder: Path) -> dict[str, Any] | None:
 
 
 def _is_ours(name: str) -> bool:
-    return is_part(Path(name)) or name in (VECTORS, PHOTOS, INDEX, MARK)
+    return name == MARK or any(name == own or is_part(Path(name), own) for own in (VECTORS, PHOTOS, INDEX))
 
 
 def update(
@@ -255,7 +255,7 @@ def alone(folder: Path) -> Iterator[Path]:
     """
     folder = behind_link(folder)
     with alone_with(folder, "search"):
-        recover(folder)
+        recover_locked(folder, _is_ours)
         yield folder
 
 

@@ -57,7 +57,7 @@ def sort_photo(named: Named, into: Path, *, link: bool) -> bool:
         except (NotImplementedError, OSError) as error:
             raise UserError(f"--link: found {error}, expected links to be possible in {into}; leave it out") from error
         return True
-    with written_aside(target) as aside:
+    with written_aside(target, number=0) as aside:  # the folder is locked
         shutil.copy2(source, aside)
     return True
 

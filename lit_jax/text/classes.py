@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from lit_jax.base import foreign, tables
 from lit_jax.base.files import written_aside
-from lit_jax.errors import UserError
+from lit_jax.errors import UserError, printable
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
 """Taxonomic ranks above the species, widest first."""
@@ -335,7 +335,7 @@ def misspelt(columns: Collection[str]) -> dict[str, str]:
 
 def some(names: Sequence[str], shown: int = 5) -> str:
     """The first names, and how many more there are."""
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+    return ", ".join(map(printable, names[:shown])) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def _from_table(where: str, table: tables.Table) -> tuple[list[str], list[str], list[list[str]]]:

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import pathlib
+import re
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,6 +12,7 @@ from lit_jax import config as options
 from lit_jax import models
 from lit_jax.data.embedding_store import GIVEN
 from lit_jax.embedding.about import About
+from lit_jax.errors import printable
 from lit_jax.evaluation import tables
 from lit_jax.models.locking import LETTERS, lock_letters
 from lit_jax.models.weight_files import HUB
@@ -43,7 +46,7 @@ def text(about: About, step: int, facts: Facts, table: ClassTable | None) -> str
     filled = class_captions(table, about.templates, drop_repeats=about.drop_repeats) if table else []
     use = {"open_clip": _open_clip_use, "onnx": _onnx_use}.get(facts.library, _own_use)
     parts = [
-        _front_matter(about.options, facts), f"# {facts.name}", _summary(about, step),
+        _front_matter(about.options, facts), f"# {_plain(facts.name)}", _summary(about, step),
         "## Use", use(facts.name, about.options.image, _examples(about, table, filled)),
     ]  # fmt: skip
     if about.results:
@@ -134,7 +137,7 @@ def _examples(about: About, table: ClassTable | None, filled: Iterable[tuple[str
 
 
 def _own_use(name: str, image: options.Image, captions: list[str]) -> str:
-    given = image.tower == GIVEN
+    given, quoted = image.tower == GIVEN, shlex.quote(printable(name))
     features = (
         'features = numpy.load("features.npy")  # [photos, channels], of the same tower as in training'
         if given
@@ -166,7 +169,7 @@ print(captions[int((of_photo @ of_words.T)[0].argmax())])
 The accuracy on photos of your own, {"embedded" if given else "converted"} as lit_jax's documentation says:
 
 ```bash
-python -m lit_jax.evaluate --checkpoint={name} --{"store=STORE" if given else "records=RECORDS"} --split=validation
+python -m lit_jax.evaluate --checkpoint={quoted} --{"store=STORE" if given else "records=RECORDS"} --split=validation
 ```"""
 
 
@@ -189,7 +192,7 @@ import open_clip
 import torch
 from PIL import Image, ImageOps
 
-where = "local-dir:{name}"
+where = {json.dumps(f"local-dir:{name}", ensure_ascii=False)}
 model, preprocess = open_clip.create_model_from_pretrained(where)
 model.eval()
 tokenizer = open_clip.get_tokenizer(where)
@@ -207,13 +210,13 @@ def _results(about: About, step: int) -> str:
     data = config.data
     what = {
         "set_aside": "photos of the training split that were set aside to choose the checkpoint by",
-        "seen": f"split `{data.seen_split}`: other photos of classes in training",
-        "heldout": f"split `{data.heldout_split}`: classes held out of training, among themselves",
-        "heldout_among_all": f"split `{data.heldout_split}`: the same photos, among all classes",
+        "seen": f"split {_code(data.seen_split)}: other photos of classes in training",
+        "heldout": f"split {_code(data.heldout_split)}: classes held out of training, among themselves",
+        "heldout_among_all": f"split {_code(data.heldout_split)}: the same photos, among all classes",
     }
     lines = ["| photos | number | classes to choose from | top-1 | top-5 |", "| --- | --- | --- | --- | --- |"]
     lines += [
-        f"| {what.get(name, name)} | {row['images']:,} | {row['candidates']:,} | {_rate(row, 'top1')} | "
+        f"| {what.get(name, _plain(name))} | {row['images']:,} | {row['candidates']:,} | {_rate(row, 'top1')} | "
         f"{_rate(row, 'top5')} |"
         for name, row in about.results.items()
         if "top1" in row
@@ -233,8 +236,8 @@ def _choice(about: About) -> str:
     if about.config.get("data.select_fraction"):
         return "The best checkpoint of a run is the one with the highest top-1 on the photos that were set aside."
     return (
-        f"The best checkpoint of a run is the one with the highest top-1 on split `{split}`: for it, figures on that "
-        "split are a little too good."
+        f"The best checkpoint of a run is the one with the highest top-1 on split {_code(split)}: for it, figures on "
+        "that split are a little too good."
     )
 
 
@@ -251,13 +254,26 @@ def _when(evaluated: int, step: int) -> str:
 
 
 def _listed(templates: Iterable[str]) -> str:
-    return "\n".join(f"- `{template}`" for template in templates)
+    return "\n".join(f"- {_code(template)}" for template in templates)
+
+
+def _code(text: str) -> str:
+    """A text as Markdown's code, on one line: between more backticks than it has in a row."""
+    text = printable(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    apart = " " * (text.startswith("`") or text.endswith("`"))
+    return f"{fence}{apart}{text}{apart}{fence}"
+
+
+def _plain(text: str) -> str:
+    """A text as Markdown shows it letter by letter, on one line: neither HTML, nor a link, nor cells of a table."""
+    return re.sub(r"[\\`*<>\[\]&|#~]", lambda found: f"&#{ord(found[0])};", printable(text))
 
 
 def _data(about: About, table: ClassTable, filled: Iterable[tuple[str, ...]]) -> str:
     known = set(about.train_classes)
     names = [name for i, name in zip(table.ids, table.names, strict=True) if i in known]
-    such = f", such as {', '.join(names[:SOME])}" if names else ""
+    such = f", such as {', '.join(map(_plain, names[:SOME]))}" if names else ""
     example = next((captions for i, captions in zip(table.ids, filled, strict=True) if i in known or not known), ())
     shown = f"\n\nOne class's captions:\n\n{_listed(example)}" if example else ""
     return (
@@ -295,7 +311,7 @@ def _origin(about: About, tower: str) -> str:
     if source:
         preset = {**models.IMAGE_PRESETS, **models.TEXT_PRESETS}.get(name)
         like = f"; weights of this form are published as `{preset.weights}`" if preset else ""
-        return f"{what}, from weights in a file or folder `{pathlib.PurePath(source).name}`{digest}{like}."
+        return f"{what}, from weights in a file or folder {_code(pathlib.PurePath(source).name)}{digest}{like}."
     return f"{what}{', of the embedding store' + digest if digest else ', from scratch'}."
 
 

@@ -17,10 +17,10 @@ import pathlib
 import sys
 import threading
 import traceback
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-import google_crc32c
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -336,15 +336,15 @@ def _check_arrays(manager: ocp.CheckpointManager, step: int, found: Mapping[str,
 
 
 def _checksum(tree: Any) -> str:
-    """CRC-32C over names, shapes, dtypes and bytes of arrays, hexadecimal; empty where a host has parts of them."""
-    found = google_crc32c.Checksum()
+    """CRC-32 over names, shapes, dtypes and bytes of arrays, hexadecimal; empty where a host has parts of them."""
+    found = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if not getattr(leaf, "is_fully_replicated", True):
             return ""
         value = np.asarray(leaf)
-        found.update(f"{jax.tree_util.keystr(path)} {value.shape} {value.dtype}".encode())
-        found.update(value.tobytes())
-    return found.hexdigest().decode()
+        found = zlib.crc32(f"{jax.tree_util.keystr(path)} {value.shape} {value.dtype}".encode(), found)
+        found = zlib.crc32(np.ascontiguousarray(value).reshape(-1).view(np.uint8), found)
+    return f"{found:08x}"
 
 
 def choose(manager: ocp.CheckpointManager, which: str) -> int:

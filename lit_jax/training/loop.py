@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from lit_jax import config as options
-from lit_jax.base import console, guard
+from lit_jax.base import console, guard, plots
+from lit_jax.base.console import say
 from lit_jax.base.files import alone_in, write_json
 from lit_jax.base.hosts import ensure_same, on_first_host
 from lit_jax.base.stopping import Stopping, listening
@@ -68,8 +69,8 @@ def run(experiment: Experiment, *, stuck_after: float = STUCK_AFTER) -> dict[str
         results = _drive(experiment, state, manager, stopping, watchdog)
         if first:
             write_json(workdir / "results.json", results)
-            print(_printed(results))
-            print(f"results: {workdir / 'results.json'}, curves: {workdir / 'curves.png'}")
+            say(_printed(results))
+            say(f"results: {workdir / 'results.json'}, curves: {workdir / 'curves.png'}")
     return results
 
 
@@ -147,7 +148,8 @@ def _drive(
         watchdog.slow()
         if log is not None:
             title = f"{experiment.workdir.name}: {config.train.epochs:g} epochs, batch {config.train.batch_size}"
-            metrics_log.curves(experiment.workdir / "curves.png", log.records, title=title)
+            with plots.one_less("curves.png"):
+                metrics_log.curves(experiment.workdir / "curves.png", log.records, title=title)
         manager.wait_until_finished()
         best = checkpoint.choose(manager, "best")
         of_best = experiment.about if best == experiment.about.evaluated else checkpoint.read_about(manager, best)

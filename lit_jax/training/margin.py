@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lit_jax import config as options
-from lit_jax.base.files import digest, file_digest, written_aside
+from lit_jax.base.files import clear_parts, digest, file_digest, written_aside
 from lit_jax.base.hosts import asked_of_first_host, from_all_hosts, on_first_host, seen_in_time
 from lit_jax.data.embedding_store import Rows, Store
 from lit_jax.embedding.photo_embeddings import ASIDE, from_store, image_embeddings
@@ -87,6 +87,7 @@ def fit(
             "evaluation.margin_folds: found one photo or row of a head for each species, expected two or more of some, "
             "to name photos of species that are trained on; set it to 0"
         )
+    on_first_host(lambda: _clear_parts(experiment.workdir / "margin"), "what a killed run left of the margin")
     shorter = experiment.without([~fold.learnt for fold in folds])
     steps, of_run, trials, rivals = shorter.length.steps, _of_run(experiment), [], []
     for place, fold in enumerate(folds):
@@ -101,6 +102,11 @@ def fit(
         tell(f"margin: trained without {held} of the species ({place + 1} of {number}), named {100 * right:.1f} % of "
              "their photos among them")  # fmt: skip
     return _fitted(experiment, trials, rivals)
+
+
+def _clear_parts(folder: pathlib.Path) -> None:
+    if folder.is_dir():
+        clear_parts(folder)
 
 
 def _of_fold(path: pathlib.Path, made_from: str, train: Callable[[], Trial]) -> Trial:

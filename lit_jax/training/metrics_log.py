@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lit_jax.base import foreign
+from lit_jax.base import foreign, plots
 from lit_jax.base.console import Record
 from lit_jax.base.files import written_aside
 from lit_jax.errors import DAMAGED
@@ -110,6 +110,7 @@ class _Events:
             raise
 
 
+@plots.plain_text()
 def curves(path: str | os.PathLike[str], records: Sequence[Record], *, title: str) -> None:
     """Draws loss, zero-shot accuracy and learning rate against epochs, as in the paper's figures 2 to 5.
 

@@ -29,9 +29,12 @@ function epithet(name, genus) {
   return (species && others.find((word) => binomial(`${first} ${word}`) === species)?.replace(/^×+/, "")) || "";
 }
 
+/** The same file by a name that a spreadsheet does not take for a formula; as lit_jax/prediction/found.py. */
+const asPath = (name) => (/^[=+\-@\t\r\n＝＋－＠]/.test(name) ? `./${name}` : name);
+
 function row({ name, error, answer, date, place }, about) {
   const found = {
-    associatedMedia: name, identifiedBy: `${about.madeBy}, model ${about.model}`, eventDate: date ?? "",
+    associatedMedia: asPath(name), identifiedBy: `${about.madeBy}, model ${about.model}`, eventDate: date ?? "",
     ...(place ? {
       decimalLatitude: place.latitude.toFixed(6), decimalLongitude: place.longitude.toFixed(6),
       geodeticDatum: "WGS84",

@@ -12,10 +12,10 @@
   };
   // A script that is damaged or missing cannot say so itself.
   addEventListener("error", ({ target, filename }) => {
-    const stopped = document.documentElement.classList;
-    if (stopped.contains("ready") || stopped.contains("stopped")) return;
-    const file = String(filename ?? target?.src ?? target?.href ?? "").split("/").at(-1) || "index.html";
-    tell("fileWrong", file);
+    const now = document.documentElement.classList, from = String(filename ?? target?.src ?? target?.href ?? "");
+    const isOwn = from.startsWith(new URL("./", location.href).href); // and not of an extension of the browser
+    if (!isOwn || now.contains("ready") || now.contains("stopped")) return;
+    tell("fileWrong", from.split("/").at(-1).split("?")[0] || "index.html");
     // Fresh ones for the next visit, in the place of damaged ones that the browser may have kept.
     const afresh = (name) => fetch(name, { cache: "reload" });
     if (!one) afresh("app.json").then((answer) => answer.json()).then(({ shell }) => Object.keys(shell).forEach(afresh)).catch(() => {});
