@@ -180,7 +180,7 @@ def _tell(parsed: argparse.Namespace, sought: Sequence[Query], found: Sequence[S
     if not parsed.out:
         (print if parsed.format == "jsonl" and not sys.stdout.isatty() else say)(text, end="")
         return
-    with alone_with(Path(parsed.out), "search"), written_aside(parsed.out) as aside:
+    with alone_with(Path(parsed.out), "search"), written_aside(parsed.out, number=0) as aside:
         aside.write_text(text, encoding="utf-8")
     say(f"written to {parsed.out}")
 

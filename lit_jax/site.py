@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             contents, stored = _contents(parsed, Path(aside))
         files = files_of(contents, run, stored)
         if parsed.one_file:
-            with alone_with(out, "site"), written_aside(out) as aside:
+            with alone_with(out, "site"), written_aside(out, number=0) as aside:
                 refuse_there(out, "--out")  # another process may just have made it
                 aside.write_text(folder.one_file(files, run, parsed.title), encoding="utf-8")
             size, how = out.stat().st_size, "open it in a browser"

@@ -127,6 +127,16 @@ def searched(finished, field_guide_folder, tmp_path_factory):
     return folder, photos, arguments
 
 
+def test_an_index_of_which_photos_are_gone_and_none_is_new_is_written_again(searched, tmp_path, capsys):
+    _, photos, (checkpoint, *_) = searched
+    there = [shutil.copy(photo, tmp_path / photo.name) for photo in photos[:3]]
+    for number, said in ((3, "3 new, 0 gone"), (2, "0 new, 1 gone")):
+        search.main(
+            [checkpoint, *(f"--photos={one}" for one in there[:number]), f"--index={tmp_path / 'index'}", "bird"]
+        )
+        assert said in capsys.readouterr().err
+
+
 def test_photos_of_any_name_are_indexed_and_found(searched, finished, tmp_path, capsys):
     _, photos, _ = searched
     odd = os.fsdecode(bytes(tmp_path) + b"/a\xff\xe2\x80\xa8.jpg")

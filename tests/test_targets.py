@@ -485,8 +485,38 @@ def test_a_photo_that_was_half_copied_is_copied_again(tmp_path, monkeypatch):
     process = itertools.count(1000)
     monkeypatch.setattr(os, "getpid", lambda: next(process))
     named = Named(str(tmp_path / "a.jpg"), error="x")
-    for _ in range(2):
-        with killed_at(1):
+    (tmp_path / "sorted" / "unreadable").mkdir(parents=True)
+    for place in range(3):
+        with killed_at(place):
             sort_photo(named, tmp_path / "sorted", link=False)
     assert sort_photo(named, tmp_path / "sorted", link=False)
     assert held(tmp_path / "sorted") == {"unreadable/a.jpg": b"photo"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "lit_jax.predict --checkpoint={run} {one} --out={tmp}/out/names.parquet",
+        "lit_jax.search --checkpoint={run} --photos={one} --index={tmp}/index red --out={tmp}/out/found.html",
+    ],
+)
+def test_a_half_written_file_of_a_command_that_was_killed_does_not_stay(command, given, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    name, *arguments = command.format(tmp=tmp_path, **given).split()
+    replace = pathlib.Path.replace
+
+    def killed(self, to):
+        if self.parent.name == "out" and self.name.endswith(".part"):
+            shutil.copy(self, tmp_path / self.name)
+            raise KeyboardInterrupt
+        return replace(self, to)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(pathlib.Path, "replace", killed)
+        importlib.import_module(name).main(arguments)
+    for part in tmp_path.glob("*.part"):
+        part.rename(tmp_path / "out" / part.name)  # as after a kill
+    pid = os.getpid() + 1
+    monkeypatch.setattr(os, "getpid", lambda: pid)
+    importlib.import_module(name).main(arguments)
+    assert len(os.listdir(tmp_path / "out")) == 1

@@ -80,7 +80,7 @@ def pace(progress: Progress, what: str) -> Callable[[int, int], None]:
     def tell(done: int, total: int) -> None:
         rate = done / max(time.monotonic() - start, 1e-9)
         text = f"{done:,} of {total:,} {what}, {rate:.0f} a second"
-        progress.show(done, text, seconds_left=(total - done) / rate, total=total)
+        progress.show(done, text, seconds_left=(total - done) / rate if rate else math.inf, total=total)
 
     return tell
 

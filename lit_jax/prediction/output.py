@@ -115,7 +115,7 @@ def opened(path: Path | None, form: Format, done: int) -> Iterator[Write]:
 @contextlib.contextmanager
 def opened_parquet(path: Path, heading: Heading) -> Iterator[Write]:
     """The same for Parquet, which begins anew after an interruption."""
-    with written_aside(path) as aside:
+    with written_aside(path, number=0) as aside:  # its name is locked
         file = ParquetFile(str(aside), heading)
         try:
             yield file.write
