@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _named(path: str, parsed: argparse.Namespace) -> str:
-    """A path as it is told: its name alone in a contact sheet, which others get; as it is where it is no path."""
+    """A path as it is shown: its name alone in a contact sheet, which others get; as it is where it is no path."""
     name = os.path.basename(os.path.abspath(path)) if parsed.format == "html" and os.path.exists(path) else path
     return spelt_out(name)
 

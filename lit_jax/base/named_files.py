@@ -8,18 +8,18 @@ from pathlib import Path
 
 from lit_jax.errors import UserError
 
-_FOLDERS = 1024  # whose entries are kept
+_FOLDERS = 1024  # of these the entries are kept
 
 
 def on_disk(base: str | os.PathLike[str], name: str) -> Path | None:
     r"""The file or folder that a list calls by a name; None where there is none.
 
     First as it is written; then with the backslashes of Windows for slashes; then whatever the form of its accents,
-    which macOS takes apart: a list in NFC stands beside files in NFD, or the other way round. Names on the disk that
+    which macOS takes apart: a list may be in NFC and the files in NFD, or the other way round. Names on the disk that
     are no UTF-8 are taken for Windows-1252.
 
     Args:
-        base: the folder from which the name counts; an absolute name stands for itself.
+        base: the folder from which the name counts; an absolute name is used as it is.
         name: as it is written, ``a/b.jpg`` or ``a\b.jpg``.
     """
     for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
@@ -78,7 +78,7 @@ def spelt_out(name: str) -> str:
 
 
 def _in_any_form(path: Path) -> Path | None:
-    """The path whose parts are spelt as on the disk."""
+    """The path with its parts spelt as on the disk."""
     if "\0" in str(path):
         return None
     found = Path(path.anchor or ".")

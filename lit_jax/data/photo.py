@@ -24,7 +24,7 @@ from lit_jax.errors import UserError
 MAX_PIXELS = 100_000_000  # larger than the photos of any common camera; decodes to 300 MB
 
 _AT_A_TIME = 2 * MAX_PIXELS  # pixels that all threads decode together; each takes about eight bytes meanwhile
-_STRIP = 1 << 20  # pixels whose kind is changed at a time
+_STRIP = 1 << 20  # pixels that change their kind at a time
 
 _LONGEST_SIDE = 65_500  # of a JPEG, by the reference library
 
