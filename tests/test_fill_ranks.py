@@ -118,8 +118,14 @@ def test_the_command(tmp_path, capsys):
     assert "  Sitta x\n  and 1 more" in printed
     assert read_class_table(tmp_path / "o.csv").columns["family"] == ("Paridae", "", "")
     with pytest.raises(SystemExit) as stop:
-        command.main([*arguments[:3], str(tmp_path / "nowhere.csv"), *arguments[4:]])
+        command.main([*arguments[:3], str(tmp_path / "nowhere.csv"), "--out", str(tmp_path / "other.csv")])
     assert stop.value.code == 2 and "nowhere.csv: found No such file" in capsys.readouterr().err
+    before = (tmp_path / "o.csv").read_bytes()
+    with pytest.raises(SystemExit) as stop:
+        command.main(arguments)
+    assert stop.value.code == 2 and "found it there already, expected a new file" in capsys.readouterr().err
+    assert (tmp_path / "o.csv").read_bytes() == before
+    command.main([*arguments, "--overwrite"])
 
 
 def test_the_birds_of_a_head_get_back_the_ranks_of_inaturalist():
