@@ -454,3 +454,10 @@ def test_what_a_person_keeps_in_the_folder_of_an_index_stays(tmp_path):
     (folder / "found.html").write_text("mine")
     assert len(indexed(folder, 5).vectors) == 5 and (folder / "found.html").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
+
+
+def test_an_index_that_is_up_to_date_is_searched_where_nothing_can_be_written(tmp_path, monkeypatch):
+    folder = indexed(tmp_path / "index", 3).folder
+    monkeypatch.setattr(photo_index.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(photo_index, "alone_with", lambda *_: 1 / 0)
+    assert len(indexed(folder, 3).vectors) == 3

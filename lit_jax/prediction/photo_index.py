@@ -250,10 +250,15 @@ def update(
 def alone(folder: Path) -> Iterator[Path]:
     """The folder of an index, where links lead to, locked against other processes.
 
+    One in a folder that cannot be written to is searched as it is: nobody writes there.
+
     Raises:
         Busy: another process is at work on the index.
     """
     folder = behind_link(folder)
+    if folder.is_dir() and not os.access(folder.parent, os.W_OK):
+        yield folder
+        return
     with alone_with(folder, "search"):
         recover_locked(folder, _is_ours)
         yield folder
