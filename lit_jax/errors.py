@@ -177,6 +177,8 @@ def user_errors_in_one_line(interrupted: str = "") -> Iterator[None]:
         if named is not None and (isinstance(error, OSError) or trouble):
             where = os.fsdecode(named.filename) if isinstance(named.filename, bytes) else named.filename
             why = os.strerror(named.errno) if named.errno else named.strerror
+            if named.errno in (errno.ENOSPC, errno.EDQUOT):
+                _stop(f"{where}: found {why}, expected room to write it; make room, then run the same command again")
             _stop(f"{where}: found {why}, expected a place that can be read and written")
         if trouble:
             _stop(f"output: found {trouble}, expected a place that can be written to; make room")

@@ -23,7 +23,7 @@ from lit_jax.prediction.choices import Choices, Within
 from lit_jax.prediction.formats import Heading
 from lit_jax.prediction.found import find_photos, names_in
 from lit_jax.prediction.model import BATCH, Model, load
-from lit_jax.prediction.sorting import sort_photo
+from lit_jax.prediction.sorting import prepare, refuse_foreign, sort_photo
 from lit_jax.text.classes import RANKS
 
 FORMATS = ("table", "csv", "jsonl", "dwc", "parquet")
@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 output.check(out, overwrite=parsed.overwrite)  # another process may just have written it
             if parsed.sort_into:
                 alone.enter_context(alone_in(Path(parsed.sort_into), "predict"))
+                prepare(Path(parsed.sort_into))
             _name(parsed, model, chosen, found.photos, out)
 
 
@@ -149,6 +150,8 @@ def _check(parsed: argparse.Namespace, out: Path | None) -> None:
         raise UserError("--labels: found none, expected at least one to choose from; give some")
     if parsed.classes and parsed.labels:
         raise UserError("--labels: found it beside --classes, expected one of them; leave one out")
+    if parsed.sort_into:
+        refuse_foreign(Path(parsed.sort_into))
     if parsed.link and not parsed.sort_into:
         raise UserError("--link: found it without --sort-into, expected a folder to link in; give it")
     if out is not None:

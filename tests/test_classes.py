@@ -480,3 +480,10 @@ def test_without_names_the_nearest_column_is_told(tmp_path):
         UserError, match="expected a column 'name' or 'common_name'; rename 'comon_name' to 'common_name'"
     ):
         read_class_table(file(tmp_path, "id,comon_name,family\n1,a,b\n"))
+
+
+def test_a_column_in_other_letters_is_named_whatever_parts_the_columns(tmp_path):
+    for mark in ",;\t":
+        (tmp_path / "c.csv").write_text(f"Name{mark}Gattung\nPica pica{mark}Pica\n")
+        with pytest.raises(UserError, match="rename 'Name' to 'name'"):
+            read_class_table(tmp_path / "c.csv")

@@ -64,6 +64,8 @@ WRITES = {
     "predict": ("lit_jax.predict --checkpoint={run} {one} --out={target} --format=csv", "IMG_1.jpg"),
     "predict folder": ("lit_jax.predict --checkpoint={run} {one} --out={target} --format=csv --overwrite", ""),
     "predict record": ("lit_jax.predict --checkpoint={run} {one} --out={target}", "new.csv"),
+    "predict sort": ("lit_jax.predict --checkpoint={run} {one} --sort-into={target}", ""),
+    "predict sort into a file": ("lit_jax.predict --checkpoint={run} {one} --sort-into={target}", "mine.json"),
     "search": ("lit_jax.search --checkpoint={run} --photos={photos} bird --index={target}", ""),
     "search store": ("lit_jax.search --checkpoint={run} --store={store} bird --index={target}", ""),
     "search out": ("lit_jax.search --checkpoint={run} --photos={photos} bird --out={target}", "IMG_1.jpg"),
@@ -447,6 +449,16 @@ def test_photos_of_one_name_as_long_as_names_may_be_are_all_sorted(tmp_path):
         assert sort_photo(Named(str(photo), error="x"), tmp_path / "sorted", link=False)
     found = held(tmp_path / "sorted")
     assert sorted(found.values()) == [b"\0", b"\1", b"\2"] and all(name.startswith(UNREADABLE) for name in found)
+
+
+def test_a_pipe_that_is_sorted_is_there_and_not_copied(tmp_path):
+    from lit_jax.prediction.answers import Named
+    from lit_jax.prediction.sorting import sort_photo
+
+    os.mkfifo(tmp_path / "x.jpg")
+    assert sort_photo(Named(str(tmp_path / "x.jpg"), error="a pipe"), tmp_path / "sorted", link=False)
+    assert not sort_photo(Named(str(tmp_path / "gone.jpg"), error="gone"), tmp_path / "sorted", link=False)
+    assert not (tmp_path / "sorted").exists()
 
 
 def test_what_is_in_the_way_of_a_sorted_photo_is_never_read_or_waited_for(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from data_prep.sources.by_name import SOURCES
 from data_prep.sources.items import Item, Request, Skip
-from lit_jax.base.walking import CLOSED, COPIES, LINK, Walk
+from lit_jax.base.walking import CLOSED, COPIES, LINK, SORTED, SORTED_MARK, Walk
 from lit_jax.errors import UserError
 from lit_jax.prediction.found import find_photos
 
@@ -166,3 +166,10 @@ def test_a_folder_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "listdir", refused)
     assert find_photos([str(root)]).notes == [f"{root}/jay: passed over, {CLOSED}"]
     assert items_of(root)[1] == {"jay": CLOSED}
+
+
+def test_photos_that_were_sorted_are_not_named_again(tmp_path: Path) -> None:
+    root = put(tmp_path / "birds", "a.jpg", "sorted/Crow/a.jpg", f"sorted/{SORTED_MARK}")
+    assert found(root) == ["a.jpg"]
+    assert find_photos([str(root)]).notes == [f"{root}/sorted: passed over, {SORTED}"]
+    assert found(root / "sorted") == ["Crow/a.jpg"]  # named itself

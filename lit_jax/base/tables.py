@@ -167,7 +167,10 @@ def header_of(text: str, columns: Collection[str], key: Callable[[str], str] = s
     first = next((line for line in lines_of(body) if line.strip()), "")
     marks = (named,) if named else SEPARATORS
     known = next((mark for mark in marks if set(columns) & set(map(key, _cells(first, mark)))), "")
-    return Header(body, known or named or ",", bool(known), skipped)
+    # A column in other letters is not known, but shows what parts it from the next.
+    near = {one.casefold() for one in columns}
+    would = next((mark for mark in marks if near & {key(cell).casefold() for cell in _cells(first, mark)}), "")
+    return Header(body, known or named or would or ",", bool(known), skipped)
 
 
 def table_of(text: str, columns: Collection[str], where: str, key: Callable[[str], str] = str.strip) -> Table:

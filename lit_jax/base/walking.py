@@ -14,6 +14,10 @@ _COPIES = frozenset(
 """Folders in which NAS systems, macOS, cameras and photo managers keep thumbnails, or what was thrown away."""
 
 COPIES = "a folder of thumbnails or of the system, which is not looked into"
+SORTED_MARK = ".lit_jax_sorted"
+"""Name of the file that says that photos were sorted into a folder: they are copies with a model's answers."""
+
+SORTED = "a folder that photos were sorted into"
 LINK = "a link to a folder that is looked at anyway"
 CLOSED = "a folder that cannot be read"
 
@@ -96,6 +100,8 @@ class Walk:
     def _why_not(self, path: str, name: str) -> str:
         if _is_of_copies(name):
             return COPIES
+        if os.path.exists(os.path.join(path, SORTED_MARK)):
+            return SORTED
         if not os.path.islink(path):
             return ""
         there = os.path.realpath(path)

@@ -36,6 +36,7 @@ from lit_jax.base.files import (
     file_digest,
     incomplete,
     is_part,
+    naming,
     read_sealed,
     write_json,
     write_sealed,
@@ -245,7 +246,8 @@ def finish(made: Store, directory: Path) -> Store:
     aside, class_table, tokenizer = made.directory, made.class_table, made.tokenizer
     clear(aside, lambda name: is_ours(name) and is_part(Path(name)))  # of processes that were killed
     if class_table != aside / CLASS_TABLE:
-        shutil.copyfile(class_table, aside / CLASS_TABLE)
+        with naming(aside / CLASS_TABLE):
+            shutil.copyfile(class_table, aside / CLASS_TABLE)
     if tokenizer is not None and tokenizer != aside / TOKENIZER:
         (aside / TOKENIZER).write_bytes(load_tokenizer(tokenizer).model_bytes)  # it may be a folder
     has_tokenizer = (aside / TOKENIZER).exists()

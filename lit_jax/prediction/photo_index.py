@@ -31,6 +31,7 @@ FOLDER = "photo_index"
 """In the folder of a model, where indices are kept if nobody says where."""
 VECTORS, PHOTOS, INDEX = "vectors.npy", "photos.jsonl", "index.json"
 ROWS = 1 << 15  # photos at a time
+_REMEDY = "delete the folder, but for files of your own"
 PART = 2000  # new photos after which an index is written, at the least
 
 
@@ -75,7 +76,7 @@ class Index(NamedTuple):
         ) as file:  # of millions only those that are wanted are parsed
             found = {row: _entry(self.folder, row, line).photo for row, line in enumerate(file) if row in wanted}
         if wanted - found.keys():
-            raise UserError(f"{self.folder / PHOTOS}: found too few lines, expected one a vector; delete the folder")
+            raise UserError(f"{self.folder / PHOTOS}: found too few lines, expected one a vector; {_REMEDY}")
         return [found[row] for row in rows.tolist()]
 
 
@@ -169,13 +170,11 @@ def open_index(folder: Path, model: str, *, verify: bool = False) -> Index | Non
         size = sum((folder / name).stat().st_size for name in checksums)
         other = changed(folder, checksums) if verify or size <= CHECKED_BYTES else ""
     except (OSError, *DAMAGED) as error:
-        raise UserError(
-            f"{folder}: found {first_line(error)}, expected an index of photos; delete the folder"
-        ) from None
+        raise UserError(f"{folder}: found {first_line(error)}, expected an index of photos; {_REMEDY}") from None
     if other:
-        raise UserError(f"{folder / other}: found other content, expected it as written; delete the folder")
+        raise UserError(f"{folder / other}: found other content, expected it as written; {_REMEDY}")
     if len(vectors) != found["photos"]:
-        raise UserError(f"{folder}: found {len(vectors)} rows, expected {found['photos']}; delete the folder")
+        raise UserError(f"{folder}: found {len(vectors)} rows, expected {found['photos']}; {_REMEDY}")
     return Index(folder, vectors, model)
 
 

@@ -8,11 +8,36 @@ import shutil
 from pathlib import Path
 
 from lit_jax.base.files import kind_of, shortened, written_aside
+from lit_jax.base.walking import SORTED_MARK
 from lit_jax.errors import UserError
 from lit_jax.evaluation.ranks import SPECIES
 from lit_jax.prediction.answers import NOT_SURE, Named
 
 UNREADABLE = "unreadable"
+
+
+def refuse_foreign(into: Path) -> None:
+    """Refuses to sort into a folder of somebody else: labelled photos are not to be mixed with answers.
+
+    Raises:
+        UserError: it holds something and no mark, or is no folder.
+    """
+    option = f"--sort-into {into}"
+    if kind_of(into) not in ("", "folder"):
+        raise UserError(f"{option}: found a {kind_of(into)}, expected a folder or a new name; give another name")
+    names = sorted(os.listdir(into)) if into.exists() else []
+    if names and SORTED_MARK not in names:
+        raise UserError(
+            f"{option}: found {names[0]}, expected a new or empty folder, or one that photos were sorted into before; "
+            "give another name"
+        )
+
+
+def prepare(into: Path) -> None:
+    """Makes the folder to sort into, with its mark; refuses as `refuse_foreign`."""
+    refuse_foreign(into)
+    into.mkdir(parents=True, exist_ok=True)
+    (into / SORTED_MARK).touch()
 
 
 def folder_name(named: Named) -> str:
@@ -36,14 +61,14 @@ def sort_photo(named: Named, into: Path, *, link: bool) -> bool:
         link: a symbolic link instead of a copy.
 
     Returns:
-        Whether the photo was there to be copied.
+        Whether the photo is there; a pipe or a device is, and is not copied.
 
     Raises:
         UserError: links cannot be made here.
     """
     source, folder = Path(named.photo).absolute(), into / folder_name(named)
-    if not source.is_file():
-        return False
+    if kind_of(source) != "file":
+        return bool(kind_of(source))  # a pipe is there, and its row says what it is
     folder.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
         target = folder / shortened(source.name if number == 1 else f"{source.stem}-{number}{source.suffix}")
