@@ -102,20 +102,49 @@ def test_deep_trees_and_folders_without_permission_are_no_error(tmp_path: Path) 
 
 
 TREE = (
-    "1.jpg", "n.txt", ".hid.jpg", "a/2.jpg", "a/b.jpg", "a/.hid/3.jpg", "[x]/4.jpg", "[x]/trap1/5.jpg", "trap2/c/6.JPG",
-    "trap2/only hidden/.h/7.jpg", "a b/x?y/8.jpg", ".top/9.jpg",
-)  # fmt: skip
+    "1.jpg",
+    "n.txt",
+    ".hid.jpg",
+    "a/2.jpg",
+    "a/b.jpg",
+    "a/.hid/3.jpg",
+    "[x]/4.jpg",
+    "[x]/trap1/5.jpg",
+    "trap2/c/6.JPG",
+    "trap2/only hidden/.h/7.jpg",
+    "a b/x?y/8.jpg",
+    ".top/9.jpg",
+)
 
 
 @pytest.mark.parametrize("absolute", [False, True])
 @pytest.mark.parametrize(
     "pattern",
     [
-        "**", "**/*", "a/**", "**/", "**/*.jpg", "**/**/*.jpg", "*/**/*.jpg", "**/a?b.jpg", "**/[ab].*", "**/[.a]*", "**/trap*",
-        "**/trap*/*.jpg", "**/.h/*.jpg", "**/.hid/*.jpg", "**/.*.jpg", ".top/**/*.jpg", "[[]x]/**/*.jpg", "**/*/../1.jpg",
-        "./**/*.jpg", "**/x*y/*.jpg", "none/**/*.jpg", "**/a/**",
+        "**",
+        "**/*",
+        "a/**",
+        "**/",
+        "**/*.jpg",
+        "**/**/*.jpg",
+        "*/**/*.jpg",
+        "**/a?b.jpg",
+        "**/[ab].*",
+        "**/[.a]*",
+        "**/trap*",
+        "**/trap*/*.jpg",
+        "**/.h/*.jpg",
+        "**/.hid/*.jpg",
+        "**/.*.jpg",
+        ".top/**/*.jpg",
+        "[[]x]/**/*.jpg",
+        "**/*/../1.jpg",
+        "./**/*.jpg",
+        "**/x*y/*.jpg",
+        "none/**/*.jpg",
+        "**/a/**",
     ],
-)  # fmt: skip
+)
 def test_patterns_match_what_glob_matches(
     pattern: str, absolute: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,14 +185,14 @@ def test_a_link_into_a_folder_of_copies_is_the_only_way_there(tmp_path: Path) ->
 
 
 def test_a_folder_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root, listed = put(tmp_path / "birds", "crow/a.jpg", "jay/b.jpg", "owl/c.jpg"), os.listdir
+    root, listed = put(tmp_path / "birds", "crow/a.jpg", "jay/b.jpg", "owl/c.jpg"), os.scandir
 
-    def refused(path: str) -> list[str]:
+    def refused(path: str) -> object:
         if str(path).endswith("jay"):
             raise PermissionError(13, "Permission denied", path)
         return listed(path)
 
-    monkeypatch.setattr(os, "listdir", refused)
+    monkeypatch.setattr(os, "scandir", refused)
     assert find_photos([str(root)]).notes == [f"{root}/jay: passed over, {CLOSED}"]
     assert items_of(root)[1] == {"jay": CLOSED}
 

@@ -7,10 +7,17 @@ from typing import NamedTuple
 
 _COPIES = frozenset(
     (
-        "@eadir", "__macosx", "thumbnails", "thumbs",
-        "#recycle", "@recycle", "$recycle.bin", "system volume information", "lost+found",
+        "@eadir",
+        "__macosx",
+        "thumbnails",
+        "thumbs",
+        "#recycle",
+        "@recycle",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
     )
-)  # fmt: skip
+)
 """Folders in which NAS systems, macOS, cameras and photo managers keep thumbnails, or what was thrown away."""
 
 COPIES = "a folder of thumbnails or of the system, which is not looked into"
@@ -46,8 +53,8 @@ class Walk:
 
     def files(self, folder: str | os.PathLike[str]) -> Iterator[str]:
         """Paths of all files below a folder: those in it first, then those of each folder in it."""
-        for here, names in self._below(folder):
-            yield from (path for name in names if not os.path.isdir(path := os.path.join(here, name)))
+        for _, files in self._below(folder):
+            yield from files
 
     def below(self, folder: str | os.PathLike[str]) -> Iterator[str]:
         """Paths of a folder and of all folders below it."""
@@ -55,17 +62,17 @@ class Walk:
 
     def folders(self, folder: str | os.PathLike[str]) -> list[str]:
         """Paths of the folders in a folder that are to be looked at; the others are added to `passed`."""
-        return self._wanted(os.fspath(folder), self._visible(folder))
+        return self._wanted(self._entries(os.fspath(folder))[0])
 
     def _below(self, folder: str | os.PathLike[str]) -> Iterator[tuple[str, list[str]]]:
-        """A folder and all folders below it, with the names in each."""
+        """A folder and all folders below it, with the files in each."""
         waiting = [os.fspath(folder)]
         while waiting:
             here = waiting.pop()
             if self._is_new(here):
-                names = self._visible(here)
-                yield here, names
-                waiting += reversed(self._wanted(here, names))
+                folders, files = self._entries(here)
+                yield here, files
+                waiting += reversed(self._wanted(folders))
 
     def _is_new(self, folder: str) -> bool:
         try:
@@ -78,27 +85,30 @@ class Walk:
         self.passed += [] if is_new else [Passed(folder, LINK)]
         return is_new
 
-    def _wanted(self, folder: str, names: Iterable[str]) -> list[str]:
+    def _wanted(self, folders: Iterable[str]) -> list[str]:
         found = []
-        for name in names:
-            path = os.path.join(folder, name)
-            if not os.path.isdir(path):
-                continue
-            if reason := self._why_not(path, name):
+        for path in folders:
+            if reason := self._why_not(path):
                 self.passed.append(Passed(path, reason))
             else:
                 found.append(path)
         return found
 
-    def _visible(self, folder: str | os.PathLike[str]) -> list[str]:
+    def _entries(self, folder: str) -> tuple[list[str], list[str]]:
+        """Paths of folders and of files in a folder, by name; the system tells which is which in one reading."""
+        folders: list[str] = []
+        files: list[str] = []
         try:
-            return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if not entry.name.startswith("."):
+                        (folders if _is_folder(entry) else files).append(os.path.join(folder, entry.name))
         except OSError:  # no permission, for the most part
-            self.passed.append(Passed(os.fspath(folder), CLOSED))
-            return []
+            self.passed.append(Passed(folder, CLOSED))
+        return sorted(folders, key=os.path.basename), sorted(files, key=os.path.basename)
 
-    def _why_not(self, path: str, name: str) -> str:
-        if _is_of_copies(name):
+    def _why_not(self, path: str) -> str:
+        if _is_of_copies(os.path.basename(path)):
             return COPIES
         if os.path.exists(os.path.join(path, SORTED_MARK)):
             return SORTED
@@ -110,6 +120,13 @@ class Walk:
         inside = there.startswith(os.path.join(self._root, "")) and Path(there).relative_to(self._root).parts
         # What is below a folder that is passed over itself is not on the way.
         return LINK if inside and not any(part.startswith(".") or _is_of_copies(part) for part in inside) else ""
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links in circles
+        return False
 
 
 def _is_of_copies(name: str) -> bool:
