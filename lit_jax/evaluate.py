@@ -10,7 +10,6 @@ from lit_jax.base import cluster, hosts
 from lit_jax.base.command_line import Parser
 from lit_jax.base.console import say
 from lit_jax.base.files import replaceable, replaceable_beside, write_json
-from lit_jax.base.named_files import refuse_unwritable
 from lit_jax.data.collection import Collection, fingerprint, store_folder
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.embedding_store import open_store
@@ -94,7 +93,6 @@ def _named_classes(path: str, data: Collection) -> ClassTable:
 def _output(out: str, directory: str, name: str, *, with_page: bool) -> pathlib.Path:
     """Where the JSON goes; refused before the evaluation if nothing can be written there."""
     path = pathlib.Path(out) if out else folder_of(directory) / f"evaluation-{name}.json"
-    refuse_unwritable(path)
     replaceable(path, "--out", ("split", "classes"))
     if with_page:
         replaceable_beside(path, ".html", "--out")

@@ -11,7 +11,6 @@ from lit_jax.base import console, foreign
 from lit_jax.base.command_line import Parser, positive
 from lit_jax.base.console import say
 from lit_jax.base.files import replaceable, write_json
-from lit_jax.base.named_files import refuse_unwritable
 from lit_jax.data.dataset_folder import HELDOUT, check_split
 from lit_jax.data.embedding_store import Store, open_store
 from lit_jax.data.records import RecordSet, open_records
@@ -37,7 +36,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             check_split(split, data.splits, data.directory, option=option)
         out = pathlib.Path(parsed.out or f"runs/{data.directory.name}-leaks.json")
         out.parent.mkdir(parents=True, exist_ok=True)
-        refuse_unwritable(out)
         replaceable(out, "--out", ("data", "train_split"))
         labels = read_labels(parsed.tower_labels) if parsed.tower_labels else []
         per_class = _per_class(parsed.results) if parsed.results else []

@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with user_errors_in_one_line():
         rest, overrides = options.split_arguments(arguments)
         parsed = _parser().parse_args(rest)
+        if parsed.json:
+            replaceable(pathlib.Path(parsed.json), "--json", ("input", "devices"))
         config, _ = options.load(parsed.config, overrides)
         hosts.keep_compiled()
         settled, found = settle_plan(config)
@@ -48,7 +50,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         planned = plan(run, device, utilisation=parsed.utilisation, network=parsed.network)
         print(shown(planned))
         if parsed.json:
-            replaceable(pathlib.Path(parsed.json), "--json", ("input", "devices"))
             write_json(parsed.json, planned)
 
 

@@ -11,7 +11,6 @@ from lit_jax.base import cluster, console, hosts
 from lit_jax.base.command_line import Parser
 from lit_jax.base.console import say
 from lit_jax.base.files import replaceable, write_json
-from lit_jax.base.named_files import refuse_unwritable
 from lit_jax.data.dataset_folder import HELDOUT, check_split
 from lit_jax.data.embedding_store import Store, open_store
 from lit_jax.errors import UserError, user_errors_in_one_line
@@ -36,7 +35,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             check_split(split, store.splits, store.directory, option=option)
         out = pathlib.Path(parsed.out or f"runs/{store.directory.name}-probe-{parsed.split}.json")
         out.parent.mkdir(parents=True, exist_ok=True)
-        refuse_unwritable(out)
         replaceable(out, "--out", ("store", "rows"))
         table = read_class_table(store.class_table)
         heldout = _heldout(parsed, store, table)

@@ -13,7 +13,6 @@ from lit_jax.base import foreign, hosts, plots
 from lit_jax.base.command_line import Parser, positive
 from lit_jax.base.console import say
 from lit_jax.base.files import file_digest, replaceable, replaceable_beside, write_json
-from lit_jax.base.named_files import refuse_unwritable
 from lit_jax.data.collection import fingerprint
 from lit_jax.data.dataset_folder import check_split
 from lit_jax.data.records import RecordSet, open_records
@@ -107,7 +106,6 @@ def _output(parsed: argparse.Namespace, trained: Trained, records: RecordSet) ->
     other = f"-{records.directory.name}-{fingerprint(records)[:8]}" if report.is_other(trained.about, records) else ""
     name = "robustness" + other + (f"-{parsed.split}" if parsed.split else "")
     path = pathlib.Path(parsed.out) if parsed.out else folder_of(parsed.checkpoint) / f"{name}.json"
-    refuse_unwritable(path)
     replaceable(path, "--out", ("model", "tasks"))
     replaceable_beside(path, ".png", "--out")
     return path

@@ -20,6 +20,7 @@ from data_prep.conversion.options import Options
 from data_prep.sources import folder
 from data_prep.sources.items import Source
 from lit_jax import config, evaluate
+from lit_jax.base import files
 from lit_jax.embedding import class_embeddings, kept_embeddings, photo_embeddings, text_embeddings
 from lit_jax.errors import UserError
 from lit_jax.evaluation import intervals, page, report, tables
@@ -27,7 +28,6 @@ from lit_jax.main import train
 from lit_jax.models import locking
 from lit_jax.text.classes import read_class_table, write_class_table
 from lit_jax.trained import loading
-from lit_jax.training import checkpoint
 from tests.conftest import QUICK
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -560,7 +560,7 @@ def test_a_run_that_was_moved_finds_its_data_and_weights_beside_itself(run, reco
         weights = pathlib.Path(about["config"]["image.weights"])
         shutil.copy(weights, work / weights.name)
         changes["image.weights"] = weights.name
-        path.write_text(json.dumps(checkpoint._sealed({**about, "config": {**about["config"], **changes}})))
+        path.write_text(json.dumps(files.sealed({**about, "config": {**about["config"], **changes}})))
     monkeypatch.chdir(tmp_path)
     command("--checkpoint", "moved/runs/mine", "--split", "heldout")
     command("--checkpoint", run[0], "--split", "heldout")

@@ -17,6 +17,7 @@ import pytest
 import lit_jax.evaluation.zeroshot
 import lit_jax.text.tokenizers
 from lit_jax import config
+from lit_jax.base import files
 from lit_jax.errors import UserError
 from lit_jax.main import main, train
 from lit_jax.models import guess
@@ -307,7 +308,7 @@ def test_the_figures_that_are_printed_are_those_of_the_checkpoint_that_is_used(f
     about = tmp_path / "run" / "checkpoints" / f"step_{steps[0]}" / "about" / "metadata"
     said = json.loads(about.read_text())
     said["results"]["seen"]["top1"] = 0.875  # the tiny run's figures hardly move
-    about.write_text(json.dumps(checkpoint._sealed({**said, "score": 2.0})))
+    about.write_text(json.dumps(files.sealed({**said, "score": 2.0})))
     before = scores(tmp_path / "run")[steps[0]][2]
     got = run(tiny_config, tmp_path / "run", train__devices=1)
     said = capsys.readouterr().out

@@ -48,10 +48,15 @@ def given(finished, records, tiny_config, tmp_path_factory, field_guide_folder):
     head = store.with_name("head.npy")
     np.save(head, np.ones((12, 4), np.float32))
     return {
-        "run": finished[0], "config": tiny_config, "records": records.directory, "store": store,
-        "classes": field_guide_folder / "classes.csv", "photos": field_guide_folder / "photos",
-        "head": head, "one": sorted((field_guide_folder / "photos").iterdir())[0],
-    }  # fmt: skip
+        "run": finished[0],
+        "config": tiny_config,
+        "records": records.directory,
+        "store": store,
+        "classes": field_guide_folder / "classes.csv",
+        "photos": field_guide_folder / "photos",
+        "head": head,
+        "one": sorted((field_guide_folder / "photos").iterdir())[0],
+    }
 
 
 # Command, its arguments with {target}, and the name of the target in the user's folder; "" for the folder itself.
@@ -239,7 +244,7 @@ def test_links_in_circles_are_no_target(tmp_path):
     (tmp_path / "two").symlink_to("one")
     for act in (
         lambda path: files.new_file(path, overwrite=True),
-        folders.behind_link,
+        folders.resolved,
         lambda path: files.write_json(path, {}),
     ):
         with pytest.raises(UserError, match="one: found links that lead in circles"):
@@ -249,7 +254,7 @@ def test_links_in_circles_are_no_target(tmp_path):
 
 def test_nothing_is_made_beside_the_root_of_the_disk():
     with pytest.raises(UserError, match="/: found the root of a disk, expected a folder below it"):
-        folders.behind_link("/")
+        folders.resolved("/")
 
 
 def test_a_device_is_no_file_to_write(tmp_path):

@@ -39,7 +39,7 @@ from data_prep.sources.archives import check
 from data_prep.sources.items import TRAIN, Source
 from lit_jax.base.console import say
 from lit_jax.base.files import alone_in, incomplete, write_json
-from lit_jax.base.folders import behind_link
+from lit_jax.base.folders import resolved
 from lit_jax.base.processes import cores
 from lit_jax.data.dataset_folder import MANIFEST
 from lit_jax.data.records import (
@@ -174,7 +174,7 @@ def _begin(
     check_options(options)
     if workers < 0:
         raise UserError(f"workers: found {workers}, expected 0 (all cores) or more; correct it")
-    out = behind_link(out)
+    out = resolved(out)
     work = incomplete(out)
     refuse_foreign(out, work)
     return out, work, texts_of(table, options)

@@ -34,7 +34,7 @@ from data_prep.import_embeddings.heads import HeadUse, rows_with_head
 from data_prep.sources.items import HELDOUT, TRAIN
 from lit_jax.base.console import say
 from lit_jax.base.files import alone_in, clear_parts, incomplete
-from lit_jax.base.folders import behind_link, recover
+from lit_jax.base.folders import recover, resolved
 from lit_jax.data import embedding_store
 from lit_jax.errors import UserError
 from lit_jax.text.classes import ClassTable, some, write_class_table
@@ -99,7 +99,7 @@ def import_embeddings(
     options, notes = with_templates(options or Options(), table)
     storing = storing or Storing()
     _check(options, storing)
-    out = behind_link(out)
+    out = resolved(out)
     recover(out, embedding_store.is_ours, "import", whole=embedding_store.MANIFEST)
     embedding_store.refuse_foreign(out)  # before the embeddings are read
     captions = texts_of(table, options)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from lit_jax.base import foreign
-from lit_jax.base.named_files import refuse_unwritable
 from lit_jax.errors import NO_ROOM, Busy, UserError, disk_trouble
 
 INCOMPLETE = ".incomplete"  # ending of the folder's name while it is being written
@@ -244,6 +243,25 @@ def new_file(path: str | os.PathLike[str], *, overwrite: bool, option: str = "--
     return path
 
 
+def refuse_unwritable(path: str | os.PathLike[str], option: str = "--out") -> None:
+    """Refuses a file to write before there is any work.
+
+    Args:
+        path: the file to be.
+        option: by which another one can be given.
+
+    Raises:
+        UserError: there is no folder for it, or no permission to write there.
+    """
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise UserError(f"{option}: found no folder to write {path} to, expected one; make it or give another {option}")
+    if not os.access(folder, os.W_OK):
+        raise UserError(
+            f"{option}: found no permission to write {path} to its folder, expected it; give another {option}"
+        )
+
+
 def replaceable(path: Path, option: str, keys: Sequence[str]) -> None:
     """Refuses to write a JSON over a file that is not one of the same command.
 
@@ -253,8 +271,9 @@ def replaceable(path: Path, option: str, keys: Sequence[str]) -> None:
         keys: that each JSON of this command has.
 
     Raises:
-        UserError: a file that this command did not write, or something that is no file.
+        UserError: a file that this command did not write, something that is no file, or what `refuse_unwritable` does.
     """
+    refuse_unwritable(path, option)
     if not regular(path, option).exists():
         return
     try:
@@ -266,6 +285,22 @@ def replaceable(path: Path, option: str, keys: Sequence[str]) -> None:
             f"{option} {path}: found a file there that this command did not write, expected one of its own or none; "
             "give another name"
         )
+
+
+def replaceable_beside(path: Path, ending: str, option: str) -> None:
+    """Refuses to write a page or a picture beside a JSON over a file that was there without the JSON.
+
+    Args:
+        path: the JSON, which is `replaceable`.
+        ending: of the other file.
+        option: by which the JSON was given, for the message.
+
+    Raises:
+        UserError: a file of somebody else, or something that is no file.
+    """
+    other = path.with_suffix(ending)
+    if regular(other, option).exists() and not path.exists():
+        raise UserError(f"{option} {path}: found {other.name} there without it, expected neither; give another name")
 
 
 def is_part(path: Path, name: str = "") -> bool:
@@ -289,48 +324,44 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with the digest of itself."""
+    value = json.loads(json.dumps({name: one for name, one in value.items() if name != "digest"}))
+    return {**value, "digest": digest(value)}
+
+
+def unsealed(found: object) -> dict[str, Any]:
+    """What `sealed` was given, or an object that an earlier version wrote without a digest.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    if not isinstance(found, dict):
+        raise ValueError("no JSON object")
+    if found.get("digest") is not None and found["digest"] != sealed(found)["digest"]:
+        raise ValueError("another content than was written")
+    return {name: value for name, value in found.items() if name != "digest"}
+
+
 def write_sealed(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
     """`write_json` of an object, with the digest of itself."""
-    value = json.loads(json.dumps(dict(value)))
-    write_json(path, {**value, "digest": digest(value)})
+    write_json(path, sealed(value))
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """What `write_sealed` wrote, or an object that an earlier version wrote without a digest.
+    """What `write_sealed` wrote, see `unsealed`.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is damaged.
     """
-    found = foreign.loaded(path)
-    if not isinstance(found, dict):
-        raise ValueError("no JSON object")
-    sealed = found.pop("digest", None)
-    if sealed is not None and sealed != digest(found):
-        raise ValueError("another content than was written")
-    return found
+    return unsealed(foreign.loaded(path))
 
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def replaceable_beside(path: Path, ending: str, option: str) -> None:
-    """Refuses to write a page or a picture beside a JSON over a file that was there without the JSON.
-
-    Args:
-        path: the JSON, which is `replaceable`.
-        ending: of the other file.
-        option: by which the JSON was given, for the message.
-
-    Raises:
-        UserError: a file of somebody else, or something that is no file.
-    """
-    other = path.with_suffix(ending)
-    if regular(other, option).exists() and not path.exists():
-        raise UserError(f"{option} {path}: found {other.name} there without it, expected neither; give another name")
 
 
 CHECKED_BYTES = 1 << 31

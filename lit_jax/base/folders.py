@@ -32,7 +32,7 @@ def made(folder: Path, what: str, *, option: str = "--out") -> Iterator[Path]:
         UserError: something of that name is there already, or what is aside is not ours.
         Busy: another process is making it.
     """
-    folder = behind_link(folder)
+    folder = resolved(folder)
     refuse_there(folder, option)
     aside = incomplete(folder)
     with naming(folder), alone_in(aside, what):
@@ -49,7 +49,7 @@ def made(folder: Path, what: str, *, option: str = "--out") -> Iterator[Path]:
         (folder / MARK).unlink(missing_ok=True)
 
 
-def behind_link(folder: str | os.PathLike[str]) -> Path:
+def resolved(folder: str | os.PathLike[str]) -> Path:
     """The absolute path of a folder, or of the one that it points to if it is a symbolic link.
 
     Raises:

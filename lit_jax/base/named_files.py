@@ -6,8 +6,6 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
-from lit_jax.errors import UserError
-
 _FOLDERS = 1024  # of these the entries are kept
 
 
@@ -27,25 +25,6 @@ def on_disk(base: str | os.PathLike[str], name: str) -> Path | None:
         if "\0" not in spelling and os.path.lexists(path):
             return path
     return _in_any_form(Path(base, name.replace("\\", "/"))) if not name.isascii() else None
-
-
-def refuse_unwritable(path: str | os.PathLike[str], option: str = "--out") -> None:
-    """Refuses a file to write before there is any work.
-
-    Args:
-        path: the file to be.
-        option: by which another one can be given.
-
-    Raises:
-        UserError: there is no folder for it, or no permission to write there.
-    """
-    folder = Path(path).parent
-    if not folder.is_dir():
-        raise UserError(f"{option}: found no folder to write {path} to, expected one; make it or give another {option}")
-    if not os.access(folder, os.W_OK):
-        raise UserError(
-            f"{option}: found no permission to write {path} to its folder, expected it; give another {option}"
-        )
 
 
 def beside(path: str, folder: Path) -> str:
@@ -73,7 +52,7 @@ def spelt_out(name: str) -> str:
     """
     try:
         return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # a lone surrogate that stands for no byte
+    except UnicodeEncodeError:  # a lone surrogate in place of no byte
         return name.encode("utf-8", "backslashreplace").decode()
 
 

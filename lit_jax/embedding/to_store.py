@@ -21,7 +21,7 @@ from lit_jax import config as options
 from lit_jax.base import console, hosts
 from lit_jax.base.console import say
 from lit_jax.base.files import alone_in, incomplete
-from lit_jax.base.folders import behind_link, recover
+from lit_jax.base.folders import recover, resolved
 from lit_jax.base.hosts import Host, asked_of_first_host, on_first_host, until_seen
 from lit_jax.base.sharding import check_divides, local_rows, make_mesh, put_replicated
 from lit_jax.base.stopping import Stopping, listening
@@ -112,7 +112,7 @@ def embed(
             a feature that the dtype cannot hold.
         Stopped: if it was asked to, after the shard that it was at.
     """
-    out = behind_link(out)
+    out = resolved(out)
     mesh = make_mesh(making.devices, local=True)
     check_divides(making.batch_size, mesh.size, name="--batch-size")
     is_there = asked_of_first_host(lambda: _is_there(out), "whether there is a store to embed into")
@@ -136,7 +136,7 @@ def _is_there(out: pathlib.Path) -> bool:
 
 def locks_of(out: pathlib.Path) -> pathlib.Path:
     """Where the locks of parts and the logs of hosts lie, since the store's own folder holds nothing but the store."""
-    out = behind_link(out)
+    out = resolved(out)
     return out.with_name(f"{out.name}_hosts")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lit_jax.base import foreign
-from lit_jax.base.files import digest, file_digest
+from lit_jax.base.files import digest, file_digest, sealed
 from lit_jax.errors import UserError
 
 MODEL = "model.json"
@@ -17,7 +17,7 @@ def write(folder: pathlib.Path, kind: str, version: int, content: Mapping[str, A
     """Writes ``model.json`` with digests of files that are there already."""
     digests = {name: file_digest(folder / name) for name in files}
     model = {"format": kind, "version": version, **content, "files": digests}
-    text = json.dumps({**model, "digest": digest(model)}, indent=2)
+    text = json.dumps(sealed(model), indent=2)
     (folder / MODEL).write_text(text + "\n", encoding="utf-8")
 
 

@@ -28,7 +28,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from lit_jax import config as options
 from lit_jax.base import foreign
-from lit_jax.base.files import digest, incomplete, write_json
+from lit_jax.base.files import incomplete, sealed, unsealed, write_json, write_sealed
 from lit_jax.base.hosts import wait_for_all_hosts
 from lit_jax.embedding.about import About, config_from_json, other_types
 from lit_jax.errors import DAMAGED, Stopped, UserError, chained, disk_trouble, first_line
@@ -214,7 +214,7 @@ def save(manager: ocp.CheckpointManager, state: State, about: About, *, score: f
         args=ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
             rest=ocp.args.StandardSave(_rest(state)),
-            about=ocp.args.JsonSave(_to_json(about, score, {"params": state.params, "rest": _rest(state)})),
+            about=ocp.args.JsonSave(sealed(_to_json(about, score, {"params": state.params, "rest": _rest(state)}))),
         ),
         metrics=None if score is None else {BEST: score},
     )
@@ -238,7 +238,7 @@ def complete(manager: ocp.CheckpointManager, about: About, *, score: float | Non
             write_json(aside / "metrics", {BEST: score})
             aside.rename(folder / "metrics")
         before = json.loads((folder / "about" / "metadata").read_text(encoding="utf-8")).get("checksums", {})
-        write_json(folder / "about" / "metadata", _sealed(_to_json(about, score, {}) | {"checksums": before}))
+        write_sealed(folder / "about" / "metadata", _to_json(about, score, {}) | {"checksums": before})
     wait_for_all_hosts("the checkpoint has its evaluation")
     manager.reload()
 
@@ -300,7 +300,7 @@ def read_about(manager: ocp.CheckpointManager, step: int) -> About:
         raise UserError(f"{_name(manager, step)}: found {error}, expected a checkpoint of this version") from None
 
 
-_OF_CHECKPOINT = ("checksums", "score", "digest")  # what else is in the JSON; checkpoints of before have none of them
+_OF_CHECKPOINT = ("checksums", "score")  # what else is in the JSON; checkpoints of before have none of them
 
 
 def _read_json(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
@@ -310,17 +310,11 @@ def _read_json(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
         UserError: if it is not.
     """
     found = _restored(manager, step, about=ocp.args.JsonRestore())["about"]
-    if not isinstance(found, dict) or found.get("digest", "") != _sealed(found).get("digest"):
-        raise UserError(f"{_name(manager, step)}: found other content of about, expected it as written; {_DAMAGED}")
-    return found
-
-
-def _sealed(content: dict[str, Any]) -> dict[str, Any]:
-    """A JSON with the digest of itself; without one if it has no checksums, as of earlier versions."""
-    content = {name: value for name, value in content.items() if name != "digest"}
-    if "checksums" not in content:
-        return {**content, "digest": ""}
-    return {**content, "digest": digest(json.loads(json.dumps(content)))}
+    with contextlib.suppress(ValueError):
+        content = unsealed(found)
+        if ("checksums" in content) == (found.get("digest") is not None):  # earlier versions wrote neither
+            return content
+    raise UserError(f"{_name(manager, step)}: found other content of about, expected it as written; {_DAMAGED}")
 
 
 def _check_arrays(manager: ocp.CheckpointManager, step: int, found: Mapping[str, Any]) -> None:
@@ -462,4 +456,4 @@ def _name(manager: ocp.CheckpointManager, step: int) -> str:
 def _to_json(about: About, score: float | None, trees: Mapping[str, Any]) -> dict[str, Any]:
     checksums = {item: _checksum(tree) for item, tree in trees.items()}
     content = {**dataclasses.asdict(about), "tokenizer": base64.b64encode(about.tokenizer).decode()}
-    return _sealed({**content, "score": score, "checksums": checksums})
+    return {**content, "score": score, "checksums": checksums}
