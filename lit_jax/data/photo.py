@@ -157,12 +157,11 @@ def clean_photo(
             # The decoder may shrink by 2, 4 or 8 on its way; twice the wanted size is left for the filter.
             image.draft(None, (2 * max_side, 2 * max_side))
         image.load()  # decodes all of it: the only way to know that a photo is whole
-        bits = _depth(image)
         if as_it_is:
             return Photo(raw, *size, tuple(notes))
         if not common:
             notes.append(f"encoded anew from {image.format}" + (" CMYK" if image.mode == "CMYK" else ""))
-        if bits < 16 and image.mode.startswith("I"):
+        if (bits := _depth(image)) < 16:
             notes.append(f"grey of {bits} bits in 16, made as bright as {bits} bits are")
         if turned:
             notes.append("turned upright as its EXIF says")

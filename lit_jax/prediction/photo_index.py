@@ -23,7 +23,7 @@ import numpy as np
 
 from lit_jax.base import foreign
 from lit_jax.base.files import CHECKED_BYTES, alone_with, changed, checksum, incomplete, is_part, naming, write_json
-from lit_jax.base.folders import MARK, begin, behind_link, recover_locked, replace
+from lit_jax.base.folders import MARK, begin, recover_locked, replace, resolved
 from lit_jax.errors import DAMAGED, UserError, first_line
 
 FORMAT, VERSION = "lit_jax photo index", 2  # the first had no checksums
@@ -165,7 +165,7 @@ def open_index(folder: Path, model: str, *, verify: bool = False) -> Index | Non
     if found is None or found.get("model") != model or found.get("version") not in (1, VERSION):
         return None
     try:
-        vectors = np.load(folder / VECTORS, mmap_mode="r") if found["photos"] else np.zeros((0, 1), np.float16)
+        vectors = _vectors(folder, found["photos"])
         checksums = found.get("checksums", {})
         size = sum((folder / name).stat().st_size for name in checksums)
         other = changed(folder, checksums) if verify or size <= CHECKED_BYTES else ""
@@ -176,6 +176,10 @@ def open_index(folder: Path, model: str, *, verify: bool = False) -> Index | Non
     if len(vectors) != found["photos"]:
         raise UserError(f"{folder}: found {len(vectors)} rows, expected {found['photos']}; {_REMEDY}")
     return Index(folder, vectors, model)
+
+
+def _vectors(folder: Path, number: int) -> np.ndarray:
+    return np.load(folder / VECTORS, mmap_mode="r") if number else np.zeros((0, 1), np.float16)
 
 
 def _described(folder: Path) -> dict[str, Any] | None:
@@ -254,7 +258,7 @@ def alone(folder: Path) -> Iterator[Path]:
     Raises:
         Busy: another process is at work on the index.
     """
-    folder = behind_link(folder)
+    folder = resolved(folder)
     if folder.is_dir() and not os.access(folder.parent, os.W_OK):
         yield folder
         return
@@ -309,9 +313,7 @@ def write(
         index = {"format": FORMAT, "version": VERSION, "model": model, "photos": number, "checksums": checksums}
         write_json(aside / INDEX, index)
         replace(aside, folder, _is_ours)
-    made = open_index(folder, model)
-    assert made is not None, "was just written"
-    return made
+    return Index(folder, _vectors(folder, number), model)
 
 
 def _write(aside: Path, blocks: Iterable[np.ndarray], entries: Sequence[Entry], more: Sequence[Entry]) -> int:
