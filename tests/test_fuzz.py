@@ -1,6 +1,6 @@
 """Files that are damaged in any way: what is read of them is right, or one line refuses them.
 
-Each input has a number, and is the same for the same number. What failed is told with it, and can be had again::
+Each input has a number, and is the same for the same number. What failed is shown with it, and can be run again::
 
     LIT_JAX_FUZZ=photos:1234 pytest tests/test_fuzz.py -m slow -k photos
 
@@ -97,14 +97,74 @@ class Subject:
 Draw = np.random.Generator
 EDGES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**62, 2**63, 2**64 - 1)
 ODD: tuple[Any, ...] = (
-    "", '"', "'", "\0", "null", "NaN", "1e999", "-1", "0", "9" * 5000, "[]", "{}", "a" * 70_000, "../../x", "/dev/null",
-    "\ufeff", "\u2028", "\r", "\n\n", ",,,", ";", "\t", "{name}", "{", "}", "{0}", "{name!r}", "%s", "\u202e", "é", "🦋",
-    "True", "1.5", "-0", "1_000", "٣", "²", "\\ud800", "x\\", ".", "..", "con", "NA", "sep=;",
-)  # fmt: skip
+    "",
+    '"',
+    "'",
+    "\0",
+    "null",
+    "NaN",
+    "1e999",
+    "-1",
+    "0",
+    "9" * 5000,
+    "[]",
+    "{}",
+    "a" * 70_000,
+    "../../x",
+    "/dev/null",
+    "\ufeff",
+    "\u2028",
+    "\r",
+    "\n\n",
+    ",,,",
+    ";",
+    "\t",
+    "{name}",
+    "{",
+    "}",
+    "{0}",
+    "{name!r}",
+    "%s",
+    "\u202e",
+    "é",
+    "🦋",
+    "True",
+    "1.5",
+    "-0",
+    "1_000",
+    "٣",
+    "²",
+    "\\ud800",
+    "x\\",
+    ".",
+    "..",
+    "con",
+    "NA",
+    "sep=;",
+)
 VALUES: tuple[Any, ...] = (
-    None, True, -1, 0, 1.5, 2**63, 10**30, float("nan"), float("inf"), "", "\0", "a" * 5000, "../x", [], {}, [[]], [None],
-    {"": None}, "1", ["a", 1], "\ud800",
-)  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    1.5,
+    2**63,
+    10**30,
+    float("nan"),
+    float("inf"),
+    "",
+    "\0",
+    "a" * 5000,
+    "../x",
+    [],
+    {},
+    [[]],
+    [None],
+    {"": None},
+    "1",
+    ["a", 1],
+    "\ud800",
+)
 TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*|[^\W\d]+|[^\w\s]|\s+')
 
 
@@ -370,7 +430,7 @@ def rewritten(path: Path, content: bytes) -> None:
 def of_folder(
     folder: Path, read: Callable[[], object], names: list[str] | None = None, *, covered: bool = False
 ) -> list[Subject]:
-    """A subject for each file of a folder, of which everything is read."""
+    """A subject for each file of a folder, and everything in it is read."""
 
     def with_content(path: Path, before: bytes, content: bytes) -> object:
         rewritten(path, content)
@@ -406,16 +466,29 @@ def photos(_: Setting) -> list[Subject]:
     clear.putalpha(rgb.convert("L"))
     palette = rgb.quantize(32)
     forms: list[tuple[str, Image.Image, dict[str, Any]]] = [
-        ("JPEG", rgb, {}), ("JPEG", rgb, {"exif": tags}), ("JPEG", rgb, {"progressive": True}),
-        ("JPEG", rgb.convert("L"), {"restart_marker_rows": 1}), ("JPEG", rgb.convert("CMYK"), {}),
-        ("PNG", rgb, {"exif": tags}), ("PNG", deep, {}), ("PNG", clear, {}), ("PNG", palette, {"transparency": 3}),
-        ("PNG", rgb.convert("1"), {}), ("GIF", palette, {}),
+        ("JPEG", rgb, {}),
+        ("JPEG", rgb, {"exif": tags}),
+        ("JPEG", rgb, {"progressive": True}),
+        ("JPEG", rgb.convert("L"), {"restart_marker_rows": 1}),
+        ("JPEG", rgb.convert("CMYK"), {}),
+        ("PNG", rgb, {"exif": tags}),
+        ("PNG", deep, {}),
+        ("PNG", clear, {}),
+        ("PNG", palette, {"transparency": 3}),
+        ("PNG", rgb.convert("1"), {}),
+        ("GIF", palette, {}),
         ("GIF", palette, {"save_all": True, "append_images": [palette.rotate(90)]}),
-        ("WEBP", clear, {"exif": tags}), ("WEBP", rgb, {"lossless": True}), ("BMP", rgb, {}), ("BMP", palette, {}),
-        ("TIFF", rgb, {"exif": tags}), ("TIFF", deep, {}), ("TIFF", rgb, {"compression": "tiff_lzw"}),
-        ("TIFF", rgb.convert("1"), {"compression": "group4"}), ("TIFF", clear, {"compression": "tiff_deflate"}),
+        ("WEBP", clear, {"exif": tags}),
+        ("WEBP", rgb, {"lossless": True}),
+        ("BMP", rgb, {}),
+        ("BMP", palette, {}),
+        ("TIFF", rgb, {"exif": tags}),
+        ("TIFF", deep, {}),
+        ("TIFF", rgb, {"compression": "tiff_lzw"}),
+        ("TIFF", rgb.convert("1"), {"compression": "group4"}),
+        ("TIFF", clear, {"compression": "tiff_deflate"}),
         ("MPO", rgb, {"save_all": True, "append_images": [rgb.rotate(90)]}),
-    ]  # fmt: skip
+    ]
     if features.check("avif"):
         forms.append(("AVIF", rgb, {"exif": tags}))
     subjects = []
@@ -527,7 +600,7 @@ def tables(given: Setting) -> list[Subject]:
         ("ids.csv", PHOTOS, read_ids),
         ("baseline.json", json.dumps(measured), baseline),
         ("per_class.json", json.dumps({"per_class": per_class}), kinship),
-    ]  # fmt: skip
+    ]
 
     def of(name: str, read: Callable[[Path], object], content: bytes) -> None:
         path = folder / name
@@ -540,9 +613,7 @@ def tables(given: Setting) -> list[Subject]:
             raise
 
     whole = {name: text.encode() for name, text, _ in files}
-    return [
-        Subject(name, text.encode(), functools.partial(of, name, read)) for name, text, read in files
-    ]  # fmt: skip
+    return [Subject(name, text.encode(), functools.partial(of, name, read)) for name, text, read in files]
 
 
 def tars(given: Setting) -> list[Subject]:
@@ -557,9 +628,13 @@ def tars(given: Setting) -> list[Subject]:
         whole = io.BytesIO()
         with tarfile.open(fileobj=whole, mode="w", format=form) as tar:
             for member, content in (
-                ("a.jpg", out.getvalue()), ("a.cls", b"0"), ("b.jpg", out.getvalue()), ("b.json", b'{"class_id": 3}'),
-                (f"{'long' * 40}/é.jpg", out.getvalue()), (f"{'long' * 40}/é.txt", b"a photo of the Pica pica"),
-            ):  # fmt: skip
+                ("a.jpg", out.getvalue()),
+                ("a.cls", b"0"),
+                ("b.jpg", out.getvalue()),
+                ("b.json", b'{"class_id": 3}'),
+                (f"{'long' * 40}/é.jpg", out.getvalue()),
+                (f"{'long' * 40}/é.txt", b"a photo of the Pica pica"),
+            ):
                 info = tarfile.TarInfo(member)
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
@@ -652,7 +727,7 @@ def indices(given: Setting) -> list[Subject]:
             found = photo_index.update(folder, "m", entries, embed).index
             scores, rows = photo_index.nearest(found.vectors, vectors[:2].astype(np.float32), 3)
             return found.photos_of(rows[0]), list(found.entries()), found.vectors.tobytes(), scores.tolist()
-        finally:  # an index that was made anew has other files
+        finally:  # an index that was made again has other files
             for name, content in whole.items():
                 rewritten(folder / name, content)
 
@@ -701,10 +776,14 @@ def weights(given: Setting) -> list[Subject]:
             rewritten(path, before)
 
     readers: list[tuple[str, Callable[[Path], object]]] = [
-        ("plain.npz", as_tower), ("w.safetensors", as_tower), ("sharded/model.safetensors.index.json", as_tower),
-        ("rows.npy", as_rows), ("rows.npz", as_rows), ("head.safetensors", lambda path: read_head(str(path))),
+        ("plain.npz", as_tower),
+        ("w.safetensors", as_tower),
+        ("sharded/model.safetensors.index.json", as_tower),
+        ("rows.npy", as_rows),
+        ("rows.npz", as_rows),
+        ("head.safetensors", lambda path: read_head(str(path))),
         ("rows.npy", lambda path: read_head(str(path))),
-    ]  # fmt: skip
+    ]
     shutil.copy(given("tower_file"), folder / "packed.npz")
     readers.append(("packed.npz", as_tower))
     return [
@@ -926,11 +1005,21 @@ def halves(given: Setting) -> list[Subject]:
 
 # Family: how many inputs the suite tries, and how many a slow run does.
 FAMILIES: dict[Callable[[Setting], list[Subject]], tuple[int, int]] = {
-    photos: (100, 12_000), tables: (100, 12_000), tars: (40, 3000), record_sets: (30, 2000), stores: (40, 3000),
-    indices: (40, 2000), weights: (60, 6000), tokenizers: (40, 4000), others: (40, 4000), models: (0, 150),
-    onnx: (0, 150), apps: (0, 60),
-    logs: (0, 300), halves: (0, 200),
-}  # fmt: skip
+    photos: (100, 12_000),
+    tables: (100, 12_000),
+    tars: (40, 3000),
+    record_sets: (30, 2000),
+    stores: (40, 3000),
+    indices: (40, 2000),
+    weights: (60, 6000),
+    tokenizers: (40, 4000),
+    others: (40, 4000),
+    models: (0, 150),
+    onnx: (0, 150),
+    apps: (0, 60),
+    logs: (0, 300),
+    halves: (0, 200),
+}
 
 
 @pytest.mark.parametrize("family", [one for one, (few, _) in FAMILIES.items() if few], ids=lambda one: one.__name__)

@@ -280,10 +280,17 @@ def test_a_newer_format_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"captions_sha256": "0"}, {"splits": None}, {"version": "1"}, {"splits": {}}, {"templates": [1]},
-     {"class_ids": {"train": [[1]], "validation": ["2"]}}, {"class_ids": {"train": "12", "validation": [True]}},
-     {"drop_repeats": "no"}],
-)  # fmt: skip
+    [
+        {"captions_sha256": "0"},
+        {"splits": None},
+        {"version": "1"},
+        {"splits": {}},
+        {"templates": [1]},
+        {"class_ids": {"train": [[1]], "validation": ["2"]}},
+        {"class_ids": {"train": "12", "validation": [True]}},
+        {"drop_repeats": "no"},
+    ],
+)
 def test_a_changed_manifest_is_refused(folder: Path, changes: dict[str, object]) -> None:
     edit(folder / MANIFEST, **changes)
     with pytest.raises(

@@ -313,9 +313,9 @@ def _none_found(skips: Sequence[Skip]) -> str:
     """The error text where no photo has a class: with what the source says of those that it saw."""
     counts = Counter(skip.reason for skip in skips)
     first = {skip.reason: skip.image_id for skip in reversed(skips)}
-    told = [f"{count} {reason} ({first[reason]})" for reason, count in counts.most_common(3)]
-    why = f": {', '.join(told)}" if told else ""
-    remedy = "mend that or give other photos" if told else "check the path of the photos"
+    reasons = [f"{count} {reason} ({first[reason]})" for reason, count in counts.most_common(3)]
+    why = f": {', '.join(reasons)}" if reasons else ""
+    remedy = "mend that or give other photos" if reasons else "check the path of the photos"
     return f"photos: found none in a class{why}, expected at least one; {remedy}"
 
 

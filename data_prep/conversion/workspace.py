@@ -98,8 +98,8 @@ def disk_errors_in_one_line(work: Path) -> Iterator[None]:
 
 def _refuse_other(folder: Path, identity: Mapping[str, Any], remedy: str) -> None:
     found = _read_plan(folder) or {}
-    told, now = found.get("options", {}), identity["options"]
-    before = told if isinstance(told, dict) else {}
+    options, now = found.get("options", {}), identity["options"]
+    before = options if isinstance(options, dict) else {}
     for name in {**now, **before}:  # one that has its default may be left out
         found_one, value = (repr(options[name]) if name in options else "its default" for options in (before, now))
         if found_one != value:

@@ -21,7 +21,7 @@ def plain_text() -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_less(what: str) -> Iterator[None]:
-    """Goes on without a plot that cannot be drawn, with one line; a disk that cannot be written to is told as ever.
+    """Goes on without a plot that cannot be drawn, with one line; a disk that cannot be written to is an error as ever.
 
     Args:
         what: is drawn, such as "curves.png".

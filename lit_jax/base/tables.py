@@ -78,7 +78,7 @@ def lines_of(text: str) -> list[str]:
 def read_text(path: str | Path, expected: str) -> str:
     """The text of a file: UTF-8, UTF-16 with its mark, or the code page of Windows in Western Europe.
 
-    The last is told in a line on standard error, once a file: no file says of itself that it is in it.
+    The last gets a line on standard error, once a file: no file says of itself that it is in it.
 
     Args:
         path: the file.

@@ -52,7 +52,7 @@ def _matched(table: ClassTable, rows: Sequence[Row]) -> Matches:
 
     They are the same by `matched`; failing that, where a name, common name or synonym of one is one of the other; and
     a genus alone may be any species of it. It is safer to count one too many as seen: the others are called unseen. A
-    moth and a bird of one common name are two, though, where both tables say of which class they are.
+    moth and a bird of one common name are two, though, where both tables name their class.
     """
     named = [(names_of_row(row), row) for row in rows if names_of_row(row)]
     found = matched(table.names, [own[0] for own, _ in named])

@@ -93,7 +93,7 @@ def _of_argument(argument: str, listed: Iterable[str], notes: list[str]) -> Iter
 
 
 def _matching(pattern: str, notes: list[str]) -> Iterator[str]:
-    """Paths of a pattern; what ``**`` stands for is walked as a folder is, since links may lead in circles."""
+    """Paths of a pattern; what ``**`` means is walked as a folder is, since links may lead in circles."""
     parts = pattern.split(os.sep)
     if "**" not in parts:
         yield from glob.glob(pattern)

@@ -42,7 +42,7 @@ class ClassTable:
         ids: K unique integers >= 0, by which records and predictions call the classes.
         columns: column name to K texts, in the order of the file; an unknown value is the empty text. The
             ids are not among them.
-        as_written: the table as it stands in its file, blanks around values, blank rows and words for nothing included;
+        as_written: the table as it is in its file, blanks around values, blank rows and words for nothing included;
             None where that is the same.
         notes: what was left out of the file, and columns that look misspelt, in lines for people.
 
@@ -389,7 +389,7 @@ def _parse_ids(places: Sequence[str], texts: Sequence[str]) -> tuple[int, ...]:
         if not (text.isascii() and text.isdigit()):
             raise UserError(f"{place}: found id {text!r}, expected an integer >= 0; correct it")
         if len(text) > _DIGITS or int(text) > _LARGEST:
-            raise UserError(f"{place}: found id {text[:24]}, expected at most {_LARGEST}; number the classes anew")
+            raise UserError(f"{place}: found id {text[:24]}, expected at most {_LARGEST}; number the classes again")
     ids = tuple(int(text) for text in stripped)
     _refuse_repeats("id", ((str(i), place) for i, place in zip(ids, places, strict=True)))
     return ids

@@ -30,7 +30,7 @@ def read_templates(path: str | Path) -> tuple[str, ...]:
         The templates in the order of the file, without the white space around them; at least one.
 
     Raises:
-        UserError: no such file, no text, no template, or a bad one (file and line are told).
+        UserError: no such file, no text, no template, or a bad one (with file and line).
     """
     lines = tables.lines_of(tables.read_text(path, "templates"))
     numbered = [(number, line.strip()) for number, line in enumerate(lines, 1)]

@@ -23,7 +23,7 @@ async function unpacked(name) {
   }
 }
 
-/** What the app says of itself. Of which content it must be the page knows, which was made with it. */
+/** What the app says of itself. The page was made with it, and knows what content it must have. */
 export async function description() {
   const name = "app.json", sha256 = document.documentElement.dataset.app;
   const bytes = isOneFile() ? await unpacked(name) : await received(name, name, () => {});

@@ -120,7 +120,7 @@ function namesOfRow(row) {
   return [...named, ...others.map((name) => name.trim())];
 }
 
-/** A label and its parts, of which a line may have several. */
+/** A label and its parts: a line may have several. */
 function namesIn(text) {
   const label = text.trim();
   if (PATH_OF_RANKS.test(label)) return [label.split("_").slice(6).join(" ")];
